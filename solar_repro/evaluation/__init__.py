@@ -1,0 +1,1 @@
+"""H6 through lm-eval, and the contamination tests of Table 9."""
