@@ -71,7 +71,7 @@ FILTERED_TASKS = (
 
 @dataclass(frozen=True)
 class Variant:
-    """One model: the stage that makes it, from which parents, on which data, and where the paper prints it."""
+    """One model: the stage that makes it, its parents, its data, and where the paper prints it."""
 
     name: str
     stage: str

@@ -1,0 +1,286 @@
+"""A scale says how big: one YAML file in `solar_repro/scales/`, typed here.
+
+Every setting can be overridden by its dotted path (`-P sft.learning_rate=1e-5`). A key that does not exist, a
+wrong type or an impossible value is one line that names file, key, value and the nearest valid key.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from solar_repro.errors import UserError
+from solar_repro.microworld.settings import BaseTraining, WorldSettings
+from solar_repro.variants import DATASETS
+
+FOLDER = Path(__file__).parent / "scales"
+EMBEDDED = "embedded"
+"""As `base.model`: the base that the embedded world trains. As `data.mirror`: the embedded world."""
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Column = Literal["ARC", "HellaSwag", "MMLU", "TruthfulQA", "Winogrande", "GSM8K"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Base(Section):
+    """Where the n-layer base model comes from (Sec. 2)."""
+
+    model: str
+    """A folder, a hub id, or `embedded`."""
+    training: BaseTraining = BaseTraining()
+    """How the embedded base is trained; without effect for a folder or hub id."""
+
+
+class Corpus(Section):
+    """The text of continued pretraining; its held-out split measures the loss of every model."""
+
+    id: str
+    split: str = "train"
+    held_out_split: str = "validation"
+    column: str = "text"
+    held_out_documents: Positive
+
+
+class Data(Section):
+    mirror: str | None = None
+    """A folder laid out as the hub, looked in before the hub; `embedded`; or nothing. `SOLAR_MIRROR` wins."""
+    corpus: Corpus
+    stand_ins: dict[str, str] = {}
+    """Table 1 name → hub id that stands in where the mirror lacks the real set."""
+    math: Literal["metamath", "rule"] = "metamath"
+    """Synth. Math: MetaMathQA's `MATH_*` rows, or MATH problems with solutions rephrased by rule."""
+    math_seed_split: str = "train"
+    """The MATH split whose solutions are used. The paper: train only."""
+    maximum_samples: dict[str, Positive] = {}
+    """Table 1 name → rows used at most; the paper's own caps where a name is missing."""
+    template: Literal["solar", "alpaca"] = "solar"
+    """Chat template: the released SOLAR form, or the literal Alpaca one."""
+
+    @model_validator(mode="after")
+    def _names_of_table_1(self) -> Self:
+        for section, names in (("stand_ins", self.stand_ins), ("maximum_samples", self.maximum_samples)):
+            for name in names:
+                if name not in DATASETS:
+                    raise ValueError(f"{section}: {name!r} is no set of Table 1 ({', '.join(DATASETS)})")
+        return self
+
+    def samples(self, dataset: str) -> int:
+        return self.maximum_samples.get(dataset, DATASETS[dataset].maximum_samples)
+
+
+class Upscale(Section):
+    """Depthwise scaling (Sec. 2): s = 2·(n − m)."""
+
+    m: Positive
+    """Layers cut from the end of the first copy and from the start of the second."""
+    shard_bytes: Positive = 5_000_000_000
+
+
+class Training(Section):
+    """One optimiser run. Batch sizes are global: per-device × accumulation × processes is derived."""
+
+    learning_rate: Annotated[float, Field(gt=0)]
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_ratio: Fraction = 0.03
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    max_steps: int | None = Field(default=None, gt=0)
+    """Optimiser steps at most, whatever `epochs` says."""
+    global_batch_size: Positive
+    """Sequences (SFT, continued pretraining: packed to `max_length`) or pairs (DPO) an optimiser step."""
+    per_device_batch_size: Positive
+    max_length: Positive
+    """Tokens of a sequence."""
+    optimizer: Literal["adamw_torch_fused", "rmsprop"] = "adamw_torch_fused"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    gradient_checkpointing: bool = False
+
+    def accumulation(self, processes: int = 1) -> int:
+        """Micro-batches an optimiser step on each process. Not a whole number: ValueError."""
+        micro_batch = self.per_device_batch_size * processes
+        if self.global_batch_size % micro_batch:
+            raise ValueError(
+                f"global_batch_size {self.global_batch_size} is not a multiple of per_device_batch_size "
+                f"{self.per_device_batch_size} × {processes} process(es) = {micro_batch}"
+            )
+        return self.global_batch_size // micro_batch
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        self.accumulation()
+        return self
+
+
+class Pretraining(Training):
+    tokens: Positive
+    """Tokens of continued pretraining; the corpus is repeated as often as needed."""
+    held_out_evaluations: Positive = 8
+    """How often the held-out loss is measured along the way, beside the start and the end."""
+
+
+class InstructionTuning(Training):
+    """Supervised fine-tuning (Sec. 3, instruction tuning)."""
+
+
+class AlignmentTuning(Training):
+    """Direct preference optimisation (Sec. 3, alignment tuning; Rafailov et al. 2023)."""
+
+    beta: Annotated[float, Field(gt=0)] = 0.1
+
+
+class Merge(Section):
+    slerp_t: Fraction = 0.5
+    """Position of merge v4 between Cand. 1 and Cand. 2; the paper gives none."""
+
+
+class Evaluate(Section):
+    """H6 (Sec. 4.1). The protocol is fixed; a scale only says on how many items."""
+
+    limits: dict[Column, Positive] = {}
+    """Items a task; MMLU: of each subject. A missing task is scored whole."""
+    subjects: list[str] | None = None
+    """MMLU subjects; nothing: all 57."""
+    batch_tokens: Positive = 8192
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+class Contamination(Section):
+    """The test of Table 9 and Min-K % Prob (Shi et al. 2023)."""
+
+    variants: list[str] = ["solar_instruct"]
+    reference: str = "solar"
+    tasks: list[Column] = ["ARC", "MMLU", "TruthfulQA", "GSM8K"]
+    examples: Positive = 100
+    neighbours: Positive = 100
+    k: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Share of the lowest token log-probabilities that Min-K % averages."""
+
+
+class Tracking(Section):
+    checkpoints: Literal["upload", "reference"] = "upload"
+    """Log checkpoints whole, or by manifest alone."""
+
+
+class Scale(Section):
+    name: str
+    description: str
+    seed: int = 42
+    base: Base
+    world: WorldSettings | None = None
+    """Size of the embedded world, where `base.model` or `data.mirror` is `embedded`."""
+    data: Data
+    upscale: Upscale
+    continue_pretrain: Pretraining
+    sft: InstructionTuning
+    dpo: AlignmentTuning
+    cand_1: dict[str, Any] = {}
+    """What Cand. 1 changes in `dpo` (Table 6: "slightly different hyper-parameters")."""
+    cand_2: dict[str, Any] = {}
+    merge: Merge = Merge()
+    evaluate: Evaluate = Evaluate()
+    contamination: Contamination = Contamination()
+    tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if EMBEDDED in (self.base.model, self.data.mirror) and self.world is None:
+            raise ValueError("world: missing, though base.model or data.mirror is 'embedded'")
+        if self.base.model == EMBEDDED and self.data.mirror != EMBEDDED:
+            raise ValueError("base.model: the embedded base needs data.mirror: embedded")
+        return self
+
+    def alignment(self, overrides: str) -> AlignmentTuning:
+        """Settings of a DPO variant: `dpo`, with the section named `overrides` on top."""
+        changes = getattr(self, overrides) if overrides else {}
+        try:
+            return AlignmentTuning.model_validate({**self.dpo.model_dump(), **changes})
+        except ValidationError as error:
+            raise UserError(_explain(error, f"scale {self.name}", AlignmentTuning, f"{overrides}.")) from None
+
+
+def names() -> list[str]:
+    """The scales that ship with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load(scale: str, overrides: Mapping[str, str] | None = None) -> Scale:
+    """Read a scale by name or by path of a YAML file, with dotted overrides; bad input: UserError."""
+    path = Path(scale) if scale.endswith((".yaml", ".yml")) else FOLDER / f"{scale}.yaml"
+    if not path.is_file():
+        nearest = difflib.get_close_matches(scale, names(), n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(names())}"
+        raise UserError(f"scale {scale!r}: no such scale; {hint}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path.name}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path.name}: expected sections such as 'base:' and 'sft:'")
+    source = path.name
+    for dotted, text in (overrides or {}).items():
+        _set(content, dotted, text)
+        source = f"{path.name} with overrides"
+    if mirror := os.environ.get("SOLAR_MIRROR"):
+        if isinstance(content.get("data"), dict) and "data.mirror" not in (overrides or {}):
+            content["data"]["mirror"] = mirror
+    try:
+        loaded = Scale.model_validate({"name": path.stem, **content})
+    except ValidationError as error:
+        raise UserError(_explain(error, source, Scale, "")) from None
+    for section in ("cand_1", "cand_2"):
+        loaded.alignment(section)
+    return loaded
+
+
+def dotted_keys(model: type[BaseModel] = Scale, prefix: str = "") -> list[str]:
+    """Every setting by its dotted path, in the order of the schema."""
+    keys = []
+    for name, field in model.model_fields.items():
+        section = _section(field.annotation)
+        keys += dotted_keys(section, f"{prefix}{name}.") if section else [f"{prefix}{name}"]
+    return keys
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    candidates = (annotation, *getattr(annotation, "__args__", ()))
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+
+
+def _set(content: dict[str, Any], dotted: str, text: str) -> None:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    *sections, key = dotted.split(".")
+    for section in sections:
+        content = content.setdefault(section, {})
+        if not isinstance(content, dict):
+            raise UserError(f"override {dotted}={text}: {section!r} is a setting, not a section")
+    content[key] = value
+
+
+def _explain(error: ValidationError, source: str, model: type[BaseModel], prefix: str) -> str:
+    """The first problem of a validation error as one line: file, key, value, what to do."""
+    problem = error.errors(include_url=False)[0]
+    key = prefix + ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = [prefix + name for name in dotted_keys(model)]
+        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.3)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        return f"{source}: unknown key {key!r}{hint}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "missing":
+        return f"{source}: {key}: missing"
+    if problem["type"] == "value_error":
+        return f"{source}: {key + ': ' if key else ''}{message}"
+    return f"{source}: {key} = {problem['input']!r}: {message[0].lower()}{message[1:]}"

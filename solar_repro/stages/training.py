@@ -1,0 +1,118 @@
+"""What the training stages share: loading, trainer arguments, live metrics, saving."""
+
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from solar_repro.errors import UserError
+from solar_repro.progress import Progress
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from solar_repro.scales import Training
+
+Log = Callable[..., None]
+"""`log(metrics, step)`: metrics by name, for a step."""
+
+
+def load(folder: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+    """A checkpoint's model, in float32 master weights, and its tokenizer (BOS and EOS are required)."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for name in ("bos_token_id", "eos_token_id"):
+        if getattr(tokenizer, name) is None:
+            raise UserError(f"{folder.name}: the tokenizer has no {name.removesuffix('_token_id').upper()} token")
+    if tokenizer.pad_token_id is None:
+        # Padding never reaches the loss; unk keeps a padded answer from looking like one that ended.
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    return model, tokenizer
+
+
+def optimiser_steps(settings: "Training", rows: int) -> int:
+    """Optimiser steps of a run over `rows` training rows."""
+    steps = math.ceil(settings.epochs * max(1, rows // settings.global_batch_size))
+    return min(steps, settings.max_steps) if settings.max_steps else steps
+
+
+def arguments(settings: "Training", rows: int, seed: int) -> dict[str, Any]:
+    """Keyword arguments for `TrainingArguments` and TRL's configs: our settings in the Trainer's names."""
+    import torch
+
+    if rows < settings.global_batch_size:
+        raise UserError(
+            f"only {rows} training rows for a global_batch_size of {settings.global_batch_size}; "
+            "use more data or a smaller batch"
+        )
+    on_cpu = not torch.cuda.is_available()
+    return {
+        "output_dir": tempfile.gettempdir(),
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "logging_steps": 1,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": settings.schedule,
+        "warmup_steps": math.ceil(settings.warmup_ratio * optimiser_steps(settings, rows)),
+        "max_steps": optimiser_steps(settings, rows),
+        "per_device_train_batch_size": settings.per_device_batch_size,
+        "gradient_accumulation_steps": settings.accumulation(),
+        "optim": settings.optimizer,
+        "weight_decay": settings.weight_decay,
+        "adam_beta2": settings.adam_beta2,
+        "max_grad_norm": settings.max_grad_norm,
+        "bf16": settings.precision == "bfloat16",
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "dataloader_drop_last": True,
+        "dataloader_pin_memory": not on_cpu,
+        "use_cpu": on_cpu,
+        "seed": seed,
+        "data_seed": seed,
+    }
+
+
+class Report(TrainerCallback):
+    """Hands the trainer's figures to `log` step by step, with tokens per second and a progress line."""
+
+    def __init__(self, label: str, log: Log, steps: int, tokens_per_step: float) -> None:
+        self._log, self._tokens_per_step = log, tokens_per_step
+        self._progress = Progress(label, steps, "step")
+        self._last = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._last = time.monotonic()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+        if "loss" not in logs:
+            return  # the summary at the end, in averages of its own
+        now = time.monotonic()
+        speed = self._tokens_per_step / (now - self._last)
+        self._last = now
+        figures = {name: value for name, value in logs.items() if isinstance(value, int | float)}
+        self._log({**figures, "tokens_per_second": speed}, state.global_step)
+        self._progress.advance(1, f"loss {logs['loss']:.3f}, {speed:,.0f} tokens/s")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._progress.__exit__(None, None, None)
+
+
+def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:
+    """Write a Hugging Face folder: config, safetensors, tokenizer with its chat template."""
+    if not all(parameter.isfinite().all() for parameter in model.parameters()):
+        raise UserError("training diverged: the weights hold NaN or infinity; lower the learning rate")
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def tokens_in(dataset: "Dataset", column: str = "labels") -> int:
+    """Tokens that carry a loss in a packed data set."""
+    return sum(sum(label != -100 for label in row) for row in dataset[column])

@@ -1,0 +1,258 @@
+"""The only module that writes to MLflow. Runs are opened and closed here, on behalf of the runner.
+
+Everything goes through `MlflowClient` with explicit run ids: no global active run, no `set_experiment`.
+"""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from solar_repro.errors import UserError
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+    from solar_repro.plan import Step
+
+NOTES = "solar"
+"""Subfolder of every result with what belongs to the run: metrics, data cards, pictures."""
+_BATCH = 1000  # metrics MLflow takes in one request
+_SECONDS_BETWEEN_FLUSHES = 5.0
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run of a step."""
+
+    run_id: str
+    experiment_id: str
+    model_id: str | None
+    output: Path
+
+
+def connect() -> "MlflowClient":
+    """A client of the tracking server, after one request has shown that it answers; else UserError."""
+    from mlflow import get_tracking_uri
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    retries = os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES")
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
+    try:
+        client = MlflowClient()
+        client.search_experiments(max_results=1)
+    except (MlflowException, OSError) as error:
+        # The URI may carry a password; only its host is shown.
+        place = get_tracking_uri().rpartition("@")[2]
+        reason = str(error).rpartition("Caused by ")[2].splitlines()[0][:200]
+        raise UserError(
+            f"tracking server {place} does not answer ({reason}); start it or set MLFLOW_TRACKING_URI"
+        ) from None
+    finally:
+        if retries is None:
+            del os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]
+        else:
+            os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = retries
+    return client
+
+
+class Tracker:
+    """One invocation of an entry point: its own run, and the children opened under it."""
+
+    def __init__(self, name: str, scale: str) -> None:
+        self.client = connect()
+        self.scale = scale
+        self.run_id, self.experiment_id = self._own_run(name)
+
+    def _own_run(self, name: str) -> tuple[str, str]:
+        """The run that `mlflow run` has opened for us, or a new one."""
+        if run_id := os.environ.get("MLFLOW_RUN_ID"):
+            run = self.client.get_run(run_id)
+            self.client.set_tag(run_id, "mlflow.runName", name)
+            return run_id, run.info.experiment_id
+        experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "solar-" + self.scale)
+        found = self.client.get_experiment_by_name(experiment)
+        experiment_id = found.experiment_id if found else self.client.create_experiment(experiment)
+        run = self.client.create_run(experiment_id, run_name=name)
+        return run.info.run_id, experiment_id
+
+    def close(self, error: BaseException | None = None) -> None:
+        """End this invocation's own run, FAILED with the reason if there is one."""
+        end_run(self.client, self.run_id, error)
+
+    def child(self, step: "Step") -> str:
+        """Open a run of the step nested under this invocation's; its id."""
+        tags = {"mlflow.parentRunId": self.run_id}
+        return self.client.create_run(self.experiment_id, tags=tags, run_name=step.label).info.run_id
+
+    def find(self, key: str) -> Finished | None:
+        """The newest FINISHED run with this key, in any experiment."""
+        experiments = [found.experiment_id for found in self.client.search_experiments()]
+        query = f"tags.`solar.key` = '{key}' and attributes.status = 'FINISHED'"
+        runs = self.client.search_runs(experiments, query, max_results=1, order_by=["attributes.end_time DESC"])
+        return _finished(runs[0]) if runs else None
+
+    def describe(self, run_id: str, step: "Step", parents: Mapping[str, Finished], output: Path) -> None:
+        """Tags, parameters and data sets of a step, before it runs."""
+        tags = {
+            "solar.stage": step.stage,
+            "solar.variant": step.variant,
+            "solar.scale": self.scale,
+            "solar.key": step.key,
+            "solar.parents": json.dumps({role: found.run_id for role, found in parents.items()}),
+            "solar.output": str(output),
+            **_versions(),
+        }
+        for name, value in tags.items():
+            self.client.set_tag(run_id, name, value)
+        self._log_parameters(run_id, {"scale": self.scale, "variant": step.variant, **step.parameters()})
+        self._log_inputs(run_id, step, parents)
+
+    def _log_parameters(self, run_id: str, parameters: Mapping[str, str]) -> None:
+        from mlflow.entities import Param
+
+        # `mlflow run` has logged what the user typed; MLflow refuses to change a parameter.
+        present = self.client.get_run(run_id).data.params
+        new = [Param(name, value[:6000]) for name, value in parameters.items() if name not in present]
+        self.client.log_batch(run_id, params=new)
+
+    def _log_inputs(self, run_id: str, step: "Step", parents: Mapping[str, Finished]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
+
+        datasets = [
+            DatasetInput(
+                Dataset(hub_id, digest[:36], "hub", json.dumps({"id": hub_id, "sha256": digest})),
+                [InputTag("mlflow.data.context", step.stage)],
+            )
+            for hub_id, digest in step.data.items()
+        ]
+        models = [LoggedModelInput(found.model_id) for found in parents.values() if found.model_id]
+        if datasets or models:
+            self.client.log_inputs(run_id, datasets=datasets or None, models=models or None)
+
+    def log_model(self, run_id: str, step: "Step", folder: Path, upload: bool) -> str:
+        """Log the checkpoint as a logged model, whole or by its manifest alone; the model's id."""
+        from mlflow.entities import LoggedModelOutput
+
+        model = self.client.create_logged_model(
+            self.client.get_run(run_id).info.experiment_id,
+            name=step.variant,
+            source_run_id=run_id,
+            tags={"solar.key": step.key, "solar.scale": self.scale},
+            params={name: value[:500] for name, value in step.parameters().items()},
+            model_type="checkpoint",
+        )
+        if upload:
+            self.client.log_model_artifacts(model.model_id, str(folder))
+        else:
+            self.client.log_model_artifact(model.model_id, str(folder / "manifest.json"))
+        self.client.finalize_logged_model(model.model_id, "READY")
+        self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+        self.client.set_tag(run_id, "solar.model_id", model.model_id)
+        return model.model_id
+
+    def log_folder(self, run_id: str, folder: Path, path: str | None = None) -> None:
+        """Upload a folder's files as artifacts of the run."""
+        self.client.log_artifacts(run_id, str(folder), path)
+
+    def download(self, found: Finished, destination: Path) -> bool:
+        """Fetch a finished step's folder from the server's artifacts; False where it was not uploaded."""
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+
+        source = f"models:/{found.model_id}" if found.model_id else f"runs:/{found.run_id}/output"
+        try:
+            download_artifacts(artifact_uri=source, dst_path=str(destination))
+        except (MlflowException, OSError):
+            return False
+        return True
+
+    def finish(self, run_id: str) -> None:
+        end_run(self.client, run_id, None)
+
+
+class MetricLog:
+    """Metrics of one run, kept in a file of the result and sent to the server in batches."""
+
+    def __init__(self, client: "MlflowClient", run_id: str, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._client, self._run_id = client, run_id
+        self._file = file.open("a", encoding="utf-8")
+        self._waiting: list[dict[str, Any]] = []
+        self._flushed = time.monotonic()
+
+    def __call__(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        now = int(time.time() * 1000)
+        for name, value in metrics.items():
+            row = {"key": name, "value": float(value), "timestamp": now, "step": step}
+            self._file.write(json.dumps(row) + "\n")
+            self._waiting.append(row)
+        if time.monotonic() - self._flushed > _SECONDS_BETWEEN_FLUSHES:
+            self.flush()
+
+    def flush(self) -> None:
+        send_metrics(self._client, self._run_id, self._waiting)
+        self._waiting = []
+        self._flushed = time.monotonic()
+        self._file.flush()
+
+    def close(self) -> None:
+        self.flush()
+        self._file.close()
+
+
+def send_metrics(
+    client: "MlflowClient", run_id: str, rows: list[dict[str, Any]], model_id: str | None = None
+) -> None:
+    """Log rows of key, value, timestamp (ms) and step; with `model_id` they count for that model."""
+    from mlflow.entities import Metric
+
+    metrics = [Metric(row["key"], row["value"], row["timestamp"], row["step"], model_id) for row in rows]
+    for start in range(0, len(metrics), _BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+
+
+def read_metrics(file: Path) -> list[dict[str, Any]]:
+    """The rows that a `MetricLog` has kept."""
+    if not file.is_file():
+        return []
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def end_run(client: "MlflowClient", run_id: str, error: BaseException | None) -> None:
+    if error is not None:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        client.set_tag(run_id, "solar.error", reason[:5000])
+    status = "FINISHED" if error is None else "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+    client.set_terminated(run_id, status)
+
+
+@contextlib.contextmanager
+def failing(client: "MlflowClient", run_id: str) -> Iterator[None]:
+    """Mark the run FAILED (KILLED on Ctrl-C) with the reason when the block raises."""
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(Exception):
+            end_run(client, run_id, error)
+        raise
+
+
+def _finished(run: "Run") -> Finished:
+    tags = run.data.tags
+    return Finished(
+        run.info.run_id, run.info.experiment_id, tags.get("solar.model_id"), Path(tags.get("solar.output", ""))
+    )
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    names = ("mlflow", "torch", "transformers", "trl", "datasets", "lm_eval", "safetensors")
+    return {f"solar.version.{name}": version(name) for name in names}
