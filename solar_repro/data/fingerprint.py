@@ -1,0 +1,64 @@
+"""Fingerprints over the whole content of a data set, the same on every machine."""
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from solar_repro.data.cache import default_folder, write_json
+from solar_repro.data.locate import Location
+from solar_repro.errors import UserError
+
+BLOCK = 1 << 22
+
+
+def fingerprint(location: Location, cache_dir: Path | None = None) -> str:
+    """`sha256:…` over names and bytes of a mirror folder's files, or `revision:…`, the commit of a hub set.
+
+    Hidden files are left out. A file's digest is remembered in `cache_dir` under path, size and time of
+    change, so that a set is read once.
+    """
+    if location.revision is not None:
+        return f"revision:{location.revision}"
+    return folder_fingerprint(location.folder, cache_dir)
+
+
+def folder_fingerprint(folder: Path, cache_dir: Path | None = None) -> str:
+    """`sha256:…` over relative names and bytes of all files below `folder`, hidden ones left out."""
+    files = sorted(
+        (path.relative_to(folder).as_posix(), path)
+        for path in folder.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if not files:
+        raise UserError(f"data folder {folder} holds no files; give the folder of a data set")
+    memory = (cache_dir or default_folder()) / "fingerprints.json"
+    try:
+        known = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    found = {str(path.resolve()): _stamp(path) for _, path in files}
+    stale = [path for path, stamp in found.items() if known.get(path, {}).get("stamp") != stamp]
+    with ThreadPoolExecutor() as pool:
+        for path, digest in zip(stale, pool.map(_digest, stale), strict=True):
+            known[path] = {"stamp": found[path], "sha256": digest}
+    if stale:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        write_json(memory, known)
+    total = hashlib.sha256()
+    for name, path in files:
+        total.update(f"{known[str(path.resolve())]['sha256']}  {name}\n".encode())
+    return f"sha256:{total.hexdigest()}"
+
+
+def _stamp(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _digest(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,57 @@
+"""Where a data set lies: the local mirror first, then the hub."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from solar_repro.errors import UserError
+
+
+@dataclass(frozen=True)
+class Location:
+    """A data set found: a folder in hub layout (a README.md that names configs, data files)."""
+
+    hub_id: str
+    """The set that was asked for."""
+    used: str
+    """The set that was found: `hub_id`, or its stand-in."""
+    folder: Path
+    revision: str | None
+    """Commit of the hub's repository; None for a folder of the mirror."""
+
+    @property
+    def stand_in(self) -> bool:
+        return self.used != self.hub_id
+
+
+def locate(hub_id: str, mirror: Path | None, stand_in: str | None = None) -> Location:
+    """Find a data set: `mirror/<org>/<name>`, then the mirror's stand-in, then the hub.
+
+    A hub set is downloaded whole into the Hugging Face cache. Neither there: UserError naming set and mirror.
+    """
+    for candidate in filter(None, (hub_id, stand_in)):
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", candidate) or ".." in candidate:
+            raise UserError(f"data set {candidate!r} is no hub id; write it as <org>/<name>")
+        if mirror is not None and (mirror / candidate).is_dir():
+            return Location(hub_id, candidate, mirror / candidate, None)
+    from huggingface_hub import HfApi, snapshot_download
+
+    looked_in = f"not in the mirror {mirror}" if mirror else "no mirror is set (data.mirror or SOLAR_MIRROR)"
+    try:
+        revision = HfApi().dataset_info(hub_id).sha
+        folder = snapshot_download(hub_id, repo_type="dataset", revision=revision)
+    except Exception as error:  # the hub's client raises OSError, ValueError or its HTTP library's own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"data set {hub_id}: {looked_in}, and the hub did not give it ({reason}); "
+            f"put it at <mirror>/{hub_id} or go online"
+        ) from None
+    return Location(hub_id, hub_id, Path(folder), revision)
+
+
+def folder_location(folder: Path) -> Location:
+    """A folder that is no hub set: a stage's output, or a user's own texts."""
+    if not folder.is_dir():
+        raise UserError(f"data folder {folder} does not exist; give a folder of parquet, jsonl or txt files")
+    name = f"local/{folder.name}"
+    return Location(name, name, folder, None)

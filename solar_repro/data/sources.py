@@ -1,0 +1,205 @@
+"""The six data sets of Table 1 as canonical rows, from a local mirror or the hub.
+
+Instruction sets become `row_id`, `messages` = [system?, user, assistant]; alignment sets `row_id`, `prompt` =
+[system?, user], `chosen` and `rejected` = [assistant], which is Zephyr's preprocessing (the empty system turn
+that it adds is left out: the chat templates here render nothing for it). A row that cannot be used is dropped,
+counted and named in the report, never raised. Memory is bound by one batch; the rows are memory-mapped.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from solar_repro.code_digest import code_digest
+from solar_repro.data.cache import Report, arrow_rows, key_of
+from solar_repro.data.canonical import COLUMNS, Flat, canonical_table, flatten
+from solar_repro.data.files import columns_of, data_files, read_batches
+from solar_repro.data.fingerprint import fingerprint
+from solar_repro.data.locate import Location, folder_location, locate
+from solar_repro.data.text import load_text
+from solar_repro.errors import UserError
+from solar_repro.progress import Progress
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset
+
+__all__ = [
+    "Location",
+    "RowFilter",
+    "Rows",
+    "folder_location",
+    "load_instruction",
+    "load_preferences",
+    "load_text",
+    "locate",
+]
+
+EXAMPLES_NAMED = 5
+"""Row ids that a report names for each reason of dropping."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    dataset: "Dataset"
+    key: str
+    """Names the content: set, fingerprint, split, filter, cap, seed, code."""
+    report: Report
+    """`set`, `hub_id`, `used`, `fingerprint`, `split`, `rows_in`, `dropped` (reason → count), `examples`
+    (reason → row ids), `usable`, `kept`, and what a filter reports."""
+
+
+@dataclass(frozen=True)
+class RowFilter:
+    """Names, for each row of a batch, why it goes; None for the rows that stay."""
+
+    key: str
+    """Names the filter and all that its verdict rests on."""
+    reasons: Callable[[Flat], list[str | None]]
+    report: Report
+    """What the filter says of itself; copied into the rows' report under `filter`."""
+
+
+def load_instruction(
+    name: str,
+    location: Location,
+    *,
+    max_samples: int | None = None,
+    seed: int = 0,
+    row_filter: RowFilter | None = None,
+    cache_dir: Path | None = None,
+) -> Rows:
+    """Rows of `alpaca_gpt4`, `openorca` or `synth_math_instruct`, at most `max_samples` of them.
+
+    `row_filter` (Table 8) goes before the cap. The rows under the cap are a seeded sample in the set's order.
+    """
+    return _load(name, "instruction", location, "train", max_samples, seed, row_filter, cache_dir)
+
+
+def load_preferences(
+    name: str,
+    location: Location,
+    *,
+    max_samples: int | None = None,
+    seed: int = 0,
+    cache_dir: Path | None = None,
+) -> Rows:
+    """Rows of `orca_dpo_pairs`, `ultrafeedback` or `synth_math_alignment`, at most `max_samples` of them.
+
+    Dropped and counted: identical pairs; prompts that UltraFeedback took from TruthfulQA (column `source`).
+    """
+    split = "train_prefs" if name == "ultrafeedback" else "train"
+    return _load(name, "alignment", location, split, max_samples, seed, None, cache_dir)
+
+
+def _load(
+    name: str,
+    stage: str,
+    location: Location,
+    split: str,
+    max_samples: int | None,
+    seed: int,
+    row_filter: RowFilter | None,
+    cache_dir: Path | None,
+) -> Rows:
+    columns = COLUMNS.get(name)
+    if columns is None or columns.stage != stage:
+        known = ", ".join(known for known, found in COLUMNS.items() if found.stage == stage)
+        raise UserError(f"data set {name!r} is no {stage} set of Table 1; it has {known}")
+    digest = fingerprint(location, cache_dir)
+    key = key_of(
+        set=name,
+        content=digest,
+        split=split,
+        max_samples=max_samples,
+        seed=seed,
+        filter=row_filter and row_filter.key,
+        code=code_digest("solar_repro.data.sources"),
+    )
+    about = {
+        "set": name,
+        "hub_id": location.hub_id,
+        "used": location.used,
+        "fingerprint": digest,
+        "split": split,
+    }
+
+    def tables(report: Report) -> Iterator[Any]:
+        files = data_files(location.folder, split)
+        yield from _canonical_tables(files, name, max_samples, seed, row_filter, report)
+
+    dataset, report = arrow_rows(key, tables, cache_dir)
+    if not len(dataset):
+        raise UserError(
+            f"data set {location.used} ({location.folder}): no usable row left; {report['dropped']}"
+        )
+    return Rows(dataset, key, about | report)
+
+
+def _canonical_tables(
+    files: list[Path],
+    name: str,
+    max_samples: int | None,
+    seed: int,
+    row_filter: RowFilter | None,
+    report: Report,
+) -> Iterator[Any]:
+    """First pass: which rows are usable. Second pass: the sample of them, written."""
+    import numpy as np
+
+    dropped: dict[str, int] = {}
+    examples: dict[str, list[str]] = {}
+    usable = []
+    for flat in _flat_batches(files, name, f"{name}: reading"):
+        reasons = flat.reasons
+        if row_filter is not None:
+            reasons = [own or other for own, other in zip(reasons, row_filter.reasons(flat), strict=True)]
+        keep = np.ones(len(reasons), bool)
+        for number, reason in enumerate(reasons):
+            if reason is not None:
+                keep[number] = False
+                dropped[reason] = dropped.get(reason, 0) + 1
+                if len(named := examples.setdefault(reason, [])) < EXAMPLES_NAMED:
+                    named.append(flat.columns["row_id"][number].as_py())
+        usable.append(keep)
+    chosen = _sample(np.concatenate(usable) if usable else np.zeros(0, bool), max_samples, seed)
+    report |= {
+        "rows_in": len(chosen),
+        "dropped": dict(sorted(dropped.items())),
+        "examples": dict(sorted(examples.items())),
+        "usable": int(sum(keep.sum() for keep in usable)),
+        "kept": int(chosen.sum()),
+    }
+    if row_filter is not None:
+        report["filter"] = row_filter.report
+    start = 0
+    for flat in _flat_batches(files, name, f"{name}: writing"):
+        stop = start + len(flat.reasons)
+        yield canonical_table(flat, chosen[start:stop])
+        start = stop
+
+
+def _sample(usable: "np.ndarray", max_samples: int | None, seed: int) -> "np.ndarray":
+    import numpy as np
+
+    places = np.flatnonzero(usable)
+    if max_samples is None or len(places) <= max_samples:
+        return usable
+    chosen = np.zeros_like(usable)
+    chosen[np.random.default_rng(seed).permutation(places)[:max_samples]] = True
+    return chosen
+
+
+def _flat_batches(files: list[Path], name: str, label: str) -> Iterator[Flat]:
+    columns = COLUMNS[name]
+    first_row = 0
+    with Progress(label, sum(file.stat().st_size for file in files), "B") as progress:
+        for file in files:
+            found = columns_of(file)
+            wanted = columns.required | {key: kind for key, kind in columns.optional.items() if key in found}
+            for batch in read_batches(file, wanted):
+                flat = flatten(name, batch, first_row)
+                first_row += len(flat.reasons)
+                yield flat
+            progress.advance(file.stat().st_size)

@@ -1,0 +1,73 @@
+"""Plain text for continued pretraining: streamed, shuffled with a seed, resumable at the same row."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from solar_repro.data.files import TEXT, columns_of, data_files, read_batches
+from solar_repro.data.locate import Location
+from solar_repro.errors import UserError
+
+
+class TextStream:
+    """The texts of a split, without end if `epochs` is None, in an order that the seed and the epoch fix.
+
+    Files are visited in a shuffled order, batches of rows of a file in the file's order, rows of a batch
+    shuffled; memory is bound by one batch. `state` after any text, given to a new stream, continues with the
+    next one. Damaged and blank rows are left out and counted in `dropped`.
+    """
+
+    def __init__(
+        self, files: list[Path], column: str, seed: int, epochs: int | None, state: dict | None
+    ) -> None:
+        self._files, self._column, self._seed, self._epochs = files, column, seed, epochs
+        self._at = state or {"epoch": 0, "file": 0, "batch": 0, "row": 0}
+        self.dropped: dict[str, int] = {}
+
+    @property
+    def state(self) -> dict[str, int]:
+        return dict(self._at)
+
+    def __iter__(self) -> Iterator[str]:
+        import numpy as np
+
+        at = self._at
+        while self._epochs is None or at["epoch"] < self._epochs:
+            order = np.random.default_rng([self._seed, at["epoch"]]).permutation(len(self._files))
+            while at["file"] < len(order):
+                for number, batch in enumerate(
+                    read_batches(self._files[order[at["file"]]], {self._column: TEXT})
+                ):
+                    if number < at["batch"]:
+                        continue
+                    seed = [self._seed, at["epoch"], at["file"], number]
+                    texts = batch.table.column(0).to_pylist()
+                    for place in np.random.default_rng(seed).permutation(len(texts))[at["row"] :]:
+                        at["row"] += 1
+                        if texts[place] and texts[place].strip():
+                            yield texts[place]
+                        else:
+                            reason = batch.faults.get(int(place), "empty text")
+                            self.dropped[reason] = self.dropped.get(reason, 0) + 1
+                    at["batch"], at["row"] = number + 1, 0
+                at["file"], at["batch"] = at["file"] + 1, 0
+            at["epoch"], at["file"] = at["epoch"] + 1, 0
+
+
+def load_text(
+    location: Location,
+    split: str = "train",
+    column: str = "text",
+    *,
+    seed: int = 0,
+    epochs: int | None = 1,
+    state: dict | None = None,
+    config: str | None = None,
+) -> TextStream:
+    """Texts of a set or folder of parquet, jsonl or txt (one document a line) files; see `TextStream`."""
+    files = data_files(location.folder, split, config)
+    for file in files:
+        if column not in (found := columns_of(file)):
+            raise UserError(
+                f"data file {file} has no column {column!r}; it has {', '.join(found)}; name the text column"
+            )
+    return TextStream(files, column, seed, epochs, state)

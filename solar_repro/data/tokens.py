@@ -1,0 +1,215 @@
+"""Canonical rows to token ids: one BOS, one EOS, loss on the answer alone.
+
+A row longer than `max_length` loses the left of its prompt, never silently the end of its answer. The prompt
+keeps at least half of `max_length` (Zephyr: 512 of 1024 tokens), or all it has; a row whose answer has no room
+beside that is dropped, or the answer cut with `long_answers="cut"`, and counted.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from solar_repro.code_digest import code_digest
+from solar_repro.data.cache import Report, arrow_rows, key_of
+from solar_repro.errors import UserError
+from solar_repro.progress import Progress
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from solar_repro.data.sources import Rows
+
+LongAnswers = Literal["drop", "cut"]
+BATCH_ROWS = 1024
+EXAMPLES_NAMED = 5
+
+
+def tokenise_instruction(
+    rows: "Rows",
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+    *,
+    long_answers: LongAnswers = "drop",
+    cache_dir: Path | None = None,
+) -> "tuple[Dataset, Report]":
+    """`input_ids` and `completion_mask` (1 on the answer and its EOS), one row per usable row of `rows`.
+
+    Report: `rows_in`, `dropped` and `examples` by reason, `kept`, `prompts_truncated`, `answers_cut`,
+    `merged_boundaries`, `tokens`, `answer_tokens`, `longest`.
+    """
+    columns = {"input_ids": "int32", "completion_mask": "int8"}
+
+    def encode(batch: dict[str, list[Any]], report: Report) -> Iterator[list[list[int]]]:
+        split = _split_rows(batch["row_id"], [batch["messages"]], tokenizer, report)
+        for row_id, prompt, (answer,) in split:
+            fitted = _fit(prompt, [answer], max_length, long_answers, row_id, report)
+            if fitted:
+                prompt, (answer,) = fitted
+                yield [prompt + answer, [0] * len(prompt) + [1] * len(answer)]
+
+    return _tokenise(rows, tokenizer, max_length, long_answers, columns, encode, cache_dir)
+
+
+def tokenise_preferences(
+    rows: "Rows",
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+    *,
+    long_answers: LongAnswers = "drop",
+    cache_dir: Path | None = None,
+) -> "tuple[Dataset, Report]":
+    """`prompt_ids`, `chosen_ids`, `rejected_ids`, the columns of TRL's preference collator; report as above.
+
+    The prompt is the same for both answers, cut so that the longer one fits.
+    """
+    columns = {"prompt_ids": "int32", "chosen_ids": "int32", "rejected_ids": "int32"}
+
+    def encode(batch: dict[str, list[Any]], report: Report) -> Iterator[list[list[int]]]:
+        conversations = [
+            [prompt + answer for prompt, answer in zip(batch["prompt"], batch[name], strict=True)]
+            for name in ("chosen", "rejected")
+        ]
+        for row_id, prompt, answers in _split_rows(batch["row_id"], conversations, tokenizer, report):
+            fitted = _fit(prompt, answers, max_length, long_answers, row_id, report)
+            if fitted:
+                yield [fitted[0], *fitted[1]]
+
+    return _tokenise(rows, tokenizer, max_length, long_answers, columns, encode, cache_dir)
+
+
+def _tokenise(
+    rows: "Rows",
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+    long_answers: LongAnswers,
+    columns: dict[str, str],
+    encode: Any,
+    cache_dir: Path | None,
+) -> "tuple[Dataset, Report]":
+    key = key_of(
+        rows=rows.key,
+        tokenizer=tokenizer_fingerprint(tokenizer),
+        max_length=max_length,
+        long_answers=long_answers,
+        columns=columns,
+        code=code_digest("solar_repro.data.tokens"),
+    )
+    _check_template(tokenizer)
+
+    def tables(report: Report) -> Iterator[Any]:
+        report |= {"rows_in": len(rows.dataset), "dropped": {}, "examples": {}, "kept": 0}
+        report |= {"prompts_truncated": 0, "answers_cut": 0, "merged_boundaries": 0}
+        report |= {"tokens": 0, "answer_tokens": 0, "longest": 0}
+        with Progress(f"{rows.report['set']}: tokenising", len(rows.dataset), "rows") as progress:
+            for batch in rows.dataset.iter(BATCH_ROWS):
+                encoded = list(encode(batch, report))
+                report["kept"] += len(encoded)
+                yield list_table(columns, list(zip(*encoded, strict=True)) or [[] for _ in columns])
+                progress.advance(len(batch["row_id"]))
+
+    return arrow_rows(key, tables, cache_dir)
+
+
+def tokenizer_fingerprint(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """sha256 over vocabulary, merges, normalisation, special tokens and chat template."""
+    digest = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode())
+    digest.update(repr((tokenizer.chat_template, sorted(tokenizer.special_tokens_map.items()))).encode())
+    return digest.hexdigest()
+
+
+def list_table(columns: dict[str, str], values: Sequence[Sequence[Sequence[int]]]) -> Any:
+    """A table of list columns (name → integer type), from one sequence of lists per column."""
+    import numpy as np
+    import pyarrow as pa
+
+    arrays = []
+    for (_, kind), lists in zip(columns.items(), values, strict=True):
+        offsets = np.concatenate([[0], np.cumsum([len(items) for items in lists], dtype=np.int64)])
+        flat = np.fromiter((item for items in lists for item in items), kind, int(offsets[-1]))
+        arrays.append(pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(flat)))
+    return pa.table(arrays, names=list(columns))
+
+
+def _check_template(tokenizer: "PreTrainedTokenizerBase") -> None:
+    """The training text must be the server's prompt, then the answer, then EOS."""
+    if tokenizer.chat_template is None:
+        raise UserError(f"tokenizer {tokenizer.name_or_path}: no chat template; call set_chat_template first")
+    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
+    whole = tokenizer.apply_chat_template(turns, tokenize=False)
+    prompt = tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
+    if whole != prompt + "answer" + tokenizer.eos_token or not prompt.startswith(tokenizer.bos_token):
+        raise UserError(
+            f"tokenizer {tokenizer.name_or_path}: its chat template does not render BOS, prompt, answer, EOS;"
+            " take the template `solar` or `alpaca`"
+        )
+
+
+def _split_rows(
+    row_ids: Sequence[str],
+    conversations: Sequence[Sequence[list[dict[str, str]]]],
+    tokenizer: "PreTrainedTokenizerBase",
+    report: Report,
+) -> Iterator[tuple[str, list[int], list[list[int]]]]:
+    """Row id, prompt tokens and the answers' tokens; `conversations` holds one list of rows per answer."""
+    encoded = []
+    for turns in conversations:
+        texts = tokenizer.apply_chat_template(turns, tokenize=False)
+        encodings = tokenizer(texts, add_special_tokens=False, return_attention_mask=False).encodings
+        encoded.append((texts, encodings, [row[-1]["content"] for row in turns]))
+    for number, row_id in enumerate(row_ids):
+        prompts, answers = [], []
+        for texts, encodings, contents in encoded:
+            end = len(texts[number]) - len(contents[number]) - len(tokenizer.eos_token)
+            ids, first = encodings[number].ids, encodings[number].char_to_token(end)
+            if first is None or encodings[number].token_to_chars(first)[0] != end:
+                # A token reaches over the end of the prompt: what a server would send comes first.
+                report["merged_boundaries"] += 1
+                before, after = (
+                    tokenizer(part, add_special_tokens=False)["input_ids"]
+                    for part in (texts[number][:end], texts[number][end:])
+                )
+                ids, first = before + after, len(before)
+            prompts.append(ids[:first])
+            answers.append(ids[first:])
+        whole = prompts[0] + [token for answer in answers for token in answer]
+        if whole.count(tokenizer.bos_token_id) != 1 or whole.count(tokenizer.eos_token_id) != len(answers):
+            _drop(report, "BOS or EOS written out in its text", row_id)
+        elif any(prompt != prompts[0] for prompt in prompts):
+            _drop(report, "prompt tokenised differently before each answer", row_id)
+        else:
+            yield row_id, prompts[0], answers
+
+
+def _fit(
+    prompt: list[int],
+    answers: list[list[int]],
+    max_length: int,
+    long_answers: LongAnswers,
+    row_id: str,
+    report: Report,
+) -> tuple[list[int], list[list[int]]] | None:
+    """Prompt and answers within `max_length` tokens, counted in the report; None for a dropped row."""
+    room = max_length - min(len(prompt), max_length // 2)
+    if any(len(answer) > room for answer in answers):
+        if long_answers == "drop":
+            _drop(report, "answer longer than its room", row_id)
+            return None
+        report["answers_cut"] += sum(len(answer) > room for answer in answers)
+        answers = [answer[:room] for answer in answers]
+    longest = max(map(len, answers))
+    if len(prompt) + longest > max_length:
+        report["prompts_truncated"] += 1
+        prompt = prompt[:1] + prompt[len(prompt) - (max_length - longest) + 1 :]
+    answer_tokens = sum(map(len, answers))
+    report["answer_tokens"] += answer_tokens
+    report["tokens"] += len(prompt) + answer_tokens
+    report["longest"] = max(report["longest"], len(prompt) + longest)
+    return prompt, answers
+
+
+def _drop(report: Report, reason: str, row_id: str) -> None:
+    report["dropped"][reason] = report["dropped"].get(reason, 0) + 1
+    if len(named := report["examples"].setdefault(reason, [])) < EXAMPLES_NAMED:
+        named.append(row_id)
