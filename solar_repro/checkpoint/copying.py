@@ -1,0 +1,150 @@
+"""Copying ranges of files inside the kernel, several at a time."""
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from solar_repro.errors import UserError
+
+CHUNK_BYTES = 32 << 20
+WORKERS = 4
+_PLAIN_BYTES = 4 << 20
+# What a file system or kernel answers where it will not copy in this way.
+_REFUSALS = frozenset([errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF])
+
+
+@dataclass(frozen=True)
+class CopyRange:
+    """`length` bytes from `source_offset` of `source` to `target_offset` of `target`."""
+
+    source: Path
+    source_offset: int
+    target: Path
+    target_offset: int
+    length: int
+
+
+def coalesce(ranges: Iterable[CopyRange]) -> list[CopyRange]:
+    """Join each range with the one before it where both their sources and their targets touch."""
+    joined: list[CopyRange] = []
+    for new in ranges:
+        last = joined[-1] if joined else None
+        if (
+            last is not None
+            and (last.source, last.target) == (new.source, new.target)
+            and last.source_offset + last.length == new.source_offset
+            and last.target_offset + last.length == new.target_offset
+        ):
+            new = CopyRange(
+                last.source, last.source_offset, last.target, last.target_offset, last.length + new.length
+            )
+            joined.pop()
+        joined.append(new)
+    return joined
+
+
+def split(copy: CopyRange, chunk_bytes: int = CHUNK_BYTES) -> list[CopyRange]:
+    """Cut a range in chunks."""
+    return [
+        CopyRange(
+            copy.source,
+            copy.source_offset + start,
+            copy.target,
+            copy.target_offset + start,
+            min(chunk_bytes, copy.length - start),
+        )
+        for start in range(0, copy.length, chunk_bytes)
+    ]
+
+
+def copy_chunks(
+    chunks: Sequence[CopyRange], done: Callable[[CopyRange], None], workers: int = WORKERS
+) -> None:
+    """Copy all chunks, `workers` at a time, taken in order; `done` is called (in the workers) after each.
+
+    The targets must exist. The first error ends the copy and is raised.
+    """
+    with ExitStack() as open_files, ThreadPoolExecutor(workers) as pool:
+
+        def opened(file: Path, flags: int) -> int:
+            descriptor = os.open(file, flags)
+            open_files.callback(os.close, descriptor)
+            return descriptor
+
+        sources = {
+            file: opened(file, os.O_RDONLY) for file in dict.fromkeys(chunk.source for chunk in chunks)
+        }
+        targets = {
+            file: opened(file, os.O_WRONLY) for file in dict.fromkeys(chunk.target for chunk in chunks)
+        }
+
+        def copy(chunk: CopyRange) -> None:
+            copy_range(sources[chunk.source], targets[chunk.target], chunk)
+            done(chunk)
+
+        tasks = [pool.submit(copy, chunk) for chunk in chunks]
+        finished, waiting = wait(tasks, return_when=FIRST_EXCEPTION)
+        for task in waiting:
+            task.cancel()
+        for task in finished:
+            task.result()
+
+
+def copy_range(source: int, target: int, chunk: CopyRange) -> None:
+    """Copy one range between descriptors: in the kernel, else by reading and writing.
+
+    `copy_file_range` clones where the file system shares blocks (btrfs, XFS) and copies in the page cache elsewhere.
+    """
+    copied = 0
+    for move in (_copy_file_range, _sendfile, _read_and_write):
+        try:
+            while copied < chunk.length:
+                moved = move(
+                    source,
+                    target,
+                    chunk.source_offset + copied,
+                    chunk.target_offset + copied,
+                    chunk.length - copied,
+                )
+                if moved == 0:
+                    break
+                copied += moved
+        except OSError as error:
+            if error.errno not in _REFUSALS or move is _read_and_write:
+                raise
+        if copied == chunk.length:
+            return
+    raise UserError(
+        f"{chunk.source}: ends in the middle of a tensor; it was changed while it was copied, copy again"
+    )
+
+
+def _copy_file_range(source: int, target: int, source_offset: int, target_offset: int, length: int) -> int:
+    if not hasattr(os, "copy_file_range"):
+        raise OSError(errno.ENOSYS, "no copy_file_range on this system")
+    return os.copy_file_range(source, target, length, source_offset, target_offset)
+
+
+def _sendfile(source: int, target: int, source_offset: int, target_offset: int, length: int) -> int:
+    # sendfile writes at the descriptor's own position, which the workers share: open the file once more.
+    try:
+        own = os.open(f"/proc/self/fd/{target}", os.O_WRONLY)
+    except FileNotFoundError as error:
+        raise OSError(errno.ENOSYS, "no /proc on this system") from error
+    try:
+        os.lseek(own, target_offset, os.SEEK_SET)
+        return os.sendfile(own, source, source_offset, length)
+    finally:
+        os.close(own)
+
+
+def _read_and_write(source: int, target: int, source_offset: int, target_offset: int, length: int) -> int:
+    block = os.pread(source, min(length, _PLAIN_BYTES), source_offset)
+    written = 0
+    while written < len(block):
+        written += os.pwrite(target, memoryview(block)[written:], target_offset + written)
+    return len(block)

@@ -1,0 +1,139 @@
+"""A Hugging Face checkpoint folder opened as headers: config, shards, index. No torch, no tensor is loaded."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from solar_repro.checkpoint.headers import FLOAT_DTYPES, TensorRange, elements, read_header, strict_json
+from solar_repro.checkpoint.naming import LayerNames, find_layers, head_and_embedding
+from solar_repro.errors import UserError
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+MAX_JSON_BYTES = 100_000_000
+# What a checkpoint needs besides its weights and config.json. Never code and never pickles.
+CARRIED_FILES = (
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose headers hold together: every tensor's bytes are known to lie in its file."""
+
+    folder: Path
+    config: dict[str, Any]
+    tensors: Mapping[str, TensorRange]
+
+    @cached_property
+    def names(self) -> LayerNames:
+        """How the layers are numbered: prefix, count, and the config's key for the count."""
+        return find_layers(self.folder, self.config, self.tensors)
+
+    @property
+    def layers(self) -> int:
+        """Number of decoder layers."""
+        return self.names.count
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all tensors as stored."""
+        return sum(tensor.length for tensor in self.tensors.values())
+
+    @cached_property
+    def parameters(self) -> int:
+        """Number of parameters (floating-point tensors); weights that the config ties are counted once."""
+        counted = {
+            name: t for name, t in self.tensors.items() if t.dtype in FLOAT_DTYPES or t.dtype[:2] == "F8"
+        }
+        tied = head_and_embedding(self.config, counted)
+        return sum(elements(t.shape) for name, t in counted.items() if tied is None or name != tied[0])
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Open a checkpoint folder (config.json and safetensors, one file or shards with an index).
+
+    Headers, index and file names are validated before anything uses them; whatever is wrong raises UserError naming
+    the file. Pickled weights are refused with the command that converts them.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the folder of a Hugging Face checkpoint")
+    config = read_json(folder / "config.json")
+    if (folder / SINGLE_FILE).exists():
+        return Checkpoint(folder, config, read_header(folder / SINGLE_FILE))
+    if (folder / INDEX_FILE).exists():
+        return Checkpoint(folder, config, _read_shards(folder))
+    pickles = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
+    if pickles:
+        raise UserError(
+            f"{folder}: {pickles[0]} is a pickle, which can run code when loaded; if you trust it, convert it: "
+            f'python -c "from transformers import AutoModelForCausalLM as M; '
+            f"M.from_pretrained({str(folder)!r}, dtype='auto').save_pretrained({str(folder) + '-safetensors'!r})\""
+        )
+    raise UserError(
+        f"{folder}: neither {SINGLE_FILE} nor {INDEX_FILE}; give the folder of a safetensors checkpoint"
+    )
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object from an untrusted file; UserError names the file."""
+    try:
+        if file.stat().st_size > MAX_JSON_BYTES:
+            raise UserError(f"{file}: larger than {MAX_JSON_BYTES:,} bytes; this is no file of a checkpoint")
+        return strict_json(file.read_bytes())
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); a checkpoint folder needs it") from error
+    except ValueError as error:
+        raise UserError(f"{file}: not a valid JSON object ({error}); download or save it again") from error
+
+
+def write_json(file: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON the way transformers does: two spaces, a newline at the end."""
+    file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _read_shards(folder: Path) -> dict[str, TensorRange]:
+    index_file = folder / INDEX_FILE
+    weight_map = read_json(index_file).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UserError(
+            f"{index_file}: 'weight_map' must map tensor names to shards; download or save it again"
+        )
+    for name, shard in weight_map.items():
+        if not is_plain_file_name(shard) or not shard.endswith(".safetensors"):
+            raise UserError(
+                f"{index_file}: tensor {name!r} lies in {shard!r}, which is no safetensors file name here"
+            )
+    tensors: dict[str, TensorRange] = {}
+    for shard in sorted(set(weight_map.values())):
+        if not (folder / shard).is_file():
+            raise UserError(f"{folder / shard}: missing, though {INDEX_FILE} names it; download the shard")
+        header = read_header(folder / shard)
+        claimed = {name for name, file in weight_map.items() if file == shard}
+        for name in sorted(claimed ^ set(header)):
+            where = "only in the index" if name in claimed else "only in the shard"
+            raise UserError(
+                f"{folder / shard}: {INDEX_FILE} disagrees: tensor {name!r} is {where}; save it again"
+            )
+        tensors.update(header)
+    return tensors
+
+
+def is_plain_file_name(name: Any) -> bool:
+    """Whether `name` is text that names a file inside a folder, without leaving it."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0:")

@@ -1,0 +1,70 @@
+"""How the tensors of a new checkpoint are laid out: shards, their headers, and the index."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from solar_repro.checkpoint.folder import INDEX_FILE, SINGLE_FILE, write_json
+from solar_repro.checkpoint.headers import TensorRange, build_header
+from solar_repro.errors import UserError
+
+SHARD_BYTES = 5_000_000_000  # the default of transformers
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One output file: its header (the first bytes) and where each tensor's bytes go, by name."""
+
+    name: str
+    header: bytes
+    tensors: Mapping[str, TensorRange]
+
+    @property
+    def bytes(self) -> int:
+        """Size of the whole file."""
+        return len(self.header) + sum(tensor.length for tensor in self.tensors.values())
+
+
+def plan_shards(tensors: Mapping[str, TensorRange], shard_bytes: int = SHARD_BYTES) -> tuple[Shard, ...]:
+    """Lay tensors (dtype, shape and length count; file and offset don't) out in shards, in their order.
+
+    A shard holds at most `shard_bytes` of tensors, or one larger tensor.
+    """
+    if shard_bytes < 1:
+        raise UserError(f"shard_bytes must be at least 1, not {shard_bytes}")
+    groups: list[dict[str, TensorRange]] = []
+    filled = 0
+    for name, tensor in tensors.items():
+        if not groups or filled + tensor.length > shard_bytes:
+            groups.append({})
+            filled = 0
+        groups[-1][name] = tensor
+        filled += tensor.length
+    return tuple(_shard(_file_name(number, len(groups)), group) for number, group in enumerate(groups, 1))
+
+
+def create_shards(shards: Iterable[Shard], out: Path) -> None:
+    """Create the files of the shards at full size with their headers, tensors still zero, and the index."""
+    shards = tuple(shards)
+    for shard in shards:
+        with (out / shard.name).open("xb") as stream:
+            stream.write(shard.header)
+            stream.truncate(shard.bytes)
+    if len(shards) > 1:
+        weight_map = {name: shard.name for shard in shards for name in shard.tensors}
+        total = sum(tensor.length for shard in shards for tensor in shard.tensors.values())
+        write_json(out / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": weight_map})
+
+
+def _file_name(number: int, count: int) -> str:
+    return SINGLE_FILE if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
+
+
+def _shard(name: str, group: Mapping[str, TensorRange]) -> Shard:
+    header = build_header({tensor: (t.dtype, t.shape, t.length) for tensor, t in group.items()})
+    placed: dict[str, TensorRange] = {}
+    offset = len(header)
+    for tensor, t in group.items():
+        placed[tensor] = TensorRange(Path(name), t.dtype, t.shape, offset, t.length)
+        offset += t.length
+    return Shard(name, header, placed)

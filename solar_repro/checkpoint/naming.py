@@ -1,0 +1,85 @@
+"""How a decoder numbers its layers: the prefix of the tensor names and the config's keys, found and not listed.
+
+Covers every decoder whose layers are numbered under one prefix (`model.layers.7.`, `gpt_neox.layers.7.`,
+`transformer.h.7.`, `h.7.`).
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from solar_repro.checkpoint.headers import TensorRange
+from solar_repro.errors import UserError
+
+_NUMBERED = re.compile(r"((?:[^.0-9][^.]*\.)*?)(0|[1-9][0-9]{0,5})\.(.+)", re.DOTALL)
+_COUNT_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+_HEAD = re.compile(r"(lm_head|embed_out)\.weight")
+_EMBEDDING = re.compile(r"(.*\.)?(embed_tokens|wte|embed_in|word_embeddings|embed)\.weight")
+# Modules that write into the residual stream, by the names the decoders of transformers use.
+_OUTPUT_PROJECTIONS = frozenset(
+    ["o_proj", "out_proj", "c_proj", "dense", "wo", "down_proj", "dense_4h_to_h", "fc2", "fc_out", "w2"]
+)
+
+
+@dataclass(frozen=True)
+class LayerNames:
+    """`prefix` ends with a dot: layer 7 owns the tensors `<prefix>7.*`; `count_key` is the config's key."""
+
+    prefix: str
+    count: int
+    count_key: str
+
+    def split(self, name: str) -> tuple[int, str] | None:
+        """Layer index and the rest of the name, or None for a tensor outside the layers."""
+        match = _NUMBERED.fullmatch(name)
+        return (int(match[2]), match[3]) if match and match[1] == self.prefix else None
+
+    def join(self, layer: int, rest: str) -> str:
+        return f"{self.prefix}{layer}.{rest}"
+
+
+def find_layers(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -> LayerNames:
+    """Find the prefix under which the layers are numbered 0 … n−1 and the config's key that says n."""
+    indices: dict[str, set[int]] = {}
+    for name in names:
+        if match := _NUMBERED.fullmatch(name):
+            indices.setdefault(match[1], set()).add(int(match[2]))
+    if len(indices) != 1:
+        found = ", ".join(sorted(map(repr, indices))) or "none"
+        raise UserError(
+            f"{folder}: layers must be numbered under one prefix, found {found}; only decoders are handled"
+        )
+    ((prefix, layers),) = indices.items()
+    missing = sorted(set(range(max(layers) + 1)) - layers)
+    if missing:
+        raise UserError(
+            f"{folder}: tensors of layer {prefix}{missing[0]} are missing; download the checkpoint again"
+        )
+    keys = [key for key in _COUNT_KEYS if config.get(key) == len(layers)]
+    if len(keys) != 1:
+        said = {key: config[key] for key in _COUNT_KEYS if key in config}
+        raise UserError(
+            f"{folder / 'config.json'}: the tensors have {len(layers)} layers under {prefix!r}, "
+            f"the config says {said or 'nothing'}; make {_COUNT_KEYS[0]} agree"
+        )
+    return LayerNames(prefix, len(layers), keys[0])
+
+
+def head_and_embedding(
+    config: Mapping[str, Any], tensors: Mapping[str, TensorRange]
+) -> tuple[str, str] | None:
+    """Names of a stored output head and the embedding the config ties it to, or None."""
+    if config.get("tie_word_embeddings") is not True:
+        return None
+    heads = [name for name in tensors if _HEAD.fullmatch(name)]
+    embeddings = [name for name in tensors if _EMBEDDING.fullmatch(name)]
+    if len(heads) == len(embeddings) == 1 and tensors[heads[0]].shape == tensors[embeddings[0]].shape:
+        return heads[0], embeddings[0]
+    return None
+
+
+def output_projections(rests: Sequence[str]) -> list[str]:
+    """Of one layer's tensor names (without prefix and index), those that write into the residual stream."""
+    return [rest for rest in rests if _OUTPUT_PROJECTIONS & set(rest.split("."))]

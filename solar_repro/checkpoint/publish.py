@@ -1,0 +1,108 @@
+"""Publishing a folder whole or not at all: written beside its final place, flushed, then renamed."""
+
+import errno
+import os
+import re
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from solar_repro.checkpoint.manifest import write_manifest
+from solar_repro.errors import UserError
+
+
+@contextmanager
+def publish(final: Path, digests: Mapping[str, str] | None = None) -> Iterator[Path]:
+    """Yield a fresh working folder beside `final`; on success it becomes `final`, else it is removed.
+
+    Its files are flushed to disk, `manifest.json` is written last (with `digests`, a mapping that may be filled inside
+    the block; other files are hashed), then one rename. What killed processes left for the same place is removed.
+    A full disk raises UserError.
+    """
+    final = Path(final).absolute()
+    _refuse_occupied(final)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(final)
+    working = Path(tempfile.mkdtemp(prefix=f"{_prefix(final)}{_owner(os.getpid())}.", dir=final.parent))
+    try:
+        working.chmod(0o777 & ~_umask())
+        yield working
+        write_manifest(working, digests)
+        _flush(working)
+        _refuse_occupied(final)
+        working.rename(final)
+        _flush_entry(final.parent)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(final.parent).free
+            raise UserError(
+                f"{final}: no space left while writing it ({free:,} bytes free after what was written "
+                "is removed may differ); free some or choose another place"
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+
+
+def remove_leftovers(final: Path) -> list[Path]:
+    """Remove and return working folders for `final` whose processes of this machine are dead."""
+    pattern = re.compile(re.escape(_prefix(final)) + r"(?P<owner>[^.]+\.(?P<pid>\d+)\.\d+)\.[^.]+")
+    removed = []
+    for folder in sorted(final.parent.iterdir()):
+        match = pattern.fullmatch(folder.name)
+        if match and match["owner"].split(".")[0] == _host() and match["owner"] != _owner(int(match["pid"])):
+            shutil.rmtree(folder, ignore_errors=True)
+            removed.append(folder)
+    return removed
+
+
+def _prefix(final: Path) -> str:
+    return f".{final.name}.working."
+
+
+def _owner(pid: int) -> str:
+    """Machine, process id and start time (clock ticks since boot; 0 where unknown) of a process, "" of a dead one."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except PermissionError:
+        pass  # alive, another user's
+    try:
+        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        started = "0"
+    return f"{_host()}.{pid}.{started}"
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _refuse_occupied(final: Path) -> None:
+    if final.exists() and not (final.is_dir() and not any(final.iterdir())):
+        raise UserError(f"{final}: already there; remove it or choose another place")
+
+
+def _flush(folder: Path) -> None:
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            _flush_entry(Path(parent, name))
+        _flush_entry(Path(parent))
+
+
+def _flush_entry(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

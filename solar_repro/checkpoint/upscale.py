@@ -1,0 +1,141 @@
+"""Depth up-scaling (paper, Sec. 2): the deeper model's shards are copied out of the base's as ranges of bytes.
+
+Nothing here imports torch, and no tensor passes through Python.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from solar_repro.checkpoint.config import deepen_config
+from solar_repro.checkpoint.copying import CHUNK_BYTES, CopyRange, coalesce, copy_chunks, split
+from solar_repro.checkpoint.folder import CARRIED_FILES, Checkpoint, open_checkpoint, write_json
+from solar_repro.checkpoint.hashing import FollowingHasher
+from solar_repro.checkpoint.headers import TensorRange
+from solar_repro.checkpoint.layer_map import LayerMap
+from solar_repro.checkpoint.layout import SHARD_BYTES, Shard, create_shards, plan_shards
+from solar_repro.checkpoint.naming import output_projections
+from solar_repro.errors import UserError
+from solar_repro.progress import Progress
+
+
+@dataclass(frozen=True)
+class UpscalePlan:
+    """Everything known before a byte is written. `sources` names what each new tensor copies; zeroed ones have none."""
+
+    base: Checkpoint
+    layer_map: LayerMap
+    config: dict[str, Any]
+    shards: tuple[Shard, ...]
+    sources: dict[str, TensorRange]
+    parameters: int
+
+    @property
+    def bytes(self) -> int:
+        """Size of all shards."""
+        return sum(shard.bytes for shard in self.shards)
+
+    @property
+    def bytes_to_read(self) -> int:
+        """Bytes of the base that are needed, each counted once however often it is copied."""
+        return sum(tensor.length for tensor in set(self.sources.values()))
+
+    def __str__(self) -> str:
+        base = self.base
+        lines = [
+            f"base         {base.folder}: {base.layers} layers, {base.parameters:,} parameters, {base.bytes:,} bytes",
+            f"layer map    {self.layer_map}",
+            f"new model    {len(self.layer_map.layers)} layers, {self.parameters:,} parameters",
+            f"reads        {self.bytes_to_read:,} bytes",
+            f"writes       {self.bytes:,} bytes in {len(self.shards)} file{'s' if len(self.shards) > 1 else ''}",
+            f"time         about {self.bytes / 1e9:.1f} s at 1 GB/s",
+        ]
+        return "\n".join(lines)
+
+
+def plan_upscale(source: Path, layer_map: LayerMap, shard_bytes: int = SHARD_BYTES) -> UpscalePlan:
+    """Plan the deeper model; reads headers only. UserError where map and checkpoint don't fit each other."""
+    base = open_checkpoint(source)
+    names = base.names
+    if layer_map.base_layers != base.layers:
+        raise UserError(
+            f"{base.folder}: has {base.layers} layers, the layer map {layer_map.name} is for {layer_map.base_layers}"
+        )
+    by_layer: list[dict[str, TensorRange]] = [{} for _ in range(base.layers)]
+    new: dict[str, TensorRange] = {}
+    for name, tensor in base.tensors.items():
+        if place := names.split(name):
+            by_layer[place[0]][place[1]] = tensor
+        else:
+            new[name] = tensor
+    zeroed: set[str] = set()
+    for layer, base_layer in enumerate(layer_map.layers):
+        tensors = by_layer[base_layer]
+        new |= {names.join(layer, rest): tensor for rest, tensor in tensors.items()}
+        if layer in layer_map.zeroed:
+            projections = output_projections(list(tensors))
+            if len({rest.rpartition(".")[0] for rest in projections}) < 2:
+                raise UserError(
+                    f"{base.folder}: cannot tell the output projections among the tensors of layer {base_layer} "
+                    f"({', '.join(sorted(tensors))}); block expansion needs one of attention and one of the MLP"
+                )
+            zeroed |= {names.join(layer, rest) for rest in projections}
+    config = deepen_config(base, layer_map)
+    deeper = Checkpoint(base.folder, config, new)
+    sources = {name: tensor for name, tensor in new.items() if name not in zeroed}
+    return UpscalePlan(base, layer_map, config, plan_shards(new, shard_bytes), sources, deeper.parameters)
+
+
+def write_upscale(plan: UpscalePlan, out: Path, hashing: bool = True) -> dict[str, str]:
+    """Write the planned model to `out`, an existing empty folder; the caller publishes it.
+
+    Returns the SHA-256 of each shard by file name (empty without `hashing`).
+    """
+    free = shutil.disk_usage(out).free
+    if free < plan.bytes:
+        raise UserError(
+            f"{out}: {plan.bytes:,} bytes are needed, {free:,} are free; free some or choose another place"
+        )
+    create_shards(plan.shards, out)
+    write_json(out / "config.json", plan.config)
+    for name in CARRIED_FILES:
+        if (plan.base.folder / name).is_file():
+            shutil.copyfile(plan.base.folder / name, out / name)
+    chunks = _chunks(plan, out)
+    total = sum(chunk.length for chunk in chunks)
+    with (
+        FollowingHasher(
+            {out / shard.name: shard.bytes for shard in plan.shards} if hashing else {}
+        ) as hasher,
+        Progress("up-scaling", total, "B") as progress,
+    ):
+
+        def done(chunk: CopyRange) -> None:
+            progress.advance(chunk.length)
+            if hashing:
+                hasher.written(chunk.target, chunk.target_offset, chunk.length)
+
+        if hashing:
+            for shard in plan.shards:
+                hasher.written(out / shard.name, 0, len(shard.header))
+                for name, tensor in shard.tensors.items():
+                    if name not in plan.sources:
+                        hasher.written(out / shard.name, tensor.offset, tensor.length)
+        copy_chunks(chunks, done)
+        return hasher.digests()
+
+
+def _chunks(plan: UpscalePlan, out: Path) -> list[CopyRange]:
+    """The copies, cut in chunks; all copies of a range of the base follow one another, so that it is read once."""
+    copies = coalesce(
+        CopyRange(source.file, source.offset, out / shard.name, tensor.offset, tensor.length)
+        for shard in plan.shards
+        for name, tensor in shard.tensors.items()
+        if (source := plan.sources.get(name)) is not None
+    )
+    first_use: dict[tuple[Path, int], int] = {}
+    chunks = [chunk for copy in copies for chunk in split(copy, CHUNK_BYTES)]
+    for position, chunk in enumerate(chunks):
+        first_use.setdefault((chunk.source, chunk.source_offset // CHUNK_BYTES), position)
+    return sorted(chunks, key=lambda chunk: first_use[chunk.source, chunk.source_offset // CHUNK_BYTES])
