@@ -156,7 +156,7 @@ def _write_provenance(work: Path, step: Step) -> None:
         "variant": step.variant,
         "key": step.key,
         "settings": plain(step.settings),
-        "inputs": {role: {"variant": parent.label, "key": parent.key} for role, parent in step.inputs.items()},
+        "inputs": {role: [parent.label, parent.key] for role, parent in step.inputs.items()},
         "data": dict(step.data),
     }
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)

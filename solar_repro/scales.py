@@ -230,9 +230,9 @@ def load(scale: str, overrides: Mapping[str, str] | None = None) -> Scale:
     for dotted, text in (overrides or {}).items():
         _set(content, dotted, text)
         source = f"{path.name} with overrides"
-    if mirror := os.environ.get("SOLAR_MIRROR"):
-        if isinstance(content.get("data"), dict) and "data.mirror" not in (overrides or {}):
-            content["data"]["mirror"] = mirror
+    mirror = os.environ.get("SOLAR_MIRROR")
+    if mirror and isinstance(content.get("data"), dict) and "data.mirror" not in (overrides or {}):
+        content["data"]["mirror"] = mirror
     try:
         loaded = Scale.model_validate({"name": path.stem, **content})
     except ValidationError as error:

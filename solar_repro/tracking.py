@@ -95,7 +95,8 @@ class Tracker:
         """The newest FINISHED run with this key, in any experiment."""
         experiments = [found.experiment_id for found in self.client.search_experiments()]
         query = f"tags.`solar.key` = '{key}' and attributes.status = 'FINISHED'"
-        runs = self.client.search_runs(experiments, query, max_results=1, order_by=["attributes.end_time DESC"])
+        newest = ["attributes.end_time DESC"]
+        runs = self.client.search_runs(experiments, query, max_results=1, order_by=newest)
         return _finished(runs[0]) if runs else None
 
     def describe(self, run_id: str, step: "Step", parents: Mapping[str, Finished], output: Path) -> None:
@@ -245,10 +246,9 @@ def failing(client: "MlflowClient", run_id: str) -> Iterator[None]:
 
 
 def _finished(run: "Run") -> Finished:
-    tags = run.data.tags
-    return Finished(
-        run.info.run_id, run.info.experiment_id, tags.get("solar.model_id"), Path(tags.get("solar.output", ""))
-    )
+    info, tags = run.info, run.data.tags
+    output = Path(tags.get("solar.output", ""))
+    return Finished(info.run_id, info.experiment_id, tags.get("solar.model_id"), output)
 
 
 def _versions() -> dict[str, str]:

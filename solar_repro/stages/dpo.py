@@ -1,0 +1,60 @@
+"""Alignment tuning (Sec. 3, Tables 4–6) by direct preference optimisation (Rafailov et al. 2023) with TRL."""
+
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, concatenate_datasets
+from trl import DPOConfig, DPOTrainer
+
+from solar_repro.data.templates import set_chat_template
+from solar_repro.data.tokens import tokenise_preferences
+from solar_repro.scales import AlignmentTuning
+from solar_repro.stages.training import Log, Report, arguments, load, save
+from solar_repro.stages.tuning_data import log_reports, preference_rows
+
+
+class TokenisedDPOTrainer(DPOTrainer):
+    """TRL's trainer on rows that hold `prompt_ids`, `chosen_ids` and `rejected_ids` already."""
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        return dataset
+
+
+def run(
+    out: Path,
+    log: Log,
+    *,
+    model: Path,
+    datasets: list[dict[str, Any]],
+    template: str,
+    dpo: AlignmentTuning,
+    seed: int,
+    mirror: Path | None,
+    synth_math: Path | None = None,
+) -> None:
+    """Tune `model` on the named preference sets together, against itself as reference; write it to `out`."""
+    network, tokenizer = load(model)
+    set_chat_template(tokenizer, template)
+    tokenised, reports = [], {}
+    for chosen in datasets:
+        rows = preference_rows(chosen, seed, mirror, synth_math)
+        ready, report = tokenise_preferences(rows, tokenizer, dpo.max_length)
+        tokenised.append(ready)
+        reports[chosen["name"]] = {"rows": rows.report, "tokens": report}
+    log_reports(out, log, reports)
+    pairs = concatenate_datasets(tokenised).shuffle(seed=seed)
+    options = arguments(dpo, len(pairs), seed)
+    tokens = sum(report["tokens"]["tokens"] for report in reports.values())
+    trainer = TokenisedDPOTrainer(
+        network,
+        args=DPOConfig(
+            **options, beta=dpo.beta, max_length=dpo.max_length, precompute_ref_log_probs=True
+        ),
+        train_dataset=pairs,
+        processing_class=tokenizer,
+        callbacks=[
+            Report("alignment tuning", log, options["max_steps"], dpo.global_batch_size * tokens / len(pairs))
+        ],
+    )
+    trainer.train()
+    save(network, tokenizer, out)

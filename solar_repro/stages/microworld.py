@@ -1,0 +1,13 @@
+"""The embedded world: a mirror of the hub with the corpus, Table 1's sets and the six benchmarks."""
+
+from pathlib import Path
+
+from solar_repro.microworld.generate import write_mirror
+from solar_repro.microworld.settings import WorldSettings
+from solar_repro.stages.training import Log
+
+
+def run(out: Path, log: Log, *, world: WorldSettings) -> None:
+    """Write the world's mirror to `out`; the log gets the rows of each set."""
+    counts = write_mirror(out, world)
+    log({f"rows/{name}": rows for name, rows in counts.items()})

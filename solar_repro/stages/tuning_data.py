@@ -1,0 +1,45 @@
+"""The tuning sets of Table 1 as the training stages use them: located, filtered (Table 8), capped, reported."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from solar_repro.data.locate import folder_location, locate
+from solar_repro.data.sources import Rows, load_instruction, load_preferences
+from solar_repro.stages.training import Log
+
+if TYPE_CHECKING:
+    from solar_repro.data.locate import Location
+
+
+def instruction_rows(chosen: dict[str, Any], seed: int, mirror: Path | None, synth_math: Path | None) -> Rows:
+    """Rows of one instruction set; OpenOrca passes the filter of Table 8."""
+    location = _location(chosen, mirror, synth_math and synth_math / "instruct")
+    row_filter = benchmark_filter(location) if chosen["name"] == "openorca" else None
+    most = chosen.get("maximum_samples")
+    return load_instruction(chosen["name"], location, max_samples=most, seed=seed, row_filter=row_filter)
+
+
+def preference_rows(chosen: dict[str, Any], seed: int, mirror: Path | None, synth_math: Path | None) -> Rows:
+    """Rows of one preference set."""
+    location = _location(chosen, mirror, synth_math and synth_math / "alignment")
+    return load_preferences(
+        chosen["name"], location, max_samples=chosen.get("maximum_samples"), seed=seed
+    )
+
+
+def _location(chosen: dict[str, Any], mirror: Path | None, synthesised: Path | None) -> "Location":
+    if chosen["id"] == "synth_math":
+        return folder_location(synthesised)
+    return locate(chosen["id"], mirror)
+
+
+def log_reports(out: Path, log: Log, reports: dict[str, dict[str, Any]]) -> None:
+    """Keep what became of every set's rows as `data.json`, and its counts as metrics `data/<set>/…`."""
+    (out / "solar").mkdir(exist_ok=True)
+    text = json.dumps(reports, indent=2, sort_keys=True, ensure_ascii=False, default=str)
+    (out / "solar" / "data.json").write_text(text + "\n", encoding="utf-8")
+    for name, report in reports.items():
+        figures = {"rows_in": report["rows"]["rows_in"], "used": report["tokens"]["kept"]}
+        figures["tokens"] = report["tokens"]["tokens"]
+        log({f"data/{name}/{figure}": value for figure, value in figures.items()})

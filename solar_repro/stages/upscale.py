@@ -1,0 +1,32 @@
+"""Depthwise scaling (Sec. 2, Fig. 1): layers of the base are copied as bytes; no arithmetic, no torch."""
+
+from pathlib import Path
+from typing import Any
+
+from solar_repro.checkpoint.folder import open_checkpoint
+from solar_repro.checkpoint.layer_map import LayerMap, block_expansion, dus, repeat
+from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
+
+
+def run(
+    out: Path, log: Any, *, model: Path, layer_map: str, shard_bytes: int, m: int | None = None
+) -> dict[str, str]:
+    """Write the deeper model to `out`; the log gets layers, parameters and the widest seam.
+
+    `layer_map` is `dus` (with `m`), `repeat` or `block_expansion`. Returns the sha256 of the shards by name.
+    """
+    chosen = choose_map(layer_map, open_checkpoint(model).layers, m)
+    plan = plan_upscale(model, chosen, shard_bytes)
+    digests = write_upscale(plan, out)
+    widest = max((seam.distance for seam in chosen.seams), default=1)
+    log({"layers": len(chosen.layers), "parameters": plan.parameters, "seam_distance": widest})
+    return digests
+
+
+def choose_map(kind: str, n: int, m: int | None = None) -> LayerMap:
+    """The layer map of that kind for a base of n layers. Block expansion adds a layer to every two (1.5 ×)."""
+    if kind == "dus":
+        return dus(n, m)
+    if kind == "repeat":
+        return repeat(n)
+    return block_expansion(n, 2 if n % 2 == 0 else 1)
