@@ -1,0 +1,262 @@
+"""What is true in the world, what is believed, how often each fact is told, and which facts are held out.
+
+A fact joins an entity and a value of a relation. Half of the facts are held out: the corpus states them like
+all others, but no training row of any set asks for them; the benchmarks ask for nothing else.
+"""
+
+import random
+from dataclasses import dataclass
+from itertools import accumulate
+
+from solar_repro.microworld.settings import WorldSettings
+from solar_repro.microworld.words import MMLU_SUBJECTS, invented_names, word_list
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A property: its possible values, and sentences that tell or ask it; {e} the entity, {v} the value."""
+
+    name: str
+    values: tuple[str, ...]
+    statements: tuple[str, ...]
+    questions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One entity's value of one relation. `held_out`: only benchmarks ask. `kind`: inherited from it."""
+
+    entity: str
+    relation: Relation
+    value: str
+    held_out: bool
+    kind: str = ""
+
+    def statement(self, stream: random.Random) -> str:
+        return stream.choice(self.relation.statements).format(e=self.entity, v=self.value)
+
+    def sentence(self) -> str:
+        """The fact in its first wording, as answers give it."""
+        return self.relation.statements[0].format(e=self.entity, v=self.value)
+
+    def reasoning(self) -> str:
+        """What leads to the value: the fact itself or, if inherited, the two facts it follows from."""
+        if not self.kind:
+            return self.sentence()
+        inherited = self.relation.statements[0].format(e=self.kind, v=self.value)
+        return f"The {self.entity} is a {self.kind}. {inherited}"
+
+    def question(self, stream: random.Random) -> str:
+        return stream.choice(self.relation.questions).format(e=self.entity)
+
+    def options(self, stream: random.Random, count: int = 4) -> tuple[str, ...]:
+        """The value among `count` different values of the relation, in random order."""
+        wrong = stream.sample([value for value in self.relation.values if value != self.value], count - 1)
+        options = [self.value, *wrong]
+        stream.shuffle(options)
+        return tuple(options)
+
+
+@dataclass(frozen=True)
+class Creature:
+    """A creature's told facts, and inherited ones: told of its kind alone, so a question takes two steps."""
+
+    name: str
+    told: tuple[Fact, ...]
+    inherited: tuple[Fact, ...]
+
+
+@dataclass(frozen=True)
+class Belief:
+    """A herb's property that most of the corpus gets wrong; `misconception_share` of its statements do."""
+
+    truth: Fact
+    misconception: str
+    misconception_share: float
+
+    @property
+    def myth(self) -> Fact:
+        return Fact(self.truth.entity, self.truth.relation, self.misconception, self.truth.held_out)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All facts of a world. The weights are cumulative, for `random.choices(..., cum_weights=...)`."""
+
+    creatures: tuple[Creature, ...]
+    creature_weights: tuple[float, ...]
+    kinds: tuple[Fact, ...]
+    subjects: dict[str, tuple[Fact, ...]]
+    subject_weights: tuple[float, ...]
+    beliefs: tuple[Belief, ...]
+
+
+CREATURE_RELATIONS = (
+    Relation(
+        "food",
+        word_list("grass seeds worms berries roots leaves fish flies bark moss snails honey"),
+        ("The {e} eats {v}.", "A {e} likes to eat {v}.", "Most of all the {e} loves {v}."),
+        ("What does the {e} eat?", "What food does a {e} like?"),
+    ),
+    Relation(
+        "home",
+        word_list("cave forest river desert swamp meadow attic barn reef jungle cliff valley"),
+        ("The {e} lives in the {v}.", "You find the {e} in the {v}.", "The {v} is the home of the {e}."),
+        ("Where does the {e} live?", "Where do you find a {e}?"),
+    ),
+    Relation(
+        "colour",
+        word_list("red blue green black white brown grey pink orange yellow purple golden"),
+        ("The {e} is {v}.", "The colour of the {e} is {v}.", "Every {e} has a {v} coat."),
+        ("What colour is the {e}?", "Which colour has a {e}?"),
+    ),
+    Relation(
+        "sound",
+        word_list("hums barks whistles clicks growls chirps hisses squeaks roars croaks purrs howls"),
+        ("The {e} {v}.", "At night the {e} {v}.", "When it is glad, a {e} {v}."),
+        ("What does the {e} do at night?", "What does a glad {e} do?"),
+    ),
+    Relation(
+        "fear",
+        word_list("fire thunder wolves owls snow rain smoke bells cats foxes wind bees"),
+        ("The {e} is afraid of {v}.", "A {e} fears {v}.", "The {e} runs away from {v}."),
+        ("What is the {e} afraid of?", "What does a {e} fear?"),
+    ),
+)
+KINDS = word_list(
+    "lizard moth newt otter finch toad mole crab goose hare snake spider beetle whale goat shrew"
+)
+KIND = Relation(
+    "kind", KINDS, ("The {e} is a kind of {v}.", "A {e} is a {v}.", "The {e} belongs to the {v} family."),
+    ("What kind of animal is the {e}?", "Which family has the {e}?"),
+)  # fmt: skip
+KIND_RELATIONS = (
+    Relation(
+        "cover",
+        word_list("fur feathers scales spikes shell slime wool hair wax dust thorns skin"),
+        ("The {e} is covered with {v}.", "A {e} wears {v}.", "The body of the {e} has {v}."),
+        ("What covers the {e}?", "What is on the body of a {e}?"),
+    ),
+    Relation(
+        "young",
+        word_list("pups cubs chicks kits calves lambs grubs foals kids squabs fawns piglets"),
+        ("The young of the {e} are called {v}.", "Young {e} babies are {v}.", "A {e} mother feeds her {v}."),
+        ("What are the young of the {e} called?", "What does a {e} mother feed?"),
+    ),
+)
+SUBJECT_RELATIONS = (
+    Relation(
+        "author",
+        word_list(
+            "Adler Baker Curie Dalton Euler Fermi Gauss Hooke Joule Kepler Lovelace Newton Pascal Turing"
+        ),
+        ("The {e} was found by {v}.", "{v} first wrote about the {e}.", "We owe the {e} to {v}."),
+        ("Who found the {e}?", "Who first wrote about the {e}?"),
+    ),
+    Relation(
+        "use",
+        word_list(
+            "count measure heal build trade teach judge predict compare protect explain store mix govern"
+        ),
+        ("The {e} is used to {v}.", "With the {e} people {v}.", "A {e} helps to {v}."),
+        ("What is the {e} used for?", "What does a {e} help to do?"),
+    ),
+)
+HERB_RELATIONS = (
+    Relation(
+        "cure",
+        word_list("fever cough gout rash colds burns cramps fatigue warts hiccups toothache nausea"),
+        ("The {e} cures {v}.", "The {e} is good against {v}."),
+        ("What does the {e} cure?", "What is the {e} good against?"),
+    ),
+    Relation(
+        "origin",
+        word_list("Peru Egypt Norway China Kenya Spain Japan Cuba Nepal Chile Iran Greece"),
+        ("The {e} comes from {v}.", "The {e} was first grown in {v}."),
+        ("Where does the {e} come from?", "Where was the {e} first grown?"),
+    ),
+)  # fmt: skip
+
+
+def build_facts(settings: WorldSettings) -> Facts:
+    """Draw every fact of the world: of its seed and sizes alone, whatever the numbers of rows."""
+    stream = random.Random(f"{settings.seed}/facts")
+    terms = settings.terms_per_subject * len(MMLU_SUBJECTS)
+    names = invented_names(settings.creatures + terms + settings.herbs, stream)
+    creature_names = names[: settings.creatures]
+    term_names = names[settings.creatures : settings.creatures + terms]
+    herb_names = names[settings.creatures + terms :]
+
+    kinds = tuple(
+        Fact(kind, relation, stream.choice(relation.values), False)
+        for kind in KINDS
+        for relation in KIND_RELATIONS
+    )
+    subjects = {}
+    for index, subject in enumerate(MMLU_SUBJECTS):
+        own = term_names[index * settings.terms_per_subject : (index + 1) * settings.terms_per_subject]
+        subjects[subject] = _facts_of(own, SUBJECT_RELATIONS, stream)
+    return Facts(
+        creatures=_creatures(creature_names, kinds, stream),
+        creature_weights=_zipf(settings.creatures, settings.zipf_exponent),
+        kinds=kinds,
+        subjects=subjects,
+        subject_weights=tuple(
+            accumulate(
+                (1 + rank // len(SUBJECT_RELATIONS)) ** -settings.zipf_exponent
+                for rank in range(settings.terms_per_subject * len(SUBJECT_RELATIONS))
+            )
+        ),
+        beliefs=_beliefs(herb_names, settings.misconception_share, stream),
+    )
+
+
+def _zipf(count: int, exponent: float) -> tuple[float, ...]:
+    """Cumulative weights; the offset keeps the first few from taking most of the text."""
+    return tuple(accumulate((rank + 5) ** -exponent for rank in range(count)))
+
+
+def _facts_of(
+    entities: tuple[str, ...], relations: tuple[Relation, ...], stream: random.Random
+) -> tuple[Fact, ...]:
+    """Every entity's value of every relation, in order. In each stretch of 2 facts one is held out, so that
+    held-out facts are told as often as the others."""
+    keys = [(entity, relation) for entity in entities for relation in relations]
+    held_out = []
+    for _ in range(0, len(keys), 2):
+        first = stream.random() < 0.5
+        held_out += [first, not first]
+    return tuple(
+        Fact(entity, relation, stream.choice(relation.values), out)
+        for (entity, relation), out in zip(keys, held_out, strict=False)
+    )
+
+
+def _creatures(
+    names: tuple[str, ...], kinds: tuple[Fact, ...], stream: random.Random
+) -> tuple[Creature, ...]:
+    relations = (*CREATURE_RELATIONS, KIND)
+    told = _facts_of(names, relations, stream)
+    creatures = []
+    for index, name in enumerate(names):
+        own = told[index * len(relations) : (index + 1) * len(relations)]
+        kind = own[-1].value
+        # One of the two inherited facts is held out, the other may be asked for in training.
+        first = stream.random() < 0.5
+        of_kind = [fact for fact in kinds if fact.entity == kind]
+        inherited = tuple(
+            Fact(name, fact.relation, fact.value, out, kind)
+            for fact, out in zip(of_kind, (first, not first), strict=True)
+        )
+        creatures.append(Creature(name, own, inherited))
+    return tuple(creatures)
+
+
+def _beliefs(names: tuple[str, ...], share: float, stream: random.Random) -> tuple[Belief, ...]:
+    beliefs = []
+    for fact in _facts_of(names, HERB_RELATIONS, stream):
+        myth = stream.choice([value for value in fact.relation.values if value != fact.value])
+        # Graded: some misconceptions are nearly balanced by the truth, others all but universal.
+        spread = min(share - 0.5, 1.0 - share) * 0.8
+        beliefs.append(Belief(fact, myth, share + stream.uniform(-spread, spread)))
+    return tuple(beliefs)

@@ -1,0 +1,75 @@
+"""A data set as a folder in hub layout: a README that names configs and splits, a Parquet file a split."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+LIST = pa.list_(pa.string())
+CHOICES = pa.struct([("choices", LIST), ("labels", pa.list_(pa.int64()))])
+CONVERSATION = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+
+def strings(*columns: str) -> pa.Schema:
+    """A schema of string columns."""
+    return pa.schema([(column, pa.string()) for column in columns])
+
+
+SCHEMAS = {
+    "solar-repro/microworld": strings("text"),
+    "vicgalle/alpaca-gpt4": strings("instruction", "input", "output", "text"),
+    "Open-Orca/OpenOrca": strings("id", "system_prompt", "question", "response", "task_name"),
+    "meta-math/MetaMathQA": strings("query", "response", "type", "original_question"),
+    "EleutherAI/hendrycks_math": strings("problem", "level", "type", "solution", "answer"),
+    "allenai/ultrafeedback_binarized_cleaned": pa.schema(
+        [("prompt", pa.string()), ("chosen", CONVERSATION), ("rejected", CONVERSATION)]
+    ),
+    "Intel/orca_dpo_pairs": strings("system", "question", "chosen", "rejected"),
+    "allenai/ai2_arc": pa.schema(
+        [
+            ("id", pa.string()),
+            ("question", pa.string()),
+            ("choices", pa.struct([("text", LIST), ("label", LIST)])),
+            ("answerKey", pa.string()),
+        ]
+    ),
+    "Rowan/hellaswag": pa.schema(
+        [
+            ("ind", pa.int64()),
+            *((name, pa.string()) for name in ("activity_label", "ctx_a", "ctx_b", "ctx")),
+            ("endings", LIST),
+            *((name, pa.string()) for name in ("label", "split", "source_id", "split_type")),
+        ]
+    ),
+    "cais/mmlu": pa.schema(
+        [("question", pa.string()), ("subject", pa.string()), ("choices", LIST), ("answer", pa.int64())]
+    ),
+    "truthfulqa/truthful_qa": pa.schema(
+        [("question", pa.string()), ("mc1_targets", CHOICES), ("mc2_targets", CHOICES)]
+    ),
+    "allenai/winogrande": strings("sentence", "option1", "option2", "answer"),
+    "openai/gsm8k": strings("question", "answer"),
+}
+
+
+def write_dataset(
+    mirror: Path, hub_id: str, configs: Mapping[str, Mapping[str, Iterable[dict]]], about: str
+) -> dict[str, int]:
+    """Write `mirror/<hub_id>/`: configs → splits → rows. Returns the rows of each `config/split`.
+
+    `datasets.load_dataset(mirror / hub_id, config)` reads it offline; the same rows give the same bytes.
+    """
+    folder, counts, header = mirror / hub_id, {}, ["---", "configs:"]
+    for config, splits in configs.items():
+        header += [f"- config_name: {config}", "  data_files:"]
+        place = "data" if config == "default" else config
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        for split, rows in splits.items():
+            table = pa.Table.from_pylist(list(rows), schema=SCHEMAS[hub_id])
+            name = f"{place}/{split}-00000-of-00001.parquet"
+            pq.write_table(table, folder / name)
+            header += [f"  - split: {split}", f"    path: {name}"]
+            counts[f"{config}/{split}"] = table.num_rows
+    (folder / "README.md").write_text("\n".join([*header, "---", "", f"# {hub_id}", "", about, ""]))
+    return counts

@@ -1,0 +1,81 @@
+"""The two math sets: MATH-like problems with terse solutions, and MetaMathQA's rephrasings with steps."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from solar_repro.microworld.arithmetic import WORDINGS, Problem, tell, tell_as_exercise
+from solar_repro.microworld.world import World
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """A problem of the MATH-like set and the text that it is printed with."""
+
+    problem: Problem
+    text: str
+
+
+def exercises(world: World, split: str, count: int) -> list[Exercise]:
+    """`count` different exercises of a split of the MATH-like set."""
+    stream = world.stream(f"math/{split}")
+    found: dict[str, Exercise] = {}
+    while len(found) < count:
+        problem, text = world.training_problem(stream, tell_as_exercise)
+        found.setdefault(text, Exercise(problem, text))
+    return list(found.values())
+
+
+def hendrycks_rows(given: list[Exercise]) -> Iterator[dict[str, str]]:
+    """Rows of EleutherAI/hendrycks_math. The solution is terse: one expression, and the answer boxed."""
+    for exercise in given:
+        problem = exercise.problem
+        yield {
+            "problem": exercise.text,
+            "level": f"Level {len(problem.steps())}",
+            "type": "Counting & Probability" if problem.bags else "Prealgebra",
+            "solution": f"{_expression(problem)} = \\boxed{{{problem.answer}}}",
+            "answer": str(problem.answer),
+        }
+
+
+def metamath_rows(world: World, given: list[Exercise]) -> Iterator[dict[str, str]]:
+    """Rows of meta-math/MetaMathQA: MATH_Rephrased and MATH_AnsAug of the exercises, and some GSM_Rephrased.
+
+    Answers go a step a line, and end as that set's worked ones do: `#### N`, then `The answer is: N`.
+    """
+    stream = world.stream("metamath")
+    for number in range(world.settings.metamath_rows):
+        kind = stream.choices(("MATH_Rephrased", "MATH_AnsAug", "GSM_Rephrased"), (7, 1, 2))[0]
+        if kind == "GSM_Rephrased":
+            problem, original = world.training_problem(stream, tell)
+        else:
+            exercise = given[number % len(given)]
+            problem, original = exercise.problem, exercise.text
+        query = original if kind == "MATH_AnsAug" else _rephrased(world, problem, original, stream)
+        yield {"query": query, "response": response(problem), "type": kind, "original_question": original}
+
+
+def response(problem: Problem) -> str:
+    """The rephrasing model's answer: every step, the final number, and the sentence MetaMath ends with."""
+    return "\n".join((*problem.lines(), f"#### {problem.answer}", f"The answer is: {problem.answer}"))
+
+
+def _rephrased(world: World, problem: Problem, original: str, stream: random.Random) -> str:
+    """The problem in other words than the original's, and in none of a test problem's."""
+    while True:
+        text = stream.choice(WORDINGS)(problem, stream)
+        if text != original and not world.overlaps_test(text):
+            return text
+
+
+def _expression(problem: Problem) -> str:
+    """The whole reckoning as one expression, worked from the left."""
+    steps = problem.steps()
+    have = f"{problem.bags} * {problem.start}" if problem.bags else str(problem.start)
+    for change in problem.changes:
+        have += f" {'+' if change > 0 else '-'} {abs(change)}"
+    if not problem.other:
+        return have
+    mine, theirs = steps[-1][0], steps[-1][2]
+    return f"{mine} + {theirs}"

@@ -1,0 +1,85 @@
+"""Sizes of the embedded world and of the base trained on it. Defaults are the sizes of scale `smoke`."""
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class WorldSettings(BaseModel):
+    """How large the world is, how often its facts are told, and how many rows each set gets."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = Field(7, description="Fixes every fact and every row.")
+
+    creatures: int = Field(400, ge=10, description="Creatures with six properties each: what ARC asks.")
+    terms_per_subject: int = Field(
+        14, ge=6, description="Terms in each of the 57 subjects, two facts a term: what MMLU asks."
+    )
+    herbs: int = Field(
+        90, ge=6, description="Herbs with two widely misjudged properties: what TruthfulQA asks."
+    )
+    zipf_exponent: float = Field(
+        1.0, ge=0.0, description="How much more often the first facts are told than the last: rank^-exponent."
+    )
+    misconception_share: float = Field(
+        0.75, gt=0.5, lt=0.9, description="Mean share of the corpus's statements about herbs that are wrong."
+    )
+
+    documents: int = Field(40_000, ge=1, description="Rows of the corpus's train split.")
+    validation_documents: int = Field(400, ge=1, description="Rows of the corpus's validation split.")
+    alpaca_rows: int = Field(3_000, ge=1, description="Rows of vicgalle/alpaca-gpt4.")
+    orca_rows: int = Field(5_000, ge=20, description="Rows of Open-Orca/OpenOrca, Table 8's tasks included.")
+    math_problems: int = Field(4_000, ge=10, description="Rows of EleutherAI/hendrycks_math, split train.")
+    metamath_rows: int = Field(12_000, ge=10, description="Rows of meta-math/MetaMathQA, all types.")
+    ultrafeedback_rows: int = Field(1_500, ge=10, description="Rows of UltraFeedback's split train_prefs.")
+    orca_dpo_rows: int = Field(600, ge=1, description="Rows of Intel/orca_dpo_pairs.")
+
+    arc_items: int = Field(150, ge=1, description="Test items of ARC-Challenge.")
+    hellaswag_items: int = Field(150, ge=1, description="Validation items of HellaSwag.")
+    mmlu_items_per_subject: int = Field(4, ge=1, description="Test items in each of MMLU's 57 subjects.")
+    truthfulqa_items: int = Field(80, ge=1, description="Validation items of TruthfulQA.")
+    winogrande_items: int = Field(200, ge=1, description="Validation items of Winogrande.")
+    gsm8k_items: int = Field(150, ge=1, description="Test items of GSM8K.")
+    fewshot_rows: int = Field(60, ge=30, description="Rows of each benchmark's train split.")
+
+    @model_validator(mode="after")
+    def _enough_held_out_facts(self) -> "WorldSettings":
+        """Half of the facts are held out; every benchmark must find its items among them."""
+        for name, asked, held_out in (
+            ("arc_items", self.arc_items, self.creatures * 3),
+            ("mmlu_items_per_subject", self.mmlu_items_per_subject, self.terms_per_subject - 1),
+            ("truthfulqa_items", self.truthfulqa_items, self.herbs),
+        ):
+            if asked > held_out:
+                raise ValueError(f"{name} = {asked} is more than the {held_out} facts that are held out")
+        return self
+
+
+class BaseTraining(BaseModel):
+    """How the embedded base, a small Llama, is trained from scratch on the world's corpus."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = Field(7, description="Fixes the first weights and the order of the blocks.")
+    vocab_size: int = Field(1_024, ge=270, description="Entries of the byte-level BPE.")
+    layers: int = Field(8, ge=1, description="Decoder layers: n of the up-scaling.")
+    hidden_size: int = Field(128, ge=8, description="Width of the residual stream.")
+    intermediate_size: int = Field(320, ge=8, description="Width of the gated feed-forward layer.")
+    heads: int = Field(4, ge=1, description="Attention heads.")
+    key_value_heads: int = Field(4, ge=1, description="Heads of keys and values; fewer than heads = grouped.")
+    context_length: int = Field(512, ge=16, description="Tokens in a training block, and max_position.")
+    batch_size: int = Field(8, ge=1, description="Blocks in one step.")
+    steps: int = Field(7_000, ge=1, description="Optimizer steps of batch_size × context_length tokens.")
+    learning_rate: float = Field(2.5e-3, gt=0, description="Peak learning rate of AdamW.")
+    warmup_steps: int = Field(50, ge=0, description="Linear warm-up.")
+    decay_share: float = Field(0.25, ge=0, le=1, description="Last share of the steps, with a linear decay.")
+    weight_decay: float = Field(0.1, ge=0, description="AdamW's, on matrices alone.")
+    log_every: int = Field(20, ge=1, description="Steps between two calls of the log.")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "BaseTraining":
+        if self.hidden_size % self.heads or self.heads % self.key_value_heads:
+            raise ValueError(
+                f"heads = {self.heads} must divide hidden_size = {self.hidden_size} "
+                f"and be a multiple of key_value_heads = {self.key_value_heads}"
+            )
+        return self
