@@ -16,9 +16,9 @@ from pydantic import BaseModel
 from solar_repro import variants
 from solar_repro.code_digest import code_digest
 from solar_repro.data.fingerprint import fingerprint
-from solar_repro.data.sources import Location, locate
+from solar_repro.data.locate import locate
 from solar_repro.errors import UserError
-from solar_repro.evaluation.tasks import H6
+from solar_repro.evaluation.h6 import COLUMNS
 from solar_repro.scales import EMBEDDED, Scale
 
 MODEL_STAGES = ("base", "upscale", "continue_pretrain", "sft", "dpo", "merge")
@@ -151,14 +151,13 @@ class Plan:
         """The id that is used, and its fingerprint by id (the embedded world's key speaks for its sets)."""
         if self._embedded:
             return hub_id, {}
-        location: Location = locate(hub_id, self._mirror, stand_in)
-        return location.hub_id, {location.hub_id: fingerprint(location)}
+        location = locate(hub_id, self._mirror, stand_in)
+        return location.used, {location.used: fingerprint(location)}
 
     def _base(self, variant: variants.Variant) -> Step:
         model = self.scale.base.model
         if model == EMBEDDED:
-            settings = {"training": self.scale.base.training, "seed": self.scale.seed}
-            return Step("base", variant.name, {"base": settings, "model": EMBEDDED}, self._world())
+            return Step("base", variant.name, {"base": self.scale.base.training}, self._world())
         from solar_repro.stages.base import fingerprint_model
 
         digest = fingerprint_model(model)
@@ -211,7 +210,8 @@ class Plan:
         for name in variant.datasets:
             if name.startswith("synth_math"):
                 inputs["synth_math"] = self.synth_math()
-                chosen.append({"name": name, "id": "synth_math"})
+                most = self.scale.data.samples(name)
+                chosen.append({"name": name, "id": "synth_math", "maximum_samples": most})
                 continue
             stand_in = self.scale.data.stand_ins.get(name)
             hub_id, found = self._locate(variants.DATASETS[name].hub_id, stand_in)
@@ -249,7 +249,7 @@ class Plan:
 
     def _evaluate(self, name: str) -> Step:
         data: dict[str, str] = {}
-        for hub_id in (*(task.hub_id for task in H6), self.scale.data.corpus.id):
+        for hub_id in (*(column.hub_id for column in COLUMNS), self.scale.data.corpus.id):
             data |= self._locate(hub_id)[1]
         settings = {
             "evaluate": self.scale.evaluate,
@@ -262,9 +262,9 @@ class Plan:
     def _contamination(self, name: str) -> Step:
         section = self.scale.contamination
         data: dict[str, str] = {}
-        for task in H6:
-            if task.column in section.tasks:
-                data |= self._locate(task.hub_id)[1]
+        for column in COLUMNS:
+            if column.name in section.tasks:
+                data |= self._locate(column.hub_id)[1]
         settings = {
             "tasks": section.tasks,
             "examples": section.examples,

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -92,11 +93,14 @@ class Runner:
         with failing(self.tracker.client, run_id):
             self.tracker.describe(run_id, step, parents, folder)
             stage = importlib.import_module(f"solar_repro.stages.{step.stage}")
-            with publish(folder) as work:
+            if folder.exists():
+                shutil.rmtree(folder)  # it did not verify
+            digests: dict[str, str] = {}
+            with publish(folder, digests) as work:
                 log = MetricLog(self.tracker.client, run_id, work / NOTES / "metrics.jsonl")
                 inputs = {role: found.output for role, found in parents.items()}
                 try:
-                    stage.run(work, log, **inputs, **step.settings, **step.places)
+                    digests |= stage.run(work, log, **inputs, **step.settings, **step.places) or {}
                 finally:
                     log.close()
                 _write_provenance(work, step)

@@ -6,9 +6,10 @@ from typing import Any
 from datasets import concatenate_datasets
 from trl import SFTConfig, SFTTrainer
 
+from solar_repro.data.cache import key_of
 from solar_repro.data.packing import PackedCollator, pack_instruction
 from solar_repro.data.templates import set_chat_template
-from solar_repro.data.tokens import tokenise_instruction
+from solar_repro.data.tokens import tokenise_instruction, tokenizer_fingerprint
 from solar_repro.scales import InstructionTuning
 from solar_repro.stages.training import Log, Report, arguments, load, save
 from solar_repro.stages.tuning_data import instruction_rows, log_reports
@@ -29,15 +30,17 @@ def run(
     """Tune `model` on the named sets of Table 1 together and write it to `out`."""
     network, tokenizer = load(model)
     set_chat_template(tokenizer, template)
-    tokenised, reports = [], {}
+    tokenised, keys, reports = [], [], {}
     for chosen in datasets:
         rows = instruction_rows(chosen, seed, mirror, synth_math)
         ready, report = tokenise_instruction(rows, tokenizer, sft.max_length)
         tokenised.append(ready)
+        keys.append(rows.key)
         reports[chosen["name"]] = {"rows": rows.report, "tokens": report}
     log_reports(out, log, reports)
     mixed = concatenate_datasets(tokenised).shuffle(seed=seed)
-    blocks, packed = pack_instruction(mixed, sft.max_length, mixed._fingerprint)
+    key = key_of(rows=keys, tokenizer=tokenizer_fingerprint(tokenizer), seed=seed)
+    blocks, packed = pack_instruction(mixed, sft.max_length, key)
     log({"data/padding_share": packed["padding_share"], "data/blocks": packed["blocks"]})
     options = arguments(sft, len(blocks), seed)
     trainer = SFTTrainer(
