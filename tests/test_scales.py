@@ -1,0 +1,76 @@
+import pytest
+
+from solar_repro import scales
+from solar_repro.errors import UserError
+
+
+@pytest.mark.parametrize("name", scales.names())
+def test_every_scale_file_validates_and_opens_with_its_command(name):
+    scale = scales.load(name)
+    assert scale.name == name
+    first = (scales.FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
+    assert first == f"# mlflow run . --env-manager local -P scale={name}"
+
+
+@pytest.mark.parametrize(
+    ("override", "value", "line"),
+    [
+        ("sft.lerning_rate", "1", "unknown key 'sft.lerning_rate'; did you mean 'sft.learning_rate'?"),
+        ("sft.learning_rate", "fast", "sft.learning_rate = 'fast': input should be a valid number"),
+        ("sft.learning_rate", "-1", "sft.learning_rate = -1: input should be greater than 0"),
+        ("upscale.m", "0", "upscale.m = 0: input should be greater than 0"),
+        ("dpo.global_batch_size", "15", "global_batch_size 15 is not a multiple of per_device_batch_size 16"),
+        ("cand_1.betta", "1", "unknown key 'cand_1.betta'; did you mean 'cand_1.beta'?"),
+        ("evaluate.limits.ARK", "1", "evaluate.limits.ARK"),
+        ("data.stand_ins.orca", "a/b", "'orca' is no set of Table 1"),
+        ("seed.x", "1", "override seed.x=1: 'seed' is a setting, not a section"),
+    ],
+)
+def test_bad_settings_are_one_line_that_names_them(override, value, line):
+    with pytest.raises(UserError) as error:
+        scales.load("check", {override: value})
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_scale_suggests_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'check'"):
+        scales.load("chekc")
+
+
+def test_a_file_that_is_no_scale(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("just text")
+    with pytest.raises(UserError, match=r"mine\.yaml: expected sections"):
+        scales.load(str(file))
+    file.write_text("a: [")
+    with pytest.raises(UserError, match=r"mine\.yaml: not YAML"):
+        scales.load(str(file))
+    file.write_text("seed: 1")
+    with pytest.raises(UserError, match=r"mine\.yaml: description: missing"):
+        scales.load(str(file))
+
+
+def test_scientific_notation_of_the_command_line():
+    assert scales.load("check", {"sft.learning_rate": "1e-5"}).sft.learning_rate == 1e-5
+
+
+def test_the_environment_names_the_mirror_and_an_override_wins(monkeypatch, tmp_path):
+    monkeypatch.setenv("SOLAR_MIRROR", str(tmp_path))
+    assert scales.load("stories").data.mirror == str(tmp_path)
+    assert scales.load("stories", {"data.mirror": "/other"}).data.mirror == "/other"
+
+
+def test_accumulation():
+    settings = scales.load("check", {"sft.global_batch_size": "32", "sft.per_device_batch_size": "4"}).sft
+    assert settings.accumulation() == 8
+    assert settings.accumulation(processes=4) == 2
+    with pytest.raises(ValueError, match="32 is not a multiple of per_device_batch_size 4 × 3"):
+        settings.accumulation(processes=3)
+
+
+def test_candidates_change_only_what_their_section_says():
+    scale = scales.load("check", {"cand_1.beta": "0.3"})
+    changed = scale.alignment("cand_1").model_dump()
+    plain = scale.dpo.model_dump()
+    assert {name for name in plain if plain[name] != changed[name]} == {"beta", "learning_rate"}
