@@ -1,0 +1,70 @@
+"""Answers kept as they come, so that a killed evaluation computes none of them again."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lm_eval.api.instance import Instance
+
+from solar_repro.errors import UserError
+
+
+def request_key(kind: str, arguments: Sequence[Any]) -> str:
+    """sha256 of a request's kind (`loglikelihood`, `generate_until`) and arguments."""
+    return hashlib.sha256(json.dumps([kind, *arguments], sort_keys=True).encode()).hexdigest()
+
+
+class Journal:
+    """Takes each answer from the harness's cache hook, refuses NaN by the item's name, appends it to a file.
+
+    `path` None keeps nothing. One line per answer; a line torn by a kill is dropped on reading.
+    """
+
+    def __init__(self, path: Path | None, items: Mapping[tuple[str, str], str]) -> None:
+        self.items = items
+        self.known: dict[str, Any] = {}
+        self.answered = 0
+        self._file = None
+        if path is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole = path.read_bytes() if path.exists() else b""
+        end = whole.rfind(b"\n") + 1
+        for line in whole[:end].splitlines():
+            key, answer = json.loads(line)
+            self.known[key] = tuple(answer) if isinstance(answer, list) else answer
+        self._file = path.open("r+b" if path.exists() else "wb")
+        self._file.seek(end)
+        self._file.truncate()
+
+    def split(self, instances: Sequence[Instance]) -> tuple[dict[int, Any], list[int]]:
+        """Answers already known, by position, and the positions still to be computed."""
+        if not self.known:
+            return {}, list(range(len(instances)))
+        found = {}
+        for index, instance in enumerate(instances):
+            key = request_key(instance.request_type, instance.args)
+            if key in self.known:
+                found[index] = self.known[key]
+        return found, [index for index in range(len(instances)) if index not in found]
+
+    def add_partial(self, kind: str, arguments: Any, answer: Any) -> None:
+        """The harness's cache hook: called for every answer once its batch is done."""
+        if kind == "loglikelihood" and math.isnan(answer[0]):
+            item = self.items.get(arguments, "an item")
+            raise UserError(
+                f"log-likelihood of {item}: NaN; the model gives no probabilities here, check its "
+                "weights or use dtype=float32"
+            )
+        self.answered += 1
+        if self._file is not None:
+            line = json.dumps([request_key(kind, arguments), answer])
+            self._file.write(line.encode() + b"\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()

@@ -1,0 +1,137 @@
+"""Which tokens several sequences share, so that a causal model computes each shared prefix once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+SHARE_RATIO = 0.25
+"""A prefix is computed apart where it is at least this long against what hangs on it. Below, what hangs on it
+would itself be long (two prompts with the same first example), and is better a prefix of its own."""
+ROW_TOKENS = 256
+"""Small branches of one prefix are laid side by side in rows of about this many tokens."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Branches that hang on one prefix, laid side by side: a packed tree."""
+
+    tokens: np.ndarray
+    """[S] token ids."""
+    parents: np.ndarray
+    """[S] slot of the token before each one; -1 where that is the prefix's last token. parents[i] < i."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one sequence lies: its tokens are the group's stem[:stem], then the slots of a row."""
+
+    group: int
+    stem: int
+    row: int
+    """Row within the group; -1 where the sequence ends inside the stem."""
+    slots: np.ndarray
+
+
+@dataclass(frozen=True)
+class Group:
+    """A prefix and the rows of branches that hang on it (none where a single sequence is all there is)."""
+
+    stem: np.ndarray
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    groups: tuple[Group, ...]
+    places: tuple[Place, ...]
+    """One per sequence, in the order given."""
+    distinct_tokens: int
+    """Tokens of the prefix tree of all sequences: what any method must compute."""
+
+
+def plan_prefixes(sequences: Sequence[np.ndarray], row_tokens: int = ROW_TOKENS) -> Plan:
+    """Find the shared prefixes of token sequences (int32 arrays, none empty) and lay out their branches.
+
+    Every sequence can be read back from its place; equal sequences share one.
+    """
+    # Bytes of equal prefixes are equal, so this order puts sequences with a common prefix side by side.
+    order = sorted(range(len(sequences)), key=lambda index: sequences[index].tobytes())
+    ordered = [sequences[index] for index in order]
+    # common[i]: length of the prefix that i shares with i - 1; common[0] = 0.
+    common = np.zeros(len(ordered), dtype=np.int64)
+    for index in range(1, len(ordered)):
+        common[index] = _common_length(ordered[index - 1], ordered[index])
+    lengths = np.array([len(sequence) for sequence in ordered], dtype=np.int64)
+    distinct = int((lengths - common).sum())
+
+    groups: list[Group] = []
+    places: list[Place | None] = [None] * len(sequences)
+    pending = [(0, len(ordered))] if ordered else []
+    while pending:
+        low, high = pending.pop()
+        shared = int(common[low + 1 : high].min()) if high - low > 1 else int(lengths[low])
+        starts = [low, *(low + 1 + np.flatnonzero(common[low + 1 : high] == shared)).tolist()]
+        children = list(zip(starts, [*starts[1:], high], strict=True))
+        # A child's first sequence branches off the prefix itself, whatever it shares with its neighbour.
+        hanging = [
+            int(lengths[a] - shared + (lengths[a + 1 : b] - common[a + 1 : b]).sum()) for a, b in children
+        ]
+        if shared == 0 or shared < SHARE_RATIO * sum(hanging) / len(hanging):
+            pending.extend(reversed(children))
+            continue
+        rows, found = _rows(ordered, common, shared, children, hanging, row_tokens)
+        for index, (row, slots) in found.items():
+            places[order[index]] = Place(len(groups), shared, row, slots)
+        groups.append(Group(ordered[low][:shared], rows))
+    return Plan(tuple(groups), tuple(place for place in places if place is not None), distinct)
+
+
+def _common_length(first: np.ndarray, second: np.ndarray) -> int:
+    shorter = min(len(first), len(second))
+    differing = np.flatnonzero(first[:shorter] != second[:shorter])
+    return int(differing[0]) if len(differing) else shorter
+
+
+def _rows(
+    ordered: list[np.ndarray],
+    common: np.ndarray,
+    shared: int,
+    children: list[tuple[int, int]],
+    hanging: list[int],
+    row_tokens: int,
+) -> tuple[tuple[Row, ...], dict[int, tuple[int, np.ndarray]]]:
+    """Pack the subtrees below a prefix of `shared` tokens into rows, and say where each sequence lies."""
+    nothing = np.empty(0, dtype=np.int64)
+    rows: list[Row] = []
+    found: dict[int, tuple[int, np.ndarray]] = {}
+    tokens: list[np.ndarray] = []
+    parents: list[np.ndarray] = []
+    used = 0
+
+    def close() -> None:
+        nonlocal used
+        if used:
+            rows.append(Row(np.concatenate(tokens), np.concatenate(parents)))
+            tokens.clear()
+            parents.clear()
+            used = 0
+
+    for (low, high), size in zip(children, hanging, strict=True):
+        if used and used + size > row_tokens:
+            close()
+        path = nothing
+        for index in range(low, high):
+            # Slots of the part shared with the sequence before, then new slots for the rest.
+            kept = path[: max(int(common[index]) - shared, 0)] if index > low else nothing
+            fresh = ordered[index][shared + len(kept) :]
+            slots = np.arange(used, used + len(fresh), dtype=np.int64)
+            if len(fresh):
+                first = kept[-1] if len(kept) else -1
+                tokens.append(fresh)
+                parents.append(np.concatenate([[first], slots[:-1]]))
+                used += len(fresh)
+            path = np.concatenate([kept, slots])
+            found[index] = (len(rows) if len(path) else -1, path)
+    close()
+    return tuple(rows), found
