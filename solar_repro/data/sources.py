@@ -2,8 +2,8 @@
 
 Instruction sets become `row_id`, `messages` = [system?, user, assistant]; alignment sets `row_id`, `prompt` =
 [system?, user], `chosen` and `rejected` = [assistant], which is Zephyr's preprocessing (the empty system turn
-that it adds is left out: the chat templates here render nothing for it). A row that cannot be used is dropped,
-counted and named in the report, never raised. Memory is bound by one batch; the rows are memory-mapped.
+that it adds is left out: the chat templates here render nothing for it). A row that cannot be used is
+dropped, counted and named in the report, never raised. Memory is bound by one batch; rows are memory-mapped.
 """
 
 from collections.abc import Callable, Iterator

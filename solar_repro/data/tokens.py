@@ -1,8 +1,8 @@
 """Canonical rows to token ids: one BOS, one EOS, loss on the answer alone.
 
 A row longer than `max_length` loses the left of its prompt, never silently the end of its answer. The prompt
-keeps at least half of `max_length` (Zephyr: 512 of 1024 tokens), or all it has; a row whose answer has no room
-beside that is dropped, or the answer cut with `long_answers="cut"`, and counted.
+keeps at least half of `max_length` (Zephyr: 512 of 1024 tokens), or all it has; a row whose answer has no
+room beside that is dropped, or the answer cut with `long_answers="cut"`, and counted.
 """
 
 import hashlib

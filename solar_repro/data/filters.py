@@ -1,0 +1,156 @@
+"""The filter of Table 8: rows of benchmarks' tasks removed from OpenOrca, in one of three ways.
+
+OpenOrca dropped FLAN's task names, so: by a `task_name` column where the rows have one; else by a text join
+with FLAN's rows, which have them; else the declared substitute, rows whose prompt shares a 13-gram with a
+training or test text of the benchmarks that Table 8 names. The report says which way ran.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from solar_repro.data.benchmark_texts import BENCHMARKS, benchmark_location, benchmark_texts
+from solar_repro.data.cache import Report, key_of
+from solar_repro.data.canonical import Flat
+from solar_repro.data.files import TEXT, columns_of, data_files, read_batches
+from solar_repro.data.fingerprint import fingerprint
+from solar_repro.data.locate import Location
+from solar_repro.data.ngrams import N, NgramIndex, hash_texts
+from solar_repro.data.sources import RowFilter
+from solar_repro.errors import UserError
+
+TABLE_8_BENCHMARKS = ("ARC", "HellaSwag", "Winogrande", "GSM8K", "DROP")
+MISSED_BY_TABLE_8 = re.compile(r"task(026|027|028|029|03[0-5]|1391)_")
+"""NIv2's DROP tasks 026–028 and Winogrande tasks 029–035 and 1391: not in Table 8; reported, not removed."""
+
+
+def table_8_filter(
+    location: Location,
+    mirror: Path | None,
+    task_names: Sequence[str],
+    *,
+    flan: Location | None = None,
+    cache_dir: Path | None = None,
+) -> RowFilter:
+    """The first way that can be gone: task names in the rows, FLAN's rows, n-grams of the benchmarks."""
+    if "task_name" in columns_of(data_files(location.folder, "train")[0]):
+        return by_task_name(task_names)
+    if flan is not None:
+        return by_flan_join(flan, task_names, cache_dir=cache_dir)
+    return by_ngrams(mirror, cache_dir=cache_dir)
+
+
+def by_task_name(task_names: Sequence[str]) -> RowFilter:
+    """Removes rows whose `task_name` is one of Table 8's."""
+    report: Report = {"way": "task_name", "removed": {}, "missed_by_table_8": {}}
+
+    def reasons(flat: Flat) -> list[str | None]:
+        if flat.task_names is None:
+            raise UserError("filter by task name: the rows have no column 'task_name'; filter another way")
+        return _by_names(flat.task_names.to_pylist(), set(task_names), report)
+
+    return RowFilter(key_of(way="task_name", tasks=list(task_names)), reasons, report)
+
+
+def by_flan_join(
+    flan: Location,
+    task_names: Sequence[str],
+    *,
+    split: str = "train",
+    text_column: str = "inputs",
+    name_column: str = "_task_name",
+    cache_dir: Path | None = None,
+) -> RowFilter:
+    """Removes rows whose question is, word for word, an input of one of Table 8's tasks in FLAN.
+
+    Two passes of hashes: 8 bytes for each FLAN row of the tasks that Table 8 names or misses.
+    """
+    import numpy as np
+
+    names = sorted(task_names)
+    hashes: dict[str, list[np.ndarray]] = {}
+    for file in data_files(flan.folder, split):
+        for batch in read_batches(file, {text_column: TEXT, name_column: TEXT}):
+            found = np.array(batch.table.column(name_column).to_pylist(), object)
+            of_interest = np.array(
+                [name in names or bool(MISSED_BY_TABLE_8.match(name or "")) for name in found]
+            )
+            if not of_interest.any():
+                continue
+            texts = batch.table.column(text_column).combine_chunks().filter(of_interest)
+            found = found[of_interest]
+            for name in set(found):
+                hashes.setdefault(name, []).append(hash_texts(texts.filter(found == name)))
+    tasks = sorted(hashes)
+    known = np.concatenate([np.zeros(0, np.uint64), *(part for task in tasks for part in hashes[task])])
+    owner = np.repeat(np.arange(len(tasks)), [sum(map(len, hashes[task])) for task in tasks])
+    order = np.argsort(known, kind="stable")
+    known, owner = known[order], owner[order]
+    report: Report = {"way": "flan_join", "flan": flan.used, "flan_rows": len(known)}
+    report |= {"removed": {}, "missed_by_table_8": {}}
+
+    def reasons(flat: Flat) -> list[str | None]:
+        texts = hash_texts(flat.columns["user"])
+        places = np.minimum(np.searchsorted(known, texts), max(len(known) - 1, 0))
+        joined = known[places] == texts if len(known) else np.zeros(len(texts), bool)
+        names_found = [
+            tasks[owner[place]] if hit else None for place, hit in zip(places, joined, strict=True)
+        ]
+        return _by_names(names_found, set(names), report)
+
+    key = key_of(way="flan_join", tasks=names, flan=fingerprint(flan, cache_dir), split=split)
+    return RowFilter(key, reasons, report)
+
+
+def by_ngrams(
+    mirror: Path | None,
+    benchmarks: Sequence[str] = TABLE_8_BENCHMARKS,
+    *,
+    cache_dir: Path | None = None,
+) -> RowFilter:
+    """Removes rows whose prompt shares a 13-gram with a training or test text of the benchmarks.
+
+    A benchmark that neither mirror nor hub has is left out, and the report says so; none at all: UserError.
+    """
+    texts, used, missing = {}, {}, []
+    for name in benchmarks:
+        try:
+            location = benchmark_location(name, mirror)
+        except UserError:
+            missing.append(BENCHMARKS[name].hub_id)
+            continue
+        texts[name] = benchmark_texts(name, location, test_only=False)
+        used[name] = fingerprint(location, cache_dir)
+    if not texts:
+        raise UserError(
+            f"filter by n-grams: none of {', '.join(missing)} is in the mirror {mirror} or on the hub; "
+            "give a mirror that has them (data.mirror)"
+        )
+    index = NgramIndex(texts)
+    report: Report = {"way": "ngrams", "n": N, "ngrams": len(index), "benchmarks": list(used)}
+    report |= {"benchmarks_missing": missing, "removed": {}}
+
+    def reasons(flat: Flat) -> list[str | None]:
+        found: list[str | None] = [None] * len(flat.reasons)
+        owners = index.owners(flat.columns["user"])
+        for row in owners.nonzero()[0]:
+            name = " and ".join(index.owner_names(owners[row]))
+            found[row] = f"Table 8: {N}-gram of {name}"
+            report["removed"][name] = report["removed"].get(name, 0) + 1
+        return found
+
+    return RowFilter(key_of(way="ngrams", n=N, benchmarks=used), reasons, report)
+
+
+def _by_names(names: Sequence[str | None], removed: set[str], report: Report) -> list[str | None]:
+    reasons: list[str | None] = [None] * len(names)
+    for number, name in enumerate(names):
+        if name in removed:
+            reasons[number] = f"Table 8: {name}"
+            report["removed"][name] = report["removed"].get(name, 0) + 1
+        elif _is_missed(name):
+            report["missed_by_table_8"][name] = report["missed_by_table_8"].get(name, 0) + 1
+    return reasons
+
+
+def _is_missed(name: str | None) -> bool:
+    return name is not None and MISSED_BY_TABLE_8.match(name) is not None

@@ -1,0 +1,201 @@
+"""Hashes of word n-grams, vectorised, and membership of millions of them in bounded memory.
+
+Words are runs of letters and digits, lower-cased; everything else separates (the normalisation of the GPT-3
+paper, appendix C, with its n = 13). A text of fewer than n words counts as one gram, the whole of it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+N = 13
+CHUNK_BYTES = 1 << 18
+"""Text hashed at once: its arrays of 8 bytes a character still fit a processor's second-level cache."""
+BYTE_BASE, WORD_BASE = 0x9E3779B97F4A7C15, 0xD1342543DE82EF95
+"""Odd, so that they have an inverse modulo 2**64."""
+BITS_PER_GRAM = 4
+"""Of the index's first table: log2 of its places for each gram it holds."""
+
+
+@dataclass(frozen=True)
+class Grams:
+    hashes: "np.ndarray"
+    """uint64, one for each n-gram, in the order of the text."""
+    rows: "np.ndarray"
+    """For each n-gram the place of its text."""
+
+
+def hash_ngrams(texts: "pa.Array", n: int = N) -> Iterator[Grams]:
+    """n-gram hashes of texts (null: none), `CHUNK_BYTES` of text at a time; a text is never divided."""
+    import numpy as np
+    import pyarrow as pa
+
+    texts = _normalised(texts)
+    ends = np.frombuffer(texts.buffers()[1], np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    letters = np.frombuffer(texts.buffers()[2] or pa.py_buffer(b""), np.uint8)
+    start = 0
+    while start < len(texts):
+        stop = max(start + 1, int(np.searchsorted(ends, ends[start] + CHUNK_BYTES, "right")) - 1)
+        words, word_rows = _hash_words(
+            letters[ends[start] : ends[stop]], ends[start : stop + 1] - ends[start]
+        )
+        yield _hash_grams(words, word_rows, start, n)
+        start = stop
+
+
+def _normalised(texts: "pa.Array") -> "pa.Array":
+    """Texts whose bytes above 127 are all part of words: others' punctuation and case are dealt with here."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    texts = pc.fill_null(texts, "").cast(pa.large_string())
+    ascii_only = pc.string_is_ascii(texts)
+    if pc.all(ascii_only).as_py() is not False:
+        return texts
+    others = pc.filter(texts, pc.invert(ascii_only))
+    others = pc.utf8_lower(pc.utf8_normalize(others, "NFKC"))
+    others = pc.replace_substring_regex(others, r"[^\pL\pM\pN]+", " ")
+    return pc.replace_with_mask(texts, pc.invert(ascii_only), others)
+
+
+def _hash_words(letters: "np.ndarray", ends: "np.ndarray") -> tuple["np.ndarray", "np.ndarray"]:
+    """Hash of every word and the text it stands in; text i lies at letters[ends[i]:ends[i + 1]]."""
+    import numpy as np
+
+    if not len(letters):
+        return np.zeros(0, np.uint64), np.zeros(0, np.int64)
+    values, in_word = _letter_tables()
+    inside = np.empty(len(letters) + 2, bool)
+    inside[0] = inside[-1] = False
+    np.take(in_word, letters, out=inside[1:-1])
+    begins, stops = inside[1:] & ~inside[:-1], inside[:-1] & ~inside[1:]
+    # Neighbouring texts have nothing between them: a word may end and another begin at their border.
+    borders = ends[1:-1]
+    meeting = borders[inside[borders] & inside[borders + 1]]
+    begins[meeting] = stops[meeting] = True
+    first, last = np.flatnonzero(begins), np.flatnonzero(stops)
+    powers, inverses = _powers(BYTE_BASE, _rounded(len(letters)))
+    sums = np.empty(len(letters) + 1, np.uint64)
+    sums[0] = 0
+    np.cumsum(values[letters] * powers[: len(letters)], out=sums[1:])
+    return _mixed((sums[last] - sums[first]) * inverses[first]), np.searchsorted(ends, first, "right") - 1
+
+
+def _hash_grams(words: "np.ndarray", word_rows: "np.ndarray", first_row: int, n: int) -> Grams:
+    import numpy as np
+
+    powers, inverses = _powers(WORD_BASE, _rounded(len(words)))
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(words * powers[: len(words)])])
+    row_begins = np.flatnonzero(np.diff(word_rows, prepend=-1))
+    row_stops = np.append(row_begins[1:], len(words)).astype(np.int64)
+    short = row_stops - row_begins < n
+    whole = np.zeros(len(words), bool)
+    whole[: max(len(words) - n + 1, 0)] = word_rows[: max(len(words) - n + 1, 0)] == word_rows[n - 1 :]
+    begins = np.concatenate([np.flatnonzero(whole), row_begins[short]])
+    stops = np.concatenate([np.flatnonzero(whole) + n, row_stops[short]])
+    hashes = _mixed((sums[stops] - sums[begins]) * inverses[begins] + (stops - begins).astype(np.uint64))
+    return Grams(hashes, word_rows[begins] + first_row)
+
+
+def hash_texts(texts: "pa.Array") -> "np.ndarray":
+    """One uint64 a text, over its normalised words; texts without words give 0."""
+    import numpy as np
+
+    hashes = np.zeros(len(texts), np.uint64)
+    for grams in hash_ngrams(texts, n=1 << 62):
+        hashes[grams.rows] = grams.hashes
+    return hashes
+
+
+def _rounded(size: int) -> int:
+    return 1 << max(size - 1, CHUNK_BYTES - 1).bit_length()
+
+
+@cache
+def _powers(base: int, size: int) -> tuple["np.ndarray", "np.ndarray"]:
+    """base**i and base**−i modulo 2**64 for i < size."""
+    import numpy as np
+
+    def powers(of: int) -> np.ndarray:
+        steps = np.full(size, np.uint64(of))
+        steps[0] = 1
+        return np.cumprod(steps)
+
+    return powers(base), powers(pow(base, -1, 1 << 64))
+
+
+@cache
+def _letter_tables() -> tuple["np.ndarray", "np.ndarray"]:
+    """For each byte a random value, the same for both cases, 0 outside words; and if it is in words."""
+    import numpy as np
+
+    byte = np.arange(256, dtype=np.uint8)
+    lower = np.where((byte >= ord("A")) & (byte <= ord("Z")), byte + 32, byte)
+    in_word = (
+        ((lower >= ord("a")) & (lower <= ord("z"))) | ((byte >= ord("0")) & (byte <= ord("9"))) | (byte > 127)
+    )
+    values = _mixed(lower.astype(np.uint64) + np.uint64(1))
+    return np.where(in_word, values, 0), in_word
+
+
+def _mixed(values: "np.ndarray") -> "np.ndarray":
+    """The finaliser of splitmix64: a bijection that spreads each bit over all."""
+    import numpy as np
+
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+class NgramIndex:
+    """The n-grams of named text collections, and which texts share one with which collection.
+
+    A table of bytes addressed by a hash's first bits answers nearly all look-ups with one memory access; the
+    rest is looked up among the sorted hashes. About 24 bytes a gram.
+    """
+
+    def __init__(self, collections: dict[str, Iterable["pa.Array"]], n: int = N) -> None:
+        import numpy as np
+
+        if len(collections) > 63:
+            raise ValueError("an n-gram index holds at most 63 collections")
+        self.names, self.n = tuple(collections), n
+        hashes, owners = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
+        for number, arrays in enumerate(collections.values()):
+            found = [grams.hashes for texts in arrays for grams in hash_ngrams(texts, n)]
+            own = np.unique(np.concatenate(found)) if found else np.zeros(0, np.uint64)
+            hashes.append(own)
+            owners.append(np.full(len(own), 1 << number, np.uint64))
+        self._hashes, places = np.unique(np.concatenate(hashes), return_inverse=True)
+        self._owners = np.zeros(len(self._hashes), np.uint64)
+        np.bitwise_or.at(self._owners, places, np.concatenate(owners))
+        bits = max(len(self._hashes), 1).bit_length() + BITS_PER_GRAM
+        self._shift = np.uint64(64 - bits)
+        self._table = np.zeros(1 << bits, bool)
+        self._table[self._hashes >> self._shift] = True
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def owners(self, texts: "pa.Array") -> "np.ndarray":
+        """For each text a uint64 whose bit i is set where it shares an n-gram with collection i."""
+        import numpy as np
+
+        found = np.zeros(len(texts), np.uint64)
+        if not len(self):
+            return found
+        for grams in hash_ngrams(texts, self.n):
+            likely = self._table[grams.hashes >> self._shift]
+            hashes, rows = grams.hashes[likely], grams.rows[likely]
+            places = np.minimum(np.searchsorted(self._hashes, hashes), len(self) - 1)
+            hit = self._hashes[places] == hashes
+            np.bitwise_or.at(found, rows[hit], self._owners[places[hit]])
+        return found
+
+    def owner_names(self, owners: int) -> Sequence[str]:
+        return [name for number, name in enumerate(self.names) if int(owners) >> number & 1]

@@ -1,0 +1,108 @@
+"""Decontamination: which rows of a set share a 13-gram with which benchmark.
+
+The benchmarks' n-grams are held once (`NgramIndex`); the rows stream past in batches, several at a time.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from solar_repro.data.benchmark_texts import BENCHMARKS, benchmark_location, benchmark_texts
+from solar_repro.data.ngrams import NgramIndex
+from solar_repro.progress import Progress
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from solar_repro.data.sources import Rows
+
+H6_BENCHMARKS = tuple(name for name in BENCHMARKS if name != "DROP")
+EXAMPLES_SHOWN = 3
+EXAMPLE_CHARACTERS = 200
+BATCH_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """One line of the report's table: a set against a benchmark."""
+
+    set: str
+    benchmark: str
+    rows: int
+    hit: int
+    examples: tuple[tuple[str, str], ...]
+    """(row id, start of its text) of the first rows hit."""
+
+
+def benchmark_index(mirror: Path | None, benchmarks: Sequence[str] = H6_BENCHMARKS) -> NgramIndex:
+    """The n-grams of what H6 scores in each benchmark, from mirror or hub."""
+    return NgramIndex(
+        {name: benchmark_texts(name, benchmark_location(name, mirror), test_only=True) for name in benchmarks}
+    )
+
+
+def overlap(rows: "Rows", index: NgramIndex, *, threads: int = 2) -> tuple[list[Overlap], "np.ndarray"]:
+    """A line per benchmark, and for each row of the set whether it is hit (to `select` the clean ones).
+
+    Every turn of a row is compared by itself; an n-gram never reaches from one turn into the next.
+    """
+    import numpy as np
+
+    name = rows.report["set"]
+    counts = dict.fromkeys(index.names, 0)
+    examples: dict[str, list[tuple[str, str]]] = {known: [] for known in index.names}
+    hits = []
+    with Progress(f"{name}: comparing with benchmarks", len(rows.dataset), "rows") as progress:
+        batches = rows.dataset.with_format("arrow").iter(BATCH_ROWS)
+        for batch, owners in _in_order(lambda batch: row_owners(batch, index), batches, threads):
+            hits.append(owners != 0)
+            for place in owners.nonzero()[0]:
+                for benchmark in index.owner_names(owners[place]):
+                    counts[benchmark] += 1
+                    if len(examples[benchmark]) < EXAMPLES_SHOWN:
+                        row = batch.slice(place, 1).to_pylist()[0]
+                        examples[benchmark].append((row["row_id"], _start_of(row)))
+            progress.advance(len(owners))
+    lines = [
+        Overlap(name, benchmark, len(rows.dataset), counts[benchmark], tuple(examples[benchmark]))
+        for benchmark in index.names
+    ]
+    return lines, np.concatenate(hits) if hits else np.zeros(0, bool)
+
+
+def row_owners(batch: "pa.Table", index: NgramIndex) -> "np.ndarray":
+    """For each canonical row the benchmarks (bits) that any of its turns shares an n-gram with."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    owners = np.zeros(batch.num_rows, np.uint64)
+    for name in batch.column_names:
+        if name == "row_id":
+            continue
+        turns = batch.column(name).combine_chunks()
+        rows = pc.list_parent_indices(turns).to_numpy()
+        np.bitwise_or.at(owners, rows, index.owners(pc.struct_field(pc.list_flatten(turns), "content")))
+    return owners
+
+
+def _in_order(work: Callable[[Any], Any], items: Iterable[Any], threads: int) -> Iterator[tuple[Any, Any]]:
+    """(item, work(item)) in order, with at most `threads` + 1 items in memory."""
+    waiting: deque[tuple[Any, Future]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for item in items:
+            waiting.append((item, pool.submit(work, item)))
+            if len(waiting) > threads:
+                done, future = waiting.popleft()
+                yield done, future.result()
+        for done, future in waiting:
+            yield done, future.result()
+
+
+def _start_of(row: dict[str, Any]) -> str:
+    turns = row.get("messages") or row["prompt"]
+    text = next(turn["content"] for turn in turns if turn["role"] == "user")
+    return text[:EXAMPLE_CHARACTERS]
