@@ -8,6 +8,7 @@ training or test text of the benchmarks that Table 8 names. The report says whic
 import re
 from collections.abc import Sequence
 from pathlib import Path
+
 from solar_repro.data.benchmark_texts import BENCHMARKS, benchmark_location, benchmark_texts
 from solar_repro.data.cache import Report, key_of
 from solar_repro.data.canonical import Flat
@@ -71,9 +72,7 @@ def by_flan_join(
     for file in data_files(flan.folder, split):
         for batch in read_batches(file, {text_column: TEXT, name_column: TEXT}):
             found = np.array(batch.table.column(name_column).to_pylist(), object)
-            of_interest = np.array(
-                [name in names or bool(MISSED_BY_TABLE_8.match(name or "")) for name in found]
-            )
+            of_interest = np.array([name in names or _is_missed(name) for name in found])
             if not of_interest.any():
                 continue
             texts = batch.table.column(text_column).combine_chunks().filter(of_interest)
@@ -92,10 +91,8 @@ def by_flan_join(
         texts = hash_texts(flat.columns["user"])
         places = np.minimum(np.searchsorted(known, texts), max(len(known) - 1, 0))
         joined = known[places] == texts if len(known) else np.zeros(len(texts), bool)
-        names_found = [
-            tasks[owner[place]] if hit else None for place, hit in zip(places, joined, strict=True)
-        ]
-        return _by_names(names_found, set(names), report)
+        found = [tasks[owner[at]] if hit else None for at, hit in zip(places, joined, strict=True)]
+        return _by_names(found, set(names), report)
 
     key = key_of(way="flan_join", tasks=names, flan=fingerprint(flan, cache_dir), split=split)
     return RowFilter(key, reasons, report)
