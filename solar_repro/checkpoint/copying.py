@@ -97,7 +97,7 @@ def copy_chunks(
 def copy_range(source: int, target: int, chunk: CopyRange) -> None:
     """Copy one range between descriptors: in the kernel, else by reading and writing.
 
-    `copy_file_range` clones where the file system shares blocks (btrfs, XFS) and copies in the page cache elsewhere.
+    `copy_file_range` clones where the file system shares blocks (btrfs, XFS), else copies in the page cache.
     """
     copied = 0
     for move in (_copy_file_range, _sendfile, _read_and_write):

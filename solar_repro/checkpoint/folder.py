@@ -1,14 +1,15 @@
-"""A Hugging Face checkpoint folder opened as headers: config, shards, index. No torch, no tensor is loaded."""
+"""A Hugging Face checkpoint folder opened as headers: config, shards, index. No tensor is loaded."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from solar_repro.checkpoint.headers import FLOAT_DTYPES, TensorRange, elements, read_header, strict_json
-from solar_repro.checkpoint.naming import LayerNames, find_layers, head_and_embedding
+from solar_repro.checkpoint.headers import TensorRange, elements, read_header, strict_json
+from solar_repro.checkpoint.naming import LayerNames, find_layers, head_name
 from solar_repro.errors import UserError
 
 SINGLE_FILE = "model.safetensors"
@@ -57,18 +58,19 @@ class Checkpoint:
     @cached_property
     def parameters(self) -> int:
         """Number of parameters (floating-point tensors); weights that the config ties are counted once."""
-        counted = {
-            name: t for name, t in self.tensors.items() if t.dtype in FLOAT_DTYPES or t.dtype[:2] == "F8"
-        }
-        tied = head_and_embedding(self.config, counted)
-        return sum(elements(t.shape) for name, t in counted.items() if tied is None or name != tied[0])
+        tied_head = head_name(self.tensors) if self.config.get("tie_word_embeddings") is True else None
+        return sum(
+            elements(tensor.shape)
+            for name, tensor in self.tensors.items()
+            if tensor.dtype.startswith(("F", "BF")) and name != tied_head
+        )
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
     """Open a checkpoint folder (config.json and safetensors, one file or shards with an index).
 
-    Headers, index and file names are validated before anything uses them; whatever is wrong raises UserError naming
-    the file. Pickled weights are refused with the command that converts them.
+    Headers, index and file names are validated before anything uses them; whatever is wrong raises UserError
+    naming the file. Pickled weights are refused with the command that converts them.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -80,10 +82,13 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         return Checkpoint(folder, config, _read_shards(folder))
     pickles = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
     if pickles:
+        script = (
+            "from transformers import AutoModelForCausalLM as M; "
+            f"M.from_pretrained({str(folder)!r}, dtype='auto').save_pretrained({str(folder) + '-safetensors'!r})"
+        )
         raise UserError(
-            f"{folder}: {pickles[0]} is a pickle, which can run code when loaded; if you trust it, convert it: "
-            f'python -c "from transformers import AutoModelForCausalLM as M; '
-            f"M.from_pretrained({str(folder)!r}, dtype='auto').save_pretrained({str(folder) + '-safetensors'!r})\""
+            f"{folder}: {pickles[0]} is a pickle, which can run code when loaded; "
+            f'if you trust it, convert it: python -c "{script}"'
         )
     raise UserError(
         f"{folder}: neither {SINGLE_FILE} nor {INDEX_FILE}; give the folder of a safetensors checkpoint"
@@ -105,6 +110,22 @@ def read_json(file: Path) -> dict[str, Any]:
 def write_json(file: Path, value: Mapping[str, Any]) -> None:
     """Write JSON the way transformers does: two spaces, a newline at the end."""
     file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def carry_files(source: Path, out: Path) -> None:
+    """Copy what a checkpoint needs besides weights and config: generation config and tokenizer."""
+    for name in CARRIED_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, out / name)
+
+
+def require_space(out: Path, needed: int) -> None:
+    """Refuse to begin what the disk cannot hold (UserError)."""
+    free = shutil.disk_usage(out).free
+    if free < needed:
+        raise UserError(
+            f"{out}: {needed:,} bytes are needed, {free:,} are free; free some or choose another place"
+        )
 
 
 def _read_shards(folder: Path) -> dict[str, TensorRange]:

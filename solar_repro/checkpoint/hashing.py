@@ -29,8 +29,8 @@ def sha256_all(files: Iterable[Path]) -> dict[Path, str]:
 class FollowingHasher:
     """Hash files of known size while others write them, in any order, following behind what is complete.
 
-    Call `written(file, start, length)` for each part when its bytes are in the file; `digests()` waits for the rest.
-    Use as a context manager; thread-safe.
+    Call `written(file, start, length)` for each part when its bytes are in the file (files without a size
+    are passed over); `digests()` waits for the rest. Use as a context manager; thread-safe.
     """
 
     def __init__(self, sizes: Mapping[Path, int]) -> None:
@@ -46,7 +46,9 @@ class FollowingHasher:
         self._pool.shutdown(cancel_futures=True)
 
     def written(self, file: Path, start: int, length: int) -> None:
-        state = self._files[file]
+        state = self._files.get(file)
+        if state is None:
+            return
         with state.lock:
             state.parts[start] = length
             while (part := state.parts.pop(state.complete, 0)) > 0:

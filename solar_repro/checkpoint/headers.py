@@ -1,7 +1,7 @@
 """The header of a safetensors file: read, checked against the file, written. No tensor is ever loaded.
 
-Format: https://github.com/huggingface/safetensors#format. Eight bytes little-endian header length, a JSON object
-(tensor name → dtype, shape, data_offsets), then the tensors' bytes without holes.
+Format (https://github.com/huggingface/safetensors#format): eight bytes little-endian header length, a JSON
+object (tensor name → dtype, shape, data_offsets), then the tensors' bytes without holes.
 """
 
 import json
@@ -29,7 +29,7 @@ _METADATA_KEY = "__metadata__"
 
 @dataclass(frozen=True)
 class TensorRange:
-    """Where the bytes of one tensor lie: `length` bytes from `offset` (counted from the file's first byte)."""
+    """Where the bytes of one tensor lie: `length` bytes from `offset`, counted from the file's start."""
 
     file: Path
     dtype: str
@@ -51,8 +51,8 @@ def elements(shape: Sequence[int]) -> int:
 def read_header(file: Path) -> dict[str, TensorRange]:
     """Return where each tensor of a safetensors file lies, in the order of the bytes.
 
-    Everything the header claims is checked against the file before it is believed; whatever does not hold raises
-    UserError naming the file and the tensor.
+    Everything the header claims is checked against the file before it is believed; whatever does not hold
+    raises UserError naming the file and the tensor.
     """
 
     def refuse(reason: str) -> NoReturn:
@@ -96,7 +96,7 @@ def read_header(file: Path) -> dict[str, TensorRange]:
 
 
 def strict_json(raw: bytes) -> dict[str, Any]:
-    """Parse a JSON object of an untrusted file: UTF-8, no duplicate key, no negative zero (ValueError otherwise)."""
+    """Parse an untrusted JSON object: UTF-8, no duplicate key, no negative zero (ValueError otherwise)."""
     try:
         value = json.loads(
             raw.decode("utf-8"),
@@ -116,8 +116,8 @@ def build_header(
 ) -> bytes:
     """Return the first bytes of a safetensors file (length and header).
 
-    `tensors` gives dtype, shape and byte length by name, in the order of their bytes. The header is padded with spaces
-    so that the tensors begin at a position that is `data_start_modulo` modulo `block`.
+    `tensors` gives dtype, shape and byte length by name, in the order of their bytes. The header is padded
+    with spaces so that the tensors begin at a position that is `data_start_modulo` modulo `block`.
     """
     header: dict[str, Any] = {_METADATA_KEY: {"format": "pt"}}
     position = 0

@@ -10,7 +10,7 @@ from solar_repro.errors import UserError
 
 @dataclass(frozen=True)
 class Seam:
-    """Two neighbours of the new model that are not neighbours in the base, at new layers `position`, `position`+1."""
+    """New layer `position` and the next, copies of base layers `below` and `above` that are no neighbours."""
 
     position: int
     below: int
@@ -24,7 +24,7 @@ class Seam:
 
 @dataclass(frozen=True)
 class LayerMap:
-    """New layer i is a copy of base layer `layers[i]`; the output projections of the `zeroed` new layers are zero."""
+    """New layer i copies base layer `layers[i]`; the output projections of `zeroed` new layers are zero."""
 
     name: str
     base_layers: int
@@ -42,7 +42,7 @@ class LayerMap:
 
     @property
     def seams(self) -> tuple[Seam, ...]:
-        """Where the new model leaves the order of the base. Zeroed layers change nothing, so they make no seam."""
+        """Where the new model leaves the base's order. Zeroed layers change nothing, so they make no seam."""
         active = [(new, base) for new, base in enumerate(self.layers) if new not in self.zeroed]
         return tuple(
             Seam(new, below, above) for (new, below), (_, above) in pairwise(active) if above != below + 1
@@ -86,7 +86,7 @@ def ranges(text: str, n: int) -> LayerMap:
 
 
 def block_expansion(n: int, every: int) -> LayerMap:
-    """After each `every` layers a copy of the last whose output projections are zero: the function is unchanged.
+    """After each `every` layers a copy of the last with zero output projections: the function is unchanged.
 
     LLaMA-Pro (arXiv 2401.02415), Sec. 3.2.
     """

@@ -38,7 +38,7 @@ def write_manifest(folder: Path, digests: Mapping[str, str] | None = None) -> No
 
 
 def verify_manifest(folder: Path) -> None:
-    """Check that a folder holds exactly the files of its manifest, with their bytes; ManifestError names the file."""
+    """Check that a folder holds exactly the files of its manifest, unchanged; ManifestError names the file."""
     entries = _read_manifest(folder)
     for name in _files(folder):
         if name not in entries:
@@ -53,13 +53,13 @@ def verify_manifest(folder: Path) -> None:
             )
         if file.stat().st_size != size:
             raise ManifestError(
-                f"{file}: has {file.stat().st_size} bytes, {MANIFEST_FILE} says {size}; make or download it again"
+                f"{file}: {file.stat().st_size} bytes, {MANIFEST_FILE} says {size}; make or download it again"
             )
     hashed = sha256_all(folder / name for name in entries)
     for name, (_, digest) in entries.items():
         if hashed[folder / name] != digest:
             raise ManifestError(
-                f"{folder / name}: its content differs from what {MANIFEST_FILE} says; make or download it again"
+                f"{folder / name}: its content is not what {MANIFEST_FILE} says; make or download it again"
             )
 
 

@@ -1,4 +1,4 @@
-"""How a decoder numbers its layers: the prefix of the tensor names and the config's keys, found and not listed.
+"""How a decoder names its tensors: its layers' prefix and the config's keys, found and not listed.
 
 Covers every decoder whose layers are numbered under one prefix (`model.layers.7.`, `gpt_neox.layers.7.`,
 `transformer.h.7.`, `h.7.`).
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from solar_repro.checkpoint.headers import TensorRange
 from solar_repro.errors import UserError
 
 _NUMBERED = re.compile(r"((?:[^.0-9][^.]*\.)*?)(0|[1-9][0-9]{0,5})\.(.+)", re.DOTALL)
@@ -67,17 +66,14 @@ def find_layers(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -
     return LayerNames(prefix, len(layers), keys[0])
 
 
-def head_and_embedding(
-    config: Mapping[str, Any], tensors: Mapping[str, TensorRange]
-) -> tuple[str, str] | None:
-    """Names of a stored output head and the embedding the config ties it to, or None."""
-    if config.get("tie_word_embeddings") is not True:
-        return None
-    heads = [name for name in tensors if _HEAD.fullmatch(name)]
-    embeddings = [name for name in tensors if _EMBEDDING.fullmatch(name)]
-    if len(heads) == len(embeddings) == 1 and tensors[heads[0]].shape == tensors[embeddings[0]].shape:
-        return heads[0], embeddings[0]
-    return None
+def head_name(names: Iterable[str]) -> str | None:
+    """Name of the output head's weight, None where none is stored."""
+    return next((name for name in names if _HEAD.fullmatch(name)), None)
+
+
+def embedding_name(names: Iterable[str]) -> str | None:
+    """Name of the token embedding's weight."""
+    return next((name for name in names if _EMBEDDING.fullmatch(name)), None)
 
 
 def output_projections(rests: Sequence[str]) -> list[str]:

@@ -1,16 +1,15 @@
-"""Depth up-scaling (paper, Sec. 2): the deeper model's shards are copied out of the base's as ranges of bytes.
+"""Depth up-scaling (paper, Sec. 2): the deeper model's shards are copied from the base as ranges of bytes.
 
 Nothing here imports torch, and no tensor passes through Python.
 """
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from solar_repro.checkpoint.config import deepen_config
 from solar_repro.checkpoint.copying import CHUNK_BYTES, CopyRange, coalesce, copy_chunks, split
-from solar_repro.checkpoint.folder import CARRIED_FILES, Checkpoint, open_checkpoint, write_json
+from solar_repro.checkpoint.folder import Checkpoint, carry_files, open_checkpoint, require_space, write_json
 from solar_repro.checkpoint.hashing import FollowingHasher
 from solar_repro.checkpoint.headers import TensorRange
 from solar_repro.checkpoint.layer_map import LayerMap
@@ -22,7 +21,7 @@ from solar_repro.progress import Progress
 
 @dataclass(frozen=True)
 class UpscalePlan:
-    """Everything known before a byte is written. `sources` names what each new tensor copies; zeroed ones have none."""
+    """All that is known before a byte is written. `sources` has what each new tensor copies, zeroed ones nothing."""
 
     base: Checkpoint
     layer_map: LayerMap
@@ -44,11 +43,12 @@ class UpscalePlan:
     def __str__(self) -> str:
         base = self.base
         lines = [
-            f"base         {base.folder}: {base.layers} layers, {base.parameters:,} parameters, {base.bytes:,} bytes",
+            f"base         {base.folder}",
+            f"             {base.layers} layers, {base.parameters:,} parameters, {base.bytes:,} bytes",
             f"layer map    {self.layer_map}",
             f"new model    {len(self.layer_map.layers)} layers, {self.parameters:,} parameters",
             f"reads        {self.bytes_to_read:,} bytes",
-            f"writes       {self.bytes:,} bytes in {len(self.shards)} file{'s' if len(self.shards) > 1 else ''}",
+            f"writes       {self.bytes:,} bytes, files: {len(self.shards)}",
             f"time         about {self.bytes / 1e9:.1f} s at 1 GB/s",
         ]
         return "\n".join(lines)
@@ -60,7 +60,7 @@ def plan_upscale(source: Path, layer_map: LayerMap, shard_bytes: int = SHARD_BYT
     names = base.names
     if layer_map.base_layers != base.layers:
         raise UserError(
-            f"{base.folder}: has {base.layers} layers, the layer map {layer_map.name} is for {layer_map.base_layers}"
+            f"{base.folder}: has {base.layers} layers, layer map {layer_map.name} is for {layer_map.base_layers}"
         )
     by_layer: list[dict[str, TensorRange]] = [{} for _ in range(base.layers)]
     new: dict[str, TensorRange] = {}
@@ -77,8 +77,8 @@ def plan_upscale(source: Path, layer_map: LayerMap, shard_bytes: int = SHARD_BYT
             projections = output_projections(list(tensors))
             if len({rest.rpartition(".")[0] for rest in projections}) < 2:
                 raise UserError(
-                    f"{base.folder}: cannot tell the output projections among the tensors of layer {base_layer} "
-                    f"({', '.join(sorted(tensors))}); block expansion needs one of attention and one of the MLP"
+                    f"{base.folder}: cannot tell the output projections of layer {base_layer} among "
+                    f"{', '.join(sorted(tensors))}; block expansion needs one of attention and one of the MLP"
                 )
             zeroed |= {names.join(layer, rest) for rest in projections}
     config = deepen_config(base, layer_map)
@@ -92,16 +92,10 @@ def write_upscale(plan: UpscalePlan, out: Path, hashing: bool = True) -> dict[st
 
     Returns the SHA-256 of each shard by file name (empty without `hashing`).
     """
-    free = shutil.disk_usage(out).free
-    if free < plan.bytes:
-        raise UserError(
-            f"{out}: {plan.bytes:,} bytes are needed, {free:,} are free; free some or choose another place"
-        )
+    require_space(out, plan.bytes)
     create_shards(plan.shards, out)
     write_json(out / "config.json", plan.config)
-    for name in CARRIED_FILES:
-        if (plan.base.folder / name).is_file():
-            shutil.copyfile(plan.base.folder / name, out / name)
+    carry_files(plan.base.folder, out)
     chunks = _chunks(plan, out)
     total = sum(chunk.length for chunk in chunks)
     with (
@@ -113,21 +107,19 @@ def write_upscale(plan: UpscalePlan, out: Path, hashing: bool = True) -> dict[st
 
         def done(chunk: CopyRange) -> None:
             progress.advance(chunk.length)
-            if hashing:
-                hasher.written(chunk.target, chunk.target_offset, chunk.length)
+            hasher.written(chunk.target, chunk.target_offset, chunk.length)
 
-        if hashing:
-            for shard in plan.shards:
-                hasher.written(out / shard.name, 0, len(shard.header))
-                for name, tensor in shard.tensors.items():
-                    if name not in plan.sources:
-                        hasher.written(out / shard.name, tensor.offset, tensor.length)
+        for shard in plan.shards:
+            hasher.written(out / shard.name, 0, len(shard.header))
+            for name, tensor in shard.tensors.items():
+                if name not in plan.sources:
+                    hasher.written(out / shard.name, tensor.offset, tensor.length)
         copy_chunks(chunks, done)
         return hasher.digests()
 
 
 def _chunks(plan: UpscalePlan, out: Path) -> list[CopyRange]:
-    """The copies, cut in chunks; all copies of a range of the base follow one another, so that it is read once."""
+    """The copies in chunks; all copies of a range of the base follow one another, so that it is read once."""
     copies = coalesce(
         CopyRange(source.file, source.offset, out / shard.name, tensor.offset, tensor.length)
         for shard in plan.shards

@@ -1,0 +1,130 @@
+"""What a merge is made of: the parents' tensors brought together by name, and the settings of each tensor."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TypeVar
+
+from solar_repro.checkpoint.folder import Checkpoint
+from solar_repro.checkpoint.headers import FLOAT_DTYPES, TensorRange
+from solar_repro.checkpoint.naming import embedding_name, head_name
+from solar_repro.errors import UserError
+
+_COMPARED_BYTES = 1 << 20
+# Config keys that say how a checkpoint was saved, not what it computes.
+_INCIDENTAL = frozenset(["_name_or_path", "dtype", "torch_dtype", "transformers_version", "use_cache"])
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Per tensor of the output, the same tensor of every checkpoint; `tied` where the output's embeddings are."""
+
+    tensors: Mapping[str, tuple[TensorRange, ...]]
+    tied: bool
+
+
+def align(checkpoints: Sequence[Checkpoint]) -> Aligned:
+    """Bring the tensors of all checkpoints together by name, in the order of the first one's bytes.
+
+    They may be sharded differently and stored in different dtypes. Where one has an output head of its own, a tied
+    one stands in with its embedding. UserError names the tensor that is missing or of another shape.
+    """
+    views = [_untied_view(checkpoint) for checkpoint in checkpoints]
+    tied = all(_is_tied(checkpoint) for checkpoint in checkpoints)
+    head = next(filter(None, map(head_name, views)), None)
+    tensors: dict[str, tuple[TensorRange, ...]] = {}
+    for name in dict.fromkeys(name for view in views for name in view):
+        if tied and name == head:
+            continue
+        found = [_embedding_for(view, name, head) for view in views]
+        for checkpoint, tensor in zip(checkpoints, found, strict=True):
+            first = found[0] or tensor
+            if tensor is None:
+                raise UserError(
+                    f"{checkpoint.folder}: has no tensor {name!r}; only models of one kind can be merged"
+                )
+            if tensor.shape != first.shape:
+                raise UserError(
+                    f"{checkpoint.folder}: tensor {name!r} is {list(tensor.shape)}, elsewhere {list(first.shape)}; "
+                    "only models of one shape can be merged"
+                )
+            _refuse_unmergeable(name, tensor, first)
+        tensors[name] = tuple(tensor for tensor in found if tensor is not None)
+    return Aligned(tensors, tied)
+
+
+def config_differences(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """Config keys in which the checkpoints differ, but for those that only say how they were saved."""
+    first, *others = (checkpoint.config for checkpoint in checkpoints)
+    keys = sorted({key for config in (first, *others) for key in config} - _INCIDENTAL)
+    missing = object()
+    return [
+        key for key in keys if any(other.get(key, missing) != first.get(key, missing) for other in others)
+    ]
+
+
+def by_pattern(setting: str, values: T | Mapping[str, T], names: Iterable[str]) -> dict[str, T]:
+    """The value of a setting for each tensor: one for all, or that of the first pattern that matches its name.
+
+    Patterns are those of the shell (`*.mlp.*`). A tensor without a value and a pattern without a tensor are errors.
+    """
+    if not isinstance(values, Mapping):
+        return dict.fromkeys(names, values)
+    chosen: dict[str, T] = {}
+    unused = dict.fromkeys(values)
+    for name in names:
+        pattern = next((pattern for pattern in values if fnmatchcase(name, pattern)), None)
+        if pattern is None:
+            raise UserError(f"{setting}: no pattern matches tensor {name!r}; add one, or '*' as the last")
+        chosen[name] = values[pattern]
+        unused.pop(pattern, None)
+    for pattern in unused:
+        raise UserError(f"{setting}: pattern {pattern!r} decides for no tensor; mend or remove it")
+    return chosen
+
+
+def widest_dtype(tensors: Sequence[TensorRange]) -> str:
+    """The dtype that holds all of these without loss: theirs if it is the same, else F32 or F64."""
+    dtypes = {tensor.dtype for tensor in tensors}
+    if len(dtypes) == 1:
+        return dtypes.pop()
+    return "F64" if "F64" in dtypes else "F32"
+
+
+def _untied_view(checkpoint: Checkpoint) -> dict[str, TensorRange]:
+    """The tensors without a stored head that the config ties: transformers loads the embedding in its place."""
+    head = head_name(checkpoint.tensors) if _is_tied(checkpoint) else None
+    return {name: tensor for name, tensor in checkpoint.tensors.items() if name != head}
+
+
+def _is_tied(checkpoint: Checkpoint) -> bool:
+    return checkpoint.config.get("tie_word_embeddings") is True or head_name(checkpoint.tensors) is None
+
+
+def _embedding_for(view: Mapping[str, TensorRange], name: str, head: str | None) -> TensorRange | None:
+    if name in view or name != head:
+        return view.get(name)
+    embedding = embedding_name(view)
+    return None if embedding is None else view[embedding]
+
+
+def _refuse_unmergeable(name: str, tensor: TensorRange, first: TensorRange) -> None:
+    if tensor.dtype in FLOAT_DTYPES and first.dtype in FLOAT_DTYPES:
+        return
+    if tensor.dtype != first.dtype or tensor.dtype.startswith("F") or not _same_bytes(tensor, first):
+        raise UserError(
+            f"{tensor.file}: tensor {name!r} is {tensor.dtype} and differs from the others; "
+            f"only {', '.join(sorted(FLOAT_DTYPES))} can be merged"
+        )
+
+
+def _same_bytes(one: TensorRange, other: TensorRange) -> bool:
+    with one.file.open("rb") as a, other.file.open("rb") as b:
+        a.seek(one.offset)
+        b.seek(other.offset)
+        for start in range(0, one.length, _COMPARED_BYTES):
+            count = min(_COMPARED_BYTES, one.length - start)
+            if a.read(count) != b.read(count):
+                return False
+    return True

@@ -1,0 +1,284 @@
+"""Tensors streamed through a merge: chunks read, merged and written by a few threads, in bounded memory."""
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import combinations_with_replacement
+from pathlib import Path
+from threading import Event, Lock, Thread
+from typing import TYPE_CHECKING
+
+from solar_repro.checkpoint.hashing import FollowingHasher
+from solar_repro.checkpoint.headers import DTYPE_BITS, TensorRange, elements
+from solar_repro.checkpoint.merge_methods import (
+    EARLIER_PASSES,
+    Findings,
+    Recipe,
+    close_histograms,
+    histograms,
+    inner_products,
+    merge_block,
+)
+from solar_repro.errors import UserError
+from solar_repro.progress import Progress
+
+if TYPE_CHECKING:
+    import torch
+
+WORKERS = 4  # two compute while two wait for the disk
+BLOCK = 1 << 18  # elements whose arithmetic stays in the processor's cache
+BUFFER_BYTES = 48 << 20  # of one worker, all inputs together
+BASE = (-1, -1)  # key of the base's inner product with itself, looked at for NaN and Inf alone
+
+
+@dataclass
+class TensorMerge:
+    """One tensor of the output: the ranges it is made of (parents, then the base if any) and where it goes."""
+
+    name: str
+    inputs: tuple[TensorRange, ...]
+    output: TensorRange
+    recipe: Recipe
+    has_base: bool
+    findings: Findings = field(default_factory=Findings)
+    parts: "dict[int, _Found]" = field(default_factory=dict)  # by chunk, of the running pass
+    passes_done: list[Event] = field(default_factory=list)
+
+    @property
+    def elements(self) -> int:
+        return elements(self.output.shape)
+
+
+@dataclass(frozen=True)
+class _Task:
+    tensor: TensorMerge
+    step: int  # pass over the tensor
+    chunk: int
+    chunks: int  # of the tensor
+    start: int  # elements
+    stop: int
+
+
+@dataclass
+class _Found:
+    """What one chunk adds to a tensor's findings."""
+
+    gram: dict[tuple[int, int], float] = field(default_factory=dict)
+    counts: "list[torch.Tensor]" = field(default_factory=list)
+
+    def add_products(self, products: dict[tuple[int, int], float]) -> None:
+        for pair, product in products.items():
+            self.gram[pair] = self.gram.get(pair, 0.0) + product
+
+    def add_counts(self, counts: "list[torch.Tensor]") -> None:
+        self.counts = (
+            [old + new for old, new in zip(self.counts, counts, strict=True)] if self.counts else counts
+        )
+
+
+def stream(
+    tensors: Sequence[TensorMerge], accumulate: str, device: str, hasher: FollowingHasher, progress: Progress
+) -> None:
+    """Merge all tensors into their output files, which exist at full size. The first error ends it and is raised.
+
+    `accumulate` names the dtype of the arithmetic, float32 or float64.
+    """
+    import torch
+
+    widest = (
+        max(DTYPE_BITS[part.dtype] for tensor in tensors for part in (*tensor.inputs, tensor.output)) // 8
+    )
+    most_inputs = max(len(tensor.inputs) for tensor in tensors) + 1
+    chunk_elements = max(BLOCK, BUFFER_BYTES // (widest * most_inputs) // BLOCK * BLOCK)
+    tasks = list(_schedule(tensors, chunk_elements))
+    with ExitStack() as stack:
+
+        def opened(file: Path, flags: int) -> int:
+            descriptor = os.open(file, flags)
+            stack.callback(os.close, descriptor)
+            return descriptor
+
+        sources = dict.fromkeys(part.file for tensor in tensors for part in tensor.inputs)
+        targets = dict.fromkeys(tensor.output.file for tensor in tensors)
+        files = {file: opened(file, os.O_RDONLY) for file in sources}
+        files |= {file: opened(file, os.O_WRONLY) for file in targets}
+        run = _Run(tasks, files, hasher, progress)
+        threads = torch.get_num_threads()
+        workers = [
+            Thread(target=run.work, args=(_Buffers(most_inputs, chunk_elements, widest, accumulate, device),))
+            for _ in range(min(WORKERS, len(tasks)))
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        torch.set_num_threads(threads)
+        if run.error is not None:
+            raise run.error
+
+
+def _schedule(tensors: Sequence[TensorMerge], chunk_elements: int) -> Iterator[_Task]:
+    """Each tensor's passes in order, a tensor's next pass behind the one before of the next tensor.
+
+    So a pass seldom waits for the end of the one before it, and finds the bytes still in the page cache.
+    """
+    passes = EARLIER_PASSES[tensors[0].recipe.method] + 1
+    for tensor in tensors:
+        tensor.passes_done = [Event() for _ in range(passes)]
+    for position in range(len(tensors) + passes - 1):
+        for step in range(passes):
+            if 0 <= position - step < len(tensors):
+                tensor = tensors[position - step]
+                starts = range(0, max(1, tensor.elements), chunk_elements)
+                for chunk, start in enumerate(starts):
+                    stop = min(start + chunk_elements, tensor.elements)
+                    yield _Task(tensor, step, chunk, len(starts), start, stop)
+
+
+class _Buffers:
+    """One worker's memory: raw bytes of each input and of the output, and a block of each in the wide dtype."""
+
+    def __init__(self, inputs: int, chunk_elements: int, itemsize: int, accumulate: str, device: str) -> None:
+        import torch
+
+        self.raw = [torch.empty(chunk_elements * itemsize, dtype=torch.uint8) for _ in range(inputs)]
+        self.views = [memoryview(raw.numpy()) for raw in self.raw]
+        dtype = getattr(torch, accumulate)
+        self.wide = [torch.empty(BLOCK, dtype=dtype, device=device) for _ in range(inputs)]
+
+
+class _Run:
+    """The state that the workers share."""
+
+    def __init__(
+        self, tasks: list[_Task], files: dict[Path, int], hasher: FollowingHasher, progress: Progress
+    ) -> None:
+        self.tasks, self.files, self.hasher, self.progress = tasks, files, hasher, progress
+        self.next = 0
+        self.lock = Lock()
+        self.error: BaseException | None = None
+
+    def work(self, buffers: _Buffers) -> None:
+        import torch
+
+        torch.set_num_threads(1)  # of this thread: the workers themselves are the parallelism
+        try:
+            while (task := self._take()) is not None:
+                self._perform(task, buffers)
+        except BaseException as error:
+            with self.lock:
+                self.error = self.error or error
+            for task in self.tasks:  # nobody may wait for a pass that will not end
+                for done in task.tensor.passes_done:
+                    done.set()
+
+    def _take(self) -> _Task | None:
+        with self.lock:
+            if self.error is not None or self.next == len(self.tasks):
+                return None
+            self.next += 1
+            ahead = self.tasks[min(self.next + WORKERS, len(self.tasks) - 1)]
+            task = self.tasks[self.next - 1]
+        if ahead.step == 0:
+            for part in ahead.tensor.inputs:
+                size = DTYPE_BITS[part.dtype] // 8
+                os.posix_fadvise(
+                    self.files[part.file],
+                    part.offset + ahead.start * size,
+                    (ahead.stop - ahead.start) * size,
+                    os.POSIX_FADV_WILLNEED,
+                )
+        return task
+
+    def _perform(self, task: _Task, buffers: _Buffers) -> None:
+        tensor, last = task.tensor, task.step == len(task.tensor.passes_done) - 1
+        inputs = [self._read(task, number, buffers) for number in range(len(tensor.inputs))]
+        if task.step:
+            tensor.passes_done[task.step - 1].wait()
+            if self.error is not None:
+                return
+        output = buffers.raw[-1].view(torch_dtype(tensor.output.dtype))
+        found = _Found()
+        for start in range(0, task.stop - task.start, BLOCK):
+            block = slice(start, min(start + BLOCK, task.stop - task.start))
+            wide = [
+                memory[: block.stop - start].copy_(raw[block]) for memory, raw in zip(buffers.wide, inputs)
+            ]
+            base = wide.pop() if tensor.has_base else None
+            if task.step == 0:
+                found.add_products(inner_products(wide))
+                if base is not None:
+                    found.add_products({BASE: inner_products([base])[0, 0]})
+            if last:
+                number = (task.start + start) // BLOCK
+                merged = merge_block(tensor.recipe, tensor.findings, tensor.name, number, wide, base)
+                output[block].copy_(merged)
+            elif tensor.recipe.method == "ties":
+                deltas = [parent.sub_(base) for parent in wide]
+                found.add_counts(histograms(tensor.findings, task.step, deltas))
+        if not all(map(math.isfinite, found.gram.values())):
+            _refuse_not_finite(tensor, inputs)
+        if last:
+            self._write(task, buffers, output)
+        self._close(task, found)
+
+    def _read(self, task: _Task, number: int, buffers: _Buffers) -> "torch.Tensor":
+        part = task.tensor.inputs[number]
+        size = DTYPE_BITS[part.dtype] // 8
+        length = (task.stop - task.start) * size
+        view, done = buffers.views[number][:length], 0
+        while done < length:
+            count = os.preadv(self.files[part.file], [view[done:]], part.offset + task.start * size + done)
+            if count == 0:
+                raise UserError(
+                    f"{part.file}: ends in the middle of {task.tensor.name!r}; it was changed, merge again"
+                )
+            done += count
+        return buffers.raw[number][:length].view(torch_dtype(part.dtype))
+
+    def _write(self, task: _Task, buffers: _Buffers, output: "torch.Tensor") -> None:
+        target = task.tensor.output
+        if target.dtype == "F16" and not output[: task.stop - task.start].isfinite().all():
+            raise UserError(
+                f"tensor {task.tensor.name!r}: the merged values overflow float16; choose another dtype"
+            )
+        size = DTYPE_BITS[target.dtype] // 8
+        offset, length = target.offset + task.start * size, (task.stop - task.start) * size
+        done = 0
+        while done < length:
+            done += os.pwrite(self.files[target.file], buffers.views[-1][done:length], offset + done)
+        self.hasher.written(target.file, offset, length)
+        self.progress.advance(length)
+
+    def _close(self, task: _Task, found: "_Found") -> None:
+        """Keep what a chunk found; the last chunk of a pass puts the findings together, in the chunks' order."""
+        tensor, findings = task.tensor, task.tensor.findings
+        with self.lock:
+            tensor.parts[task.chunk] = found
+            if len(tensor.parts) < task.chunks:
+                return
+        parts = [tensor.parts[chunk] for chunk in range(task.chunks)]
+        tensor.parts = {}
+        if task.step == 0:
+            pairs = combinations_with_replacement(range(len(tensor.recipe.weights)), 2)
+            findings.gram = {pair: math.fsum(part.gram.get(pair, 0.0) for part in parts) for pair in pairs}
+        if parts[0].counts:
+            counts = [sum(of_parent) for of_parent in zip(*(part.counts for part in parts), strict=True)]
+            close_histograms(findings, task.step, counts, tensor.recipe.density, tensor.elements)
+        tensor.passes_done[task.step].set()
+
+
+def _refuse_not_finite(tensor: TensorMerge, inputs: "Sequence[torch.Tensor]") -> None:
+    for part, values in zip(tensor.inputs, inputs, strict=True):
+        if not values.isfinite().all():
+            raise UserError(f"{part.file}: tensor {tensor.name!r} holds NaN or Inf; take another checkpoint")
+    raise UserError(f"tensor {tensor.name!r}: its squares overflow; accumulate in float64")
+
+
+def torch_dtype(dtype: str) -> "torch.dtype":
+    """The torch dtype of a floating-point dtype of safetensors."""
+    import torch
+
+    return {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}[dtype]
