@@ -7,7 +7,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 
 class PreallocatedLayer(DynamicLayer):
-    """One layer's keys and values: buffers [rows, heads, capacity, head size], of which `length` is filled."""
+    """A layer's keys and values: buffers [rows, heads, capacity, head size], of which `length` is filled."""
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, length: int) -> None:
         super().__init__()

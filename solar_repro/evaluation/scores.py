@@ -40,7 +40,7 @@ class Scores:
     gsm8k_flexible: float | None
     gsm8k_flexible_stderr: float | None
     tasks: Mapping[str, Mapping[str, Any]]
-    """Per harness task (57 of MMLU): score, stderr, items, split size, version, hashes of docs and prompts."""
+    """By harness task (57 of MMLU): score, stderr, items, split size, version, hashes of docs, prompts."""
     settings: Mapping[str, Any]
     """Model digest, versions, seeds, dtype, batching, context length, handling of BOS."""
 

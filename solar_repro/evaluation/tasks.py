@@ -95,6 +95,12 @@ def build_tasks(
     )
 
 
+def benchmark_path(hub_id: str, mirror: Path | None) -> str:
+    """Where `datasets` finds a benchmark: its folder in the mirror if it is there, else its hub id."""
+    local = Path(mirror, hub_id) if mirror is not None else None
+    return str(local) if local is not None and local.is_dir() else hub_id
+
+
 def _mirror_state(mirror: Path | None, columns: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
     """Name, size and time of every file used of the mirror: a changed mirror must not meet the old tasks."""
     if mirror is None:
@@ -131,9 +137,8 @@ def _build(
     try:
         for name, limit in limits:
             column = column_named(name)
-            local = mirror / column.hub_id if mirror is not None else None
-            sources[name] = "mirror" if local is not None and local.is_dir() else "hub"
-            path = str(local) if sources[name] == "mirror" else column.hub_id
+            path = benchmark_path(column.hub_id, mirror)
+            sources[name] = "hub" if path == column.hub_id else "mirror"
             overrides: dict[str, Any] = {"dataset_path": path, "num_fewshot": column.shots}
             if name == "GSM8K" and gsm8k_stop is not None:
                 overrides["generation_kwargs"] = {
