@@ -92,7 +92,8 @@ def train_base(
     start, logged = time.monotonic(), 0
     with Progress("base", settings.steps * tokens_a_step, "tokens") as progress:
         for step in range(1, settings.steps + 1):
-            loss = _loss(model, torch.from_numpy(blocks[next(order)].astype("int64")))
+            with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
+                loss = _loss(model, torch.from_numpy(blocks[next(order)].astype("int64")))
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -120,11 +121,14 @@ def train_base(
 def _texts(mirror: Path, hub_id: str, split: str, columns: list[str]) -> Iterator[tuple[str, ...]]:
     import pyarrow.parquet as pq
 
-    path = mirror / hub_id / "data" / f"{split}-00000-of-00001.parquet"
-    if not path.is_file():
-        raise UserError(f"no {path}: write the embedded world's mirror to {mirror} first")
-    for batch in pq.ParquetFile(path).iter_batches(columns=columns):
-        yield from zip(*(batch[column].to_pylist() for column in columns), strict=True)
+    files = sorted((mirror / hub_id / "data").glob(f"{split}-*.parquet"))
+    if not files:
+        raise UserError(
+            f"no {split} rows in {mirror / hub_id}: write the embedded world's mirror there first"
+        )
+    for file in files:
+        for batch in pq.ParquetFile(file).iter_batches(columns=columns):
+            yield from zip(*(batch[column].to_pylist() for column in columns), strict=True)
 
 
 def _tokenizer_texts(mirror: Path) -> Iterator[str]:
@@ -222,7 +226,7 @@ def _loss(model: LlamaForCausalLM, tokens: torch.Tensor) -> torch.Tensor:
     import torch
 
     logits = model(input_ids=tokens, use_cache=False).logits[:, :-1]
-    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
 
 
 def _validation_loss(

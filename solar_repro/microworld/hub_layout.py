@@ -1,10 +1,13 @@
 """A data set as a folder in hub layout: a README that names configs and splits, a Parquet file a split."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from solar_repro.errors import UserError
 
 LIST = pa.list_(pa.string())
 CHOICES = pa.struct([("choices", LIST), ("labels", pa.list_(pa.int64()))])
@@ -58,17 +61,26 @@ def write_dataset(
 ) -> dict[str, int]:
     """Write `mirror/<hub_id>/`: configs → splits → rows. Returns the rows of each `config/split`.
 
-    `datasets.load_dataset(mirror / hub_id, config)` reads it offline; the same rows give the same bytes.
+    `datasets.load_dataset(mirror / hub_id, config)` reads it offline; the same rows give the same bytes. File
+    names end in a digest of their content, as on older hub sets: `datasets` keys its cache by the README
+    alone, so that of two mirrors with equal file names the second would be served the first one's rows.
+    Raises UserError where the folder is there already.
     """
     folder, counts, header = mirror / hub_id, {}, ["---", "configs:"]
+    if folder.exists():
+        raise UserError(f"{folder} exists already: give write_mirror a new folder, or remove that one")
     for config, splits in configs.items():
         header += [f"- config_name: {config}", "  data_files:"]
         place = "data" if config == "default" else config
         (folder / place).mkdir(parents=True, exist_ok=True)
         for split, rows in splits.items():
             table = pa.Table.from_pylist(list(rows), schema=SCHEMAS[hub_id])
-            name = f"{place}/{split}-00000-of-00001.parquet"
-            pq.write_table(table, folder / name)
+            sink = pa.BufferOutputStream()
+            pq.write_table(table, sink)
+            content = sink.getvalue().to_pybytes()
+            digest = hashlib.sha256(content).hexdigest()[:16]
+            name = f"{place}/{split}-00000-of-00001-{digest}.parquet"
+            (folder / name).write_bytes(content)
             header += [f"  - split: {split}", f"    path: {name}"]
             counts[f"{config}/{split}"] = table.num_rows
     (folder / "README.md").write_text("\n".join([*header, "---", "", f"# {hub_id}", "", about, ""]))
