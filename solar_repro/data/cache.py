@@ -8,18 +8,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from solar_repro.data.report import Report
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
-Report = dict[str, Any]
-
 
 def default_folder() -> Path:
     """Where prepared rows lie unless a caller says otherwise: beside the Arrow files of `datasets`."""
-    from datasets import config
-
-    return Path(config.HF_DATASETS_CACHE) / "solar_repro"
+    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface")
+    return Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets").expanduser() / "solar_repro"
 
 
 def key_of(**parts: Any) -> str:

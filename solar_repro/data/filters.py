@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from solar_repro.data.benchmark_texts import BENCHMARKS, benchmark_location, benchmark_texts
-from solar_repro.data.cache import Report, key_of
+from solar_repro.data.cache import key_of
 from solar_repro.data.canonical import Flat
 from solar_repro.data.files import TEXT, columns_of, data_files, read_batches
 from solar_repro.data.fingerprint import fingerprint
 from solar_repro.data.locate import Location
 from solar_repro.data.ngrams import N, NgramIndex, hash_texts
+from solar_repro.data.report import Report
 from solar_repro.data.sources import RowFilter
 from solar_repro.errors import UserError
 

@@ -1,6 +1,8 @@
 """Where a data set lies: the local mirror first, then the hub."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +17,20 @@ class Location:
     """The set that was asked for."""
     used: str
     """The set that was found: `hub_id`, or its stand-in."""
-    folder: Path
-    revision: str | None
+    path: Path | None
+    """The folder in the mirror; None for a set of the hub."""
+    revision: str | None = None
     """Commit of the hub's repository; None for a folder of the mirror."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are; a set of the hub is downloaded whole into the Hugging Face cache."""
+        if self.path is not None:
+            return self.path
+        from huggingface_hub import snapshot_download
+
+        with _hub_errors(self.hub_id, None):
+            return Path(snapshot_download(self.hub_id, repo_type="dataset", revision=self.revision))
 
     @property
     def stand_in(self) -> bool:
@@ -27,26 +40,30 @@ class Location:
 def locate(hub_id: str, mirror: Path | None, stand_in: str | None = None) -> Location:
     """Find a data set: `mirror/<org>/<name>`, then the mirror's stand-in, then the hub.
 
-    A hub set is downloaded whole into the Hugging Face cache. Neither there: UserError naming set and mirror.
+    Of a hub set only the revision is asked for here. Neither there: UserError naming set and mirror.
     """
     for candidate in filter(None, (hub_id, stand_in)):
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", candidate) or ".." in candidate:
             raise UserError(f"data set {candidate!r} is no hub id; write it as <org>/<name>")
         if mirror is not None and (mirror / candidate).is_dir():
-            return Location(hub_id, candidate, mirror / candidate, None)
-    from huggingface_hub import HfApi, snapshot_download
+            return Location(hub_id, candidate, mirror / candidate)
+    from huggingface_hub import HfApi
 
-    looked_in = f"not in the mirror {mirror}" if mirror else "no mirror is set (data.mirror or SOLAR_MIRROR)"
+    with _hub_errors(hub_id, mirror):
+        return Location(hub_id, hub_id, None, HfApi().dataset_info(hub_id).sha)
+
+
+@contextmanager
+def _hub_errors(hub_id: str, mirror: Path | None) -> Iterator[None]:
     try:
-        revision = HfApi().dataset_info(hub_id).sha
-        folder = snapshot_download(hub_id, repo_type="dataset", revision=revision)
+        yield
     except Exception as error:  # the hub's client raises OSError, ValueError or its HTTP library's own
+        looked_in = f"not in the mirror {mirror}" if mirror else "no mirror is set (data.mirror)"
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"data set {hub_id}: {looked_in}, and the hub did not give it ({reason}); "
             f"put it at <mirror>/{hub_id} or go online"
         ) from None
-    return Location(hub_id, hub_id, Path(folder), revision)
 
 
 def folder_location(folder: Path) -> Location:
@@ -54,4 +71,4 @@ def folder_location(folder: Path) -> Location:
     if not folder.is_dir():
         raise UserError(f"data folder {folder} does not exist; give a folder of parquet, jsonl or txt files")
     name = f"local/{folder.name}"
-    return Location(name, name, folder, None)
+    return Location(name, name, folder)

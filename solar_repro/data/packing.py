@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solar_repro.code_digest import code_digest
-from solar_repro.data.cache import Report, arrow_rows, key_of
+from solar_repro.data.cache import arrow_rows, key_of
+from solar_repro.data.report import Report
 from solar_repro.data.tokens import list_table, tokenizer_fingerprint
 from solar_repro.progress import Progress
 

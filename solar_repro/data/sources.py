@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solar_repro.code_digest import code_digest
-from solar_repro.data.cache import Report, arrow_rows, key_of
+from solar_repro.data.cache import arrow_rows, key_of
 from solar_repro.data.canonical import COLUMNS, Flat, canonical_table, flatten
 from solar_repro.data.files import columns_of, data_files, read_batches
 from solar_repro.data.fingerprint import fingerprint
 from solar_repro.data.locate import Location, folder_location, locate
+from solar_repro.data.report import Report, drop
 from solar_repro.data.text import load_text
 from solar_repro.errors import UserError
 from solar_repro.progress import Progress
@@ -35,9 +36,6 @@ __all__ = [
     "load_text",
     "locate",
 ]
-
-EXAMPLES_NAMED = 5
-"""Row ids that a report names for each reason of dropping."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +146,7 @@ def _canonical_tables(
     """First pass: which rows are usable. Second pass: the sample of them, written."""
     import numpy as np
 
-    dropped: dict[str, int] = {}
-    examples: dict[str, list[str]] = {}
+    report |= {"dropped": {}, "examples": {}}
     usable = []
     for flat in _flat_batches(files, name, f"{name}: reading"):
         reasons = flat.reasons
@@ -159,15 +156,11 @@ def _canonical_tables(
         for number, reason in enumerate(reasons):
             if reason is not None:
                 keep[number] = False
-                dropped[reason] = dropped.get(reason, 0) + 1
-                if len(named := examples.setdefault(reason, [])) < EXAMPLES_NAMED:
-                    named.append(flat.columns["row_id"][number].as_py())
+                drop(report, reason, flat.columns["row_id"][number].as_py())
         usable.append(keep)
     chosen = _sample(np.concatenate(usable) if usable else np.zeros(0, bool), max_samples, seed)
     report |= {
         "rows_in": len(chosen),
-        "dropped": dict(sorted(dropped.items())),
-        "examples": dict(sorted(examples.items())),
         "usable": int(sum(keep.sum() for keep in usable)),
         "kept": int(chosen.sum()),
     }

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from solar_repro.code_digest import code_digest
-from solar_repro.data.cache import Report, arrow_rows, key_of
+from solar_repro.data.cache import arrow_rows, key_of
+from solar_repro.data.report import Report, drop
 from solar_repro.errors import UserError
 from solar_repro.progress import Progress
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 LongAnswers = Literal["drop", "cut"]
 BATCH_ROWS = 1024
-EXAMPLES_NAMED = 5
 
 
 def tokenise_instruction(
@@ -99,7 +99,7 @@ def _tokenise(
     _check_template(tokenizer)
 
     def tables(report: Report) -> Iterator[Any]:
-        report |= {"rows_in": len(rows.dataset), "dropped": {}, "examples": {}, "kept": 0}
+        report |= {"rows_in": len(rows.dataset), "kept": 0, "dropped": {}, "examples": {}}
         report |= {"prompts_truncated": 0, "answers_cut": 0, "merged_boundaries": 0}
         report |= {"tokens": 0, "answer_tokens": 0, "longest": 0}
         with Progress(f"{rows.report['set']}: tokenising", len(rows.dataset), "rows") as progress:
@@ -175,9 +175,9 @@ def _split_rows(
             answers.append(ids[first:])
         whole = prompts[0] + [token for answer in answers for token in answer]
         if whole.count(tokenizer.bos_token_id) != 1 or whole.count(tokenizer.eos_token_id) != len(answers):
-            _drop(report, "BOS or EOS written out in its text", row_id)
+            drop(report, "BOS or EOS written out in its text", row_id)
         elif any(prompt != prompts[0] for prompt in prompts):
-            _drop(report, "prompt tokenised differently before each answer", row_id)
+            drop(report, "prompt tokenised differently before each answer", row_id)
         else:
             yield row_id, prompts[0], answers
 
@@ -194,7 +194,7 @@ def _fit(
     room = max_length - min(len(prompt), max_length // 2)
     if any(len(answer) > room for answer in answers):
         if long_answers == "drop":
-            _drop(report, "answer longer than its room", row_id)
+            drop(report, "answer longer than its room", row_id)
             return None
         report["answers_cut"] += sum(len(answer) > room for answer in answers)
         answers = [answer[:room] for answer in answers]
@@ -207,9 +207,3 @@ def _fit(
     report["tokens"] += len(prompt) + answer_tokens
     report["longest"] = max(report["longest"], len(prompt) + longest)
     return prompt, answers
-
-
-def _drop(report: Report, reason: str, row_id: str) -> None:
-    report["dropped"][reason] = report["dropped"].get(reason, 0) + 1
-    if len(named := report["examples"].setdefault(reason, [])) < EXAMPLES_NAMED:
-        named.append(row_id)

@@ -1,0 +1,16 @@
+"""What became of a set's rows: counts and, for each reason of dropping, the first row ids."""
+
+from typing import Any
+
+Report = dict[str, Any]
+EXAMPLES_NAMED = 5
+
+
+def drop(report: Report, reason: str, row_id: str | None = None) -> None:
+    """Count a dropped row under `dropped`; its id is kept under `examples` for the first of each reason."""
+    dropped = report.setdefault("dropped", {})
+    dropped[reason] = dropped.get(reason, 0) + 1
+    if row_id is not None:
+        named = report.setdefault("examples", {}).setdefault(reason, [])
+        if len(named) < EXAMPLES_NAMED:
+            named.append(row_id)
