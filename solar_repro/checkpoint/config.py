@@ -33,8 +33,8 @@ def deepen_config(base: Checkpoint, layer_map: LayerMap) -> dict[str, Any]:
         for new, old in enumerate(layer_map.layers):
             if kind(new, period) != kind(old, period):
                 raise UserError(
-                    f"{base.folder / 'config.json'}: {key} = {base.config.get(key, period)} would make new layer "
-                    f"{new} of another kind than its source {old}; write layer_types, or choose another layer map"
+                    f"{base.folder / 'config.json'}: {key} = {base.config.get(key, period)} would make new "
+                    f"layer {new} another kind than its source {old}; write layer_types or choose another map"
                 )
     return config
 

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
+from solar_repro.checkpoint.headers import DISK_BLOCK
 from solar_repro.errors import UserError
 
 CHUNK_BYTES = 32 << 20
@@ -48,16 +50,14 @@ def coalesce(ranges: Iterable[CopyRange]) -> list[CopyRange]:
 
 
 def split(copy: CopyRange, chunk_bytes: int = CHUNK_BYTES) -> list[CopyRange]:
-    """Cut a range in chunks."""
+    """Cut a range in chunks at disk blocks of the source, so that all but its two ends can be cloned."""
+    first = -copy.source_offset % DISK_BLOCK
+    cuts = sorted({0, *range(first, copy.length, chunk_bytes), copy.length})
     return [
         CopyRange(
-            copy.source,
-            copy.source_offset + start,
-            copy.target,
-            copy.target_offset + start,
-            min(chunk_bytes, copy.length - start),
+            copy.source, copy.source_offset + start, copy.target, copy.target_offset + start, end - start
         )
-        for start in range(0, copy.length, chunk_bytes)
+        for start, end in pairwise(cuts)
     ]
 
 

@@ -82,9 +82,10 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         return Checkpoint(folder, config, _read_shards(folder))
     pickles = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
     if pickles:
+        source, target = str(folder), f"{folder}-safetensors"
         script = (
             "from transformers import AutoModelForCausalLM as M; "
-            f"M.from_pretrained({str(folder)!r}, dtype='auto').save_pretrained({str(folder) + '-safetensors'!r})"
+            f"M.from_pretrained({source!r}, dtype='auto').save_pretrained({target!r})"
         )
         raise UserError(
             f"{folder}: {pickles[0]} is a pickle, which can run code when loaded; "

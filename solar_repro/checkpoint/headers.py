@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from solar_repro.errors import UserError
 
 MAX_HEADER_BYTES = 100_000_000  # the reference implementation's limit
+DISK_BLOCK = 4096
 DTYPE_BITS = {
     **dict.fromkeys(["F4"], 4),
     **dict.fromkeys(["F6_E2M3", "F6_E3M2"], 6),
@@ -111,13 +112,11 @@ def strict_json(raw: bytes) -> dict[str, Any]:
     return value
 
 
-def build_header(
-    tensors: Mapping[str, tuple[str, Sequence[int], int]], data_start_modulo: int = 0, block: int = 8
-) -> bytes:
+def build_header(tensors: Mapping[str, tuple[str, Sequence[int], int]], place: int | None = None) -> bytes:
     """Return the first bytes of a safetensors file (length and header).
 
-    `tensors` gives dtype, shape and byte length by name, in the order of their bytes. The header is padded
-    with spaces so that the tensors begin at a position that is `data_start_modulo` modulo `block`.
+    `tensors` gives dtype, shape and byte length by name, in the order of their bytes. Padded with spaces so
+    that the tensors begin at a multiple of eight, or with `place` at that place within a disk block.
     """
     header: dict[str, Any] = {_METADATA_KEY: {"format": "pt"}}
     position = 0
@@ -125,7 +124,7 @@ def build_header(
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, position + length]}
         position += length
     raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    raw += b" " * ((data_start_modulo - len(raw) - 8) % block)
+    raw += b" " * (((place or 0) - len(raw) - 8) % (8 if place is None else DISK_BLOCK))
     return struct.pack("<Q", len(raw)) + raw
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solar_repro.checkpoint.folder import INDEX_FILE, SINGLE_FILE, write_json
-from solar_repro.checkpoint.headers import TensorRange, build_header
+from solar_repro.checkpoint.headers import DISK_BLOCK, TensorRange, build_header
 from solar_repro.errors import UserError
 
 SHARD_BYTES = 5_000_000_000  # the default of transformers
@@ -25,10 +25,14 @@ class Shard:
         return len(self.header) + sum(tensor.length for tensor in self.tensors.values())
 
 
-def plan_shards(tensors: Mapping[str, TensorRange], shard_bytes: int = SHARD_BYTES) -> tuple[Shard, ...]:
-    """Lay tensors (dtype, shape and length count; file and offset don't) out in shards, in their order.
+def plan_shards(
+    tensors: Mapping[str, TensorRange], shard_bytes: int = SHARD_BYTES, clonable: bool = False
+) -> tuple[Shard, ...]:
+    """Lay tensors out in shards, in their order; of each its dtype, shape and length count.
 
-    A shard holds at most `shard_bytes` of tensors, or one larger tensor.
+    A shard holds at most `shard_bytes` of tensors, or one larger tensor. With `clonable` the tensors are
+    those to be copied, and most of their bytes get the place within a disk block that they have in their
+    files, so that file systems that share blocks can clone them.
     """
     if shard_bytes < 1:
         raise UserError(f"shard_bytes must be at least 1, not {shard_bytes}")
@@ -40,7 +44,9 @@ def plan_shards(tensors: Mapping[str, TensorRange], shard_bytes: int = SHARD_BYT
             filled = 0
         groups[-1][name] = tensor
         filled += tensor.length
-    return tuple(_shard(_file_name(number, len(groups)), group) for number, group in enumerate(groups, 1))
+    return tuple(
+        _shard(_file_name(number, len(groups)), group, clonable) for number, group in enumerate(groups, 1)
+    )
 
 
 def create_shards(shards: Iterable[Shard], out: Path) -> None:
@@ -60,11 +66,24 @@ def _file_name(number: int, count: int) -> str:
     return SINGLE_FILE if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
 
 
-def _shard(name: str, group: Mapping[str, TensorRange]) -> Shard:
-    header = build_header({tensor: (t.dtype, t.shape, t.length) for tensor, t in group.items()})
+def _shard(name: str, group: Mapping[str, TensorRange], clonable: bool) -> Shard:
+    place = _commonest_place(group.values()) if clonable else None
+    header = build_header({tensor: (t.dtype, t.shape, t.length) for tensor, t in group.items()}, place)
     placed: dict[str, TensorRange] = {}
     offset = len(header)
     for tensor, t in group.items():
         placed[tensor] = TensorRange(Path(name), t.dtype, t.shape, offset, t.length)
         offset += t.length
     return Shard(name, header, placed)
+
+
+def _commonest_place(group: Iterable[TensorRange]) -> int:
+    """Place in a disk block where the data begins so that most bytes keep theirs; a multiple of eight."""
+    bytes_by_place: dict[int, int] = {}
+    position = 0
+    for tensor in group:
+        place = (tensor.offset - position) % DISK_BLOCK
+        if place % 8 == 0:
+            bytes_by_place[place] = bytes_by_place.get(place, 0) + tensor.length
+        position += tensor.length
+    return max(bytes_by_place, key=lambda place: bytes_by_place[place], default=0)

@@ -38,7 +38,7 @@ def write_manifest(folder: Path, digests: Mapping[str, str] | None = None) -> No
 
 
 def verify_manifest(folder: Path) -> None:
-    """Check that a folder holds exactly the files of its manifest, unchanged; ManifestError names the file."""
+    """Check that a folder holds the files of its manifest and no others; ManifestError names the file."""
     entries = _read_manifest(folder)
     for name in _files(folder):
         if name not in entries:

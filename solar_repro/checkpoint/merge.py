@@ -1,4 +1,4 @@
-"""Merging checkpoints (paper, Sec. 3.2, Tables 6 and 7): tensors streamed, wide arithmetic, bounded memory."""
+"""Merging checkpoints (paper, Sec. 3.2, Tables 6 and 7): streamed, wide arithmetic, bounded memory."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,8 @@ from solar_repro.checkpoint.layout import SHARD_BYTES, create_shards, plan_shard
 from solar_repro.checkpoint.merge_inputs import align, by_pattern, config_differences, widest_dtype
 from solar_repro.checkpoint.merge_methods import METHODS, ON_TASK_VECTORS, Method, Recipe
 from solar_repro.checkpoint.merge_report import MergeReport, report_on
-from solar_repro.checkpoint.merge_stream import TensorMerge, stream
+from solar_repro.checkpoint.merge_schedule import TensorMerge
+from solar_repro.checkpoint.merge_stream import stream
 from solar_repro.errors import UserError
 from solar_repro.progress import Progress
 
@@ -44,11 +45,12 @@ def merge(
     slerp            spherical between two parents at `t`, per tensor; linear where |cos| > 0.9995
     task_arithmetic  base + scale·Σ wᵢ·(θᵢ − base)  (arXiv 2212.04089)
     ties             trim to `density`, elect signs, mean of those that agree  (arXiv 2306.01708)
-    dare             drop with 1 − `density`, rescale, then as task_arithmetic, drawn from `seed`  (arXiv 2311.03099)
+    dare             drop with 1 − `density`, rescale, then as task_arithmetic, drawn from `seed`  (arXiv
+    2311.03099)
 
-    `t` and `weights` may be given by pattern of the tensor name; the first that matches counts. `dtype` is that of the
-    output; None keeps the parents' own, widened where they differ. Config and tokenizer are the first parent's.
-    UserError names the tensor that is missing, of another shape, or holds NaN or Inf.
+    `t` and `weights` may be given by pattern of the tensor name; the first that matches counts. `dtype` is
+    that of the output; None keeps the parents' own, widened where they differ. Config and tokenizer are the
+    first parent's. UserError names the tensor that is missing, of another shape, or holds NaN or Inf.
     """
     _check(sources, method, base, density, accumulate, dtype)
     parents = [open_checkpoint(source) for source in sources]
@@ -144,7 +146,7 @@ def _recipes(
 
 
 def _config(config: Mapping[str, Any], planned: Mapping[str, TensorRange], tied: bool) -> dict[str, Any]:
-    """The first parent's config with the dtype that most of the output has; untied if one of the parents is."""
+    """The first parent's config with the dtype of most of the output; untied if one of the parents is."""
     new = dict(config)
     lengths: dict[str, int] = {}
     for tensor in planned.values():

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Aligned:
-    """Per tensor of the output, the same tensor of every checkpoint; `tied` where the output's embeddings are."""
+    """For each tensor of the output the same tensor of every checkpoint; `tied`: its embeddings are."""
 
     tensors: Mapping[str, tuple[TensorRange, ...]]
     tied: bool
@@ -27,8 +27,8 @@ class Aligned:
 def align(checkpoints: Sequence[Checkpoint]) -> Aligned:
     """Bring the tensors of all checkpoints together by name, in the order of the first one's bytes.
 
-    They may be sharded differently and stored in different dtypes. Where one has an output head of its own, a tied
-    one stands in with its embedding. UserError names the tensor that is missing or of another shape.
+    They may be sharded differently and stored in different dtypes. Where one has an output head of its own, a
+    tied one stands in with its embedding. UserError names the tensor that is missing or of another shape.
     """
     views = [_untied_view(checkpoint) for checkpoint in checkpoints]
     tied = all(_is_tied(checkpoint) for checkpoint in checkpoints)
@@ -46,7 +46,7 @@ def align(checkpoints: Sequence[Checkpoint]) -> Aligned:
                 )
             if tensor.shape != first.shape:
                 raise UserError(
-                    f"{checkpoint.folder}: tensor {name!r} is {list(tensor.shape)}, elsewhere {list(first.shape)}; "
+                    f"{checkpoint.folder}: tensor {name!r} is {list(tensor.shape)}, not {list(first.shape)}; "
                     "only models of one shape can be merged"
                 )
             _refuse_unmergeable(name, tensor, first)
@@ -65,9 +65,10 @@ def config_differences(checkpoints: Sequence[Checkpoint]) -> list[str]:
 
 
 def by_pattern(setting: str, values: T | Mapping[str, T], names: Iterable[str]) -> dict[str, T]:
-    """The value of a setting for each tensor: one for all, or that of the first pattern that matches its name.
+    """The value of a setting for each tensor: one for all, or that of the first pattern that matches.
 
-    Patterns are those of the shell (`*.mlp.*`). A tensor without a value and a pattern without a tensor are errors.
+    Patterns are those of the shell (`*.mlp.*`). A tensor without a value and a pattern without a tensor are
+    errors.
     """
     if not isinstance(values, Mapping):
         return dict.fromkeys(names, values)
@@ -93,7 +94,7 @@ def widest_dtype(tensors: Sequence[TensorRange]) -> str:
 
 
 def _untied_view(checkpoint: Checkpoint) -> dict[str, TensorRange]:
-    """The tensors without a stored head that the config ties: transformers loads the embedding in its place."""
+    """The tensors without a stored head that the config ties: the model uses its embedding instead."""
     head = head_name(checkpoint.tensors) if _is_tied(checkpoint) else None
     return {name: tensor for name, tensor in checkpoint.tensors.items() if name != head}
 

@@ -1,7 +1,8 @@
 """The arithmetic of merging, block by block: average, SLERP, task arithmetic, TIES, DARE.
 
-A block is the same stretch of elements of every parent (and of the base, for methods on task vectors), widened to
-the accumulation dtype. What a method must know of a whole tensor first is gathered in earlier passes over it.
+A block is the same stretch of elements of every parent (and of the base, for methods on task vectors),
+widened to the accumulation dtype. What a method must know of a whole tensor first is gathered in earlier
+passes over it.
 """
 
 import hashlib
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 Method = Literal["average", "slerp", "ties", "dare", "task_arithmetic"]
 METHODS: tuple[Method, ...] = get_args(Method)
 ON_TASK_VECTORS: tuple[Method, ...] = ("ties", "dare", "task_arithmetic")
-# Passes over a tensor before the one that merges it: SLERP needs the angle, TIES the k-th largest magnitude, found
-# in two steps from the upper 16 and the lower 15 bits of the float32 magnitude.
+# Passes over a tensor before the one that merges it: SLERP needs the angle, TIES the k-th largest magnitude,
+# found in two steps from the upper 16 and the lower 15 bits of the float32 magnitude.
 EARLIER_PASSES: dict[Method, int] = {"average": 0, "slerp": 1, "ties": 2, "dare": 0, "task_arithmetic": 0}
 LINEAR_ABOVE = 0.9995  # |cos| beyond which SLERP is linear
 _LOW_BITS = 15
@@ -26,7 +27,7 @@ _LOW_BITS = 15
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one tensor is merged. `weights` has one number per parent; `density` and `scale` are TIES' and DARE's."""
+    """How one tensor is merged; `weights` has one number per parent, `density` is TIES' and DARE's."""
 
     method: Method
     weights: tuple[float, ...]
@@ -141,7 +142,7 @@ def _ties(deltas: "list[Tensor]", weights: Sequence[float], thresholds: Sequence
 
 
 def histograms(findings: Findings, step: int, deltas: "Sequence[Tensor]") -> "list[Tensor]":
-    """TIES: counts per parent of a block. Pass 0 counts upper bits, pass 1 lower bits in the threshold's bin."""
+    """TIES: counts per parent of a block, of upper bits, then of lower bits in the threshold's bin."""
     import torch
 
     counted = []

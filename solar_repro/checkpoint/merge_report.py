@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from solar_repro.checkpoint.merge_methods import LINEAR_ABOVE, cosine, effective_weights
-from solar_repro.checkpoint.merge_stream import TensorMerge
+from solar_repro.checkpoint.merge_schedule import TensorMerge
 from solar_repro.checkpoint.naming import LayerNames
 
 OUTSIDE = "outside the layers"
@@ -19,9 +19,10 @@ OUTSIDE = "outside the layers"
 class MergeReport:
     """`effective_weights` and `cosines` are by tensor, `layer_cosines` by layer (and for the rest together).
 
-    Weights are in the order of the parents, then the base where there is one. Cosines are between the parents of each
-    of `pairs` (numbers of sources), over all elements of the tensor or layer; None where a parent is zero. `digests`
-    are the SHA-256 of the shards by file name; `config_differences` the keys in which the parents' configs differ.
+    Weights are in the order of the parents, then the base where there is one. Cosines are between the parents
+    of each of `pairs` (numbers of sources), over all elements of the tensor or layer; None where a parent is
+    zero. `digests` are the SHA-256 of the shards by file name; `config_differences` the keys in which the
+    parents' configs differ.
     """
 
     method: str

@@ -2,25 +2,22 @@
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from itertools import combinations_with_replacement
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
 from solar_repro.checkpoint.hashing import FollowingHasher
-from solar_repro.checkpoint.headers import DTYPE_BITS, TensorRange, elements
+from solar_repro.checkpoint.headers import DTYPE_BITS
 from solar_repro.checkpoint.merge_methods import (
-    EARLIER_PASSES,
-    Findings,
-    Recipe,
     close_histograms,
     histograms,
     inner_products,
     merge_block,
 )
+from solar_repro.checkpoint.merge_schedule import Found, Task, TensorMerge, schedule
 from solar_repro.errors import UserError
 from solar_repro.progress import Progress
 
@@ -33,55 +30,10 @@ BUFFER_BYTES = 48 << 20  # of one worker, all inputs together
 BASE = (-1, -1)  # key of the base's inner product with itself, looked at for NaN and Inf alone
 
 
-@dataclass
-class TensorMerge:
-    """One tensor of the output: the ranges it is made of (parents, then the base if any) and where it goes."""
-
-    name: str
-    inputs: tuple[TensorRange, ...]
-    output: TensorRange
-    recipe: Recipe
-    has_base: bool
-    findings: Findings = field(default_factory=Findings)
-    parts: "dict[int, _Found]" = field(default_factory=dict)  # by chunk, of the running pass
-    passes_done: list[Event] = field(default_factory=list)
-
-    @property
-    def elements(self) -> int:
-        return elements(self.output.shape)
-
-
-@dataclass(frozen=True)
-class _Task:
-    tensor: TensorMerge
-    step: int  # pass over the tensor
-    chunk: int
-    chunks: int  # of the tensor
-    start: int  # elements
-    stop: int
-
-
-@dataclass
-class _Found:
-    """What one chunk adds to a tensor's findings."""
-
-    gram: dict[tuple[int, int], float] = field(default_factory=dict)
-    counts: "list[torch.Tensor]" = field(default_factory=list)
-
-    def add_products(self, products: dict[tuple[int, int], float]) -> None:
-        for pair, product in products.items():
-            self.gram[pair] = self.gram.get(pair, 0.0) + product
-
-    def add_counts(self, counts: "list[torch.Tensor]") -> None:
-        self.counts = (
-            [old + new for old, new in zip(self.counts, counts, strict=True)] if self.counts else counts
-        )
-
-
 def stream(
     tensors: Sequence[TensorMerge], accumulate: str, device: str, hasher: FollowingHasher, progress: Progress
 ) -> None:
-    """Merge all tensors into their output files, which exist at full size. The first error ends it and is raised.
+    """Merge all tensors into their files, which exist at full size. The first error ends it and is raised.
 
     `accumulate` names the dtype of the arithmetic, float32 or float64.
     """
@@ -92,7 +44,7 @@ def stream(
     )
     most_inputs = max(len(tensor.inputs) for tensor in tensors) + 1
     chunk_elements = max(BLOCK, BUFFER_BYTES // (widest * most_inputs) // BLOCK * BLOCK)
-    tasks = list(_schedule(tensors, chunk_elements))
+    tasks = list(schedule(tensors, chunk_elements))
     with ExitStack() as stack:
 
         def opened(file: Path, flags: int) -> int:
@@ -119,26 +71,8 @@ def stream(
             raise run.error
 
 
-def _schedule(tensors: Sequence[TensorMerge], chunk_elements: int) -> Iterator[_Task]:
-    """Each tensor's passes in order, a tensor's next pass behind the one before of the next tensor.
-
-    So a pass seldom waits for the end of the one before it, and finds the bytes still in the page cache.
-    """
-    passes = EARLIER_PASSES[tensors[0].recipe.method] + 1
-    for tensor in tensors:
-        tensor.passes_done = [Event() for _ in range(passes)]
-    for position in range(len(tensors) + passes - 1):
-        for step in range(passes):
-            if 0 <= position - step < len(tensors):
-                tensor = tensors[position - step]
-                starts = range(0, max(1, tensor.elements), chunk_elements)
-                for chunk, start in enumerate(starts):
-                    stop = min(start + chunk_elements, tensor.elements)
-                    yield _Task(tensor, step, chunk, len(starts), start, stop)
-
-
 class _Buffers:
-    """One worker's memory: raw bytes of each input and of the output, and a block of each in the wide dtype."""
+    """One worker's memory: raw bytes of each input and the output, and a block of each in the wide dtype."""
 
     def __init__(self, inputs: int, chunk_elements: int, itemsize: int, accumulate: str, device: str) -> None:
         import torch
@@ -153,7 +87,7 @@ class _Run:
     """The state that the workers share."""
 
     def __init__(
-        self, tasks: list[_Task], files: dict[Path, int], hasher: FollowingHasher, progress: Progress
+        self, tasks: list[Task], files: dict[Path, int], hasher: FollowingHasher, progress: Progress
     ) -> None:
         self.tasks, self.files, self.hasher, self.progress = tasks, files, hasher, progress
         self.next = 0
@@ -174,7 +108,7 @@ class _Run:
                 for done in task.tensor.passes_done:
                     done.set()
 
-    def _take(self) -> _Task | None:
+    def _take(self) -> Task | None:
         with self.lock:
             if self.error is not None or self.next == len(self.tasks):
                 return None
@@ -192,7 +126,7 @@ class _Run:
                 )
         return task
 
-    def _perform(self, task: _Task, buffers: _Buffers) -> None:
+    def _perform(self, task: Task, buffers: _Buffers) -> None:
         tensor, last = task.tensor, task.step == len(task.tensor.passes_done) - 1
         inputs = [self._read(task, number, buffers) for number in range(len(tensor.inputs))]
         if task.step:
@@ -200,11 +134,12 @@ class _Run:
             if self.error is not None:
                 return
         output = buffers.raw[-1].view(torch_dtype(tensor.output.dtype))
-        found = _Found()
+        found = Found()
         for start in range(0, task.stop - task.start, BLOCK):
             block = slice(start, min(start + BLOCK, task.stop - task.start))
             wide = [
-                memory[: block.stop - start].copy_(raw[block]) for memory, raw in zip(buffers.wide, inputs)
+                memory[: block.stop - start].copy_(raw[block])
+                for memory, raw in zip(buffers.wide, inputs, strict=False)
             ]
             base = wide.pop() if tensor.has_base else None
             if task.step == 0:
@@ -224,7 +159,7 @@ class _Run:
             self._write(task, buffers, output)
         self._close(task, found)
 
-    def _read(self, task: _Task, number: int, buffers: _Buffers) -> "torch.Tensor":
+    def _read(self, task: Task, number: int, buffers: _Buffers) -> "torch.Tensor":
         part = task.tensor.inputs[number]
         size = DTYPE_BITS[part.dtype] // 8
         length = (task.stop - task.start) * size
@@ -238,7 +173,7 @@ class _Run:
             done += count
         return buffers.raw[number][:length].view(torch_dtype(part.dtype))
 
-    def _write(self, task: _Task, buffers: _Buffers, output: "torch.Tensor") -> None:
+    def _write(self, task: Task, buffers: _Buffers, output: "torch.Tensor") -> None:
         target = task.tensor.output
         if target.dtype == "F16" and not output[: task.stop - task.start].isfinite().all():
             raise UserError(
@@ -252,8 +187,8 @@ class _Run:
         self.hasher.written(target.file, offset, length)
         self.progress.advance(length)
 
-    def _close(self, task: _Task, found: "_Found") -> None:
-        """Keep what a chunk found; the last chunk of a pass puts the findings together, in the chunks' order."""
+    def _close(self, task: Task, found: "Found") -> None:
+        """Keep what a chunk found; the last chunk of a pass puts it all together, in the chunks' order."""
         tensor, findings = task.tensor, task.tensor.findings
         with self.lock:
             tensor.parts[task.chunk] = found

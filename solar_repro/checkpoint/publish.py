@@ -18,9 +18,9 @@ from solar_repro.errors import UserError
 def publish(final: Path, digests: Mapping[str, str] | None = None) -> Iterator[Path]:
     """Yield a fresh working folder beside `final`; on success it becomes `final`, else it is removed.
 
-    Its files are flushed to disk, `manifest.json` is written last (with `digests`, a mapping that may be filled
-    inside the block; other files are hashed), then one rename. What killed processes left for the same place is
-    removed. A full disk raises UserError.
+    Its files are flushed to disk, `manifest.json` is written last (with `digests`, a mapping that may be
+    filled inside the block; other files are hashed), then one rename. What killed processes left for the same
+    place is removed. A full disk raises UserError.
     """
     final = Path(final).absolute()
     _refuse_occupied(final)
@@ -64,7 +64,7 @@ def _prefix(final: Path) -> str:
 
 
 def _owner(pid: int) -> str:
-    """Machine, process id and start time (ticks since boot; 0 where unknown) of a process, "" of a dead one."""
+    """Machine, process id, start time (ticks since boot; 0 where unknown) of a process, "" of a dead one."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -21,7 +21,7 @@ from solar_repro.progress import Progress
 
 @dataclass(frozen=True)
 class UpscalePlan:
-    """All that is known before a byte is written. `sources` has what each new tensor copies, zeroed ones nothing."""
+    """All that is known before a byte is written. `sources`: what each new tensor copies; zeroed: none."""
 
     base: Checkpoint
     layer_map: LayerMap
@@ -60,7 +60,8 @@ def plan_upscale(source: Path, layer_map: LayerMap, shard_bytes: int = SHARD_BYT
     names = base.names
     if layer_map.base_layers != base.layers:
         raise UserError(
-            f"{base.folder}: has {base.layers} layers, layer map {layer_map.name} is for {layer_map.base_layers}"
+            f"{base.folder}: has {base.layers} layers, {layer_map.name} is for {layer_map.base_layers}; "
+            "make the layer map for this base"
         )
     by_layer: list[dict[str, TensorRange]] = [{} for _ in range(base.layers)]
     new: dict[str, TensorRange] = {}
@@ -84,7 +85,9 @@ def plan_upscale(source: Path, layer_map: LayerMap, shard_bytes: int = SHARD_BYT
     config = deepen_config(base, layer_map)
     deeper = Checkpoint(base.folder, config, new)
     sources = {name: tensor for name, tensor in new.items() if name not in zeroed}
-    return UpscalePlan(base, layer_map, config, plan_shards(new, shard_bytes), sources, deeper.parameters)
+    return UpscalePlan(
+        base, layer_map, config, plan_shards(new, shard_bytes, clonable=True), sources, deeper.parameters
+    )
 
 
 def write_upscale(plan: UpscalePlan, out: Path, hashing: bool = True) -> dict[str, str]:

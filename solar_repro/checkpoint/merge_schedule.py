@@ -1,0 +1,75 @@
+"""In which order the chunks of a merge are worked on, and what is found on the way."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from threading import Event
+from typing import TYPE_CHECKING
+
+from solar_repro.checkpoint.headers import TensorRange, elements
+from solar_repro.checkpoint.merge_methods import EARLIER_PASSES, Findings, Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass
+class TensorMerge:
+    """One tensor of the output: what it is made of (parents, then the base if any) and where it goes."""
+
+    name: str
+    inputs: tuple[TensorRange, ...]
+    output: TensorRange
+    recipe: Recipe
+    has_base: bool
+    findings: Findings = field(default_factory=Findings)
+    parts: "dict[int, Found]" = field(default_factory=dict)  # by chunk, of the running pass
+    passes_done: list[Event] = field(default_factory=list)
+
+    @property
+    def elements(self) -> int:
+        return elements(self.output.shape)
+
+
+@dataclass(frozen=True)
+class Task:
+    tensor: TensorMerge
+    step: int  # pass over the tensor
+    chunk: int
+    chunks: int  # of the tensor
+    start: int  # elements
+    stop: int
+
+
+@dataclass
+class Found:
+    """What one chunk adds to a tensor's findings."""
+
+    gram: dict[tuple[int, int], float] = field(default_factory=dict)
+    counts: "list[torch.Tensor]" = field(default_factory=list)
+
+    def add_products(self, products: dict[tuple[int, int], float]) -> None:
+        for pair, product in products.items():
+            self.gram[pair] = self.gram.get(pair, 0.0) + product
+
+    def add_counts(self, counts: "list[torch.Tensor]") -> None:
+        self.counts = (
+            [old + new for old, new in zip(self.counts, counts, strict=True)] if self.counts else counts
+        )
+
+
+def schedule(tensors: Sequence[TensorMerge], chunk_elements: int) -> Iterator[Task]:
+    """Each tensor's passes in order, a tensor's next pass behind the one before of the next tensor.
+
+    So a pass seldom waits for the end of the one before it, and finds the bytes still in the page cache.
+    """
+    passes = EARLIER_PASSES[tensors[0].recipe.method] + 1
+    for tensor in tensors:
+        tensor.passes_done = [Event() for _ in range(passes)]
+    for position in range(len(tensors) + passes - 1):
+        for step in range(passes):
+            if 0 <= position - step < len(tensors):
+                tensor = tensors[position - step]
+                starts = range(0, max(1, tensor.elements), chunk_elements)
+                for chunk, start in enumerate(starts):
+                    stop = min(start + chunk_elements, tensor.elements)
+                    yield Task(tensor, step, chunk, len(starts), start, stop)
