@@ -8,14 +8,16 @@ attention wants all blocks in one sequence instead, which TRL's `padding_free=Tr
 """
 
 import bisect
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solar_repro.code_digest import code_digest
-from solar_repro.data.cache import arrow_rows, key_of
+from solar_repro.data.cache import arrow_rows, arrow_shards, key_of
 from solar_repro.data.report import Report
+from solar_repro.data.text import TextStream
 from solar_repro.data.tokens import list_table, tokenizer_fingerprint
 from solar_repro.progress import Progress
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 WINDOW_ROWS = 16_384
 """Rows among which the best fit is sought; bounds the memory."""
 TEXTS_AT_ONCE = 256
+SHARD_BLOCKS = 4096
+TEXT_COLUMNS = {"input_ids": "int32", "seq_lengths": "int32"}
 
 
 @dataclass(frozen=True)
@@ -134,8 +138,10 @@ def pack_text(
 ) -> "tuple[Dataset, Report]":
     """Documents (BOS, text, EOS) laid end to end and cut into full blocks: `input_ids`, `seq_lengths`.
 
-    `key` names the content and order of `texts`. Stops at `max_tokens` tokens, rounded up to a block; the
-    tokens after the last full block are left out. Report: `documents`, `blocks`, `tokens`, `tokens_left_out`.
+    `key` names the content and order of `texts`, a `TextStream` or anything else that gives the same texts
+    each time. Stops at `max_tokens` tokens, rounded up to a block; the tokens after the last full block are
+    left out. Written in shards: a run that is killed goes on at the text after the last whole shard.
+    Report: `documents`, `blocks`, `tokens`, `tokens_left_out`, `special_tokens_removed`.
     """
     key = key_of(
         texts=key,
@@ -144,44 +150,66 @@ def pack_text(
         max_tokens=max_tokens,
         code=code_digest("solar_repro.data.packing"),
     )
-    columns = {"input_ids": "int32", "seq_lengths": "int32"}
 
-    def tables(report: Report) -> Iterator[Any]:
-        report |= {"documents": 0, "blocks": 0, "tokens": 0}
+    def shards(state: dict[str, Any] | None) -> Iterator[tuple[Any, dict[str, Any]]]:
+        state = state or dict.fromkeys(("documents", "blocks", "tokens", "special_tokens_removed"), 0)
+        rest, stream = state.pop("rest", []), state.pop("stream", None)
+        if isinstance(texts, TextStream):
+            source = texts.after(stream) if stream else texts
+        else:
+            source = itertools.islice(texts, state["documents"], None)
+        most = None if max_tokens is None else -(-max_tokens // length)
         blocks: list[tuple[list[int], list[int]]] = []
-        ids: list[int] = []
-        lengths: list[int] = []
         with Progress("packing text", max_tokens or 0, "tokens") as progress:
-            for document in _documents(texts, tokenizer):
-                report["documents"] += 1
-                start = 0
-                while start < len(document):
-                    piece = document[start : start + length - len(ids)]
-                    ids, lengths, start = ids + piece, [*lengths, len(piece)], start + len(piece)
-                    if len(ids) == length:
-                        blocks.append((ids, lengths))
-                        ids, lengths = [], []
-                        report["blocks"] += 1
-                        report["tokens"] += length
-                        progress.advance(length)
-                        if max_tokens and report["tokens"] >= max_tokens:
-                            start = len(document)
-                if len(blocks) >= TEXTS_AT_ONCE:
-                    yield list_table(columns, list(zip(*blocks, strict=True)))
+            progress.advance(state["tokens"])
+            done, walk = False, iter(source)
+            while not done:
+                batch = list(itertools.islice(walk, TEXTS_AT_ONCE))
+                documents = _documents(batch, tokenizer, state)
+                full, rest = _cut_into_blocks(rest, documents, length)
+                done = not batch or (most is not None and state["blocks"] + len(full) >= most)
+                full = full[: most - state["blocks"]] if most is not None else full
+                blocks += full
+                state["documents"] += len(batch)
+                state["blocks"] += len(full)
+                state["tokens"] += len(full) * length
+                progress.advance(len(full) * length)
+                if done or len(blocks) >= SHARD_BLOCKS:
+                    left_out = {"tokens_left_out": sum(map(len, rest)), "done": done}
+                    resume = {"rest": rest, "stream": getattr(source, "state", None)}
+                    yield (
+                        list_table(TEXT_COLUMNS, list(zip(*blocks, strict=True)) or [[], []]),
+                        state | (left_out | ({} if done else resume)),
+                    )
                     blocks = []
-                if max_tokens and report["tokens"] >= max_tokens:
-                    break
-        report["tokens_left_out"] = len(ids)
-        yield list_table(columns, list(zip(*blocks, strict=True)) or [[], []])
 
-    return arrow_rows(key, tables, cache_dir)
+    rows, state = arrow_shards(key, shards, cache_dir)
+    return rows, {name: value for name, value in state.items() if name != "done"}
 
 
-def _documents(texts: Iterable[str], tokenizer: "PreTrainedTokenizerBase") -> Iterator[list[int]]:
-    from itertools import islice
+def _cut_into_blocks(
+    rest: list[list[int]], documents: Iterable[list[int]], length: int
+) -> tuple[list[tuple[list[int], list[int]]], list[list[int]]]:
+    """Full blocks (token ids, lengths of the pieces in them) and the pieces that fill no block yet."""
+    blocks: list[tuple[list[int], list[int]]] = []
+    pieces, room = list(rest), length - sum(map(len, rest))
+    for document in documents:
+        while document:
+            pieces.append(document[:room])
+            document = document[room:]
+            room -= len(pieces[-1])
+            if room == 0:
+                blocks.append(([token for piece in pieces for token in piece], [len(p) for p in pieces]))
+                pieces, room = [], length
+    return blocks, pieces
 
-    source = iter(texts)
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    while batch := list(islice(source, TEXTS_AT_ONCE)):
-        for ids in tokenizer(batch, add_special_tokens=False)["input_ids"]:
-            yield [bos, *(token for token in ids if token not in (bos, eos)), eos]
+
+def _documents(
+    texts: list[str], tokenizer: "PreTrainedTokenizerBase", counts: dict[str, Any]
+) -> Iterator[list[int]]:
+    special = {tokenizer.bos_token_id, tokenizer.eos_token_id}
+    for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []:
+        # A text may spell out a special token, which would end it in its middle.
+        kept = [token for token in ids if token not in special]
+        counts["special_tokens_removed"] += len(ids) - len(kept)
+        yield [tokenizer.bos_token_id, *kept, tokenizer.eos_token_id]

@@ -20,8 +20,12 @@ class TextStream:
         self, files: list[Path], column: str, seed: int, epochs: int | None, state: dict | None
     ) -> None:
         self._files, self._column, self._seed, self._epochs = files, column, seed, epochs
-        self._at = state or {"epoch": 0, "file": 0, "batch": 0, "row": 0}
+        self._at = dict(state or {"epoch": 0, "file": 0, "batch": 0, "row": 0})
         self.dropped: dict[str, int] = {}
+
+    def after(self, state: dict[str, int]) -> "TextStream":
+        """The rest of this stream from `state` on."""
+        return TextStream(self._files, self._column, self._seed, self._epochs, state)
 
     @property
     def state(self) -> dict[str, int]:
@@ -30,7 +34,7 @@ class TextStream:
     def __iter__(self) -> Iterator[str]:
         import numpy as np
 
-        at = self._at
+        at, yielded = self._at, 0
         while self._epochs is None or at["epoch"] < self._epochs:
             order = np.random.default_rng([self._seed, at["epoch"]]).permutation(len(self._files))
             while at["file"] < len(order):
@@ -44,12 +48,17 @@ class TextStream:
                     for place in np.random.default_rng(seed).permutation(len(texts))[at["row"] :]:
                         at["row"] += 1
                         if texts[place] and texts[place].strip():
+                            yielded += 1
                             yield texts[place]
                         else:
                             reason = batch.faults.get(int(place), "empty text")
                             self.dropped[reason] = self.dropped.get(reason, 0) + 1
                     at["batch"], at["row"] = number + 1, 0
                 at["file"], at["batch"] = at["file"] + 1, 0
+            if not yielded and at["file"]:
+                raise UserError(
+                    f"data file {self._files[0]}: no text in column {self._column!r}; name another"
+                )
             at["epoch"], at["file"] = at["epoch"] + 1, 0
 
 

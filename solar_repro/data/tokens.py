@@ -121,14 +121,10 @@ def tokenizer_fingerprint(tokenizer: "PreTrainedTokenizerBase") -> str:
 
 def list_table(columns: dict[str, str], values: Sequence[Sequence[Sequence[int]]]) -> Any:
     """A table of list columns (name → integer type), from one sequence of lists per column."""
-    import numpy as np
     import pyarrow as pa
 
-    arrays = []
-    for (_, kind), lists in zip(columns.items(), values, strict=True):
-        offsets = np.concatenate([[0], np.cumsum([len(items) for items in lists], dtype=np.int64)])
-        flat = np.fromiter((item for items in lists for item in items), kind, int(offsets[-1]))
-        arrays.append(pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(flat)))
+    types = [pa.list_(pa.type_for_alias(kind)) for kind in columns.values()]
+    arrays = [pa.array(lists, type) for lists, type in zip(values, types, strict=True)]
     return pa.table(arrays, names=list(columns))
 
 
