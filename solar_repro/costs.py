@@ -21,13 +21,13 @@ def describe(plan: Plan, store: Path) -> str:
         finished = (store / step.folder / "manifest.json").is_file()
         parameters = _parameters(step) if step.makes_model else None
         tokens, disk = _tokens(step), (parameters or 0) * BYTES_PER_PARAMETER
+        at_most = "≤ " if step.stage in ("sft", "dpo") else ""
         if not finished:
             missing_tokens += tokens
             missing_disk += disk
         lines.append(
             f"{step.label:<28} {step.stage:<18} {'finished' if finished else 'to do':<9} "
-            f"{_thousands(parameters):>14} {'≤ ' if step.stage in ('sft', 'dpo') else ''}{_thousands(tokens):>12} "
-            f"{_megabytes(disk):>10}"
+            f"{_thousands(parameters):>14} {at_most + _thousands(tokens):>14} {_megabytes(disk):>10}"
         )
     lines.append(
         f"{len(steps)} steps; to do: at most {missing_tokens:,} training tokens, "
@@ -37,7 +37,7 @@ def describe(plan: Plan, store: Path) -> str:
 
 
 def _config(step: Step) -> dict[str, Any] | None:
-    """Config of the checkpoint that a model step makes, without making it; None where it is not known here."""
+    """Config of the checkpoint that a model step will make; None where it is not known here."""
     if step.stage == "base":
         training = step.settings["base"]
         if training is not None:

@@ -18,7 +18,7 @@ from solar_repro.code_digest import code_digest
 from solar_repro.data.fingerprint import fingerprint
 from solar_repro.data.locate import locate
 from solar_repro.errors import UserError
-from solar_repro.evaluation.h6 import COLUMNS
+from solar_repro.evaluation.columns import COLUMNS
 from solar_repro.scales import EMBEDDED, Scale
 
 MODEL_STAGES = ("base", "upscale", "continue_pretrain", "sft", "dpo", "merge")

@@ -20,6 +20,7 @@ class Progress:
     def __init__(self, label: str, total: int, unit: str) -> None:
         self._label, self._total, self._unit = label, total, unit
         self._done = 0
+        self._printed = -1
         self._start = self._last_line = time.monotonic()
         self._bar = tqdm(total=total, desc=label, unit=unit, unit_scale=True) if sys.stderr.isatty() else None
 
@@ -31,7 +32,7 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif kind is None:
+        elif kind is None and self._printed < self._done:
             self._print_line("")
 
     def advance(self, units: int, note: str = "") -> None:
@@ -44,6 +45,7 @@ class Progress:
             self._print_line(note)
 
     def _print_line(self, note: str) -> None:
+        self._printed = self._done
         elapsed = time.monotonic() - self._start
         rate = self._done / elapsed if elapsed else 0.0
         figures = f"{self._done:,}/{self._total:,} {self._unit}, {rate:,.1f} {self._unit}/s, {elapsed:.0f} s"

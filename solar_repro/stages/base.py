@@ -38,7 +38,7 @@ def run(
     model: str | None = None,
     mirror: Path | None = None,
 ) -> None:
-    """Write the base to `out`: trained on the embedded world's `mirror` with `base`, else a copy of `model`."""
+    """Write the base to `out`: trained on the world's `mirror` as `base` says, else a copy of `model`."""
     if base is not None:
         from solar_repro.microworld.base import train_base
 
@@ -69,7 +69,7 @@ def _copy(source: Path, out: Path) -> None:
 
 
 def as_llama(config: dict) -> dict:
-    """A Mistral config as Llama's: the same weights without the sliding window, as the released SOLAR has it."""
+    """A Mistral config as Llama's, without the sliding window, as the released SOLAR has it."""
     if config.get("model_type") != "mistral":
         return config
     dropped = {name: value for name, value in config.items() if name != "sliding_window"}

@@ -9,9 +9,9 @@ from solar_repro.data.fingerprint import fingerprint
 from solar_repro.data.locate import locate
 from solar_repro.data.packing import PackedCollator, pack_text
 from solar_repro.data.sources import load_text
-from solar_repro.evaluation.loss import held_out_loss, held_out_texts
 from solar_repro.scales import Corpus, Pretraining
-from solar_repro.stages.training import Log, Report, arguments, load, save
+from solar_repro.stages.held_out import held_out_loss, held_out_texts
+from solar_repro.stages.training import Log, Report, arguments, load, save, train
 
 
 class HeldOut(TrainerCallback):
@@ -71,5 +71,5 @@ def run(
             Report("continued pretraining", log, options["max_steps"], tokens_per_step),
         ],
     )
-    trainer.train()
+    train(trainer)
     save(network, tokenizer, out)

@@ -9,7 +9,7 @@ from trl import DPOConfig, DPOTrainer
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_preferences
 from solar_repro.scales import AlignmentTuning
-from solar_repro.stages.training import Log, Report, arguments, load, save
+from solar_repro.stages.training import Log, Report, arguments, load, save, train
 from solar_repro.stages.tuning_data import log_reports, preference_rows
 
 
@@ -47,14 +47,12 @@ def run(
     tokens = sum(report["tokens"]["tokens"] for report in reports.values())
     trainer = TokenisedDPOTrainer(
         network,
-        args=DPOConfig(
-            **options, beta=dpo.beta, max_length=dpo.max_length, precompute_ref_log_probs=True
-        ),
+        args=DPOConfig(**options, beta=dpo.beta, max_length=dpo.max_length, precompute_ref_log_probs=True),
         train_dataset=pairs,
         processing_class=tokenizer,
         callbacks=[
             Report("alignment tuning", log, options["max_steps"], dpo.global_batch_size * tokens / len(pairs))
         ],
     )
-    trainer.train()
+    train(trainer)
     save(network, tokenizer, out)

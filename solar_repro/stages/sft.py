@@ -1,4 +1,4 @@
-"""Instruction tuning (Sec. 3, Table 3) with TRL: chat template, loss on the answers alone, leak-free packing."""
+"""Instruction tuning (Sec. 3, Table 3) with TRL: chat template, loss on the answers, leak-free packing."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from solar_repro.data.packing import PackedCollator, pack_instruction
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction, tokenizer_fingerprint
 from solar_repro.scales import InstructionTuning
-from solar_repro.stages.training import Log, Report, arguments, load, save
+from solar_repro.stages.training import Log, Report, arguments, load, save, train
 from solar_repro.stages.tuning_data import instruction_rows, log_reports
 
 
@@ -52,7 +52,7 @@ def run(
         processing_class=tokenizer,
         callbacks=[Report("instruction tuning", log, options["max_steps"], _tokens_per_step(sft, packed))],
     )
-    trainer.train()
+    train(trainer)
     save(network, tokenizer, out)
 
 

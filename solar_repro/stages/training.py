@@ -7,16 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from solar_repro.errors import UserError
 from solar_repro.progress import Progress
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
     from solar_repro.scales import Training
+
+NOTES = "solar"
+"""Subfolder of every result with what belongs to the run: metrics, data reports, pictures."""
+
+UNTOLD = ("epoch", "num_tokens")
+"""Figures of the trainers that repeat the step, or count padding-free batches wrongly."""
 
 Log = Callable[..., None]
 """`log(metrics, step)`: metrics by name, for a step."""
@@ -26,11 +31,14 @@ def load(folder: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     """A checkpoint's model, in float32 master weights, and its tokenizer (BOS and EOS are required)."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     for name in ("bos_token_id", "eos_token_id"):
         if getattr(tokenizer, name) is None:
-            raise UserError(f"{folder.name}: the tokenizer has no {name.removesuffix('_token_id').upper()} token")
+            token = name.removesuffix("_id")
+            raise UserError(f"{folder.name}: the tokenizer has no {token}; set it in tokenizer_config.json")
     if tokenizer.pad_token_id is None:
         # Padding never reaches the loss; unk keeps a padded answer from looking like one that ended.
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
@@ -71,7 +79,9 @@ def arguments(settings: "Training", rows: int, seed: int) -> dict[str, Any]:
         "adam_beta2": settings.adam_beta2,
         "max_grad_norm": settings.max_grad_norm,
         "bf16": settings.precision == "bfloat16",
-        "gradient_checkpointing": settings.gradient_checkpointing,
+        # TRL switches this on unless it is told.
+        "activation_checkpointing": settings.activation_checkpointing,
+        "remove_unused_columns": False,
         "dataloader_drop_last": True,
         "dataloader_pin_memory": not on_cpu,
         "use_cpu": on_cpu,
@@ -97,12 +107,18 @@ class Report(TrainerCallback):
         now = time.monotonic()
         speed = self._tokens_per_step / (now - self._last)
         self._last = now
-        figures = {name: value for name, value in logs.items() if isinstance(value, int | float)}
+        figures = {name: value for name, value in logs.items() if name not in UNTOLD}
         self._log({**figures, "tokens_per_second": speed}, state.global_step)
         self._progress.advance(1, f"loss {logs['loss']:.3f}, {speed:,.0f} tokens/s")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._progress.__exit__(None, None, None)
+
+
+def train(trainer: "Trainer") -> None:
+    """Run a trainer without its own printing."""
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
 
 
 def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:
@@ -113,6 +129,8 @@ def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", out: Pa
     tokenizer.save_pretrained(out)
 
 
-def tokens_in(dataset: "Dataset", column: str = "labels") -> int:
-    """Tokens that carry a loss in a packed data set."""
-    return sum(sum(label != -100 for label in row) for row in dataset[column])
+def device() -> str:
+    """`cuda` where there is one, else `cpu`."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

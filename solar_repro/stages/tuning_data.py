@@ -1,12 +1,14 @@
-"""The tuning sets of Table 1 as the training stages use them: located, filtered (Table 8), capped, reported."""
+"""The tuning sets of Table 1 for the training stages: located, filtered (Table 8), capped, reported."""
 
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from solar_repro.data.filters import table_8_filter
 from solar_repro.data.locate import folder_location, locate
 from solar_repro.data.sources import Rows, load_instruction, load_preferences
-from solar_repro.stages.training import Log
+from solar_repro.stages.training import NOTES, Log
+from solar_repro.variants import FILTERED_TASKS
 
 if TYPE_CHECKING:
     from solar_repro.data.locate import Location
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
 def instruction_rows(chosen: dict[str, Any], seed: int, mirror: Path | None, synth_math: Path | None) -> Rows:
     """Rows of one instruction set; OpenOrca passes the filter of Table 8."""
     location = _location(chosen, mirror, synth_math and synth_math / "instruct")
-    row_filter = benchmark_filter(location) if chosen["name"] == "openorca" else None
+    row_filter = None
+    if chosen["name"] == "openorca":
+        row_filter = table_8_filter(location, mirror, FILTERED_TASKS)
     most = chosen.get("maximum_samples")
     return load_instruction(chosen["name"], location, max_samples=most, seed=seed, row_filter=row_filter)
 
@@ -23,9 +27,7 @@ def instruction_rows(chosen: dict[str, Any], seed: int, mirror: Path | None, syn
 def preference_rows(chosen: dict[str, Any], seed: int, mirror: Path | None, synth_math: Path | None) -> Rows:
     """Rows of one preference set."""
     location = _location(chosen, mirror, synth_math and synth_math / "alignment")
-    return load_preferences(
-        chosen["name"], location, max_samples=chosen.get("maximum_samples"), seed=seed
-    )
+    return load_preferences(chosen["name"], location, max_samples=chosen.get("maximum_samples"), seed=seed)
 
 
 def _location(chosen: dict[str, Any], mirror: Path | None, synthesised: Path | None) -> "Location":
@@ -36,10 +38,12 @@ def _location(chosen: dict[str, Any], mirror: Path | None, synthesised: Path | N
 
 def log_reports(out: Path, log: Log, reports: dict[str, dict[str, Any]]) -> None:
     """Keep what became of every set's rows as `data.json`, and its counts as metrics `data/<set>/…`."""
-    (out / "solar").mkdir(exist_ok=True)
+    (out / NOTES).mkdir(exist_ok=True)
     text = json.dumps(reports, indent=2, sort_keys=True, ensure_ascii=False, default=str)
-    (out / "solar" / "data.json").write_text(text + "\n", encoding="utf-8")
+    (out / NOTES / "data.json").write_text(text + "\n", encoding="utf-8")
     for name, report in reports.items():
         figures = {"rows_in": report["rows"]["rows_in"], "used": report["tokens"]["kept"]}
         figures["tokens"] = report["tokens"]["tokens"]
+        for task, rows in report["rows"].get("filter", {}).get("removed", {}).items():
+            figures[f"removed/{task}"] = rows
         log({f"data/{name}/{figure}": value for figure, value in figures.items()})

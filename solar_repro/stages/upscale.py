@@ -24,7 +24,7 @@ def run(
 
 
 def choose_map(kind: str, n: int, m: int | None = None) -> LayerMap:
-    """The layer map of that kind for a base of n layers. Block expansion adds a layer to every two (1.5 ×)."""
+    """The layer map of that kind for a base of n layers. Block expansion adds a layer to every two."""
     if kind == "dus":
         return dus(n, m)
     if kind == "repeat":

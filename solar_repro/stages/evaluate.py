@@ -1,0 +1,33 @@
+"""H6 (Sec. 4.1) through lm-eval, and the held-out loss of Sec. 2, of one model."""
+
+from pathlib import Path
+
+from solar_repro.evaluation.evaluate import evaluate_h6
+from solar_repro.evaluation.tasks import build_tasks
+from solar_repro.scales import Corpus, Evaluate
+from solar_repro.stages.held_out import held_out_loss, held_out_texts
+from solar_repro.stages.training import Log, device, load
+
+
+def run(
+    out: Path, log: Log, *, model: Path, evaluate: Evaluate, corpus: Corpus, seed: int, mirror: Path | None
+) -> None:
+    """Write `scores.json` and the items of each task to `out`; the log gets the scores in percent.
+
+    Answers are kept beside `out` while they come, so that a killed evaluation goes on where it stopped.
+    """
+    tasks = build_tasks(mirror, limits=evaluate.limits, subjects=evaluate.subjects, seed=seed)
+    scores = evaluate_h6(
+        model,
+        tasks,
+        out,
+        device=device(),
+        dtype=evaluate.precision,
+        batch_tokens=evaluate.batch_tokens,
+        work=out.parent / ".answers",
+    )
+    log(scores.metrics())
+    network, tokenizer = load(model)
+    texts = held_out_texts(corpus, mirror)
+    loss = held_out_loss(network.to(device()), tokenizer, texts, network.config.max_position_embeddings)
+    log({"held_out_loss": loss})
