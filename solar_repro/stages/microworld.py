@@ -10,4 +10,5 @@ from solar_repro.stages.training import Log
 def run(out: Path, log: Log, *, world: WorldSettings) -> None:
     """Write the world's mirror to `out`; the log gets the rows of each set."""
     counts = write_mirror(out, world)
-    log({f"rows/{name}": rows for name, rows in counts.items()})
+    for name, splits in counts.items():
+        log({f"rows/{name}/{split}": rows for split, rows in splits.items()})
