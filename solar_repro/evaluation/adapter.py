@@ -22,6 +22,8 @@ from lm_eval.models.utils import (
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from solar_repro.errors import UserError
+from solar_repro.evaluation.block_attention import NAME as BLOCK_ATTENTION
+from solar_repro.evaluation.block_attention import use_block_attention
 from solar_repro.evaluation.generate import StopStrings, decode
 from solar_repro.evaluation.shared_forward import CACHE_BUDGETS, SharedPrefixScorer
 
@@ -54,6 +56,7 @@ class SharedPrefixLM(HFLM):
         max_length: int | None = None,
         encodings: dict[Any, Any] | None = None,
     ) -> None:
+        use_block_attention(model)
         super().__init__(pretrained=model, tokenizer=tokenizer, max_length=max_length, batch_size=1)
         self.batch_tokens = batch_tokens
         self.scorer = SharedPrefixScorer(model, batch_tokens, self.softmax_dtype)
@@ -68,7 +71,7 @@ class SharedPrefixLM(HFLM):
         windowed = window is not None and getattr(config, "use_sliding_window", True)
         return (
             config.model_type in FULL_ATTENTION_FAMILIES
-            and config._attn_implementation == "sdpa"
+            and config._attn_implementation in ("sdpa", BLOCK_ATTENTION)
             and not (windowed and window < self.max_length)
         )
 

@@ -43,7 +43,7 @@ def compare_items(
         ours, theirs = rows[0][column.task], rows[1][column.task]
         if [(row["task"], row["item"]) for row in ours] != [(row["task"], row["item"]) for row in theirs]:
             raise UserError(
-                f"{column.name}: {first} and {second} hold different items; evaluate both with one limit and seed"
+                f"{column.name}: {first} and {second} hold different items; use one limit and seed"
             )
         found[column.name] = [
             (one["task"], one["metric"], other["metric"]) for one, other in zip(ours, theirs, strict=True)

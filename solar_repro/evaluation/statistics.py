@@ -34,7 +34,7 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
 
 
 def bootstrap_means(groups: Sequence[Sequence[float]], *, draws: int, seed: Sequence[int]) -> np.ndarray:
-    """Resampled means [draws]: each group resampled within itself, then the plain mean of the groups' means."""
+    """Resampled means [draws]: each group resampled within itself, then the mean of the groups' means."""
     generator = np.random.default_rng(list(seed))
     total = np.zeros(draws)
     for group in groups:
