@@ -11,8 +11,8 @@ from pathlib import Path
 from solar_repro.checkpoint.manifest import ManifestError, verify_manifest
 from solar_repro.checkpoint.publish import publish
 from solar_repro.plan import Step, ordered, plain
+from solar_repro.stages import NOTES
 from solar_repro.tracking import (
-    NOTES,
     Finished,
     MetricLog,
     Tracker,
@@ -109,9 +109,7 @@ class Runner:
         self._say(step, f"done in {time.monotonic() - started:.1f} s")
         return finished
 
-    def _register(
-        self, step: Step, parents: Mapping[str, Finished], run_id: str, folder: Path
-    ) -> Finished:
+    def _register(self, step: Step, parents: Mapping[str, Finished], run_id: str, folder: Path) -> Finished:
         """Log a result that lies in the store as a run, without making it again."""
         with failing(self.tracker.client, run_id):
             self.tracker.describe(run_id, step, parents, folder)
@@ -120,9 +118,7 @@ class Runner:
             self.tracker.finish(run_id)
         return finished
 
-    def _log_result(
-        self, step: Step, parents: Mapping[str, Finished], run_id: str, folder: Path
-    ) -> Finished:
+    def _log_result(self, step: Step, parents: Mapping[str, Finished], run_id: str, folder: Path) -> Finished:
         model_id = None
         if step.makes_model:
             model_id = self.tracker.log_model(run_id, step, folder, self.upload)

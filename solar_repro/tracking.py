@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from solar_repro.plan import Step
 
-NOTES = "solar"
-"""Subfolder of every result with what belongs to the run: metrics, data cards, pictures."""
 _BATCH = 1000  # metrics MLflow takes in one request
 _SECONDS_BETWEEN_FLUSHES = 5.0
 
@@ -108,7 +106,7 @@ class Tracker:
             "solar.key": step.key,
             "solar.parents": json.dumps({role: found.run_id for role, found in parents.items()}),
             "solar.output": str(output),
-            **_versions(),
+            **{f"solar.version.{name}": number for name, number in versions().items()},
         }
         for name, value in tags.items():
             self.client.set_tag(run_id, name, value)
@@ -251,8 +249,9 @@ def _finished(run: "Run") -> Finished:
     return Finished(info.run_id, info.experiment_id, tags.get("solar.model_id"), output)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Versions of the libraries that a result rests on."""
     from importlib.metadata import version
 
     names = ("mlflow", "torch", "transformers", "trl", "datasets", "lm_eval", "safetensors")
-    return {f"solar.version.{name}": version(name) for name in names}
+    return {name: version(name) for name in names}

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from solar_repro.checkpoint.merge import merge
-from solar_repro.stages.training import NOTES
+from solar_repro.stages import NOTES
 
 
 def run(

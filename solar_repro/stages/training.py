@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from solar_repro.scales import Training
 
-NOTES = "solar"
-"""Subfolder of every result with what belongs to the run: metrics, data reports, pictures."""
-
 UNTOLD = ("epoch", "num_tokens")
 """Figures of the trainers that repeat the step, or count padding-free batches wrongly."""
 
