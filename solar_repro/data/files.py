@@ -29,6 +29,13 @@ class Batch:
     """Row number in the batch → what is wrong with it."""
 
 
+@dataclass(frozen=True)
+class Fault:
+    """What stands in the place of a line that cannot be read."""
+
+    what: str
+
+
 def data_files(folder: Path, split: str, config: str | None = None) -> list[Path]:
     """Files of a split in a folder of hub layout, those of all configs in order where none is given.
 
@@ -80,11 +87,15 @@ def read_batches(file: Path, columns: dict[str, str]) -> Iterator[Batch]:
         yield from _parquet_batches(file, columns)
     elif file.suffix in (".jsonl", ".json", ".txt"):
         source = _text_rows(file) if file.suffix == ".txt" else _json_rows(file)
+        found: set[str] = set()
         while rows := list(itertools.islice(source, BATCH_ROWS)):
+            if not found:
+                found = {name for row in rows if isinstance(row, dict) for name in row}
+                _require(columns, sorted(found), file)
             yield _json_batch(rows, columns)
     else:
         raise UserError(
-            f"data file {file}: {file.suffix or 'no suffix'} is not read; give parquet, jsonl, json or txt"
+            f"data file {file}: {file.suffix or 'no suffix'} cannot be read; use parquet, jsonl or txt"
         )
 
 
@@ -158,7 +169,7 @@ def _sound_values(array: "pa.Array", faults: dict[int, str]) -> "pa.Array":
 
 
 def _json_rows(file: Path) -> Iterator[Any]:
-    """Rows of a JSON array or of json lines; a line that cannot be read is given as its fault (a string)."""
+    """Rows of a JSON array or of json lines; a `Fault` for a line that cannot be read."""
     with file.open("rb") as lines:
         start = lines.read(64).lstrip()[:1]
         lines.seek(0)
@@ -173,12 +184,12 @@ def _json_rows(file: Path) -> Iterator[Any]:
                 continue
             text = _decode(line)
             if text is None:
-                yield BROKEN
+                yield Fault(BROKEN)
                 continue
             try:
                 yield json.loads(text)
             except ValueError:
-                yield "no valid JSON"
+                yield Fault("no valid JSON")
 
 
 def _text_rows(file: Path) -> Iterator[Any]:
@@ -186,7 +197,7 @@ def _text_rows(file: Path) -> Iterator[Any]:
         for line in lines:
             text = _decode(line)
             if text is None:
-                yield BROKEN
+                yield Fault(BROKEN)
             elif text := text.strip():
                 yield {"text": text}
 
@@ -205,7 +216,7 @@ def _json_batch(rows: Sequence[Any], columns: dict[str, str]) -> Batch:
     values: dict[str, list[Any]] = {name: [] for name in columns}
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
-            faults[number] = row if isinstance(row, str) else "no JSON object"
+            faults[number] = row.what if isinstance(row, Fault) else "no JSON object"
             row = {}
         for name, kind in columns.items():
             value = row.get(name)

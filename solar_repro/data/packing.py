@@ -3,8 +3,8 @@
 `seq_lengths` holds the lengths of the documents in a block. `PackedCollator` turns them into position ids
 that start again at 0 and gives no attention mask: from such positions transformers builds a block-diagonal
 causal mask for eager, SDPA and flex attention on every device, for any batch size. It does so only as long as
-there is no key-value cache: call the model with `use_cache=False`, or documents see each other. Flash
-attention wants all blocks in one sequence instead, which TRL's `padding_free=True` makes of the same columns.
+there is no key-value cache, so the collator asks for none; with one, documents see each other. Flash attention
+wants all blocks in one sequence instead, which TRL's `padding_free=True` makes of the same columns.
 """
 
 import bisect
@@ -57,7 +57,9 @@ class PackedCollator:
             lengths = [*block["seq_lengths"], width - size]
             position_ids[row] = torch.cat([torch.arange(length) for length in lengths])
         labels[position_ids == 0] = -100
-        return {"input_ids": input_ids, "labels": labels, "position_ids": position_ids}
+        batch = {"input_ids": input_ids, "labels": labels, "position_ids": position_ids}
+        # With a key-value cache transformers would not look at the positions.
+        return batch | {"use_cache": False}
 
 
 def best_fit(lengths: "np.ndarray", capacity: int) -> list[list[int]]:

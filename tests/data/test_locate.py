@@ -1,0 +1,50 @@
+import pytest
+
+from solar_repro.data.locate import folder_location, locate
+from solar_repro.errors import UserError
+
+
+def test_mirror_is_looked_in_first(write_set, mirror):
+    folder = write_set("org/name", [{"text": "a"}])
+    found = locate("org/name", mirror, stand_in="other/set")
+    assert (found.folder, found.used, found.stand_in, found.revision) == (folder, "org/name", False, None)
+
+
+def test_stand_in_only_where_the_real_set_is_missing(write_set, mirror):
+    other = write_set("other/set", [{"text": "a"}])
+    found = locate("org/name", mirror, stand_in="other/set")
+    assert (found.folder, found.hub_id, found.used) == (other, "org/name", "other/set")
+    assert found.stand_in
+
+
+def test_neither_mirror_nor_hub_names_both(mirror):
+    with pytest.raises(UserError) as error:
+        locate("org/name", mirror)
+    assert "org/name" in str(error.value)
+    assert str(mirror) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("hub_id", ["../etc", "a/..", "/etc/passwd", "name", "a/b/c", "a/b\n"])
+def test_no_path_but_a_hub_id(hub_id, mirror):
+    with pytest.raises(UserError, match="no hub id"):
+        locate(hub_id, mirror)
+
+
+def test_hub_set_is_fetched_when_its_files_are_wanted(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    asked = []
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_: type("Info", (), {"sha": "abc"}))
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda *args, **kwargs: asked.append((args, kwargs)) or tmp_path
+    )
+    found = locate("org/name", None)
+    assert (found.revision, asked) == ("abc", [])
+    assert found.folder == tmp_path
+    assert asked == [(("org/name",), {"repo_type": "dataset", "revision": "abc"})]
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        folder_location(tmp_path / "nowhere")
