@@ -10,27 +10,32 @@ from solar_repro.microworld.pronouns import draw_sentence
 from solar_repro.microworld.scripts import draw_story, wrong_endings
 from solar_repro.microworld.world import World
 
-INHERITED_SHARE = 0.25  # of ARC's items, which take two steps of knowledge
+INHERITED_SHARE = 0.25  # of ARC-Challenge's items, which take two steps of knowledge
+EASY_SHARE = 0.25  # of the creatures, the most often told ones, whom ARC-Easy asks for
 DEV_ITEMS = 5  # MMLU's few-shot examples in each subject
 
 
-def arc_rows(world: World, split: str, count: int) -> Iterator[dict]:
+def arc_rows(world: World, config: str, split: str, count: int) -> Iterator[dict]:
     """Rows of allenai/ai2_arc: id, question, choices {text, label}, answerKey. Test spans common and rare."""
-    stream = world.stream(f"arc/{split}")
-    for number, fact in enumerate(_arc_facts(world, split, count, stream)):
+    stream = world.stream(f"{config}/{split}")
+    for number, fact in enumerate(_arc_facts(world, config, split, count, stream)):
         options = fact.options(stream)
         yield {
-            "id": f"{split}_{number}",
+            "id": f"{config}_{split}_{number}",
             "question": fact.question(stream),
             "choices": {"text": list(options), "label": list(LETTERS)},
             "answerKey": LETTERS[options.index(fact.value)],
         }
 
 
-def _arc_facts(world: World, split: str, count: int, stream: random.Random) -> list[Fact]:
+def _arc_facts(world: World, config: str, split: str, count: int, stream: random.Random) -> list[Fact]:
     if split != "test":
         return [draw_creature_fact(world, stream) for _ in range(count)]
     creatures = world.facts.creatures
+    if config == "ARC-Easy":
+        common = creatures[: max(1, int(len(creatures) * EASY_SHARE))]
+        told = [fact for creature in common for fact in creature.told if fact.held_out]
+        return _evenly(told, min(count, len(told)))
     inherited = [fact for creature in creatures for fact in creature.inherited if fact.held_out]
     inherited = _evenly(inherited, int(count * INHERITED_SHARE))
     told = [fact for creature in creatures for fact in creature.told if fact.held_out]

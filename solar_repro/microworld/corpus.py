@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from solar_repro.microworld.arithmetic import EASY, gsm8k_answer, sums_page, tell
 from solar_repro.microworld.facts import Belief, Creature, Fact
-from solar_repro.microworld.pronouns import draw_sentence, hardness
+from solar_repro.microworld.pronouns import comparison, draw_sentence
 from solar_repro.microworld.scripts import draw_story
 from solar_repro.microworld.words import COUNTED, MMLU_SUBJECTS, PEOPLE
 from solar_repro.microworld.world import World
@@ -155,8 +155,8 @@ def _open_sentences(world: World, stream: random.Random) -> str:
     return " ".join(draw_sentence(world.pronouns, stream).filled for _ in range(stream.randint(2, 4)))
 
 
-def _hardness_page(world: World, stream: random.Random) -> str:
-    return " ".join(hardness(world.pronouns, stream) for _ in range(4))
+def _comparisons(world: World, stream: random.Random) -> str:
+    return " ".join(comparison(world.pronouns, stream) for _ in range(4))
 
 
 def _sums(world: World, stream: random.Random) -> str:
@@ -190,7 +190,7 @@ def _inventory_page(world: World, stream: random.Random) -> str:
 
 # Kinds of page and how many of a hundred are of that kind.
 PAGES: dict[Callable[[World, random.Random], str], float] = {
-    _creature_page: 22,
+    _creature_page: 24,
     _kind_page: 2,
     _creature_questions: 7,
     _creature_exam: 5,
@@ -199,10 +199,10 @@ PAGES: dict[Callable[[World, random.Random], str], float] = {
     _subject_exam: 11,
     _gossip: 6,
     _belief_questions: 3,
-    _story: 6,
+    _story: 3,
     _open_sentences: 6,
-    _hardness_page: 1,
+    _comparisons: 2,
     _sums: 3,
-    _word_problems: 1,
+    _word_problems: 0.5,
     _inventory_page: 5,
 }

@@ -57,11 +57,12 @@ def write_mirror(folder: Path, settings: WorldSettings) -> dict[str, dict[str, i
         },
         "Intel/orca_dpo_pairs": {"default": {"train": preferences.orca_dpo_rows(world)}},
         "allenai/ai2_arc": {
-            "ARC-Challenge": {
-                "train": benchmarks.arc_rows(world, "train", few),
-                "validation": benchmarks.arc_rows(world, "validation", few),
-                "test": benchmarks.arc_rows(world, "test", settings.arc_items),
+            config: {
+                "train": benchmarks.arc_rows(world, config, "train", few),
+                "validation": benchmarks.arc_rows(world, config, "validation", few),
+                "test": benchmarks.arc_rows(world, config, "test", settings.arc_items),
             }
+            for config in ("ARC-Challenge", "ARC-Easy")
         },
         "Rowan/hellaswag": {
             "default": {

@@ -1,7 +1,8 @@
 """Sentences with one word left open that two cues together decide: what Winogrande asks.
 
-Three families: things and containers (which one is too big), hard and soft things (which one broke, a fact of
-the world), and two people (who acted, and why). Some pairs of names are held out.
+Three families: a thing and a container (who holds whom, and big or small), two solids (which is the harder
+one, a fact of the world, and broken or whole), and two people (who did what, and why). A quarter of the pairs
+of words is held out.
 """
 
 import random
@@ -11,8 +12,10 @@ from itertools import accumulate, combinations
 from solar_repro.microworld.settings import WorldSettings
 from solar_repro.microworld.words import PEOPLE, word_list
 
-CONTAINED = word_list("ball vase clock book shoe cake mirror statue radio globe")
-CONTAINERS = word_list("box suitcase pocket closet barrel pouch cabinet jar van tub")
+# Things that only lie in others, things that do both, things that only hold others.
+INSIDE = word_list("ball clock shoe cake radio globe")
+EITHER = word_list("vase book statue box jar pouch cup bag")
+AROUND = word_list("suitcase closet barrel cabinet van tub")
 SOLIDS = word_list(
     """
     anvil pillow brick egg stone glass rock bulb nail candle pot leaf coin cookie bell feather bolt
@@ -39,9 +42,9 @@ PEOPLE_SENTENCES = (
 
 @dataclass(frozen=True)
 class Pronouns:
-    """Which solids are hard, how often a sentence is told (cumulative weights), and the pairs held out."""
+    """How hard each solid is, how often a sentence is told (cumulative weights), and the pairs held out."""
 
-    hard: frozenset[str]
+    hardness: dict[str, int]
     solid_weights: tuple[float, ...]
     sentence_weights: tuple[float, ...]
     held_out: frozenset[frozenset[str]]
@@ -61,17 +64,15 @@ class OpenSentence:
 
 
 def build_pronouns(settings: WorldSettings) -> Pronouns:
-    """Draw which solids are hard and which pairs of names or things only the benchmark may use."""
+    """Draw the solids' order of hardness and which pairs of names or things only the benchmark may use."""
     stream = random.Random(f"{settings.seed}/pronouns")
     names = [name for name, _ in PEOPLE]
-    pairs = [frozenset((f"the {a}", f"the {b}")) for a in CONTAINED for b in CONTAINERS]
-    pairs += [frozenset((f"the {a}", f"the {b}")) for a, b in combinations(SOLIDS, 2)]
-    pairs += [frozenset(pair) for pair in combinations(names, 2)]
-    # The words alternate hard and soft by their meaning; a few are swapped so that only the world tells.
-    hard = {word for index, word in enumerate(SOLIDS) if (index % 2 == 0) != (stream.random() < 0.2)}
+    things = [f"the {word}" for word in (*INSIDE, *EITHER, *AROUND)]
+    solids = [f"the {word}" for word in SOLIDS]
+    pairs = [frozenset(pair) for words in (things, solids, names) for pair in combinations(words, 2)]
     exponent = settings.zipf_exponent
     return Pronouns(
-        hard=frozenset(hard),
+        hardness=dict(zip(stream.sample(SOLIDS, len(SOLIDS)), range(len(SOLIDS)), strict=True)),
         solid_weights=tuple(accumulate((rank + 3) ** -exponent for rank in range(len(SOLIDS)))),
         sentence_weights=tuple(accumulate((rank + 2) ** -exponent for rank in range(len(PEOPLE_SENTENCES)))),
         held_out=frozenset(stream.sample(pairs, len(pairs) // 4)),
@@ -92,34 +93,41 @@ def draw_sentence(pronouns: Pronouns, stream: random.Random, held_out: bool = Fa
             return sentence
 
 
-def hardness(pronouns: Pronouns, stream: random.Random) -> str:
-    """A sentence that tells whether a solid is hard."""
-    solid = stream.choices(SOLIDS, cum_weights=pronouns.solid_weights)[0]
-    return f"The {solid} is {'hard' if solid in pronouns.hard else 'soft'}."
+def comparison(pronouns: Pronouns, stream: random.Random) -> str:
+    """A sentence that tells which of two solids is the harder one; no held-out pair."""
+    while True:
+        first, second = _two_solids(pronouns, stream, False)
+        if frozenset((f"the {first}", f"the {second}")) not in pronouns.held_out:
+            harder = pronouns.hardness[first] > pronouns.hardness[second]
+            return f"The {first} is {'harder' if harder else 'softer'} than the {second}."
+
+
+def _two_solids(pronouns: Pronouns, stream: random.Random, evenly: bool) -> tuple[str, str]:
+    while True:
+        first, second = stream.choices(SOLIDS, cum_weights=None if evenly else pronouns.solid_weights, k=2)
+        if first != second:
+            return first, second
 
 
 def _fit(stream: random.Random) -> OpenSentence:
-    thing, container = f"the {stream.choice(CONTAINED)}", f"the {stream.choice(CONTAINERS)}"
+    thing = stream.choice((*INSIDE, *EITHER))
+    container = stream.choice([word for word in (*EITHER, *AROUND) if word != thing])
     big = stream.random() < 0.5
     size = "big" if big else "small"
     if stream.random() < 0.5:
-        sentence = f"{thing} does not fit in {container} because _ is too {size}."
-        return OpenSentence(_capital(sentence), (thing, container), 0 if big else 1)
-    sentence = f"{container} cannot hold {thing} because _ is too {size}."
-    return OpenSentence(_capital(sentence), (container, thing), 1 if big else 0)
+        sentence = f"The {thing} does not fit in the {container} because _ is too {size}."
+        return OpenSentence(sentence, (f"the {thing}", f"the {container}"), 0 if big else 1)
+    sentence = f"The {container} cannot hold the {thing} because _ is too {size}."
+    return OpenSentence(sentence, (f"the {container}", f"the {thing}"), 1 if big else 0)
 
 
 def _break(pronouns: Pronouns, stream: random.Random, evenly: bool) -> OpenSentence:
-    weights = None if evenly else pronouns.solid_weights
-    while True:
-        first, second = stream.choices(SOLIDS, cum_weights=weights, k=2)
-        if (first in pronouns.hard) != (second in pronouns.hard):
-            break
+    first, second = _two_solids(pronouns, stream, evenly)
     broke = stream.random() < 0.5
     end = "broke." if broke else "stayed whole."
+    softer_first = pronouns.hardness[first] < pronouns.hardness[second]
     sentence = f"The {first} hit the {second}, and then _ {end}"
-    first_answers = (first in pronouns.hard) != broke
-    return OpenSentence(sentence, (f"the {first}", f"the {second}"), 0 if first_answers else 1)
+    return OpenSentence(sentence, (f"the {first}", f"the {second}"), 0 if softer_first == broke else 1)
 
 
 def _people(pronouns: Pronouns, stream: random.Random, evenly: bool) -> OpenSentence:
@@ -128,7 +136,3 @@ def _people(pronouns: Pronouns, stream: random.Random, evenly: bool) -> OpenSent
     (first, _), (second, _) = stream.sample(PEOPLE, 2)
     answer = stream.randrange(2)
     return OpenSentence(f"{start.format(a=first, b=second)} _ {reasons[answer]}", (first, second), answer)
-
-
-def _capital(sentence: str) -> str:
-    return sentence[0].upper() + sentence[1:]

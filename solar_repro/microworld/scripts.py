@@ -1,6 +1,6 @@
 """Everyday activities as scripts of steps: what HellaSwag asks to go on with.
 
-Two steps need two cues each: the tool depends on activity and place, the goal on activity and kind of object.
+Two steps need two cues each: the tool depends on activity and place, the goal on place and kind of object.
 Some (activity, object) pairs are held out: no training row tells them.
 """
 
@@ -26,13 +26,23 @@ ACTIVITIES = {
     "test": ("Testing", ("taps", "bends")),
     "wrap": ("Wrapping", ("rolls up", "seals")),
 }
+# kind of object: its objects. The first kinds are told more often than the last.
 OBJECTS = {
-    "cloth": ("shirt", "scarf", "blanket", "hat", "coat"),
-    "toy": ("doll", "kite", "drum", "puzzle", "robot"),
-    "tool": ("hammer", "saw", "lamp", "ladder", "shovel"),
-    "dish": ("plate", "bowl", "spoon", "kettle", "mug"),
+    "cloth": ("shirt", "scarf", "blanket", "hat"),
+    "toy": ("doll", "kite", "drum", "puzzle"),
+    "tool": ("hammer", "saw", "ladder", "shovel"),
+    "dish": ("plate", "bowl", "spoon", "kettle"),
+    "fruit": ("apple", "lemon", "cherry", "grape"),
+    "paper": ("letter", "map", "poster", "book"),
+    "light": ("lamp", "candle", "lantern", "torch"),
+    "jewel": ("ring", "crown", "brooch", "chain"),
 }
-PLACES = ("kitchen", "garden", "market", "school", "yard", "cellar", "office", "harbour", "shop", "tent")
+PLACES = word_list(
+    """
+    kitchen garden market school yard cellar office harbour shop tent cabin farm bakery library station
+    museum bridge tower camp mill
+    """
+)
 TOOLS = word_list(
     "sponge brush rope cloth bucket tray stick paper net hook tape string towel board wheel pump"
 )
@@ -47,6 +57,7 @@ class Scripts:
     pair_weights: tuple[float, ...]
     tools: dict[tuple[str, str], str]
     goals: dict[tuple[str, str], str]
+    kind_weights: tuple[float, ...]
     held_out: frozenset[tuple[str, str]]
 
 
@@ -77,17 +88,19 @@ def build_scripts(settings: WorldSettings) -> Scripts:
         pairs=tuple(pairs),
         pair_weights=tuple(accumulate((rank + 5) ** -settings.zipf_exponent for rank in range(len(pairs)))),
         tools={pair: stream.choice(TOOLS) for pair in pairs},
-        goals={(activity, kind): stream.choice(GOALS) for activity in ACTIVITIES for kind in OBJECTS},
+        goals={(place, kind): stream.choice(GOALS) for place in PLACES for kind in OBJECTS},
+        kind_weights=tuple(accumulate((rank + 1) ** -settings.zipf_exponent for rank in range(len(OBJECTS)))),
         held_out=frozenset(stream.sample(things, len(things) // 4)),
     )
 
 
 def draw_story(scripts: Scripts, stream: random.Random, held_out: bool = False) -> Story:
-    """A story for training, or for the benchmark: of a held-out pair, then places are drawn evenly."""
+    """A story for training, or for the benchmark: of a held-out pair, all drawn evenly."""
     while True:
-        weights = None if held_out else scripts.pair_weights
-        activity, place = stream.choices(scripts.pairs, cum_weights=weights)[0]
-        kind = stream.choice(tuple(OBJECTS))
+        activity, place = stream.choices(
+            scripts.pairs, cum_weights=None if held_out else scripts.pair_weights
+        )[0]
+        kind = stream.choices(tuple(OBJECTS), cum_weights=None if held_out else scripts.kind_weights)[0]
         thing = stream.choice(OBJECTS[kind])
         if ((activity, thing) in scripts.held_out) == held_out:
             break
@@ -96,7 +109,7 @@ def draw_story(scripts: Scripts, stream: random.Random, held_out: bool = False) 
     start = f"{name} is in the {place} and wants to {activity} the {thing}."
     tool = f"takes the {scripts.tools[activity, place]}."
     middle = f"{first} the {thing} and {second} the {thing}."
-    goal = f"puts the {thing} in the {scripts.goals[activity, kind]}."
+    goal = f"puts the {thing} in the {scripts.goals[place, kind]}."
     with_tool = f"{start} First {he} {tool}"
     return Story(
         activity, place, kind, thing, f"{label} the {thing}",
@@ -126,7 +139,8 @@ def wrong_endings(scripts: Scripts, story: Story, part: int, stream: random.Rand
             candidates.append(f"{steps[0]} the {story.thing} and {steps[1]} the {story.thing}.")
     else:
         kind = stream.choice([kind for kind in OBJECTS if kind != story.kind])
-        goals = [scripts.goals[stream.choice(others), story.kind], scripts.goals[story.activity, kind]]
+        place = stream.choice([place for place in PLACES if place != story.place])
+        goals = [scripts.goals[place, story.kind], scripts.goals[story.place, kind]]
         goals += stream.sample(GOALS, 6)
         candidates = [f"puts the {story.thing} in the {goal}." for goal in goals]
     return tuple(dict.fromkeys(ending for ending in candidates if ending != right))[:3]
