@@ -87,11 +87,13 @@ def copy_chunks(
             done(chunk)
 
         tasks = [pool.submit(copy, chunk) for chunk in chunks]
-        finished, waiting = wait(tasks, return_when=FIRST_EXCEPTION)
-        for task in waiting:
-            task.cancel()
-        for task in finished:
-            task.result()
+        try:
+            finished, _ = wait(tasks, return_when=FIRST_EXCEPTION)
+            for task in finished:
+                task.result()
+        finally:  # an error or an interruption: don't begin the rest
+            for task in tasks:
+                task.cancel()
 
 
 def copy_range(source: int, target: int, chunk: CopyRange) -> None:

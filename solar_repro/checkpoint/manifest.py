@@ -89,10 +89,10 @@ def _is_entry(entry: Any) -> bool:
 
 
 def _files(folder: Path) -> list[str]:
-    """Names of all files below a folder but the manifest itself, with forward slashes, sorted."""
+    """Names of all files (and linked folders) but the manifest itself, with forward slashes, sorted."""
     names = [
         PurePosixPath(Path(parent).relative_to(folder), name).as_posix()
-        for parent, _, files in os.walk(folder)
-        for name in files
+        for parent, folders, files in os.walk(folder)
+        for name in (*files, *(name for name in folders if Path(parent, name).is_symlink()))
     ]
     return sorted(name for name in names if name != MANIFEST_FILE)

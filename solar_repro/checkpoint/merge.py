@@ -53,6 +53,7 @@ def merge(
     first parent's. UserError names the tensor that is missing, of another shape, or holds NaN or Inf.
     """
     _check(sources, method, base, density, accumulate, dtype)
+    _check_device(device)
     parents = [open_checkpoint(source) for source in sources]
     inputs = [*parents, *([open_checkpoint(base)] if base is not None else [])]
     aligned = align(inputs)
@@ -118,6 +119,16 @@ def _check(
         raise UserError(f"merge: accumulate must be float32 or float64, not {accumulate!r}")
     if dtype is not None and dtype not in _CODES:
         raise UserError(f"merge: unknown dtype {dtype!r}; choose one of {', '.join(_CODES)}")
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"merge: device {device!r} cannot be used ({reason}); choose cpu or cuda") from error
 
 
 def _recipes(

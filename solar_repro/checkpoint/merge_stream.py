@@ -64,9 +64,15 @@ def stream(
         ]
         for worker in workers:
             worker.start()
-        for worker in workers:
-            worker.join()
-        torch.set_num_threads(threads)
+        try:
+            for worker in workers:
+                worker.join()
+        except BaseException as interruption:
+            run.fail(interruption)
+            for worker in workers:
+                worker.join()
+        finally:
+            torch.set_num_threads(threads)
         if run.error is not None:
             raise run.error
 
@@ -102,11 +108,14 @@ class _Run:
             while (task := self._take()) is not None:
                 self._perform(task, buffers)
         except BaseException as error:
-            with self.lock:
-                self.error = self.error or error
-            for task in self.tasks:  # nobody may wait for a pass that will not end
-                for done in task.tensor.passes_done:
-                    done.set()
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        with self.lock:
+            self.error = self.error or error
+        for task in self.tasks:  # nobody may wait for a pass that will not end
+            for done in task.tensor.passes_done:
+                done.set()
 
     def _take(self) -> Task | None:
         with self.lock:

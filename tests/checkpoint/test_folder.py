@@ -79,7 +79,9 @@ def test_a_missing_shard(folder: Path) -> None:
         open_checkpoint(folder)
 
 
-@pytest.mark.parametrize("name", ["../x.safetensors", "/x.safetensors", "a\\x.safetensors", "x.bin", "", 3, None])
+@pytest.mark.parametrize(
+    "name", ["../x.safetensors", "/x.safetensors", "a\\x.safetensors", "x.bin", "", 3, None]
+)
 def test_shard_names_stay_in_the_folder(folder: Path, name: Any) -> None:
     change_index(folder, lambda weight_map: weight_map.update({"model.norm.weight": name}))
     with pytest.raises(UserError, match=r"model\.norm\.weight.*no safetensors file name"):

@@ -47,7 +47,9 @@ numbers = st.one_of(
 dtypes = st.sampled_from(
     ["F32", "BF16", "BOOL", "U8", "F4", "F6_E2M3", "F8_E4M3", "F8_E8M0", "C64", "I64", "f32", "F128", ""]
 )
-names = st.one_of(st.sampled_from(NAMES), st.text(max_size=4), st.sampled_from(["__metadata__", "\ud800", "../x"]))
+names = st.one_of(
+    st.sampled_from(NAMES), st.text(max_size=4), st.sampled_from(["__metadata__", "\ud800", "../x"])
+)
 values = st.one_of(
     dtypes,
     numbers,
@@ -69,7 +71,8 @@ entry_edits = st.lists(
     max_size=3,
 )
 layouts = st.lists(
-    st.tuples(dtypes, st.lists(st.integers(0, 5), max_size=3), st.integers(-2, 2), st.integers(-2, 2)), max_size=4
+    st.tuples(dtypes, st.lists(st.integers(0, 5), max_size=3), st.integers(-2, 2), st.integers(-2, 2)),
+    max_size=4,
 )
 
 
@@ -139,7 +142,9 @@ def test_entries_are_changed(file: Path, edits: list[tuple[str, str, Any]], long
 
 @fuzz
 @given(layouts, st.randoms(use_true_random=False))
-def test_layouts_that_are_nearly_right(file: Path, tensors: list[tuple[str, list[int], int, int]], random: Any) -> None:
+def test_layouts_that_are_nearly_right(
+    file: Path, tensors: list[tuple[str, list[int], int, int]], random: Any
+) -> None:
     bits = {"F32": 32, "BF16": 16, "F4": 4, "F6_E2M3": 6, "C64": 64, "I64": 64}
     header, position = {}, 0
     for number, (dtype, shape, early, late) in enumerate(tensors):
@@ -167,7 +172,9 @@ def test_layouts_that_are_nearly_right(file: Path, tensors: list[tuple[str, list
             names,
             st.one_of(
                 values,
-                st.sampled_from(["../a.safetensors", "/etc/passwd", "a.safetensors", "b.safetensors", "a\0.safetensors"]),
+                st.sampled_from(
+                    ["../a.safetensors", "/etc/passwd", "a.safetensors", "b.safetensors", "a\0.safetensors"]
+                ),
             ),
         ),
         max_size=3,

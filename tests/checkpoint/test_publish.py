@@ -1,0 +1,138 @@
+"""Publishing: a folder appears whole or not at all, even when its process is killed."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from solar_repro.checkpoint.layer_map import dus
+from solar_repro.checkpoint.manifest import verify_manifest
+from solar_repro.checkpoint.publish import publish
+from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
+from solar_repro.errors import UserError
+
+from .conftest import LAYERS
+
+
+def test_a_folder_is_published_with_its_manifest(tmp_path: Path) -> None:
+    final = tmp_path / "store" / "result"
+    digests: dict[str, str] = {}
+    with publish(final, digests) as working:
+        assert working.parent == final.parent
+        assert not final.exists()
+        (working / "sub").mkdir()
+        (working / "sub" / "a.txt").write_text("a")
+        (working / "b.txt").write_text("b")
+        digests["b.txt"] = "not computed again"
+    assert [path.name for path in final.parent.iterdir()] == ["result"]
+    listed = json.loads((final / "manifest.json").read_text())["files"]
+    assert [entry["name"] for entry in listed] == ["b.txt", "sub/a.txt"]
+    assert listed[0]["sha256"] == "not computed again"
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    assert final.stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_an_error_leaves_nothing(error: type[BaseException], tmp_path: Path) -> None:
+    with pytest.raises(error), publish(tmp_path / "result") as working:  # noqa: PT012
+        (working / "a.txt").write_text("a")
+        raise error
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
+    final = tmp_path / "result"
+    final.mkdir()
+    (final / "a.txt").write_text("old")
+    with pytest.raises(UserError, match="already there"), publish(final):
+        pytest.fail("the block must not run")
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]
+
+
+def test_of_two_that_publish_one_wins_whole(tmp_path: Path) -> None:
+    final = tmp_path / "result"
+    with pytest.raises(UserError, match="already there"), publish(final) as slow:  # noqa: PT012
+        (slow / "a.txt").write_text("slow")
+        with publish(final) as fast:
+            assert slow.is_dir()  # its process lives
+            (fast / "a.txt").write_text("fast")
+    assert (final / "a.txt").read_text() == "fast"
+    verify_manifest(final)
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_a_user_error(code: int, tmp_path: Path) -> None:
+    with (
+        pytest.raises(UserError, match=r"result: the disk is full, [\d,]+ bytes"),
+        publish(tmp_path / "result"),
+    ):
+        raise OSError(code, os.strerror(code))
+    assert not list(tmp_path.iterdir())
+
+
+def test_kill_in_the_middle_of_a_copy(saved: Callable[..., Path], tmp_path: Path) -> None:
+    final = tmp_path / "new"
+    script = f"""
+import time
+from pathlib import Path
+from solar_repro.checkpoint import copying, upscale
+from solar_repro.checkpoint.layer_map import dus
+from solar_repro.checkpoint.publish import publish
+
+upscale.CHUNK_BYTES, copy = 4096, copying.copy_range
+def slowly(*arguments):
+    time.sleep(0.2)
+    copy(*arguments)
+    print("copied", flush=True)
+copying.copy_range = slowly
+with publish(Path({str(final)!r})) as working:
+    upscale.write_upscale(upscale.plan_upscale(Path({str(saved("llama"))!r}), dus({LAYERS}, 1)), working)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "copied\n"
+    (leftover,) = tmp_path.iterdir()
+    with publish(
+        tmp_path / "other"
+    ) as working:  # neither another place nor a living process's folder is touched
+        (working / "a.txt").write_text("a")
+    assert leftover.is_dir()
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=30)
+    process.stdout.close()
+
+    assert not final.exists()
+    assert leftover.is_dir()
+    assert leftover.name.startswith(".new.working.")
+    assert not (leftover / "manifest.json").exists()
+    with publish(final) as working:
+        digests = write_upscale(plan_upscale(saved("llama"), dus(LAYERS, 1)), working)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "other"]
+    verify_manifest(final)
+    listed = {
+        entry["name"]: entry["sha256"] for entry in json.loads((final / "manifest.json").read_text())["files"]
+    }
+    assert digests.items() <= listed.items()
+
+
+def test_a_process_that_has_the_number_of_a_dead_one_is_not_taken_for_it(tmp_path: Path) -> None:
+    with publish(tmp_path / "a") as working:
+        host, pid, started = working.name.removeprefix(".a.working.").split(".")[:3]
+        (working / "x").write_text("x")
+    assert int(pid) == os.getpid()
+    stale = tmp_path / f".a2.working.{host}.{pid}.{int(started) - 1}.abc"
+    elsewhere = tmp_path / f".a2.working.other-{host}.{pid}.{started}.abc"
+    stale.mkdir()
+    elsewhere.mkdir()
+    with publish(tmp_path / "a2") as working:
+        (working / "x").write_text("x")
+    assert not stale.exists()
+    assert elsewhere.exists()
