@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import logging
 import os
 import shlex
 import sys
@@ -22,6 +23,13 @@ OVERRIDES = (
     "Any setting of the scale can be overridden by its dotted path, e.g. --sft.learning_rate 1e-5\n"
     "(as `mlflow run . -P sft.learning_rate=1e-5` passes it)."
 )
+
+
+# Libraries' own bars and notices; our progress says what goes on. Before any of them is imported.
+os.environ.setdefault("TQDM_DISABLE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+for _library in ("lm_eval", "mlflow.store", "alembic"):
+    logging.getLogger(_library).setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)

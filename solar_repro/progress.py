@@ -22,7 +22,9 @@ class Progress:
         self._done = 0
         self._printed = -1
         self._start = self._last_line = time.monotonic()
-        self._bar = tqdm(total=total, desc=label, unit=unit, unit_scale=True) if sys.stderr.isatty() else None
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=total, desc=label, unit=unit, unit_scale=True, disable=False)
 
     def __enter__(self) -> Self:
         return self
