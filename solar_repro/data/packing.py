@@ -3,8 +3,8 @@
 `seq_lengths` holds the lengths of the documents in a block. `PackedCollator` turns them into position ids
 that start again at 0 and gives no attention mask: from such positions transformers builds a block-diagonal
 causal mask for eager, SDPA and flex attention on every device, for any batch size. It does so only as long as
-there is no key-value cache, so the collator asks for none; with one, documents see each other. Flash attention
-wants all blocks in one sequence instead, which TRL's `padding_free=True` makes of the same columns.
+there is no key-value cache, so the collator asks for none; with one, documents see each other. Flash
+attention wants all blocks in one sequence instead, which TRL's `padding_free=True` makes of these columns.
 """
 
 import bisect

@@ -1,4 +1,4 @@
-"""Small sets in hub layout, and tokenizers built here, so that a machine without the mirror tests the same."""
+"""Small sets in hub layout, and tokenizers built here: a machine without the mirror tests the same."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def mirror(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def write_set(mirror: Path) -> Write:
-    """Write rows (a list, a pyarrow table, or the bytes of a file) as a split of a set; returns its folder."""
+    """Write rows (a list, a pyarrow table, or a file's bytes) as a split of a set; returns its folder."""
 
     def write(
         hub_id: str, rows: Any, split: str = "train", suffix: str = "parquet", config: str = ""
@@ -64,7 +64,7 @@ def _special(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def llama_tokenizer() -> PreTrainedTokenizerFast:
     """Letters and bytes in the manner of Llama and Mistral: a leading "▁", byte fallback, no pad token."""
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁"]
@@ -86,7 +86,7 @@ def llama_tokenizer() -> PreTrainedTokenizerFast:
     return _special(tokenizer)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def merging_tokenizer() -> PreTrainedTokenizerFast:
     """One whose tokens reach over the newline between prompt and answer ("\\nA" is a token)."""
     pieces = ["<unk>", "<s>", "</s>", *(chr(code) for code in range(10, 127)), "\nA"]
