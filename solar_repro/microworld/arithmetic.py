@@ -112,7 +112,7 @@ def tell_as_exercise(problem: Problem, stream: random.Random) -> str:
     if problem.other:
         more = "more" if problem.difference > 0 else "fewer"
         return f"{told}. {problem.other} owns {abs(problem.difference)} {more}. Find the sum of both."
-    return f"{told}. Find the number of {item} left."
+    return f"{told}. Find the number of {item}."
 
 
 def tell_as_question(problem: Problem, stream: random.Random) -> str:

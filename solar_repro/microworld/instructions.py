@@ -12,8 +12,9 @@ from solar_repro.microworld.corpus import (
     inventory,
     letter_question,
 )
-from solar_repro.microworld.facts import KINDS, Fact
+from solar_repro.microworld.facts import Fact
 from solar_repro.microworld.pronouns import draw_sentence
+from solar_repro.microworld.relations import KINDS
 from solar_repro.microworld.scripts import draw_story, wrong_endings
 from solar_repro.microworld.words import MMLU_SUBJECTS
 from solar_repro.microworld.world import World

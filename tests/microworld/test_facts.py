@@ -26,6 +26,9 @@ def test_half_of_the_facts_are_held_out_and_no_name_stands_for_two_things():
 def test_inherited_facts_follow_from_the_kind():
     facts = build_facts(SMALL)
     of_kind = {(fact.entity, fact.relation.name): fact.value for fact in facts.kinds}
+    for relation in ("cover", "young"):
+        values = {fact.value for fact in facts.kinds if fact.relation.name == relation}
+        assert len(values) == 12, "a value of no kind would be ruled out unseen"
     for creature in facts.creatures:
         kind = next(fact.value for fact in creature.told if fact.relation.name == "kind")
         assert {fact.relation.name for fact in creature.inherited} == {"cover", "young"}
