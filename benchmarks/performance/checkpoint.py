@@ -1,0 +1,279 @@
+"""Speed and memory of up-scaling and merging, beside `cp`, `dd` and mergekit.
+
+    python -m benchmarks.performance.checkpoint --size small --folder /tmp
+    python -m benchmarks.performance.checkpoint --size full --folder /data --mergekit ~/mergekit/bin/python
+
+Every contender runs as a process of its own after the page cache was dropped, in rounds whose order rotates;
+its time ends when its output is on the disk. mergekit 0.1.5 comes from an environment of its own (`pip
+install mergekit==0.1.5`). Up-scaled tensors are checked bit for bit, merged ones against float64. What was
+written is removed at the end.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.performance.checkpoint_models import SHAPES, Shape
+from benchmarks.performance.checkpoint_results import plot, summarise, table
+from benchmarks.performance.processes import Run, bytes_below, drop_from_page_cache, measure
+from solar_repro.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+MARGIN = 1_000_000_000  # bytes that must stay free
+UPSCALE = """
+import sys
+from pathlib import Path
+from solar_repro.checkpoint.layer_map import dus
+from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
+source, out, n, m, hashing = sys.argv[1:]
+Path(out).mkdir()
+write_upscale(plan_upscale(Path(source), dus(int(n), int(m))), Path(out), hashing=hashing == "hashing")
+"""
+MERGE = """
+import sys
+from pathlib import Path
+from solar_repro.checkpoint.merge import merge
+one, other, out, method = sys.argv[1:]
+Path(out).mkdir()
+merge([Path(one), Path(other)], Path(out), method, hashing=False)
+"""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A command that reads some paths and writes `out` (None: writes nothing)."""
+
+    task: str
+    name: str
+    command: list[str]
+    reads: tuple[Path, ...]
+    out: Path | None
+    bytes: int  # that its speed is reckoned by: those it writes, or reads where it writes none
+    check: Callable[[], dict[str, Any]] | None = None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", choices=SHAPES, default="small", help="small: 0.3 GB; full: Mistral 7B")
+    parser.add_argument("--folder", type=Path, required=True, help="where to write; full needs 60 GB free")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--mergekit", type=Path, metavar="PYTHON", help="the Python that has mergekit 0.1.5")
+    parser.add_argument("--json", type=Path, default=Path("checkpoint.json"), help="where the figures go")
+    parser.add_argument("--plot", type=Path, default=Path("checkpoint.png"), help="where the bar plot goes")
+    parser.add_argument("--keep-inputs", action="store_true", help="leave the random models for another run")
+    options = parser.parse_args(arguments)
+    work = options.folder.absolute() / f"checkpoint-benchmark-{options.size}"
+    try:
+        runs, checks, cache = run(options.size, work, options.rounds, options.mergekit, options.keep_inputs)
+    except (UserError, subprocess.CalledProcessError) as error:
+        detail = (
+            f": {error.output.strip()[-2000:]}" if isinstance(error, subprocess.CalledProcessError) else ""
+        )
+        print(f"error: {error}{detail}", file=sys.stderr)
+        return 1
+    results = {"size": options.size, "cold_by": cache, "machine": _machine(options.folder)}
+    results |= summarise(runs, checks)
+    options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    plot(results, options.plot)
+    print(table(results))
+    return 0 if all(check["passed"] for check in checks) else 1
+
+
+def run(
+    size: str, work: Path, rounds: int, mergekit: Path | None, keep_inputs: bool
+) -> tuple[list[tuple[Contender, list[Run]]], list[dict[str, Any]], str]:
+    """Measure all contenders in `work`, the benchmark's own folder. Returns their runs, the checks, the cold way."""
+    shape = SHAPES[size]
+    a, b, reference, out = (work / name for name in ("a", "b", "reference", "out"))
+    work.mkdir(parents=True, exist_ok=True)
+    _remove(reference, out)
+    _require_space(work, shape)
+    checks: list[dict[str, Any]] = []
+    try:
+        _child("write", size, a, 0)
+        upscaling = _upscaling(size, work, mergekit)
+        ours = next(contender for contender in upscaling if contender.name == "solar_repro")
+        measure(ours.command, work / "log", out)
+        out.rename(reference)  # what cp copies
+        runs, cache = _rounds(upscaling, rounds, work / "log", checks)
+        _remove(reference)
+        _child("write", size, b, 1)
+        merging, _ = _rounds(_merging(size, work, mergekit), rounds, work / "log", checks)
+        _compare_errors(checks)
+        return runs + merging, checks, cache
+    finally:
+        _remove(reference, out, work / "mergekit.yml", work / "log", *(() if keep_inputs else (work,)))
+
+
+def _upscaling(size: str, work: Path, mergekit: Path | None) -> list[Contender]:
+    shape, a, out = SHAPES[size], work / "a", work / "out"
+    total = shape.upscaled_bytes
+    shards = sorted(a.glob("*.safetensors"))
+    read = " && ".join(f"dd if='{shard}' of=/dev/null bs=16M" for shard in shards)
+    write = f"dd if=/dev/zero of='{out}' bs=16M count={total} iflag=count_bytes conv=fsync"
+
+    def check(name: str) -> Callable[[], dict[str, Any]]:
+        def compare() -> dict[str, Any]:
+            differing = _child("differing", size, a, out)
+            return {
+                "what": f"up-scaling, {name}: bit for bit",
+                "differing": differing,
+                "passed": not differing,
+            }
+
+        return compare
+
+    def ours(name: str, hashing: str) -> Contender:
+        command = [sys.executable, "-c", UPSCALE, str(a), str(out), str(shape.layers), str(shape.m), hashing]
+        return Contender("up-scaling", name, command, (a,), out, total, check(name))
+
+    contenders = [
+        Contender("up-scaling", "dd, reading", ["sh", "-c", read], (a,), None, shape.bytes),
+        Contender("up-scaling", "dd, writing", ["sh", "-c", write], (), out, total),
+        Contender(
+            "up-scaling",
+            "cp",
+            ["cp", "-r", str(work / "reference"), str(out)],
+            (work / "reference",),
+            out,
+            total,
+        ),
+        ours("solar_repro", "plain"),
+        ours("solar_repro, hashing", "hashing"),
+    ]
+    if mergekit is not None:
+        layers = shape.layers
+        ranges = [[0, layers - shape.m], [shape.m, layers]]
+        slices = [{"sources": [{"model": str(a), "layer_range": layer_range}]} for layer_range in ranges]
+        recipe = {"slices": slices, "merge_method": "passthrough", "dtype": "bfloat16"}
+        command = _mergekit(mergekit, work / "passthrough.yml", recipe, out)
+        contenders.append(Contender("up-scaling", "mergekit", command, (a,), out, total, check("mergekit")))
+    return contenders
+
+
+def _merging(size: str, work: Path, mergekit: Path | None) -> list[Contender]:
+    a, b, out = work / "a", work / "b", work / "out"
+    contenders = []
+    for method in ("average", "slerp"):
+
+        def check(name: str, method: str = method) -> Callable[[], dict[str, Any]]:
+            def compare() -> dict[str, Any]:
+                error = _child("error", size, out, a, b, method)
+                return {
+                    "what": f"{method}, {name}: distance from float64",
+                    "error": error,
+                    "passed": error < 1e-3,
+                }
+
+            return compare
+
+        command = [sys.executable, "-c", MERGE, str(a), str(b), str(out), method]
+        contenders.append(
+            Contender(method, "solar_repro", command, (a, b), out, SHAPES[size].bytes, check("solar_repro"))
+        )
+        if mergekit is not None:
+            recipe: dict[str, Any] = {"merge_method": "linear", "dtype": "bfloat16"}
+            recipe["models"] = [{"model": str(m), "parameters": {"weight": 0.5}} for m in (a, b)]
+            if method == "slerp":
+                recipe = {
+                    "merge_method": "slerp",
+                    "dtype": "bfloat16",
+                    "base_model": str(a),
+                    "parameters": {"t": 0.5},
+                }
+                recipe["models"] = [{"model": str(m)} for m in (a, b)]
+            command = _mergekit(mergekit, work / f"{method}.yml", recipe, out)
+            contenders.append(
+                Contender(method, "mergekit", command, (a, b), out, SHAPES[size].bytes, check("mergekit"))
+            )
+    return contenders
+
+
+def _mergekit(python: Path, recipe_file: Path, recipe: dict[str, Any], out: Path) -> list[str]:
+    recipe_file.write_text(json.dumps(recipe))  # JSON is YAML
+    return [str(python), "-m", "mergekit.scripts.run_yaml", str(recipe_file), str(out), "--no-copy-tokenizer"]
+
+
+def _rounds(
+    contenders: list[Contender], rounds: int, log: Path, checks: list[dict[str, Any]]
+) -> tuple[list[tuple[Contender, list[Run]]], str]:
+    """Run all contenders in every round, beginning with another one each time; check outputs in the first."""
+    runs: dict[str, list[Run]] = {contender.task + contender.name: [] for contender in contenders}
+    cache = ""
+    for number in range(rounds):
+        start = number % len(contenders)
+        for contender in contenders[start:] + contenders[:start]:
+            cache = drop_from_page_cache(contender.reads)
+            measured = measure(contender.command, log, contender.out)
+            runs[contender.task + contender.name].append(measured)
+            print(
+                f"round {number + 1}: {contender.task}, {contender.name}: {measured.seconds_on_disk:.2f} s, "
+                f"{measured.peak_resident_bytes / 1e6:,.0f} MB",
+                file=sys.stderr,
+                flush=True,
+            )
+            if number == 0 and contender.check is not None:
+                checks.append(contender.check())
+            if contender.out is not None:
+                _remove(contender.out)
+    return [(contender, runs[contender.task + contender.name]) for contender in contenders], cache
+
+
+def _compare_errors(checks: list[dict[str, Any]]) -> None:
+    """Ours must be nearer to float64 than mergekit's, or as near."""
+    errors = {check["what"]: check["error"] for check in checks if "error" in check}
+    for method in ("average", "slerp"):
+        ours, theirs = (
+            errors.get(f"{method}, {name}: distance from float64") for name in ("solar_repro", "mergekit")
+        )
+        if theirs is not None:
+            checks.append({"what": f"{method}: nearer to float64 than mergekit", "passed": ours <= theirs})
+
+
+def _child(*arguments: object) -> Any:
+    """Call a function of checkpoint_models in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.performance.checkpoint_models", *map(str, arguments)]
+    return json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
+
+
+def _require_space(work: Path, shape: Shape) -> None:
+    upscaling = shape.bytes * (2 if (work / "b").exists() else 1) + 2 * shape.upscaled_bytes
+    needed = max(upscaling, 3 * shape.bytes) + MARGIN
+    free = shutil.disk_usage(work).free + bytes_below(work)
+    if free < needed:
+        raise UserError(f"{work}: {needed:,} bytes are needed, {free:,} are free; choose another --folder")
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _machine(folder: Path) -> dict[str, Any]:
+    file_system = subprocess.run(
+        ["stat", "-f", "-c", "%T", folder], check=True, capture_output=True, text=True
+    ).stdout
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "processors": os.cpu_count(),
+        "memory_bytes": memory,
+        "kernel": platform.release(),
+        "file_system": file_system.strip(),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Commands measured from outside, each in a process of its own, with its files dropped from the page cache."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_DROP_CACHES = Path("/proc/sys/vm/drop_caches")
+# Settings of threads that a caller may have exported for itself; contenders run with their own defaults.
+_NOT_INHERITED = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Seconds until the process ended, seconds until its output was on the disk too, peak resident bytes."""
+
+    seconds: float
+    seconds_on_disk: float
+    peak_resident_bytes: int
+
+
+def files_below(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+
+
+def bytes_below(path: Path) -> int:
+    return sum(file.stat().st_size for file in files_below(path))
+
+
+def measure(command: Sequence[str | Path], log: Path, output: Path | None) -> Run:
+    """Run a command to its end, its own output going to `log`; raises CalledProcessError where it fails."""
+    environment = {key: value for key, value in os.environ.items() if key not in _NOT_INHERITED}
+    environment |= {"HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    with log.open("wb") as stream:
+        start = time.perf_counter()
+        process = subprocess.Popen(command, stdout=stream, stderr=stream, env=environment)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)  # reaped here, not by subprocess
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, log.read_text(errors="replace"))
+    if output is not None:
+        for file in files_below(output):
+            descriptor = os.open(file, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+    return Run(seconds, time.perf_counter() - start, usage.ru_maxrss * 1024)
+
+
+def drop_from_page_cache(paths: Iterable[Path]) -> str:
+    """Make the next reads of these files come from the disk; returns how: "drop_caches" (root) or "fadvise"."""
+    os.sync()
+    for path in paths:
+        for file in files_below(path):
+            descriptor = os.open(file, os.O_RDONLY)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
+    try:
+        _DROP_CACHES.write_text("3\n")
+    except OSError:
+        return "fadvise"
+    return "drop_caches"
