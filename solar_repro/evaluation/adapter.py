@@ -191,9 +191,13 @@ class SharedPrefixLM(HFLM):
                 f"generating {max_new} tokens: the model's context is {self.max_length}; leave "
                 "this task out or take a model of longer context"
             )
+        return [tokens[-room:] for tokens in self.encode_prompts(texts)]
+
+    def encode_prompts(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Token ids (int32) of prompts, each encoded once."""
         missing = [text for text in dict.fromkeys(texts) if text not in self.encodings]
         self.encodings.update(zip(missing, self.encode_texts(missing), strict=True))
-        return [self.encodings[text][-room:] for text in texts]
+        return [self.encodings[text] for text in texts]
 
     def _decode_batches(
         self, texts: Sequence[str], until: Sequence[str], max_new: int
@@ -222,6 +226,7 @@ class SharedPrefixLM(HFLM):
         """Whether the harness cuts the beginning off this request's prompt to fit the model's context."""
         if request.request_type == "generate_until":
             settings = normalize_gen_kwargs(request.args[1], self.max_gen_toks)
-            return len(self.encodings[request.args[0]]) > self.max_length - settings["max_gen_toks"]
-        context, continuation = self.encodings[request.args]
+            room = self.max_length - settings["max_gen_toks"]
+            return len(self.encode_prompts([request.args[0]])[0]) > room
+        ((context, continuation),) = self.encode_pairs([request.args])
         return len(context) + len(continuation) > self.max_length + 1

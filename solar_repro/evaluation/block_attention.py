@@ -1,7 +1,8 @@
 """Causal attention in blocks of queries, for short sequences on a CPU.
 
-PyTorch's CPU kernel reads keys in blocks of 512, so below that length it computes the whole square of scores, of
-which a causal model needs half. Block by block, each block of queries sees the keys up to its own end alone.
+PyTorch's CPU kernel reads keys in blocks of 512, so below that length it computes the whole square of
+scores, of which a causal model needs half. Block by block, each block of queries sees the keys up to its
+own end alone.
 """
 
 import functools

@@ -17,18 +17,24 @@ class Column:
     metric: str
     """`<metric>,<filter>` as the harness names it."""
     hub_id: str
+    config: str | None
+    """Configuration of the data set; None where it has one alone, and for MMLU, where each subject is one."""
     question: str
     """The field of an item that holds its question."""
     generates: bool = False
 
 
 COLUMNS = (
-    Column("ARC", "arc_challenge", 25, "acc_norm,none", "allenai/ai2_arc", "question"),
-    Column("HellaSwag", "hellaswag", 10, "acc_norm,none", "Rowan/hellaswag", "query"),
-    Column("MMLU", "mmlu", 5, "acc,none", "cais/mmlu", "question"),
-    Column("TruthfulQA", "truthfulqa_mc2", 0, "acc,none", "truthfulqa/truthful_qa", "question"),
-    Column("Winogrande", "winogrande", 5, "acc,none", "allenai/winogrande", "sentence"),
-    Column("GSM8K", "gsm8k", 5, "exact_match,strict-match", "openai/gsm8k", "question", generates=True),
+    Column("ARC", "arc_challenge", 25, "acc_norm,none", "allenai/ai2_arc", "ARC-Challenge", "question"),
+    Column("HellaSwag", "hellaswag", 10, "acc_norm,none", "Rowan/hellaswag", None, "query"),
+    Column("MMLU", "mmlu", 5, "acc,none", "cais/mmlu", None, "question"),
+    Column(
+        "TruthfulQA", "truthfulqa_mc2", 0, "acc,none", "truthfulqa/truthful_qa", "multiple_choice", "question"
+    ),
+    Column("Winogrande", "winogrande", 5, "acc,none", "allenai/winogrande", "winogrande_xl", "sentence"),
+    Column(
+        "GSM8K", "gsm8k", 5, "exact_match,strict-match", "openai/gsm8k", "main", "question", generates=True
+    ),
 )
 COLUMN_NAMES = tuple(column.name for column in COLUMNS)
 FLEXIBLE = "exact_match,flexible-extract"

@@ -6,17 +6,17 @@ from typing import Any
 
 from solar_repro.errors import UserError
 from solar_repro.evaluation.columns import column_named
-from solar_repro.evaluation.tasks import benchmark_path
+from solar_repro.evaluation.sources import benchmark_source, in_mirror, mirror_configs
 
-TESTED = {
-    "ARC": ("ARC-Challenge", "test"),
-    "MMLU": (None, "test"),
-    "TruthfulQA": ("multiple_choice", "validation"),
-    "GSM8K": ("main", "test"),
-    "HellaSwag": (None, "validation"),
-    "Winogrande": ("winogrande_xl", "validation"),
+TESTED_SPLITS = {
+    "ARC": "test",
+    "MMLU": "test",
+    "TruthfulQA": "validation",
+    "GSM8K": "test",
+    "HellaSwag": "validation",
+    "Winogrande": "validation",
 }
-"""Per column the configuration (None: the only one, or for MMLU all subjects) and the split scored."""
+"""The split that H6 scores."""
 REFERENCE_SPLITS = {
     "ARC": "train",
     "MMLU": "validation",
@@ -37,29 +37,27 @@ def contamination_texts(
     None where the paper has N/A (HellaSwag and Winogrande, unless `beyond_paper`) and where there is no
     reference split. Raises UserError for an unknown column and for a benchmark in neither mirror nor hub.
     """
-    if column not in TESTED:
-        raise UserError(f"benchmark {column!r}: no column of H6; use one of {', '.join(TESTED)}")
-    config, split = TESTED[column]
+    if column not in TESTED_SPLITS:
+        raise UserError(f"benchmark {column!r}: no column of H6; use one of {', '.join(TESTED_SPLITS)}")
     if column in NOT_IN_PAPER and not beyond_paper:
         return None
     if reference and column not in REFERENCE_SPLITS:
         return None
-    chosen = REFERENCE_SPLITS[column] if reference else split
-    return tuple(text_of(column, row) for row in _rows(column, mirror, config, chosen))
+    split = (REFERENCE_SPLITS if reference else TESTED_SPLITS)[column]
+    return tuple(text_of(column, row) for row in _rows(column, mirror, split))
 
 
-def _rows(column: str, mirror: Path | None, config: str | None, split: str) -> Iterator[Mapping[str, Any]]:
+def _rows(column: str, mirror: Path | None, split: str) -> Iterator[Mapping[str, Any]]:
     import datasets
 
     hub_id = column_named(column).hub_id
-    path = benchmark_path(hub_id, mirror)
     try:
-        configs = [config]
+        configs = [column_named(column).config]
         if column == "MMLU":
-            names = datasets.get_dataset_config_names(path)
+            names = mirror_configs(Path(mirror, hub_id)) if in_mirror(hub_id, mirror) else ["all"]
             configs = ["all"] if "all" in names else sorted(names)
-        for name in configs:
-            yield from datasets.load_dataset(path, name, split=split)
+        for config in configs:
+            yield from datasets.load_dataset(**benchmark_source(hub_id, config, mirror), split=split)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(

@@ -148,6 +148,11 @@ def _score_task(loaded: LoadedTask, lm: "SharedPrefixLM") -> tuple[dict[str, Any
         for key in requests[0].filtered_resps:
             for metric, value in task.process_results(doc, [r.filtered_resps[key] for r in requests]).items():
                 measured[f"{metric},{key}"] = float(value)
+        if any(math.isnan(value) for value in measured.values()):
+            raise UserError(
+                f"{loaded.name} item {item}: its metric is NaN, its choices have no probability under "
+                "this model; check the checkpoint or leave this benchmark out"
+            )
         for metric, value in measured.items():
             values.setdefault(metric, []).append(value)
         rows.append(item_row(loaded, item, doc, requests, measured))
@@ -160,8 +165,6 @@ def _score_task(loaded: LoadedTask, lm: "SharedPrefixLM") -> tuple[dict[str, Any
             result[f"{prefix}stderr"] = (
                 100 * float(stderr(values[metric])) if len(values[metric]) > 1 else None
             )
-    if math.isnan(result["score"]):
-        raise UserError(f"score of {loaded.name}: NaN; the model's probabilities vanish, use dtype=float32")
     return {
         **result,
         "items": len(loaded.items),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from solar_repro.errors import UserError
 from solar_repro.evaluation.columns import COLUMN_NAMES, COLUMNS, FEWSHOT_SEED, Column, column_named
+from solar_repro.evaluation.sources import benchmark_source, in_mirror
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -95,12 +96,6 @@ def build_tasks(
     )
 
 
-def benchmark_path(hub_id: str, mirror: Path | None) -> str:
-    """Where `datasets` finds a benchmark: its folder in the mirror if it is there, else its hub id."""
-    local = Path(mirror, hub_id) if mirror is not None else None
-    return str(local) if local is not None and local.is_dir() else hub_id
-
-
 def _mirror_state(mirror: Path | None, columns: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
     """Name, size and time of every file used of the mirror: a changed mirror must not meet the old tasks."""
     if mirror is None:
@@ -137,9 +132,7 @@ def _build(
     try:
         for name, limit in limits:
             column = column_named(name)
-            path = benchmark_path(column.hub_id, mirror)
-            sources[name] = "hub" if path == column.hub_id else "mirror"
-            overrides: dict[str, Any] = {"dataset_path": path, "num_fewshot": column.shots}
+            overrides: dict[str, Any] = {"num_fewshot": column.shots}
             if name == "GSM8K" and gsm8k_stop is not None:
                 overrides["generation_kwargs"] = {
                     "until": list(gsm8k_stop),
@@ -147,6 +140,7 @@ def _build(
                     "temperature": 0.0,
                 }
             names = _subject_tasks(manager, subjects) if name == "MMLU" else [column.task]
+            sources[name] = "mirror" if in_mirror(column.hub_id, mirror) else "hub"
             for task_name, task in _load(manager, names, overrides, column, mirror).items():
                 loaded.append(_render(column, task_name, task, limit, seed))
     finally:
@@ -183,7 +177,15 @@ def _load(
     manager: Any, names: Sequence[str], overrides: dict[str, Any], column: Column, mirror: Path | None
 ) -> dict[str, "Task"]:
     """The harness's tasks with our data and shots (inside a group, entries override registered tasks)."""
-    group = {"group": "h6", "task": [{"task": name, **overrides} for name in names]}
+    entries = []
+    for name in names:
+        config = name.removeprefix("mmlu_") if column.name == "MMLU" else column.config
+        source = benchmark_source(column.hub_id, config, mirror)
+        entry = {"task": name, "dataset_path": source["path"], "dataset_name": source["name"], **overrides}
+        if "data_files" in source:
+            entry["dataset_kwargs"] = {"data_files": source["data_files"]}
+        entries.append(entry)
+    group = {"group": "h6", "task": entries}
     try:
         return dict(sorted(manager.load([group])["tasks"].items()))
     except (OSError, ValueError, KeyError) as error:

@@ -1,0 +1,51 @@
+import math
+import random
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from solar_repro.evaluation.statistics import (
+    auroc,
+    binomial_interval,
+    bootstrap_interval,
+    bootstrap_means,
+    mcnemar_exact,
+)
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (0, 1), (3, 3), (2, 9), (40, 61)])
+def test_mcnemar_is_the_exact_binomial_test(first, second):
+    expected = stats.binomtest(first, first + second).pvalue if first + second else 1.0
+    assert mcnemar_exact(first, second) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 8), (8, 8), (50, 100), (3, 100)])
+def test_binomial_interval_is_wilsons(successes, trials):
+    expected = stats.binomtest(successes, trials).proportion_ci(method="wilson")
+    assert binomial_interval(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_auroc_counts_pairs():
+    generator = random.Random(0)
+    positive = [generator.randrange(6) for _ in range(40)]
+    negative = [generator.randrange(5) for _ in range(30)]
+    pairs = [(p > n) + 0.5 * (p == n) for p in positive for n in negative]
+    assert auroc(positive, negative) == pytest.approx(sum(pairs) / len(pairs))
+
+
+def test_bootstrap_interval_is_near_the_normal_one():
+    values = np.random.default_rng(0).normal(0.4, 2.0, size=400)
+    low, high, p = bootstrap_interval(bootstrap_means([values], draws=20_000, seed=(0,)))
+    error = values.std() / math.sqrt(400)
+    assert (low, high) == pytest.approx(
+        (values.mean() - 1.96 * error, values.mean() + 1.96 * error), abs=0.02
+    )
+    assert p == pytest.approx(2 * stats.norm.sf(values.mean() / error), abs=0.005)
+
+
+def test_groups_count_equally_and_are_resampled_within_themselves():
+    means = bootstrap_means([[1.0] * 50, [0.0]], draws=10, seed=(1,))
+    assert means == pytest.approx(np.full(10, 0.5))
+    assert bootstrap_interval(np.zeros(99))[2] == 1.0
+    assert bootstrap_interval(np.ones(99))[2] == pytest.approx(0.02)
