@@ -137,7 +137,7 @@ class ChatClient:
             response = self._session.post(url, json=body, timeout=self._server.timeout)
         except requests.Timeout:
             return None, "timeout", 0.0
-        except requests.ConnectionError:
+        except requests.RequestException:
             return None, "connection", 0.0
         if response.status_code in RETRIED or response.status_code >= 500:
             after = response.headers.get("Retry-After", "")

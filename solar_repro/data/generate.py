@@ -14,7 +14,7 @@ from solar_repro.progress import Progress
 
 TEMPERATURE = 0.7
 """MetaMath's."""
-WAVE = 512
+WAVE = 128
 """Requests given to `Complete` at once."""
 
 EXAMPLES = (

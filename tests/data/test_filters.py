@@ -1,0 +1,125 @@
+import pytest
+
+from solar_repro.data.filters import by_flan_join, by_ngrams, by_task_name, table_8_filter
+from solar_repro.data.locate import locate
+from solar_repro.data.sources import load_instruction
+from solar_repro.errors import UserError
+from solar_repro.variants import FILTERED_TASKS
+
+LEAK = "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May."
+
+
+def row(number: int, question: str, **more: str) -> dict[str, str]:
+    return {"id": f"flan.{number}", "system_prompt": "", "question": question, "response": "a"} | more
+
+
+def load(location, cache, row_filter):
+    return load_instruction("openorca", location, row_filter=row_filter, cache_dir=cache)
+
+
+def test_by_task_name(write_set, mirror, cache):
+    names = [
+        *FILTERED_TASKS,
+        "task033_winogrande_answer_generation",
+        "task026_drop_question_generation",
+        "cot_ecqa",
+    ]
+    write_set("org/orca", [row(n, f"q{n}", task_name=name) for n, name in enumerate(names)])
+    location = locate("org/orca", mirror)
+    found = load(location, cache, table_8_filter(location, mirror, FILTERED_TASKS))
+    assert found.dataset["row_id"][:] == ["flan.10", "flan.11", "flan.12"]
+    assert found.report["dropped"] == {f"Table 8: {name}": 1 for name in FILTERED_TASKS}
+    assert found.report["filter"] == {
+        "way": "task_name",
+        "removed": dict.fromkeys(FILTERED_TASKS, 1),
+        "missed_by_table_8": {names[10]: 1, names[11]: 1},
+    }
+
+
+def test_by_task_name_without_names(write_set, mirror, cache):
+    write_set("org/orca", [row(0, "q")])
+    with pytest.raises(UserError, match="no column 'task_name'"):
+        load(locate("org/orca", mirror), cache, by_task_name(FILTERED_TASKS))
+
+
+def test_by_join_with_flan(write_set, mirror, cache):
+    flan = [
+        ("Is the sky blue?  Answer:", "cot_gsm8k"),
+        ("Fill the blank", "winogrande:1.1.0"),
+        ("Who won?", "task028_drop_answer_generation"),
+        ("Is the sky green?", "cot_ecqa"),
+    ]
+    write_set("Open-Orca/FLAN", [{"inputs": text, "_task_name": name} for text, name in flan])
+    texts = ["is the sky blue? answer:", "Fill the blank!", "Who won?", "Is the sky green?", "Is the sky"]
+    write_set("org/orca", [row(number, text) for number, text in enumerate(texts)])
+    location = locate("org/orca", mirror)
+    row_filter = table_8_filter(
+        location, mirror, FILTERED_TASKS, flan=locate("Open-Orca/FLAN", mirror), cache_dir=cache
+    )
+    found = load(location, cache, row_filter)
+    assert found.dataset["row_id"][:] == ["flan.2", "flan.3", "flan.4"]
+    assert found.report["filter"] == {
+        "way": "flan_join",
+        "flan": "Open-Orca/FLAN",
+        "flan_rows": 3,
+        "removed": {"cot_gsm8k": 1, "winogrande:1.1.0": 1},
+        "missed_by_table_8": {"task028_drop_answer_generation": 1},
+    }
+
+
+def test_join_with_a_flan_that_has_none_of_the_tasks(write_set, mirror, cache):
+    write_set("Open-Orca/FLAN", [{"inputs": "q", "_task_name": "cot_ecqa"}])
+    write_set("org/orca", [row(0, "q")])
+    flan = locate("Open-Orca/FLAN", mirror)
+    found = load(locate("org/orca", mirror), cache, by_flan_join(flan, FILTERED_TASKS, cache_dir=cache))
+    assert (len(found.dataset), found.report["filter"]["flan_rows"]) == (1, 0)
+
+
+def test_by_ngrams(write_set, mirror, cache):
+    write_set("openai/gsm8k", [{"question": LEAK, "answer": "72"}], config="main")
+    write_set("openai/gsm8k", [{"question": "How many sheep?", "answer": "2"}], split="test", config="main")
+    item = {
+        "sentence": "The trophy did not fit into the suitcase because _ was far too large.",
+        "answer": "1",
+    }
+    write_set(
+        "allenai/winogrande",
+        [item | {"option1": "the trophy", "option2": "the suitcase"}],
+        "validation",
+        config="winogrande_xl",
+    )
+    questions = [
+        "Solve this: " + LEAK.upper().replace(",", ""),
+        "how many, sheep",
+        "How many sheep are there?",
+        "Complete: The trophy did not fit into the suitcase because the suitcase was far too large.",
+        "Natalia sold clips to 48 of her friends in April, and then she bought some.",
+    ]
+    write_set("org/orca", [row(number, text) for number, text in enumerate(questions)])
+    location = locate("org/orca", mirror)
+    found = load(location, cache, table_8_filter(location, mirror, FILTERED_TASKS, cache_dir=cache))
+    assert found.dataset["row_id"][:] == ["flan.2"]
+    assert found.report["filter"]["removed"] == {"GSM8K": 3, "Winogrande": 1}
+    assert found.report["filter"]["way"] == "ngrams"
+    assert found.report["filter"]["benchmarks"] == ["Winogrande", "GSM8K"]
+    assert "ucinlp/drop" in found.report["filter"]["benchmarks_missing"]
+
+
+def test_by_ngrams_without_any_benchmark(mirror):
+    with pytest.raises(UserError, match="none of"):
+        by_ngrams(mirror)
+
+
+def test_real_rows_of_gsm8k_by_name_and_by_ngrams(shared, cache):
+    """The n-gram way finds at least 99 % of what the names tell and at most 0.5 % of the rest."""
+    mirror = shared / "hub"
+    location = locate("Open-Orca/OpenOrca", mirror, "google-research/flan-cot")
+    named = load(location, cache, table_8_filter(location, mirror, FILTERED_TASKS))
+    assert named.report["dropped"] == {"Table 8: cot_gsm8k": 7473}
+    everything = load(location, cache, None)
+    others = set(named.dataset["row_id"])
+    gsm8k = set(everything.dataset["row_id"]) - others
+    assert (len(gsm8k), len(others)) == (7473, 25_970)
+    left = set(load(location, cache, by_ngrams(mirror, cache_dir=cache)).dataset["row_id"])
+    assert len(gsm8k - left) >= 0.99 * len(gsm8k)
+    assert len(others - left) <= 0.005 * len(others)

@@ -1,0 +1,77 @@
+import hashlib
+import shutil
+
+import pytest
+
+from solar_repro.data import fingerprint as module
+from solar_repro.data.fingerprint import fingerprint, folder_fingerprint
+from solar_repro.data.locate import Location
+from solar_repro.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "set"
+    (made / "data").mkdir(parents=True)
+    (made / "README.md").write_text("about")
+    (made / "data" / "a.parquet").write_bytes(b"\0" * (5 << 20))
+    return made
+
+
+def test_is_what_sha256sum_says_of_the_files(folder, cache):
+    lines = [
+        f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n"
+        for name in ("README.md", "data/a.parquet")
+    ]
+    expected = "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert folder_fingerprint(folder, cache) == expected
+
+
+def test_place_and_hidden_files_do_not_count(folder, cache, tmp_path):
+    first = folder_fingerprint(folder, cache)
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "x").write_text("x")
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    assert folder_fingerprint(tmp_path / "elsewhere", cache) == folder_fingerprint(folder, cache) == first
+
+
+@pytest.mark.parametrize("place", [0, 3 << 20, (5 << 20) - 1])
+def test_any_byte_counts(folder, cache, place):
+    first = folder_fingerprint(folder, cache)
+    content = bytearray((folder / "data" / "a.parquet").read_bytes())
+    content[place] = 1
+    (folder / "data" / "a.parquet").write_bytes(content)
+    assert folder_fingerprint(folder, cache) != first
+
+
+def test_names_count(folder, cache):
+    first = folder_fingerprint(folder, cache)
+    (folder / "data" / "a.parquet").rename(folder / "data" / "b.parquet")
+    assert folder_fingerprint(folder, cache) != first
+
+
+def test_unchanged_files_are_read_once(folder, cache, monkeypatch):
+    read = []
+    digest = module._digest
+    monkeypatch.setattr(module, "_digest", lambda path: read.append(path) or digest(path))
+    folder_fingerprint(folder, cache)
+    folder_fingerprint(folder, cache)
+    assert len(read) == 2
+    (folder / "README.md").write_text("other")
+    folder_fingerprint(folder, cache)
+    assert len(read) == 3
+
+
+def test_damaged_memory_is_made_anew(folder, cache):
+    first = folder_fingerprint(folder, cache)
+    (cache / "fingerprints.json").write_text("{ not json")
+    assert folder_fingerprint(folder, cache) == first
+
+
+def test_hub_set_by_its_revision():
+    assert fingerprint(Location("o/n", "o/n", None, "abc")) == "revision:abc"
+
+
+def test_empty_folder(tmp_path, cache):
+    with pytest.raises(UserError, match="holds no files"):
+        folder_fingerprint(tmp_path, cache)
