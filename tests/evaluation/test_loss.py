@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+import torch
+
+from solar_repro.errors import UserError
+from solar_repro.evaluation.contamination import lowest_mean, min_k_scores
+from solar_repro.evaluation.load import load_model
+from solar_repro.evaluation.loss import mean_loss
+
+TEXTS = ["sun moon river stone", "green apple bread under the cold house at night", "seven"]
+
+
+def _naive(folder, text, max_length):
+    """Log-probabilities and z-scores of one text by one forward in float64, from the definitions."""
+    model, tokenizer = load_model(folder)
+    tokens = [1, *tokenizer(text, add_special_tokens=False)["input_ids"]][:max_length]
+    with torch.no_grad():
+        log_probs = model.double()(torch.tensor([tokens])).logits[0, :-1].log_softmax(-1).numpy()
+    picked = log_probs[np.arange(len(tokens) - 1), tokens[1:]]
+    mean = (np.exp(log_probs) * log_probs).sum(-1)
+    sigma = np.sqrt((np.exp(log_probs) * (log_probs - mean[:, None]) ** 2).sum(-1))
+    return picked, (picked - mean) / sigma
+
+
+@pytest.mark.parametrize("max_length", [6, 512])
+@pytest.mark.parametrize("batch_tokens", [1, 8192])
+def test_mean_loss_is_over_all_predicted_tokens(model, max_length, batch_tokens):
+    expected = -np.concatenate([_naive(model, text, max_length)[0] for text in TEXTS]).mean()
+    found = mean_loss(model, TEXTS, max_length=max_length, batch_tokens=batch_tokens)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_min_k_follows_the_definitions(model):
+    scores = min_k_scores(model, TEXTS, k=(0.2, 0.5))
+    for share in (0.2, 0.5):
+        for index, text in enumerate(TEXTS):
+            picked, standard = _naive(model, text, 2048)
+            count = max(1, int(len(picked) * share))
+            assert scores.min_k[share][index] == pytest.approx(np.sort(picked)[:count].mean(), rel=1e-4)
+            assert scores.min_k_pp[share][index] == pytest.approx(np.sort(standard)[:count].mean(), rel=1e-4)
+    assert lowest_mean(np.array([3.0, -1.0, 2.0]), 0.1) == -1.0
+
+
+def test_nothing_to_score_is_the_users_mistake(model):
+    with pytest.raises(UserError, match="not one token"):
+        mean_loss(model, [""], max_length=512)
+    with pytest.raises(UserError, match="text 1 is empty"):
+        min_k_scores(model, ["sun", " "])
+    with pytest.raises(UserError, match="k="):
+        min_k_scores(model, ["sun"], k=(20,))
