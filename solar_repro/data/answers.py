@@ -41,4 +41,5 @@ def same_answer(first: str, second: str) -> bool:
 
 
 def _as_latex(answer: str) -> str:
+    answer = answer.replace("\\$", "")  # of an amount of money
     return answer if "$" in answer else f"${answer}$"

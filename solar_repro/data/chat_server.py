@@ -71,6 +71,7 @@ class ChatClient:
         self._file = folder / "answers.jsonl"
         self._answers = _read_answers(self._file)
         self._lock = threading.Lock()
+        self._refused = threading.Event()
         self._session = requests.Session()
         self._session.mount("http", requests.adapters.HTTPAdapter(pool_maxsize=server.concurrency))
         if key := os.environ.get(server.key_variable):
@@ -115,6 +116,8 @@ class ChatClient:
         wait = 0.0
         for attempt in range(self._server.attempts):
             time.sleep(wait)
+            if self._refused.is_set():
+                return False
             answer, cause, asked_wait = self._attempt(body)
             if answer is not None:
                 self._keep(key, answer)
@@ -143,6 +146,7 @@ class ChatClient:
             after = response.headers.get("Retry-After", "")
             return None, f"status {response.status_code}", float(after) if after.isdigit() else 0.0
         if response.status_code != 200:
+            self._refused.set()
             said = " ".join(response.text[:200].split())
             raise UserError(
                 f"server {url} refused with status {response.status_code} ({said}); mend the model name, the "

@@ -210,7 +210,7 @@ def test_a_refusal_stops_at_once(served, tmp_path, status):
     served.fault = lambda handler, prompt, count: handler.reply(status, "no such\nmodel") or True
     with pytest.raises(UserError, match=f"status {status} .no such model.*OPENAI_API_KEY"):
         run(ChatClient(settings(served), tmp_path))
-    assert len(served.bodies) <= 8
+    assert len(served.bodies) <= 4
 
 
 def test_wrong_answers_and_idle_rephrasings_are_dropped_by_reason(served):

@@ -152,6 +152,6 @@ def test_real_problems_by_rule(shared):
         body = row["response"].rpartition("\nThe answer is:")[0]
         assert re.sub(r"(^|\n)Step \d+: ", " ", body).split() == problem["solution"].split()
         assert final_answer(row["response"]) == final_answer(problem["solution"])
-    # A few answers in that column are damaged ("\\iny"), the solutions' own are not.
-    agree = [same_answer(final_answer(rows[at]["response"]), problems[at]["answer"]) for at in range(60)]
-    assert sum(agree) >= 57
+    # One in thirty answers of that column is damaged ("\\iny", "461415" for "4,6,14,15").
+    agree = [same_answer(final_answer(rows[at]["response"]), problems[at]["answer"]) for at in range(200)]
+    assert sum(agree) >= 190
