@@ -93,8 +93,6 @@ class Runner:
         with failing(self.tracker.client, run_id):
             self.tracker.describe(run_id, step, parents, folder)
             stage = importlib.import_module(f"solar_repro.stages.{step.stage}")
-            if folder.exists():
-                shutil.rmtree(folder)  # it did not verify
             digests: dict[str, str] = {}
             with publish(folder, digests) as work:
                 log = MetricLog(self.tracker.client, run_id, work / NOTES / "metrics.jsonl")
@@ -139,12 +137,14 @@ class Runner:
 
 
 def _verifies(folder: Path) -> bool:
+    """Whether the folder is there and whole; a damaged one is removed."""
     if not folder.is_dir():
         return False
     try:
         verify_manifest(folder)
     except ManifestError as error:
-        print(f"{error}; it is made again", file=sys.stderr, flush=True)
+        print(f"{error}; it is removed and made again", file=sys.stderr, flush=True)
+        shutil.rmtree(folder)
         return False
     return True
 

@@ -19,3 +19,18 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the folder 'shared' beside the project (real data and a real model)")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory):
+    """A workplace in which `mlflow run .` has made the whole paper at scale `check`, once a session."""
+    from tests.runs import EXPERIMENT, workplace
+
+    place = workplace(tmp_path_factory.mktemp("finished"))
+    done = place.mlflow(
+        *("run", ".", "--env-manager", "local", "--experiment-name", EXPERIMENT, "-P", "scale=check")
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "compare.html" in done.stdout
+    assert "mlflow ui --backend-store-uri" in done.stdout
+    return place

@@ -36,7 +36,9 @@ def test_data_of_each_variant_is_what_the_table_ticks(table, columns):
         ticked = {ours for printed, ours in columns.items() if row[printed]}
         # A merged model was trained on what its parents were trained on.
         variant = by_row[row["model"]]
-        parents = [variants.PAPER[name] for name in variant.parents] if variant.stage == "merge" else [variant]
+        parents = (
+            [variants.PAPER[name] for name in variant.parents] if variant.stage == "merge" else [variant]
+        )
         assert ticked == {name for parent in parents for name in parent.datasets}
 
 

@@ -1,0 +1,80 @@
+"""Running entry points as a user does: in a process of their own, against a store and a tracking server."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+EXPERIMENT = "solar-check"
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A store and a tracking server that belong together."""
+
+    store: Path
+    tracking_uri: str
+
+    def environment(self) -> dict[str, str]:
+        names = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "SOLAR_MIRROR", "SOLAR_STORE")
+        kept = {name: value for name, value in os.environ.items() if name not in names}
+        return {
+            **kept,
+            "MLFLOW_TRACKING_URI": self.tracking_uri,
+            "MLFLOW_EXPERIMENT_NAME": EXPERIMENT,
+            "SOLAR_STORE": str(self.store),
+        }
+
+    def entry_point(self, name: str, *arguments: str) -> subprocess.CompletedProcess:
+        """`python -m entry_points.<name> …`."""
+        return self._run([sys.executable, "-m", f"entry_points.{name}", *arguments])
+
+    def mlflow(self, *arguments: str) -> subprocess.CompletedProcess:
+        """`mlflow …`."""
+        return self._run([str(Path(sys.executable).with_name("mlflow")), *arguments])
+
+    def _run(self, command: list[str]) -> subprocess.CompletedProcess:
+        # mlflow runs `python`: it must be this one.
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**self.environment(), "PATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def client(self):
+        from mlflow.tracking import MlflowClient
+
+        return MlflowClient(self.tracking_uri)
+
+    def runs(self, query: str = "") -> list:
+        """All runs that match an MLflow filter, in any experiment."""
+        client = self.client()
+        experiments = [found.experiment_id for found in client.search_experiments()]
+        return list(client.search_runs(experiments, query, max_results=1000))
+
+    def folder(self, label: str) -> Path:
+        """The one result of that label in the store."""
+        (found,) = [path for path in self.store.glob(f"{label}-????????") if path.is_dir()]
+        return found
+
+
+def workplace(folder: Path) -> Workplace:
+    """A fresh one, whose artifacts lie in the folder too."""
+    place = Workplace(folder / "store", f"sqlite:///{folder}/mlflow.db")
+    place.client().create_experiment(EXPERIMENT, artifact_location=str(folder / "artifacts"))
+    return place
+
+
+def copy_of(place: Workplace, folder: Path) -> Workplace:
+    """A workplace with the same results and runs, to do damage in."""
+    shutil.copytree(place.store, folder / "store")
+    shutil.copy(place.tracking_uri.removeprefix("sqlite:///"), folder / "mlflow.db")
+    return Workplace(folder / "store", f"sqlite:///{folder}/mlflow.db")

@@ -1,0 +1,118 @@
+import json
+
+import pytest
+
+from solar_repro import scales, variants
+from solar_repro.errors import UserError
+from solar_repro.plan import Plan, ordered
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return Plan(scales.load("check"))
+
+
+def keys(plan):
+    return {step.label: step.key for step in plan.main()}
+
+
+def changed(override, value):
+    """Labels of the steps of `check` whose key an override changes."""
+    before, after = keys(Plan(scales.load("check"))), keys(Plan(scales.load("check", {override: value})))
+    return {label for label in before if before[label] != after[label]}
+
+
+def descendants(*names):
+    """Labels of everything that stands on the named variants, themselves included."""
+    below = {name for name in variants.MAIN if {found.name for found in variants.lineage(name)} & set(names)}
+    contaminated = {f"{name}.contamination" for name in ("merge_v1",) if name in below}
+    return below | {f"{name}.evaluate" for name in below} | contaminated
+
+
+def test_main_scores_every_variant_of_the_tables(plan):
+    labels = [step.label for step in plan.main()]
+    assert len(labels) == len(set(labels))
+    for name in variants.PAPER:
+        assert labels.index(f"{name}.evaluate") > labels.index(name)
+    assert "merge_v1.contamination" in labels
+
+
+def test_inputs_come_first(plan):
+    seen = set()
+    for step in plan.main():
+        assert {parent.key for parent in step.inputs.values()} <= seen
+        seen.add(step.key)
+
+
+def test_keys_are_the_same_in_another_plan(plan):
+    assert keys(plan) == keys(Plan(scales.load("check")))
+
+
+def test_a_changed_dpo_setting_reruns_dpo_and_what_stands_on_it_alone():
+    tuned = ("dpo_v1", "dpo_v2", "dpo_v3", "cand_1", "cand_2")
+    assert changed("dpo.beta", "0.2") == descendants(*tuned)
+
+
+def test_a_changed_candidate_reruns_its_merges_alone():
+    assert changed("cand_1.beta", "0.2") == descendants("cand_1")
+
+
+def test_a_changed_slerp_position_reruns_merge_v4_alone():
+    assert changed("merge.slerp_t", "0.4") == descendants("merge_v4")
+
+
+def test_limits_of_the_evaluation_rerun_evaluations_alone():
+    assert changed("evaluate.limits.ARC", "3") == {f"{name}.evaluate" for name in variants.MAIN}
+
+
+def test_what_only_says_where_or_how_things_are_logged_changes_nothing():
+    assert changed("tracking.checkpoints", "reference") == set()
+
+
+def test_dpo_v2_stands_on_exactly_its_lineage(plan):
+    labels = [step.label for step in ordered([plan.model("dpo_v2")])]
+    assert sorted(labels) == sorted(
+        ["microworld", "base", "upscaled", "solar", "synth_math", "sft_v3", "dpo_v2"]
+    )
+
+
+def test_parameters_are_flat_and_dotted(plan):
+    parameters = plan.model("dpo_v2").parameters()
+    assert parameters["dpo.beta"] == "0.1"
+    assert parameters["datasets.ultrafeedback.id"] == variants.DATASETS["ultrafeedback"].hub_id
+    assert "learning_rate" not in parameters  # a Trainer field's own name would clash with its callback
+    assert all(isinstance(value, str) for value in parameters.values())
+
+
+def test_a_real_mirror_is_fingerprinted_by_content(shared, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOLAR_MIRROR", str(shared / "hub"))
+    override = {"base.model": str(shared / "models" / "stories260K")}
+    before = keys(Plan(scales.load("stories", override)))
+    # The same content elsewhere has the same keys.
+    (tmp_path / "hub").symlink_to(shared / "hub")
+    monkeypatch.setenv("SOLAR_MIRROR", str(tmp_path / "hub"))
+    assert keys(Plan(scales.load("stories", override))) == before
+
+
+def test_stand_ins_are_recorded(shared, monkeypatch):
+    monkeypatch.setenv("SOLAR_MIRROR", str(shared / "hub"))
+    override = {"base.model": str(shared / "models" / "stories260K")}
+    step = Plan(scales.load("stories", override)).model("sft_v2")
+    assert step.parameters()["datasets.openorca.id"] == "google-research/flan-cot"
+    assert set(step.data) == {"llamafactory/alpaca_en_demo", "google-research/flan-cot"}
+
+
+def test_missing_mirror_and_model_are_one_line(tmp_path, monkeypatch):
+    monkeypatch.delenv("SOLAR_MIRROR", raising=False)
+    with pytest.raises(UserError, match=r"data\.mirror: .*nowhere is no folder"):
+        Plan(scales.load("stories", {"data.mirror": str(tmp_path / "nowhere")}))
+    override = {"data.mirror": str(tmp_path), "base.model": str(tmp_path / "none")}
+    with pytest.raises(UserError, match=r"base\.model: .*none is no folder"):
+        Plan(scales.load("stories", override)).model("base")
+
+
+def test_provenance_is_json(plan):
+    from solar_repro.plan import plain
+
+    for step in plan.main():
+        json.dumps(plain(step.settings))

@@ -1,0 +1,90 @@
+"""The project's own files agree with each other: MLproject, entry points, stages, pins, README."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from itertools import chain
+
+import pytest
+import yaml
+
+from entry_points.command import DEFAULT_SCALE
+from solar_repro import scales, variants
+from solar_repro.plan import STAGES, Plan
+from tests.conftest import ROOT
+
+MLPROJECT = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
+NO_STAGE = {"main", "ablation", "plan", "compare", "regression"}
+
+
+def modules(folder):
+    return {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__", "command"}
+
+
+def test_mlproject_entry_points_and_modules_are_the_same():
+    assert set(MLPROJECT["entry_points"]) == modules("entry_points")
+    for name, entry in MLPROJECT["entry_points"].items():
+        assert entry["command"].startswith(f"python -m entry_points.{name} --scale {{scale}}")
+        assert entry["parameters"]["scale"]["default"] == DEFAULT_SCALE
+        for parameter in entry["parameters"]:
+            assert f"--{parameter} {{{parameter}}}" in entry["command"]
+
+
+def test_every_stage_has_an_entry_point_and_a_module():
+    assert set(MLPROJECT["entry_points"]) - NO_STAGE == set(STAGES)
+    assert set(STAGES) <= modules("solar_repro/stages")
+
+
+def test_default_variants_exist_and_are_made_by_their_entry_point():
+    for name, entry in MLPROJECT["entry_points"].items():
+        if default := entry["parameters"].get("variant"):
+            made_by = variants.variant(default["default"]).stage
+            assert made_by == name or name in ("evaluate", "contamination")
+
+
+def test_stage_functions_take_what_the_plan_gives_them(tmp_path):
+    import importlib
+    import inspect
+
+    for step in Plan(scales.load(DEFAULT_SCALE)).main():
+        run = importlib.import_module(f"solar_repro.stages.{step.stage}").run
+        given = {*step.inputs, *step.settings, *step.places}
+        inspect.signature(run).bind(tmp_path, print, **dict.fromkeys(given))
+
+
+def test_conda_and_pyproject_pin_the_same_versions():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    conda = yaml.safe_load((ROOT / "conda.yaml").read_text(encoding="utf-8"))
+    (pip,) = [entry["pip"] for entry in conda["dependencies"] if isinstance(entry, dict)]
+    assert sorted(pip) == sorted(project["dependencies"])
+    assert all("==" in pin for pin in chain(pip, *project["optional-dependencies"].values()))
+
+
+@pytest.mark.parametrize("entry", sorted(modules("entry_points")))
+def test_help_needs_no_heavy_library(entry):
+    """`--help` names the scales; torch, transformers, trl, lm_eval and mlflow stay unimported."""
+    code = (
+        "import sys, runpy\n"
+        f"sys.argv = ['{entry}', '--help']\n"
+        f"try: runpy.run_module('entry_points.{entry}', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'trl', 'lm_eval', 'mlflow', 'datasets'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"name ({', '.join(scales.names())})" in " ".join(done.stdout.split())
+
+
+def test_nothing_in_the_package_imports_entry_points_or_benchmarks():
+    for path in (ROOT / "solar_repro").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"^\s*(from|import) (entry_points|benchmarks)", text, re.MULTILINE), path
+
+
+def test_only_tracking_and_its_users_import_mlflow():
+    for path in (ROOT / "solar_repro").rglob("*.py"):
+        if path.name != "tracking.py":
+            assert "import mlflow" not in path.read_text(encoding="utf-8"), path
+            assert "from mlflow" not in path.read_text(encoding="utf-8"), path
