@@ -63,7 +63,7 @@ def collect(plan: Plan, tracker: Tracker, names: tuple[str, ...] | None = None) 
             runs.run_ids[name] = found.run_id
             runs.training[name] = tracker.client.get_run(found.run_id).data.metrics
             if plan.model(name).stage == "continue_pretrain":
-                history = tracker.client.get_metric_history(found.run_id, "held_out_loss")
+                history = tracker.client.get_metric_history(found.run_id, "recovery/held_out_loss")
                 tokens = (
                     plan.scale.continue_pretrain.global_batch_size * plan.scale.continue_pretrain.max_length
                 )

@@ -148,4 +148,4 @@ def test_results_go_to_a_server_and_come_back(finished, server):
     assert made == ["microworld", "solar", "upscaled"]  # the base was not needed
     (solar,) = server.runs("tags.`solar.variant` = 'solar'")
     assert solar.info.status == "FINISHED"
-    assert solar.data.metrics["held_out_loss"] > 0
+    assert solar.data.metrics["recovery/held_out_loss"] > 0

@@ -31,7 +31,7 @@ class HeldOut(TrainerCallback):
 
     def _measure(self, model: Any, step: int) -> None:
         loss = held_out_loss(model, self._tokenizer, self._texts, max_length=self._max_length)
-        self._log({"held_out_loss": loss}, step)
+        self._log({"recovery/held_out_loss": loss}, step)
         model.train()
 
 
