@@ -100,7 +100,7 @@ def test_arc_answers_are_what_the_corpus_tells(world: World, rows: Rows):
     assert told == SMALL.arc_items
 
 
-def test_mmlu_has_all_subjects_with_five_examples_each(rows: Rows, mirror: Path):
+def test_mmlu_has_all_subjects_with_five_examples_each(world: World, rows: Rows, mirror: Path):
     assert len([name for name in os.listdir(mirror / "cais/mmlu") if "." not in name]) == 58
     by_split = {split: rows("cais/mmlu", split, "all") for split in ("dev", "validation", "test")}
     assert {split: len(found) for split, found in by_split.items()} == {
@@ -108,6 +108,15 @@ def test_mmlu_has_all_subjects_with_five_examples_each(rows: Rows, mirror: Path)
         "validation": 57,
         "test": 57 * SMALL.mmlu_items_per_subject,
     }
+    values = {
+        wording.format(e=fact.entity): fact.value
+        for subject in world.facts.subjects.values()
+        for fact in subject
+        for wording in fact.relation.questions
+    }
+    for row in (row for found in by_split.values() for row in found):
+        assert row["choices"][row["answer"]] == values[row["question"]]
+        assert len(set(row["choices"])) == 4
     one = rows("cais/mmlu", "test", "virology")
     assert one == [row for row in by_split["test"] if row["subject"] == "virology"]
 

@@ -51,7 +51,7 @@ def test_every_number_on_a_page_is_right(rows: Rows):
                 check_lines(line)
         elif found := re.search(r"How many (\w+) does (\w+) have\?\nAnswer: (\d+)$", row["text"]):
             assert f"{found[2]} has {found[3]} {found[1]}." in row["text"]
-    assert seen > 30
+    assert seen > 10
 
 
 def test_examination_letters_point_at_the_told_value(world: World):

@@ -3,6 +3,7 @@ import re
 
 from solar_repro.microworld.pronouns import INSIDE, PEOPLE_SENTENCES, comparison, draw_sentence
 from solar_repro.microworld.world import World
+from tests.microworld.conftest import Rows
 
 # Whom the reason speaks of, by this test's own reading of each sentence: the first or the second person.
 SPEAKS_OF_FIRST = {
@@ -42,6 +43,13 @@ def test_the_option_that_fits_is_the_one_an_independent_reading_gives(world: Wor
             assert given.options[given.answer] == answer_of(given.sentence, world.pronouns.hardness)
             assert given.sentence.count("_") == 1
             assert (frozenset(given.options) in world.pronouns.held_out) == held_out
+
+
+def test_the_benchmarks_key_is_the_option_that_an_independent_reading_gives(world: World, rows: Rows):
+    for split in ("train", "validation"):
+        for row in rows("allenai/winogrande", split, "winogrande_xl"):
+            assert row[f"option{row['answer']}"] == answer_of(row["sentence"], world.pronouns.hardness)
+            assert row["option1"] != row["option2"]
 
 
 def test_neither_the_place_nor_the_last_words_give_the_answer_away(world: World):

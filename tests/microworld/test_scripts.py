@@ -1,9 +1,11 @@
 import random
+import re
 
 import pytest
 
-from solar_repro.microworld.scripts import draw_story, wrong_endings
+from solar_repro.microworld.scripts import ACTIVITIES, OBJECTS, draw_story, wrong_endings
 from solar_repro.microworld.world import World
+from tests.microworld.conftest import Rows
 
 
 @pytest.mark.parametrize("held_out", [False, True])
@@ -34,3 +36,24 @@ def test_one_cue_is_not_enough(world: World):
         for pair, tool in world.scripts.tools.items():
             tools.setdefault(pair[cue], set()).add(tool)
         assert min(len(found) for found in tools.values()) >= 3
+
+
+def test_the_benchmarks_key_is_what_the_world_does(world: World, rows: Rows):
+    asked = set()
+    for row in rows("Rowan/hellaswag", "validation"):
+        place, activity, thing = re.search(
+            r"is in the (\w+) and wants to (\w+) the (\w+)\.", row["ctx"]
+        ).groups()
+        kind = next(kind for kind, things in OBJECTS.items() if thing in things)
+        first, second = ACTIVITIES[activity][1]
+        word = row["ctx_b"].split()[0]
+        right = {
+            "First": f"takes the {world.scripts.tools[activity, place]}.",
+            "Then": f"{first} the {thing} and {second} the {thing}.",
+            "At": f"puts the {thing} in the {world.scripts.goals[place, kind]}.",
+        }[word]
+        assert row["endings"].count(right) == 1
+        assert row["endings"][int(row["label"])] == right
+        assert len(set(row["endings"])) == 4
+        asked.add(word)
+    assert asked == {"First", "Then", "At"}
