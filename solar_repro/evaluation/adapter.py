@@ -62,6 +62,7 @@ class SharedPrefixLM(HFLM):
         self.scorer = SharedPrefixScorer(model, batch_tokens, self.softmax_dtype)
         self.encodings = {} if encodings is None else encodings
         self.decoded_tokens = 0
+        self.generated_tokens = 0
 
     @property
     def fast(self) -> bool:
@@ -220,6 +221,7 @@ class SharedPrefixLM(HFLM):
                 finished=lambda row, tokens: stop.found(tokens),
             )
             self.decoded_tokens += computed
+            self.generated_tokens += sum(map(len, new))
             yield batch, [postprocess_generated_text(self.tok_decode(tokens), until, None) for tokens in new]
 
     def exceeds(self, request: Instance) -> bool:

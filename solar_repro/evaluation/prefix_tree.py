@@ -102,36 +102,44 @@ def _rows(
     row_tokens: int,
 ) -> tuple[tuple[Row, ...], dict[int, tuple[int, np.ndarray]]]:
     """Pack the subtrees below a prefix of `shared` tokens into rows, and say where each sequence lies."""
-    nothing = np.empty(0, dtype=np.int64)
-    rows: list[Row] = []
+    rows = []
     found: dict[int, tuple[int, np.ndarray]] = {}
-    tokens: list[np.ndarray] = []
-    parents: list[np.ndarray] = []
-    used = 0
-
-    def close() -> None:
-        nonlocal used
+    for number, members in enumerate(_first_fit(hanging, row_tokens)):
+        tokens: list[np.ndarray] = []
+        parents: list[np.ndarray] = []
+        used = 0
+        for low, high in (children[member] for member in members):
+            path = np.empty(0, dtype=np.int64)
+            for index in range(low, high):
+                # Slots of the part shared with the sequence before, then new slots for the rest.
+                kept = path[: int(common[index]) - shared] if index > low else path
+                fresh = ordered[index][shared + len(kept) :]
+                slots = np.arange(used, used + len(fresh), dtype=np.int64)
+                if len(fresh):
+                    tokens.append(fresh)
+                    parents.append(np.concatenate([kept[-1:] if len(kept) else [-1], slots[:-1]]))
+                    used += len(fresh)
+                path = np.concatenate([kept, slots])
+                found[index] = (number if len(path) else -1, path)
         if used:
             rows.append(Row(np.concatenate(tokens), np.concatenate(parents)))
-            tokens.clear()
-            parents.clear()
-            used = 0
-
-    for (low, high), size in zip(children, hanging, strict=True):
-        if used and used + size > row_tokens:
-            close()
-        path = nothing
-        for index in range(low, high):
-            # Slots of the part shared with the sequence before, then new slots for the rest.
-            kept = path[: max(int(common[index]) - shared, 0)] if index > low else nothing
-            fresh = ordered[index][shared + len(kept) :]
-            slots = np.arange(used, used + len(fresh), dtype=np.int64)
-            if len(fresh):
-                first = kept[-1] if len(kept) else -1
-                tokens.append(fresh)
-                parents.append(np.concatenate([[first], slots[:-1]]))
-                used += len(fresh)
-            path = np.concatenate([kept, slots])
-            found[index] = (len(rows) if len(path) else -1, path)
-    close()
     return tuple(rows), found
+
+
+def _first_fit(sizes: list[int], room: int) -> list[list[int]]:
+    """Bins of about `room`: the largest first, each into the first bin that has room (a larger one alone).
+
+    Those of size 0 come last, in a bin of their own.
+    """
+    bins: list[list[int]] = []
+    left: list[int] = []
+    for index in sorted((index for index, size in enumerate(sizes) if size), key=lambda index: -sizes[index]):
+        place = next((number for number, space in enumerate(left) if space >= sizes[index]), None)
+        if place is None:
+            bins.append([index])
+            left.append(room - sizes[index])
+        else:
+            bins[place].append(index)
+            left[place] -= sizes[index]
+    empty = [index for index, size in enumerate(sizes) if not size]
+    return [*bins, empty] if empty else bins

@@ -14,6 +14,9 @@ from solar_repro.evaluation.prefix_tree import Group, Place, Plan, Row, plan_pre
 CACHE_BUDGETS = 4
 """Cached positions of one forward, as a multiple of the token budget."""
 
+PADDING = 0.15
+"""A sequence that would be padded by more than this share of the longest one waits for the next batch."""
+
 
 @dataclass
 class Wanted:
@@ -74,7 +77,9 @@ class SharedPrefixScorer:
             chosen.sort(key=lambda index: -len(plan.groups[index].stem))
             batch: list[int] = []
             for index in chosen:
-                if batch and (len(batch) + 1) * len(plan.groups[batch[0]].stem) > self.batch_tokens:
+                longest = len(plan.groups[batch[0]].stem) if batch else 0
+                padding = longest - len(plan.groups[index].stem)
+                if batch and ((len(batch) + 1) * longest > self.batch_tokens or padding > PADDING * longest):
                     yield batch
                     batch = []
                 batch.append(index)
@@ -138,14 +143,15 @@ class SharedPrefixScorer:
         chunk: list[tuple[int, int]] = []
         longest = width = 0
         for number, row in rows:
-            longest = max(longest, len(groups[number].stem))
-            width = max(width, len(groups[number].rows[row].tokens))
+            stem, size = len(groups[number].stem), len(groups[number].rows[row].tokens)
             count = len(chunk) + 1
-            over = count * width > self.batch_tokens
-            if chunk and (over or count * (longest + width) > CACHE_BUDGETS * self.batch_tokens):
+            over = count * width > self.batch_tokens or width - size > PADDING * width
+            if chunk and (over or count * (max(longest, stem) + width) > CACHE_BUDGETS * self.batch_tokens):
                 yield chunk
                 chunk = []
-                longest, width = len(groups[number].stem), len(groups[number].rows[row].tokens)
+            if not chunk:
+                longest, width = 0, size
+            longest = max(longest, stem)
             chunk.append((number, row))
         if chunk:
             yield chunk

@@ -1,0 +1,336 @@
+"""Scoring H6: the harness's stock adapter and ours, interleaved in one run, on the same model and items.
+
+    python -m benchmarks.performance.evaluation --mirror ../shared/hub --out build/evaluation
+
+Without --model a random Llama of 15M parameters is built, with a BPE of 8,192 tokens trained on the mirror.
+Both sides run from loaded tasks to scores: the stock one through `lm_eval.evaluate` (which builds its prompts
+anew for every model, as it does), ours through `evaluate_h6`. Positions computed are counted by one hook for
+both, padding included; the limit is the tokens of the prefix tree of all prompts, which nothing can undercut.
+Peak memory is the resident set's high-water mark within the call. Writes evaluation.json and evaluation.png.
+"""
+
+import argparse
+import json
+import logging
+import resource
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from solar_repro.evaluation.columns import FEWSHOT_SEED
+from solar_repro.evaluation.h6 import COLUMN_NAMES, H6Tasks, build_tasks, evaluate_h6
+from solar_repro.evaluation.samples import read_samples
+
+SUBJECTS = (
+    "anatomy",
+    "college_physics",
+    "high_school_geography",
+    "moral_disputes",
+    "professional_accounting",
+)
+
+
+@dataclass
+class Measured:
+    """One side on one benchmark."""
+
+    seconds: float
+    tokens: int
+    peak_mib: float | None
+
+
+@dataclass
+class Row:
+    """One benchmark: both sides, the limit, and how far the answers differ."""
+
+    column: str
+    stock: Measured
+    ours: Measured
+    needed_tokens: int
+    items: int
+    largest_relative_difference: float
+    different_argmax: int
+    different_texts: int
+
+
+def build_random_llama(mirror: Path, folder: Path, *, vocabulary: int = 8192) -> Path:
+    """A random Llama (d = 320, 8 layers, context 4,096: 15M parameters) and a BPE of the mirror's texts."""
+    import pyarrow.parquet as pq
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    def texts() -> Iterator[str]:
+        for path in sorted(mirror.rglob("train-*.parquet")):
+            table = pq.read_table(path).slice(0, 5000)
+            for name, kind in zip(table.schema.names, table.schema.types, strict=True):
+                if str(kind) in ("string", "large_string"):
+                    yield from (text for text in table[name].to_pylist() if text)
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=["<unk>", "<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts(), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=320,
+        intermediate_size=864,
+        num_hidden_layers=8,
+        num_attention_heads=5,
+        num_key_value_heads=5,
+        max_position_embeddings=4096,
+        bos_token_id=1,
+        eos_token_id=2,
+        initializer_range=0.05,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@contextmanager
+def counted_positions() -> Iterator[list[int]]:
+    """Counts the positions that pass through any model's token embedding meanwhile."""
+    total = [0]
+
+    def count(module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+        if isinstance(module, torch.nn.Embedding) and not inputs[0].is_floating_point():
+            total[0] += inputs[0].numel()
+
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(count)
+    try:
+        yield total
+    finally:
+        handle.remove()
+
+
+def _reset_peak() -> None:
+    """Linux: the resident set's high-water mark starts again from here."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_mib() -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure(run: Callable[[], Any]) -> tuple[Any, Measured]:
+    """Run once and say what it took."""
+    try:
+        _reset_peak()
+        resettable = True
+    except OSError:
+        resettable = False
+    with counted_positions() as positions:
+        start = time.perf_counter()
+        result = run()
+        seconds = time.perf_counter() - start
+    return result, Measured(seconds, positions[0], _peak_mib() if resettable else None)
+
+
+def stock_evaluation(model: Path, tasks: H6Tasks, batch_size: int, max_length: int | None) -> dict[str, Any]:
+    """The harness's own evaluation of these items, its prompt templates uncached as it has them."""
+    from lm_eval import evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.utils import env
+
+    from solar_repro.evaluation.load import load_model
+
+    cached = env.__dict__.pop("from_string", None)
+    try:
+        loaded, tokenizer = load_model(model)
+        lm = HFLM(pretrained=loaded, tokenizer=tokenizer, batch_size=batch_size, max_length=max_length)
+        samples = {own.name: list(own.items) for own in tasks.loaded}
+        for own in tasks.loaded:
+            own.task.set_fewshot_seed(FEWSHOT_SEED)
+        return evaluate(lm, {"tasks": {own.name: own.task for own in tasks.loaded}}, samples=samples)
+    finally:
+        if cached is not None:
+            env.from_string = cached
+
+
+def needed_tokens(model: Path, tasks: H6Tasks, max_length: int | None) -> int:
+    """Tokens of the prefix tree of all prompts, and those generated: what any method must compute."""
+    from solar_repro.evaluation.adapter import SharedPrefixLM
+    from solar_repro.evaluation.load import load_model
+    from solar_repro.evaluation.prefix_tree import plan_prefixes
+
+    loaded, tokenizer = load_model(model)
+    lm = SharedPrefixLM(loaded, tokenizer, batch_tokens=8192, max_length=max_length)
+    requests = [request for own in tasks.loaded for group in own.instances for request in group]
+    if not tasks.loaded[0].column.generates:
+        lm.loglikelihood(requests)
+        return lm.scorer.distinct_tokens
+    lm.generate_until(requests)
+    prompts = lm.prompt_tokens([request.args[0] for request in requests], lm.max_gen_toks)
+    # A row's last token is read off, not computed on.
+    return plan_prefixes(prompts).distinct_tokens + lm.generated_tokens - len(requests)
+
+
+def differences(stock: dict[str, Any], out: Path) -> tuple[float, int, int]:
+    """Largest relative difference of a log-likelihood, items with another argmax, texts that differ."""
+    largest, argmax, texts = 0.0, 0, 0
+    logged = {
+        (sample_task, sample["doc_id"]): sample
+        for sample_task, samples in stock["samples"].items()
+        for sample in samples
+        if sample["filter"] in ("none", "strict-match")
+    }
+    for rows in read_samples(out).values():
+        for row in rows:
+            sample = logged[row["task"], row["item"]]
+            if row["response"] is not None:
+                texts += row["response"] != sample["resps"][0][0]
+                continue
+            theirs = np.array([value for value, _ in sample["filtered_resps"]])
+            ours = np.array(row["log_likelihoods"])
+            largest = max(largest, float((np.abs(ours - theirs) / np.abs(theirs)).max()))
+            argmax += int(ours.argmax() != theirs.argmax())
+    return largest, argmax, texts
+
+
+def compare(
+    model: Path, tasks: H6Tasks, out: Path, rounds: int, batch_size: int, max_length: int | None
+) -> Row:
+    """Both sides `rounds` times in turn; the fastest round of each counts."""
+    ours, theirs = [], []
+    for number in range(rounds):
+        tasks.encodings.clear()  # our side pays for encoding the prompts each time, as the stock one does
+        folder = out / f"{tasks.columns[0]}-{number}"
+        sides = [
+            lambda: ours.append(measure(lambda: evaluate_h6(model, tasks, folder, max_length=max_length))),  # noqa: B023
+            lambda: theirs.append(measure(lambda: stock_evaluation(model, tasks, batch_size, max_length))),
+        ]
+        for side in sides if number % 2 else reversed(sides):
+            side()
+    largest, argmax, texts = differences(theirs[-1][0], folder)
+    return Row(
+        column=tasks.columns[0],
+        stock=min((measured for _, measured in theirs), key=lambda measured: measured.seconds),
+        ours=min((measured for _, measured in ours), key=lambda measured: measured.seconds),
+        needed_tokens=needed_tokens(model, tasks, max_length),
+        items=sum(len(own.items) for own in tasks.loaded),
+        largest_relative_difference=largest,
+        different_argmax=argmax,
+        different_texts=texts,
+    )
+
+
+def totals(rows: list[Row]) -> Row:
+    """All benchmarks together."""
+
+    def add(side: str) -> Measured:
+        parts = [getattr(row, side) for row in rows]
+        peaks = [part.peak_mib for part in parts if part.peak_mib is not None]
+        return Measured(
+            sum(part.seconds for part in parts), sum(part.tokens for part in parts), max(peaks, default=None)
+        )
+
+    return Row(
+        column="all",
+        stock=add("stock"),
+        ours=add("ours"),
+        needed_tokens=sum(row.needed_tokens for row in rows),
+        items=sum(row.items for row in rows),
+        largest_relative_difference=max(row.largest_relative_difference for row in rows),
+        different_argmax=sum(row.different_argmax for row in rows),
+        different_texts=sum(row.different_texts for row in rows),
+    )
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as text."""
+    lines = [
+        f"{'':11}{'items':>6}{'stock s':>9}{'ours s':>8}{'times':>7}{'tokens':>8}{'limit':>7}"
+        f"{'stock MiB':>11}{'ours MiB':>10}{'max diff':>10}{'argmax':>8}{'texts':>7}"
+    ]
+    for row in rows:
+        peaks = [f"{side.peak_mib:.0f}" if side.peak_mib else "-" for side in (row.stock, row.ours)]
+        lines.append(
+            f"{row.column:11}{row.items:6}{row.stock.seconds:9.1f}{row.ours.seconds:8.1f}"
+            f"{row.stock.seconds / row.ours.seconds:7.1f}{row.stock.tokens / row.ours.tokens:8.2f}"
+            f"{row.stock.tokens / row.needed_tokens:7.2f}{peaks[0]:>11}{peaks[1]:>10}"
+            f"{row.largest_relative_difference:10.1e}{row.different_argmax:8}{row.different_texts:7}"
+        )
+    return "\n".join(lines)
+
+
+def plot(rows: list[Row], path: Path) -> None:
+    """Seconds per benchmark, both sides."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 3.5), layout="constrained")
+    places = np.arange(len(rows))
+    for shift, side, label in ((-0.2, "stock", "stock adapter"), (0.2, "ours", "shared prefixes")):
+        bars = axes.bar(places + shift, [getattr(row, side).seconds for row in rows], 0.4, label=label)
+        axes.bar_label(bars, fmt="%.1f", fontsize=8)
+    axes.set_xticks(places, [row.column for row in rows])
+    axes.set_ylabel("seconds")
+    axes.legend()
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+
+
+def main() -> None:
+    """Parse the command line, measure, print the table, write JSON and plot."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--mirror", type=Path, required=True, help="folder of data sets, <org>/<name>/ as on the hub"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for results")
+    parser.add_argument("--model", type=Path, help="model folder (default: a random 15M Llama, built here)")
+    parser.add_argument("--items", type=int, default=50, help="items per benchmark")
+    parser.add_argument("--mmlu-items", type=int, default=50, help="items per MMLU subject")
+    parser.add_argument("--subjects", nargs="+", default=list(SUBJECTS), help="MMLU subjects, or all")
+    parser.add_argument("--columns", nargs="+", default=list(COLUMN_NAMES))
+    parser.add_argument("--max-length", type=int, help="harness context (default: 2048 for the built model)")
+    parser.add_argument("--batch-size", type=int, default=8, help="of the stock adapter")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    logging.disable(logging.WARNING)
+    options.out.mkdir(parents=True, exist_ok=True)
+    model, max_length = options.model, options.max_length
+    if model is None:
+        model = build_random_llama(options.mirror, options.out / "random-llama-15m")
+        max_length = max_length or 2048
+    rows = []
+    for name in options.columns:
+        tasks = build_tasks(
+            options.mirror,
+            limits={name: options.mmlu_items if name == "MMLU" else options.items},
+            subjects=None if options.subjects == ["all"] else options.subjects,
+            columns=[name],
+        )
+        rows.append(compare(model, tasks, options.out, options.rounds, options.batch_size, max_length))
+        print(table(rows[-1:]), flush=True)
+    rows.append(totals(rows))
+    print(table(rows))
+    settings = {key: str(value) for key, value in sorted(vars(options).items())}
+    report = {"settings": settings, "rows": [asdict(row) for row in rows]}
+    (options.out / "evaluation.json").write_text(json.dumps(report, indent=1) + "\n")
+    plot(rows, options.out / "evaluation.png")
+
+
+if __name__ == "__main__":
+    main()
