@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 N = 13
-CHUNK_BYTES = 1 << 18
+CHUNK_BYTES = 1 << 16
 """Text hashed at once: its arrays of 8 bytes a character still fit a processor's second-level cache."""
 BYTE_BASE, WORD_BASE = 0x9E3779B97F4A7C15, 0xD1342543DE82EF95
 """Odd, so that they have an inverse modulo 2**64."""
@@ -72,7 +72,8 @@ def _hash_words(letters: "np.ndarray", ends: "np.ndarray") -> tuple["np.ndarray"
     values, in_word = _letter_tables()
     inside = np.empty(len(letters) + 2, bool)
     inside[0] = inside[-1] = False
-    np.take(in_word, letters, out=inside[1:-1])
+    # mode="clip" spares a copy: a byte is never outside a table of 256.
+    np.take(in_word, letters, out=inside[1:-1], mode="clip")
     begins, stops = inside[1:] & ~inside[:-1], inside[:-1] & ~inside[1:]
     # Neighbouring texts have nothing between them: a word may end and another begin at their border.
     borders = ends[1:-1]
@@ -82,8 +83,11 @@ def _hash_words(letters: "np.ndarray", ends: "np.ndarray") -> tuple["np.ndarray"
     powers, inverses = _powers(BYTE_BASE, _rounded(len(letters)))
     sums = np.empty(len(letters) + 1, np.uint64)
     sums[0] = 0
-    np.cumsum(values[letters] * powers[: len(letters)], out=sums[1:])
-    return _mixed((sums[last] - sums[first]) * inverses[first]), np.searchsorted(ends, first, "right") - 1
+    np.take(values, letters, out=sums[1:], mode="clip")
+    sums[1:] *= powers[: len(letters)]
+    np.cumsum(sums, out=sums)
+    word_rows = np.repeat(np.arange(len(ends) - 1), np.diff(np.searchsorted(first, ends)))
+    return _mixed((sums[last] - sums[first]) * inverses[first]), word_rows
 
 
 def _hash_grams(words: "np.ndarray", word_rows: "np.ndarray", first_row: int, n: int) -> Grams:

@@ -1,11 +1,10 @@
 """Decontamination: which rows of a set share a 13-gram with which benchmark.
 
-The benchmarks' n-grams are held once (`NgramIndex`); the rows stream past in batches, several at a time.
+The benchmarks' n-grams are held once a process (`NgramIndex`); the rows stream past in batches.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import multiprocessing
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from solar_repro.progress import Progress
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    from datasets import Dataset
 
     from solar_repro.data.sources import Rows
 
@@ -45,10 +45,11 @@ def benchmark_index(mirror: Path | None, benchmarks: Sequence[str] = H6_BENCHMAR
     )
 
 
-def overlap(rows: "Rows", index: NgramIndex, *, threads: int = 2) -> tuple[list[Overlap], "np.ndarray"]:
+def overlap(rows: "Rows", index: NgramIndex, *, processes: int = 1) -> tuple[list[Overlap], "np.ndarray"]:
     """A line per benchmark, and for each row of the set whether it is hit (to `select` the clean ones).
 
-    Every turn of a row is compared by itself; an n-gram never reaches from one turn into the next.
+    Every turn of a row is compared by itself; an n-gram never reaches from one turn into the next. More than
+    one of `processes` pays from some hundred thousand rows on.
     """
     import numpy as np
 
@@ -57,14 +58,14 @@ def overlap(rows: "Rows", index: NgramIndex, *, threads: int = 2) -> tuple[list[
     examples: dict[str, list[tuple[str, str]]] = {known: [] for known in index.names}
     hits = []
     with Progress(f"{name}: comparing with benchmarks", len(rows.dataset), "rows") as progress:
-        batches = rows.dataset.with_format("arrow").iter(BATCH_ROWS)
-        for batch, owners in _in_order(lambda batch: row_owners(batch, index), batches, threads):
+        starts = range(0, len(rows.dataset), BATCH_ROWS)
+        for start, owners in zip(starts, _owners(rows.dataset, index, starts, processes), strict=True):
             hits.append(owners != 0)
             for place in owners.nonzero()[0]:
                 for benchmark in index.owner_names(owners[place]):
                     counts[benchmark] += 1
                     if len(examples[benchmark]) < EXAMPLES_SHOWN:
-                        row = batch.slice(place, 1).to_pylist()[0]
+                        row = rows.dataset[start + int(place)]
                         examples[benchmark].append((row["row_id"], _start_of(row)))
             progress.advance(len(owners))
     lines = [
@@ -89,17 +90,30 @@ def row_owners(batch: "pa.Table", index: NgramIndex) -> "np.ndarray":
     return owners
 
 
-def _in_order(work: Callable[[Any], Any], items: Iterable[Any], threads: int) -> Iterator[tuple[Any, Any]]:
-    """(item, work(item)) in order, with at most `threads` + 1 items in memory."""
-    waiting: deque[tuple[Any, Future]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for item in items:
-            waiting.append((item, pool.submit(work, item)))
-            if len(waiting) > threads:
-                done, future = waiting.popleft()
-                yield done, future.result()
-        for done, future in waiting:
-            yield done, future.result()
+def _owners(
+    dataset: "Dataset", index: NgramIndex, starts: Sequence[int], processes: int
+) -> Iterator["np.ndarray"]:
+    """`row_owners` of each batch, in order."""
+    if processes == 1:
+        for batch in dataset.with_format("arrow").iter(BATCH_ROWS):
+            yield row_owners(batch, index)
+        return
+    # Started afresh, not forked: the threads of arrow and torch do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes, _open, (dataset, index)) as pool:
+        yield from pool.imap(_batch_owners, starts, chunksize=4)
+
+
+_opened: dict[str, Any] = {}
+"""What a process of the pool compares: the rows, memory-mapped, and the benchmarks' n-grams."""
+
+
+def _open(dataset: "Dataset", index: NgramIndex) -> None:
+    _opened.update(dataset=dataset.with_format("arrow"), index=index)
+
+
+def _batch_owners(start: int) -> "np.ndarray":
+    return row_owners(_opened["dataset"][start : start + BATCH_ROWS], _opened["index"])
 
 
 def _start_of(row: dict[str, Any]) -> str:
