@@ -3,6 +3,7 @@
 A step's settings, inputs and places become the keyword arguments of its stage's `run`.
 """
 
+import difflib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -22,7 +23,7 @@ from solar_repro.evaluation.columns import COLUMNS
 from solar_repro.scales import EMBEDDED, Scale
 
 MODEL_STAGES = ("base", "upscale", "continue_pretrain", "sft", "dpo", "merge")
-STAGES = ("microworld", "synth_math", *MODEL_STAGES, "evaluate", "contamination")
+STAGES = ("microworld", "data", "synth_math", *MODEL_STAGES, "evaluate", "contamination")
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,14 @@ class Plan:
         """Synth. Math-Instruct and Synth. Math-Alignment."""
         return self._once("synth_math", "synth_math", self._synth_math)
 
+    def data(self, dataset: str) -> Step:
+        """One set of Table 1 prepared and reported by itself, with the base's tokenizer."""
+        if dataset not in variants.DATASETS:
+            nearest = difflib.get_close_matches(dataset, variants.DATASETS, n=1, cutoff=0.3)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(variants.DATASETS)}"
+            raise UserError(f"data set {dataset!r} is none of Table 1; {hint}")
+        return self._once("data", dataset, lambda: self._data(dataset))
+
     def microworld(self) -> Step:
         """The embedded world's mirror."""
         if self.scale.world is None:
@@ -150,7 +159,7 @@ class Plan:
     def _locate(self, hub_id: str, stand_in: str | None = None) -> tuple[str, dict[str, str]]:
         """The id that is used, and its fingerprint by id (the embedded world's key speaks for its sets)."""
         if self._embedded:
-            return hub_id, {}
+            return hub_id, {hub_id: f"microworld:{self.microworld().key}"}
         location = locate(hub_id, self._mirror, stand_in)
         return location.used, {location.used: fingerprint(location)}
 
@@ -202,12 +211,14 @@ class Plan:
         }
         return Step("synth_math", "synth_math", settings, self._world(), data, self._places())
 
-    def _datasets(self, variant: variants.Variant) -> tuple[list[dict], dict[str, str], dict[str, Step]]:
-        """Settings, fingerprints and input steps of the sets that a variant is tuned on."""
+    def _datasets(
+        self, names: tuple[str, ...]
+    ) -> tuple[list[dict[str, Any]], dict[str, str], dict[str, Step]]:
+        """Settings, fingerprints and input steps of sets of Table 1."""
         chosen: list[dict[str, Any]] = []
         data: dict[str, str] = {}
         inputs = self._world()
-        for name in variant.datasets:
+        for name in names:
             if name.startswith("synth_math"):
                 inputs["synth_math"] = self.synth_math()
                 most = self.scale.data.samples(name)
@@ -220,7 +231,7 @@ class Plan:
         return chosen, data, inputs
 
     def _tuned(self, variant: variants.Variant, stage: str, section: Any) -> Step:
-        chosen, data, inputs = self._datasets(variant)
+        chosen, data, inputs = self._datasets(variant.datasets)
         inputs = {"model": self.model(variant.parents[0]), **inputs}
         settings = {
             "datasets": chosen,
@@ -229,6 +240,20 @@ class Plan:
             "seed": self.scale.seed,
         }
         return Step(stage, variant.name, settings, inputs, data, self._places())
+
+    def _data(self, dataset: str) -> Step:
+        (chosen,), data, inputs = self._datasets((dataset,))
+        stage = "sft" if variants.DATASETS[dataset].stage == "instruction" else "dpo"
+        settings = {
+            "dataset": chosen,
+            "template": self.scale.data.template,
+            "max_length": getattr(self.scale, stage).max_length,
+            "seed": self.scale.seed,
+        }
+        for column in COLUMNS:  # the overlap with every benchmark is reported
+            data |= self._locate(column.hub_id)[1]
+        inputs = {"model": self.model("base"), **inputs}
+        return Step("data", dataset, settings, inputs, data, self._places())
 
     def _sft(self, variant: variants.Variant) -> Step:
         return self._tuned(variant, "sft", self.scale.sft)

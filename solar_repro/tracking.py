@@ -126,7 +126,12 @@ class Tracker:
 
         datasets = [
             DatasetInput(
-                Dataset(hub_id, digest[:36], "hub", json.dumps({"id": hub_id, "sha256": digest})),
+                Dataset(
+                    hub_id,
+                    digest.rpartition(":")[2][:36],
+                    "hub",
+                    json.dumps({"id": hub_id, "digest": digest}),
+                ),
                 [InputTag("mlflow.data.context", step.stage)],
             )
             for hub_id, digest in step.data.items()

@@ -47,7 +47,8 @@ def test_stage_functions_take_what_the_plan_gives_them(tmp_path):
     import importlib
     import inspect
 
-    for step in Plan(scales.load(DEFAULT_SCALE)).main():
+    plan = Plan(scales.load(DEFAULT_SCALE))
+    for step in [*plan.main(), *map(plan.data, variants.DATASETS)]:
         run = importlib.import_module(f"solar_repro.stages.{step.stage}").run
         given = {*step.inputs, *step.settings, *step.places}
         inspect.signature(run).bind(tmp_path, print, **dict.fromkeys(given))

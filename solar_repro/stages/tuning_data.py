@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solar_repro.data.filters import table_8_filter
-from solar_repro.data.locate import folder_location, locate
+from solar_repro.data.locate import locate
 from solar_repro.data.sources import Rows, load_instruction, load_preferences
 from solar_repro.stages import NOTES
 from solar_repro.stages.training import Log
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def instruction_rows(chosen: dict[str, Any], seed: int, mirror: Path | None, synth_math: Path | None) -> Rows:
     """Rows of one instruction set; OpenOrca passes the filter of Table 8."""
-    location = _location(chosen, mirror, synth_math and synth_math / "instruct")
+    location = location_of(chosen, mirror, synth_math and synth_math / "instruct")
     row_filter = None
     if chosen["name"] == "openorca":
         row_filter = table_8_filter(location, mirror, FILTERED_TASKS)
@@ -27,11 +27,12 @@ def instruction_rows(chosen: dict[str, Any], seed: int, mirror: Path | None, syn
 
 def preference_rows(chosen: dict[str, Any], seed: int, mirror: Path | None, synth_math: Path | None) -> Rows:
     """Rows of one preference set."""
-    location = _location(chosen, mirror, synth_math and synth_math / "alignment")
+    location = location_of(chosen, mirror, synth_math and synth_math / "alignment")
     return load_preferences(chosen["name"], location, max_samples=chosen.get("maximum_samples"), seed=seed)
 
 
-def _location(chosen: dict[str, Any], mirror: Path | None, synthesised: Path | None) -> "Location":
+def location_of(chosen: dict[str, Any], mirror: Path | None, synthesised: Path | None) -> "Location":
+    """Where a chosen set lies: mirror, hub, or the folder that `synth_math` has written."""
     if chosen["id"] == "synth_math":
         return folder_location(synthesised)
     return locate(chosen["id"], mirror)
