@@ -124,17 +124,13 @@ class Tracker:
     def _log_inputs(self, run_id: str, step: "Step", parents: Mapping[str, Finished]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
 
+        context = [InputTag("mlflow.data.context", step.stage)]
         datasets = [
+            # MLflow's digest holds 36 characters; the source keeps the whole.
             DatasetInput(
-                Dataset(
-                    hub_id,
-                    digest.rpartition(":")[2][:36],
-                    "hub",
-                    json.dumps({"id": hub_id, "digest": digest}),
-                ),
-                [InputTag("mlflow.data.context", step.stage)],
+                Dataset(name, digest.rpartition(":")[2][:36], "hub", json.dumps({"digest": digest})), context
             )
-            for hub_id, digest in step.data.items()
+            for name, digest in step.data.items()
         ]
         models = [LoggedModelInput(found.model_id) for found in parents.values() if found.model_id]
         if datasets or models:

@@ -50,8 +50,12 @@ def test_parents_data_and_versions_are_recorded(finished):
     parents = json.loads(run.data.tags["solar.parents"])
     assert parents["model"] == model_run(finished, "sft_v3").info.run_id
     assert run.data.tags["solar.version.trl"]
-    assert [found.model_id for found in run.inputs.model_inputs] == [
+    inputs = finished.client().get_run(run.info.run_id).inputs
+    assert [found.model_id for found in inputs.model_inputs] == [
         model_run(finished, "sft_v3").data.tags["solar.model_id"]
+    ]
+    assert [found.dataset.name for found in inputs.dataset_inputs] == [
+        variants.DATASETS["ultrafeedback"].hub_id
     ]
     provenance = json.loads((finished.folder("dpo_v2") / "solar" / "provenance.json").read_text())
     assert provenance["key"] == run.data.tags["solar.key"]

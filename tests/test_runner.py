@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.runs import Workplace, copy_of, workplace
+from tests.runs import Workplace, copy_of
 
 
 def one_line(done):
@@ -72,7 +72,9 @@ def test_a_damaged_result_comes_back_from_the_server(finished, tmp_path):
     ],
 )
 def test_a_users_mistake_is_one_line(tmp_path, entry, arguments, message):
-    assert message in one_line(workplace(tmp_path).entry_point(entry, *arguments))
+    place = Workplace(tmp_path / "store", f"sqlite:///{tmp_path}/mlflow.db")
+    assert message in one_line(place.entry_point(entry, *arguments))
+    assert not place.store.exists()
 
 
 def test_m_beyond_half_the_layers(finished, tmp_path):

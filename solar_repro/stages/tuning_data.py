@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solar_repro.data.filters import table_8_filter
-from solar_repro.data.locate import locate
+from solar_repro.data.locate import folder_location, locate
 from solar_repro.data.sources import Rows, load_instruction, load_preferences
 from solar_repro.stages import NOTES
 from solar_repro.stages.training import Log
