@@ -4,12 +4,13 @@ A damaged value never raises in the middle of a set: it is read as null, and its
 """
 
 import itertools
-import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from solar_repro.data.text_rows import BROKEN, Fault, json_rows, text_rows
 from solar_repro.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 8192
 TEXT, TURNS = "text", "list of {role, content}"
-BROKEN = "broken UTF-8"
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,6 @@ class Batch:
     table: "pa.Table"
     faults: dict[int, str]
     """Row number in the batch → what is wrong with it."""
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What stands in the place of a line that cannot be read."""
-
-    what: str
 
 
 def data_files(folder: Path, split: str, config: str | None = None) -> list[Path]:
@@ -56,6 +49,10 @@ def data_files(folder: Path, split: str, config: str | None = None) -> list[Path
         raise UserError(
             f"data set {folder} has no split {split!r}; it has {', '.join(splits) or 'no data files'}"
         )
+    root = os.path.abspath(folder)
+    outside = [file for file in found if not Path(os.path.abspath(file)).is_relative_to(root)]
+    if outside:
+        raise UserError(f"data set {folder}: its README names {outside[0]}, outside the folder; mend it")
     missing = [file for file in found if not file.is_file()]
     if missing:
         raise UserError(
@@ -72,10 +69,19 @@ def columns_of(file: Path) -> list[str]:
         return _read_parquet(file, lambda: pq.read_schema(file)).names
     if file.suffix == ".txt":
         return ["text"]
-    for row in _json_rows(file):
+    for row in json_rows(file):
         if isinstance(row, dict):
             return list(row)
     return []
+
+
+def rows_of(file: Path) -> int | None:
+    """Rows of a parquet file; None for the others, which have to be read to tell."""
+    if file.suffix != ".parquet":
+        return None
+    import pyarrow.parquet as pq
+
+    return _read_parquet(file, lambda: pq.read_metadata(file)).num_rows
 
 
 def read_batches(file: Path, columns: dict[str, str]) -> Iterator[Batch]:
@@ -86,7 +92,7 @@ def read_batches(file: Path, columns: dict[str, str]) -> Iterator[Batch]:
     if file.suffix == ".parquet":
         yield from _parquet_batches(file, columns)
     elif file.suffix in (".jsonl", ".json", ".txt"):
-        source = _text_rows(file) if file.suffix == ".txt" else _json_rows(file)
+        source = text_rows(file) if file.suffix == ".txt" else json_rows(file)
         found: set[str] = set()
         while rows := list(itertools.islice(source, BATCH_ROWS)):
             if not found:
@@ -166,47 +172,6 @@ def _sound_values(array: "pa.Array", faults: dict[int, str]) -> "pa.Array":
             faults.setdefault(number, BROKEN)
             values.append(None)
     return pa.array(values, array.type)
-
-
-def _json_rows(file: Path) -> Iterator[Any]:
-    """Rows of a JSON array or of json lines; a `Fault` for a line that cannot be read."""
-    with file.open("rb") as lines:
-        start = lines.read(64).lstrip()[:1]
-        lines.seek(0)
-        if start == b"[":
-            try:
-                yield from json.load(lines)
-            except ValueError as error:
-                raise UserError(f"data file {file} is no valid JSON ({error}); fetch it again") from None
-            return
-        for line in lines:
-            if not line.strip():
-                continue
-            text = _decode(line)
-            if text is None:
-                yield Fault(BROKEN)
-                continue
-            try:
-                yield json.loads(text)
-            except ValueError:
-                yield Fault("no valid JSON")
-
-
-def _text_rows(file: Path) -> Iterator[Any]:
-    with file.open("rb") as lines:
-        for line in lines:
-            text = _decode(line)
-            if text is None:
-                yield Fault(BROKEN)
-            elif text := text.strip():
-                yield {"text": text}
-
-
-def _decode(line: bytes) -> str | None:
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
 
 
 def _json_batch(rows: Sequence[Any], columns: dict[str, str]) -> Batch:

@@ -109,7 +109,13 @@ def _tokenise(
                 yield list_table(columns, list(zip(*encoded, strict=True)) or [[] for _ in columns])
                 progress.advance(len(batch["row_id"]))
 
-    return arrow_rows(key, tables, cache_dir)
+    tokenised, report = arrow_rows(key, tables, cache_dir)
+    if not len(tokenised):
+        raise UserError(
+            f"data set {rows.report['set']}: no row fits into max_length {max_length}, dropped "
+            f"{report['dropped']}; raise max_length"
+        )
+    return tokenised, report
 
 
 def tokenizer_fingerprint(tokenizer: "PreTrainedTokenizerBase") -> str:

@@ -1,6 +1,9 @@
+import json
+
 import pyarrow as pa
 import pytest
 
+from solar_repro.data import text_rows
 from solar_repro.data.files import TEXT, TURNS, data_files, read_batches
 from solar_repro.errors import UserError
 
@@ -66,6 +69,42 @@ def test_json_array(write_set):
     rows, faults = read(write_set("o/n", b'[{"a": "x"}, {"a": "y"}, {"a": 1}]', suffix="json"), {"a": TEXT})
     assert [row["a"] for row in rows] == ["x", "y", None]
     assert faults == {2: "wrong type: a"}
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 16])
+def test_json_array_larger_than_what_is_read_at_once(write_set, monkeypatch, size):
+    monkeypatch.setattr(text_rows, "ARRAY_CHARACTERS", size)
+    values = [{"a": f"x [{number}] ,]é" * (number % 7)} for number in range(50)]
+    content = json.dumps(values, ensure_ascii=False, indent=size % 3).encode() + b"\n"
+    rows, faults = read(write_set("o/n", content, suffix="json"), {"a": TEXT})
+    assert (rows, faults) == (values, {})
+
+
+def test_damaged_json_array(write_set):
+    folder = write_set("o/n", b'[{"a": "x"}, {"a": "\xff"}, {"a": "y"}]', suffix="json")
+    rows, faults = read(folder, {"a": TEXT})
+    assert ([row["a"] for row in rows], faults) == (["x", None, "y"], {1: "broken UTF-8"})
+    folder = write_set("o/n", b'[{"a": "x"}, {"a": "y"', suffix="json")
+    with pytest.raises(UserError, match="no valid JSON"):
+        read(folder, {"a": TEXT})
+
+
+def test_readme_that_points_elsewhere(write_set):
+    folder = write_set("o/n", [{"text": "x"}])
+    write_set("o/other", [{"text": "secret"}])
+    readme = folder / "README.md"
+    readme.write_text(readme.read_text().replace("path: ", "path: ../other/"))
+    with pytest.raises(UserError, match="outside the folder"):
+        data_files(folder, "train")
+
+
+def test_links_into_a_cache_as_hub_downloads_have_them(write_set, tmp_path):
+    folder = write_set("o/n", [{"text": "x"}])
+    file = next(folder.glob("*.parquet"))
+    (tmp_path / "blobs").mkdir()
+    blob = file.rename(tmp_path / "blobs" / "abc")
+    file.symlink_to(blob)
+    assert read(folder, {"text": TEXT})[0] == [{"text": "x"}]
 
 
 def test_text_is_a_document_a_line(write_set):

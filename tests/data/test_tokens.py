@@ -81,6 +81,11 @@ def test_answer_without_room_is_dropped_or_cut_and_counted(tokenizer, cache):
     assert tokenizer.eos_token_id not in cut[0]["input_ids"]
 
 
+def test_no_row_that_fits(tokenizer, cache):
+    with pytest.raises(UserError, match=r"no row fits into max_length 20, .*raise max_length"):
+        tokenise_instruction(questions(("q", "z" * 100)), tokenizer, 20, cache_dir=cache)
+
+
 @pytest.mark.parametrize("text", ["a </s> b", "see <s>this</s>", "<s>"])
 def test_special_tokens_in_a_text_do_not_end_or_begin_it(tokenizer, cache, text):
     rows = questions((text, "x"), ("x", text), ("q", "a"))
