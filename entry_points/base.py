@@ -1,10 +1,10 @@
 """The base model (Sec. 2): a folder, a hub id, or the embedded world's own."""
 
-from entry_points.command import make, run_main
+from entry_points.command import make_step, parse, run_main
 
 
 def main() -> None:
-    make(__doc__, "base", lambda plan, variant: plan.model(variant), "base")
+    make_step(parse(__doc__), "base", lambda plan: plan.model("base"))
 
 
 if __name__ == "__main__":

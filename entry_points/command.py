@@ -91,10 +91,19 @@ def running(arguments: Arguments, name: str) -> Iterator["Runner"]:
 
 def make(doc: str | None, stage: str, choose: Callable[["Plan", str], "Step"], default: str) -> None:
     """An entry point that makes one variant's step of a stage, and what it stands on."""
-    arguments = parse(doc, variant={"default": default, "help": "which variant (default: %(default)s)"})
+    arguments = parse(doc, variant=variant_option(default))
+    make_step(arguments, stage, lambda plan: choose(plan, arguments.options.variant))
+
+
+def variant_option(default: str) -> dict:
+    return {"default": default, "help": "which variant (default: %(default)s)"}
+
+
+def make_step(arguments: Arguments, stage: str, choose: Callable[["Plan"], "Step"]) -> None:
+    """Make the chosen step as this invocation's own run; print where its result lies."""
     from solar_repro.plan import Plan
 
-    step = choose(Plan(arguments.scale), arguments.options.variant)
+    step = choose(Plan(arguments.scale))
     if step.stage != stage:
         raise UserError(
             f"variant {step.variant!r} is made by stage {step.stage!r}: "

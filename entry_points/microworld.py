@@ -1,10 +1,10 @@
 """The embedded world: write its mirror of the hub."""
 
-from entry_points.command import make, run_main
+from entry_points.command import make_step, parse, run_main
 
 
 def main() -> None:
-    make(__doc__, "microworld", lambda plan, _: plan.microworld(), "microworld")
+    make_step(parse(__doc__), "microworld", lambda plan: plan.microworld())
 
 
 if __name__ == "__main__":

@@ -1,10 +1,40 @@
 """Depthwise scaling (Sec. 2): two copies of the base, m layers cut from each, stacked."""
 
-from entry_points.command import make, run_main
+from entry_points.command import Arguments, make_step, parse, run_main, variant_option
 
 
 def main() -> None:
-    make(__doc__, "upscale", lambda plan, variant: plan.model(variant), "upscaled")
+    arguments = parse(
+        __doc__,
+        variant=variant_option("upscaled"),
+        dry_run={
+            "default": "false",
+            "choices": ["true", "false"],
+            "help": "print layers, seams, parameters and bytes, and write nothing",
+        },
+    )
+    if arguments.options.dry_run == "true":
+        print(describe(arguments))
+    else:
+        make_step(arguments, "upscale", lambda plan: plan.model(arguments.options.variant))
+
+
+def describe(arguments: Arguments) -> str:
+    """What would be written; of the embedded base, which may not be trained yet, the layer map alone."""
+    from pathlib import Path
+
+    from solar_repro.checkpoint.folder import open_checkpoint
+    from solar_repro.checkpoint.upscale import plan_upscale
+    from solar_repro.scales import EMBEDDED
+    from solar_repro.stages.upscale import variant_map
+    from solar_repro.variants import variant
+
+    kind, scale = variant(arguments.options.variant).layer_map, arguments.scale
+    if scale.base.model == EMBEDDED:
+        return str(variant_map(kind, scale.base.training.layers, scale.upscale.m))
+    folder = Path(scale.base.model)
+    chosen = variant_map(kind, open_checkpoint(folder).layers, scale.upscale.m)
+    return str(plan_upscale(folder, chosen, scale.upscale.shard_bytes))
 
 
 if __name__ == "__main__":

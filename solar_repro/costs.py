@@ -6,7 +6,7 @@ from typing import Any
 from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.checkpoint.layer_map import parameters_of
 from solar_repro.plan import Plan, Step
-from solar_repro.stages.upscale import choose_map
+from solar_repro.stages.upscale import variant_map
 
 BYTES_PER_PARAMETER = 4
 """Small scales keep float32 weights."""
@@ -56,7 +56,7 @@ def _config(step: Step) -> dict[str, Any] | None:
     config = _config(next(iter(step.inputs.values())))
     if config is None or step.stage != "upscale":
         return config
-    chosen = choose_map(step.settings["layer_map"], config["num_hidden_layers"], step.settings.get("m"))
+    chosen = variant_map(step.settings["layer_map"], config["num_hidden_layers"], step.settings.get("m"))
     return {**config, "num_hidden_layers": len(chosen.layers)}
 
 

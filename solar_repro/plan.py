@@ -173,15 +173,12 @@ class Plan:
         return Step("base", variant.name, {"base": None}, data={"model": digest}, places={"model": model})
 
     def _upscale(self, variant: variants.Variant) -> Step:
-        settings = {
+        settings: dict[str, Any] = {
             "layer_map": variant.layer_map,
-            "m": self.scale.upscale.m,
             "shard_bytes": self.scale.upscale.shard_bytes,
         }
-        if variant.layer_map.startswith("dus:"):
-            settings |= {"layer_map": "dus", "m": int(variant.layer_map.removeprefix("dus:"))}
-        elif variant.layer_map != "dus":
-            del settings["m"]
+        if variant.layer_map == "dus":
+            settings["m"] = self.scale.upscale.m
         return Step("upscale", variant.name, settings, {"model": self.model(variant.parents[0])})
 
     def _continue_pretrain(self, variant: variants.Variant) -> Step:

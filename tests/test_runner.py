@@ -151,3 +151,13 @@ def test_results_go_to_a_server_and_come_back(finished, server):
     (solar,) = server.runs("tags.`solar.variant` = 'solar'")
     assert solar.info.status == "FINISHED"
     assert solar.data.metrics["recovery/held_out_loss"] > 0
+
+
+def test_the_dry_run_of_an_upscaling_writes_nothing(shared, tmp_path):
+    place = Workplace(tmp_path / "store", f"sqlite:///{tmp_path}/mlflow.db")
+    model = str(shared / "models" / "stories260K")
+    done = place.entry_point("upscale", "--scale", "stories", "--base.model", model, "--dry_run", "true")
+    assert done.returncode == 0, done.stderr
+    assert "5 → 8 layers; seams: 3→1 (distance 2)" in done.stdout
+    assert "396,352 parameters" in done.stdout  # 5 layers have 260,032, a layer 45,440
+    assert not list(tmp_path.iterdir())

@@ -13,9 +13,9 @@ def run(
 ) -> dict[str, str]:
     """Write the deeper model to `out`; the log gets layers, parameters and the widest seam.
 
-    `layer_map` is `dus` (with `m`), `repeat` or `block_expansion`. Returns the sha256 of the shards by name.
+    `layer_map` and `m` as for `variant_map`. Returns the sha256 of the shards by name.
     """
-    chosen = choose_map(layer_map, open_checkpoint(model).layers, m)
+    chosen = variant_map(layer_map, open_checkpoint(model).layers, m)
     plan = plan_upscale(model, chosen, shard_bytes)
     digests = write_upscale(plan, out)
     widest = max((seam.distance for seam in chosen.seams), default=1)
@@ -23,10 +23,13 @@ def run(
     return digests
 
 
-def choose_map(kind: str, n: int, m: int | None = None) -> LayerMap:
-    """The layer map of that kind for a base of n layers. Block expansion adds a layer to every two."""
+def variant_map(kind: str, n: int, m: int | None = None) -> LayerMap:
+    """The layer map that a variant names, for a base of n layers: `dus` (with m), `dus:<m>`, `repeat`, or
+    `block_expansion` (a layer added to every two).
+    """
+    kind, _, own_m = kind.partition(":")
     if kind == "dus":
-        return dus(n, m)
+        return dus(n, int(own_m) if own_m else m)
     if kind == "repeat":
         return repeat(n)
     return block_expansion(n, 2 if n % 2 == 0 else 1)
