@@ -7,6 +7,7 @@ computed where a score is read off, and generation writes into caches set aside 
 
 import itertools
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -22,8 +23,8 @@ from lm_eval.models.utils import (
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from solar_repro.errors import UserError
-from solar_repro.evaluation.block_attention import NAME as BLOCK_ATTENTION
-from solar_repro.evaluation.block_attention import use_block_attention
+from solar_repro.evaluation.cpu_attention import NAME as CPU_ATTENTION
+from solar_repro.evaluation.cpu_attention import use_cpu_attention
 from solar_repro.evaluation.generate import StopStrings, decode
 from solar_repro.evaluation.shared_forward import CACHE_BUDGETS, SharedPrefixScorer
 
@@ -56,8 +57,12 @@ class SharedPrefixLM(HFLM):
         max_length: int | None = None,
         encodings: dict[Any, Any] | None = None,
     ) -> None:
-        use_block_attention(model)
+        use_cpu_attention(model)
+        log = logging.getLogger("lm_eval.models.huggingface")
+        level = log.level
+        log.setLevel(logging.ERROR)  # it warns of every model handed over ready
         super().__init__(pretrained=model, tokenizer=tokenizer, max_length=max_length, batch_size=1)
+        log.setLevel(level)
         self.batch_tokens = batch_tokens
         self.scorer = SharedPrefixScorer(model, batch_tokens, self.softmax_dtype)
         self.encodings = {} if encodings is None else encodings
@@ -72,7 +77,7 @@ class SharedPrefixLM(HFLM):
         windowed = window is not None and getattr(config, "use_sliding_window", True)
         return (
             config.model_type in FULL_ATTENTION_FAMILIES
-            and config._attn_implementation in ("sdpa", BLOCK_ATTENTION)
+            and config._attn_implementation in ("sdpa", CPU_ATTENTION)
             and not (windowed and window < self.max_length)
         )
 
@@ -152,7 +157,7 @@ class SharedPrefixLM(HFLM):
         prefix = self.tokenizer.decode(self.prefix_token_id)
         encoded: list[np.ndarray] = []
         for bare, run in itertools.groupby(texts, key=lambda text: has_bos_prefix(text, prefix)):
-            ids = self.tokenizer(list(run), add_special_tokens=not bare)["input_ids"]
+            ids = self.tokenizer(list(run), add_special_tokens=not bare, verbose=False)["input_ids"]
             encoded.extend(np.array(tokens, dtype=np.int32) for tokens in ids)
         return encoded
 

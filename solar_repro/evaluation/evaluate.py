@@ -62,24 +62,24 @@ def evaluate_h6(
         for item, requests in zip(loaded.items, loaded.instances, strict=True)
         for request in requests
     }
-    journal = Journal(path, items)
-    lm.set_cache_hook(journal)
     out = Path(out)
     (out / "samples").mkdir(parents=True, exist_ok=True)
     task_scores: dict[str, dict[str, Any]] = {}
     columns: dict[str, ColumnScore] = {}
     total = sum(len(requests) for loaded in tasks.loaded for requests in loaded.instances)
     with Progress("evaluate", total, "requests") as progress:
+        journal = Journal(path, items, progress)
+        lm.set_cache_hook(journal)
         for name in tasks.columns:
             loaded_tasks = tasks.of(name)
-            _answer(lm, journal, loaded_tasks, progress, name)
+            _answer(lm, journal, loaded_tasks)
             rows = []
             for loaded in loaded_tasks:
                 task_scores[loaded.name], found = _score_task(loaded, lm)
                 rows.extend(found)
             write_samples(rows, out / "samples" / f"{column_named(name).task}.parquet")
             columns[name] = _column(name, tasks, [task_scores[loaded.name] for loaded in loaded_tasks])
-    journal.close()
+        journal.close()
     scores = _scores(columns, task_scores, settings)
     write_scores(scores, out)
     return scores
@@ -119,19 +119,16 @@ def _settings(
     }
 
 
-def _answer(
-    lm: "SharedPrefixLM", journal: "Journal", tasks: Sequence[LoadedTask], progress: Progress, name: str
-) -> None:
+def _answer(lm: "SharedPrefixLM", journal: "Journal", tasks: Sequence[LoadedTask]) -> None:
     """Fill every request's response, from the journal where it is there."""
     instances = [request for loaded in tasks for requests in loaded.instances for request in requests]
     answers, missing = journal.split(instances)
-    progress.advance(len(answers), name)
+    journal.progress.advance(len(answers))
     kind = lm.generate_until if tasks[0].column.generates else lm.loglikelihood
     found = kind([instances[index] for index in missing])
     answers.update(zip(missing, found, strict=True))
     for index, instance in enumerate(instances):
         instance.resps, instance.filtered_resps = [answers[index]], {}
-    progress.advance(len(missing), name)
 
 
 def _score_task(loaded: LoadedTask, lm: "SharedPrefixLM") -> tuple[dict[str, Any], list[dict[str, Any]]]:

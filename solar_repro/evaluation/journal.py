@@ -10,6 +10,7 @@ from typing import Any
 from lm_eval.api.instance import Instance
 
 from solar_repro.errors import UserError
+from solar_repro.progress import Progress
 
 
 def request_key(kind: str, arguments: Sequence[Any]) -> str:
@@ -20,11 +21,12 @@ def request_key(kind: str, arguments: Sequence[Any]) -> str:
 class Journal:
     """Takes each answer from the harness's cache hook, refuses NaN by the item's name, appends it to a file.
 
-    `path` None keeps nothing. One line per answer; a line torn by a kill is dropped on reading.
+    `path` None keeps nothing. One line per answer; a line torn by a kill is dropped on reading. `items`
+    names each request's item, `progress` is told of every answer.
     """
 
-    def __init__(self, path: Path | None, items: Mapping[tuple[str, str], str]) -> None:
-        self.items = items
+    def __init__(self, path: Path | None, items: Mapping[tuple[str, str], str], progress: Progress) -> None:
+        self.items, self.progress = items, progress
         self.known: dict[str, Any] = {}
         self.answered = 0
         self._file = None
@@ -60,6 +62,7 @@ class Journal:
                 "weights or use dtype=float32"
             )
         self.answered += 1
+        self.progress.advance(1)
         if self._file is not None:
             line = json.dumps([request_key(kind, arguments), answer])
             self._file.write(line.encode() + b"\n")

@@ -23,11 +23,14 @@ def load_model(
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r}: use one of {', '.join(DTYPES)}")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"device {device}: no CUDA device is visible here; use device=cpu")
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(model), trust_remote_code=False)
         loaded = AutoModelForCausalLM.from_pretrained(
@@ -36,6 +39,9 @@ def load_model(
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"model {model}: not loadable as a causal language model ({reason})") from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
     if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
         raise UserError(
             f"tokenizer of {model}: has neither a BOS nor an EOS token, so a text has no first context; "

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import logging
 import os
 import random
 from collections.abc import Mapping, Sequence
@@ -129,6 +130,9 @@ def _build(
     sources = {}
     bars = is_progress_bar_enabled()
     disable_progress_bar()
+    log = logging.getLogger("lm_eval")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it warns of every task whose few-shot examples come from its train split
     try:
         for name, limit in limits:
             column = column_named(name)
@@ -144,6 +148,7 @@ def _build(
             for task_name, task in _load(manager, names, overrides, column, mirror).items():
                 loaded.append(_render(column, task_name, task, limit, seed))
     finally:
+        log.setLevel(level)
         if bars:
             enable_progress_bar()
     return H6Tasks(tuple(loaded), tuple(name for name, _ in limits), dict(limits), seed, sources)

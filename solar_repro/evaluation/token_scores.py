@@ -24,7 +24,7 @@ def encode_with_bos(
 ) -> list[np.ndarray]:
     """Token ids [n] (int32) of each text behind one BOS (EOS if there is no BOS), cut to `max_length`."""
     first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    encoded = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
     return [np.array([first, *tokens], dtype=np.int32)[:max_length] for tokens in encoded]
 
 
