@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 for _library in ("lm_eval", "mlflow.store", "alembic"):
     logging.getLogger(_library).setLevel(logging.ERROR)
+warnings.simplefilter("ignore", FutureWarning)
 
 
 @dataclass(frozen=True)
