@@ -45,10 +45,10 @@ def by_task_name(task_names: Sequence[str]) -> RowFilter:
     """Removes rows whose `task_name` is one of Table 8's."""
     report: Report = {"way": "task_name", "removed": {}, "missed_by_table_8": {}}
 
-    def reasons(flat: Flat) -> list[str | None]:
+    def reasons(flat: Flat, report: Report) -> list[str | None]:
         if flat.task_names is None:
             raise UserError("filter by task name: the rows have no column 'task_name'; filter another way")
-        return _by_names(flat.task_names.to_pylist(), set(task_names), report)
+        return _by_names(flat, flat.task_names.to_pylist(), set(task_names), report)
 
     return RowFilter(key_of(way="task_name", tasks=list(task_names)), reasons, report)
 
@@ -88,12 +88,12 @@ def by_flan_join(
     report: Report = {"way": "flan_join", "flan": flan.used, "flan_rows": len(known)}
     report |= {"removed": {}, "missed_by_table_8": {}}
 
-    def reasons(flat: Flat) -> list[str | None]:
+    def reasons(flat: Flat, report: Report) -> list[str | None]:
         texts = hash_texts(flat.columns["user"])
         places = np.minimum(np.searchsorted(known, texts), max(len(known) - 1, 0))
         joined = known[places] == texts if len(known) else np.zeros(len(texts), bool)
         found = [tasks[owner[at]] if hit else None for at, hit in zip(places, joined, strict=True)]
-        return _by_names(found, set(names), report)
+        return _by_names(flat, found, set(names), report)
 
     key = key_of(way="flan_join", tasks=names, flan=fingerprint(flan, cache_dir), split=split)
     return RowFilter(key, reasons, report)
@@ -127,10 +127,12 @@ def by_ngrams(
     report: Report = {"way": "ngrams", "n": N, "ngrams": len(index), "benchmarks": list(used)}
     report |= {"benchmarks_missing": missing, "removed": {}}
 
-    def reasons(flat: Flat) -> list[str | None]:
+    def reasons(flat: Flat, report: Report) -> list[str | None]:
         found: list[str | None] = [None] * len(flat.reasons)
         owners = index.owners(flat.columns["user"])
         for row in owners.nonzero()[0]:
+            if flat.reasons[row] is not None:
+                continue
             name = " and ".join(index.owner_names(owners[row]))
             found[row] = f"Table 8: {N}-gram of {name}"
             report["removed"][name] = report["removed"].get(name, 0) + 1
@@ -139,9 +141,11 @@ def by_ngrams(
     return RowFilter(key_of(way="ngrams", n=N, benchmarks=used), reasons, report)
 
 
-def _by_names(names: Sequence[str | None], removed: set[str], report: Report) -> list[str | None]:
+def _by_names(flat: Flat, names: Sequence[str | None], removed: set[str], report: Report) -> list[str | None]:
     reasons: list[str | None] = [None] * len(names)
     for number, name in enumerate(names):
+        if flat.reasons[number] is not None:
+            continue  # counted under its own fault
         if name in removed:
             reasons[number] = f"Table 8: {name}"
             report["removed"][name] = report["removed"].get(name, 0) + 1

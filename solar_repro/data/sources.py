@@ -6,6 +6,7 @@ that it adds is left out: the chat templates here render nothing for it). A row 
 dropped, counted and named in the report, never raised. Memory is bound by one batch; rows are memory-mapped.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,9 +55,10 @@ class RowFilter:
 
     key: str
     """Names the filter and all that its verdict rests on."""
-    reasons: Callable[[Flat], list[str | None]]
+    reasons: Callable[[Flat, Report], list[str | None]]
+    """Counts what it removes in the report it is given: its own copy of `report`."""
     report: Report
-    """What the filter says of itself; copied into the rows' report under `filter`."""
+    """What the filter says of itself before the first row; goes into the rows' report under `filter`."""
 
 
 def load_instruction(
@@ -147,11 +149,14 @@ def _canonical_tables(
     import numpy as np
 
     report |= {"dropped": {}, "examples": {}}
+    if row_filter is not None:
+        report["filter"] = copy.deepcopy(row_filter.report)
     usable = []
     for flat in _flat_batches(files, name, f"{name}: reading"):
         reasons = flat.reasons
         if row_filter is not None:
-            reasons = [own or other for own, other in zip(reasons, row_filter.reasons(flat), strict=True)]
+            filtered = row_filter.reasons(flat, report["filter"])
+            reasons = [own or other for own, other in zip(reasons, filtered, strict=True)]
         keep = np.ones(len(reasons), bool)
         for number, reason in enumerate(reasons):
             if reason is not None:
@@ -164,8 +169,6 @@ def _canonical_tables(
         "usable": int(sum(keep.sum() for keep in usable)),
         "kept": int(chosen.sum()),
     }
-    if row_filter is not None:
-        report["filter"] = row_filter.report
     start = 0
     for flat in _flat_batches(files, name, f"{name}: writing"):
         stop = start + len(flat.reasons)

@@ -36,6 +36,17 @@ def test_by_task_name(write_set, mirror, cache):
     }
 
 
+def test_one_filter_counts_each_load_by_itself(write_set, mirror, cache):
+    rows = [row(n, f"q{n}", task_name="cot_gsm8k" if n else "cot_ecqa") for n in range(4)]
+    rows[3]["response"] = ""
+    write_set("org/orca", rows)
+    location, row_filter = locate("org/orca", mirror), by_task_name(FILTERED_TASKS)
+    for seed in (1, 2):
+        found = load_instruction("openorca", location, row_filter=row_filter, seed=seed, cache_dir=cache)
+        assert found.report["filter"]["removed"] == {"cot_gsm8k": 2}
+        assert found.report["dropped"] == {"Table 8: cot_gsm8k": 2, "empty answer": 1}
+
+
 def test_by_task_name_without_names(write_set, mirror, cache):
     write_set("org/orca", [row(0, "q")])
     with pytest.raises(UserError, match="no column 'task_name'"):

@@ -202,7 +202,7 @@ def test_cap_above_the_set_keeps_all(numbered, cache):
 
 
 def test_filter_comes_before_the_cap(numbered, cache):
-    def odd(flat):
+    def odd(flat, _):
         return ["odd" if int(text) % 2 else None for text in flat.columns["answer"].to_pylist()]
 
     found = load_instruction(
@@ -228,7 +228,7 @@ def test_prepared_once(numbered, cache):
 
 
 def test_kill_while_writing_leaves_nothing_that_passes_for_rows(numbered, cache):
-    def killed(flat):
+    def killed(*_):
         raise KeyboardInterrupt
 
     for _ in range(2):
