@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from solar_repro.checkpoint.folder import Checkpoint, open_checkpoint, write_json
 from solar_repro.checkpoint.headers import TensorRange, elements
 from solar_repro.checkpoint.layer_map import LayerMap, dus, parameters_of
-from solar_repro.checkpoint.layout import create_shards, plan_shards
+from solar_repro.checkpoint.layout import plan_shards, write_index
 from solar_repro.progress import Progress
 
 if TYPE_CHECKING:
@@ -130,13 +130,7 @@ def write_model(shape: Shape, folder: Path, seed: int) -> None:
                 stream.flush()
                 os.fsync(stream.fileno())
             unfinished.rename(folder / shard.name)
-    index = folder / "unfinished.d"
-    index.mkdir(exist_ok=True)
-    create_shards(shards, index)
-    (index / "model.safetensors.index.json").rename(folder / "model.safetensors.index.json")
-    for shard in shards:
-        (index / shard.name).unlink()
-    index.rmdir()
+    write_index(shards, folder)
     write_json(folder / "config.json", shape.config)
 
 
@@ -158,8 +152,9 @@ def differing_tensors(shape: Shape, base: Path, out: Path) -> list[str]:
     return differing
 
 
-def merge_error(out: Path, a: Path, b: Path, method: str) -> float:
-    """Root mean square distance of a merge at equal weights from the same in float64.
+def merge_error(out: Path, a: Path, b: Path, method: str, share: float) -> tuple[float, float]:
+    """Root mean square distance of a merge, with `share` of the second parent, from the same in float64,
+    and that of the float64 values rounded to bfloat16.
 
     Of large models the first, the middle and the last layer and what lies outside the layers are looked at.
     """
@@ -169,21 +164,23 @@ def merge_error(out: Path, a: Path, b: Path, method: str) -> float:
     looked_at = (
         {0, first.layers // 2, first.layers - 1} if first.parameters > 1e9 else set(range(first.layers))
     )
-    squares, count = 0.0, 0
+    squares, squares_of_rounding, count = 0.0, 0.0, 0
     for name in first.tensors:
         place = first.names.split(name)
         if place is not None and place[0] not in looked_at:
             continue
         x, y = (_whole(c, name) for c in (first, second))
-        weight = 0.5
+        weights = 1 - share, share
         if method == "slerp":
             cos = (torch.dot(x, y) / (x.norm() * y.norm())).item()
             if abs(cos) <= 0.9995:
-                weight = math.sin(math.acos(cos) / 2) / math.sin(math.acos(cos))
-        error = x.add_(y).mul_(weight).sub_(_whole(made, name))
-        squares += torch.dot(error, error).item()
-        count += error.numel()
-    return math.sqrt(squares / count)
+                angle = math.acos(cos)
+                weights = tuple(math.sin(part * angle) / math.sin(angle) for part in weights)
+        exact = x.mul_(weights[0]).add_(y, alpha=weights[1])
+        squares += (_whole(made, name) - exact).square_().sum().item()
+        squares_of_rounding += (exact.bfloat16().double() - exact).square_().sum().item()
+        count += exact.numel()
+    return math.sqrt(squares / count), math.sqrt(squares_of_rounding / count)
 
 
 def _chunks(tensor: TensorRange) -> Iterator[bytes]:
@@ -205,6 +202,6 @@ if __name__ == "__main__":
     results = {
         "write": lambda: write_model(SHAPES[size], Path(rest[0]), int(rest[1])),
         "differing": lambda: differing_tensors(SHAPES[size], Path(rest[0]), Path(rest[1])),
-        "error": lambda: merge_error(Path(rest[0]), Path(rest[1]), Path(rest[2]), rest[3]),
+        "error": lambda: merge_error(Path(rest[0]), Path(rest[1]), Path(rest[2]), rest[3], float(rest[4])),
     }
     print(json.dumps(results[what]()))

@@ -30,16 +30,12 @@ def summarise(runs: "Sequence[tuple[Contender, list[Run]]]", checks: list[dict[s
 def _targets(contenders: list[dict[str, Any]]) -> list[dict[str, Any]]:
     seconds = {(c["task"], c["name"]): c["median_seconds"] for c in contenders}
     peak = {(c["task"], c["name"]): c["peak_resident_bytes"] for c in contenders}
-    ours, up = "solar_repro", "up-scaling"
+    ours, hashing, up = "solar_repro", "solar_repro, hashing", "up-scaling"
     floor = max(seconds[up, "dd, reading"], seconds[up, "dd, writing"])
     at_most = [
         ("up-scaling: time / cp", seconds[up, ours] / seconds[up, "cp"], 0.55),
         ("up-scaling: time / floor by dd", seconds[up, ours] / floor, 1.3),
-        (
-            "up-scaling: time with hashing / without",
-            seconds[up, "solar_repro, hashing"] / seconds[up, ours],
-            1.4,
-        ),
+        ("up-scaling: time with hashing / without", seconds[up, hashing] / seconds[up, ours], 1.4),
         ("up-scaling: peak resident MB", max(peak[up, ours], peak[up, "solar_repro, hashing"]) / 1e6, 150),
         *((f"{task}: peak resident MB", peak[task, ours] / 1e6, 1500) for task in ("average", "slerp")),
     ]
@@ -58,8 +54,8 @@ def table(results: dict[str, Any]) -> str:
     """Markdown: a row per contender, a row per target, a line per check."""
     lines = ["| task | contender | seconds (median) | GB/s | peak memory MB |", "|---|---|---|---|---|"]
     lines += [
-        f"| {c['task']} | {c['name']} | {c['median_seconds']:.2f} | {c['bytes'] / c['median_seconds'] / 1e9:.2f} "
-        f"| {c['peak_resident_bytes'] / 1e6:,.0f} |"
+        f"| {c['task']} | {c['name']} | {c['median_seconds']:.2f} "
+        f"| {c['bytes'] / c['median_seconds'] / 1e9:.2f} | {c['peak_resident_bytes'] / 1e6:,.0f} |"
         for c in results["contenders"]
     ]
     lines += ["", "| target | measured | limit | met |", "|---|---|---|---|"]

@@ -1,4 +1,4 @@
-"""Commands measured from outside, each in a process of its own, with its files dropped from the page cache."""
+"""Commands measured from outside: time until the output is on the disk, peak memory, cold page cache."""
 
 import os
 import subprocess
@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from solar_repro.errors import UserError
 
 _DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 # Settings of threads that a caller may have exported for itself; contenders run with their own defaults.
@@ -30,7 +32,7 @@ def bytes_below(path: Path) -> int:
 
 
 def measure(command: Sequence[str | Path], log: Path, output: Path | None) -> Run:
-    """Run a command to its end, its own output going to `log`; raises CalledProcessError where it fails."""
+    """Run a command to its end, its prints going to `log`; UserError with the last of them where it fails."""
     environment = {key: value for key, value in os.environ.items() if key not in _NOT_INHERITED}
     environment |= {"HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     with log.open("wb") as stream:
@@ -40,7 +42,8 @@ def measure(command: Sequence[str | Path], log: Path, output: Path | None) -> Ru
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)  # reaped here, not by subprocess
     if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command, log.read_text(errors="replace"))
+        last = " / ".join(log.read_text(errors="replace").splitlines()[-3:])
+        raise UserError(f"{' '.join(map(str, command[:4]))} … failed ({process.returncode}): {last}")
     if output is not None:
         for file in files_below(output):
             descriptor = os.open(file, os.O_RDONLY)
@@ -50,7 +53,7 @@ def measure(command: Sequence[str | Path], log: Path, output: Path | None) -> Ru
 
 
 def drop_from_page_cache(paths: Iterable[Path]) -> str:
-    """Make the next reads of these files come from the disk; returns how: "drop_caches" (root) or "fadvise"."""
+    """Make the next reads of these files come from the disk; returns how it was done."""
     os.sync()
     for path in paths:
         for file in files_below(path):

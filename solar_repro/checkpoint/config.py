@@ -24,7 +24,7 @@ def deepen_config(base: Checkpoint, layer_map: LayerMap) -> dict[str, Any]:
     A config that gives layers a kind by their index alone is refused where a copy would change its kind.
     """
     config = dict(base.config)
-    config[base.names.count_key] = len(layer_map.layers)
+    config |= dict.fromkeys(base.names.count_keys, len(layer_map.layers))
     for key, value in base.config.items():
         if isinstance(value, list) and key not in _NO_LAYER_LISTS:
             config[key] = _remap(key, value, base.layers, layer_map)

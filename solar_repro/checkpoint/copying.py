@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 
 from solar_repro.checkpoint.headers import DISK_BLOCK
 from solar_repro.errors import UserError
@@ -64,7 +65,7 @@ def split(copy: CopyRange, chunk_bytes: int = CHUNK_BYTES) -> list[CopyRange]:
 def copy_chunks(
     chunks: Sequence[CopyRange], done: Callable[[CopyRange], None], workers: int = WORKERS
 ) -> None:
-    """Copy all chunks, `workers` at a time, taken in order; `done` is called (in the workers) after each.
+    """Copy all chunks, `workers` at a time, taken in order; `done` is called after each, one call at a time.
 
     The targets must exist. The first error ends the copy and is raised.
     """
@@ -84,8 +85,10 @@ def copy_chunks(
 
         def copy(chunk: CopyRange) -> None:
             copy_range(sources[chunk.source], targets[chunk.target], chunk)
-            done(chunk)
+            with calling_done:
+                done(chunk)
 
+        calling_done = Lock()
         tasks = [pool.submit(copy, chunk) for chunk in chunks]
         try:
             finished, _ = wait(tasks, return_when=FIRST_EXCEPTION)

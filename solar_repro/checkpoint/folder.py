@@ -42,7 +42,7 @@ class Checkpoint:
 
     @cached_property
     def names(self) -> LayerNames:
-        """How the layers are numbered: prefix, count, and the config's key for the count."""
+        """How the layers are numbered: prefix, count, and the config's keys for the count."""
         return find_layers(self.folder, self.config, self.tensors)
 
     @property
@@ -136,17 +136,18 @@ def _read_shards(folder: Path) -> dict[str, TensorRange]:
         raise UserError(
             f"{index_file}: 'weight_map' must map tensor names to shards; download or save it again"
         )
+    by_shard: dict[str, set[str]] = {}
     for name, shard in weight_map.items():
         if not is_plain_file_name(shard) or not shard.endswith(".safetensors"):
             raise UserError(
                 f"{index_file}: tensor {name!r} lies in {shard!r}, which is no safetensors file name here"
             )
+        by_shard.setdefault(shard, set()).add(name)
     tensors: dict[str, TensorRange] = {}
-    for shard in sorted(set(weight_map.values())):
+    for shard, claimed in sorted(by_shard.items()):
         if not (folder / shard).is_file():
             raise UserError(f"{folder / shard}: missing, though {INDEX_FILE} names it; download the shard")
         header = read_header(folder / shard)
-        claimed = {name for name, file in weight_map.items() if file == shard}
         for name in sorted(claimed ^ set(header)):
             where = "only in the index" if name in claimed else "only in the shard"
             raise UserError(

@@ -47,7 +47,7 @@ class FollowingHasher:
 
     def written(self, file: Path, start: int, length: int) -> None:
         state = self._files.get(file)
-        if state is None:
+        if state is None or length == 0:
             return
         with state.lock:
             state.parts[start] = length

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from solar_repro.errors import UserError
 
+MAX_REASON = 500  # characters; names and shapes of a hostile file may be as long as its header
 MAX_HEADER_BYTES = 100_000_000  # the reference implementation's limit
 DISK_BLOCK = 4096
 DTYPE_BITS = {
@@ -57,7 +58,7 @@ def read_header(file: Path) -> dict[str, TensorRange]:
     """
 
     def refuse(reason: str) -> NoReturn:
-        raise UserError(f"{file}: damaged safetensors file: {reason}; download or save it again")
+        raise UserError(f"{file}: damaged safetensors file: {reason[:MAX_REASON]}; download or save it again")
 
     try:
         with file.open("rb") as stream:
@@ -168,10 +169,11 @@ def _check_text(text: str) -> None:
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    unique = dict(pairs)
-    if len(unique) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"duplicate name {next(name for name in names if names.count(name) > 1)!r}")
+    unique: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in unique:
+            raise ValueError(f"duplicate name {name!r}")
+        unique[name] = value
     return unique
 
 

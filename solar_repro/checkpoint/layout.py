@@ -1,6 +1,6 @@
 """How the tensors of a new checkpoint are laid out: shards, their headers, and the index."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,13 +49,17 @@ def plan_shards(
     )
 
 
-def create_shards(shards: Iterable[Shard], out: Path) -> None:
+def create_shards(shards: Sequence[Shard], out: Path) -> None:
     """Create the files of the shards at full size with their headers, tensors still zero, and the index."""
-    shards = tuple(shards)
     for shard in shards:
         with (out / shard.name).open("xb") as stream:
             stream.write(shard.header)
             stream.truncate(shard.bytes)
+    write_index(shards, out)
+
+
+def write_index(shards: Sequence[Shard], out: Path) -> None:
+    """Write which shard holds which tensor; a single file needs no index."""
     if len(shards) > 1:
         weight_map = {name: shard.name for shard in shards for name in shard.tensors}
         total = sum(tensor.length for shard in shards for tensor in shard.tensors.values())

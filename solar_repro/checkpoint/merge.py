@@ -58,6 +58,8 @@ def merge(
     inputs = [*parents, *([open_checkpoint(base)] if base is not None else [])]
     aligned = align(inputs)
     merged = {name: ranges for name, ranges in aligned.tensors.items() if ranges[0].dtype in FLOAT_DTYPES}
+    if not merged:
+        raise UserError(f"{parents[0].folder}: holds no floating-point tensor; there is nothing to merge")
     recipes = _recipes(list(merged), len(parents), method, weights, t, density, scale, seed)
     planned: dict[str, TensorRange] = {}
     for name, ranges in aligned.tensors.items():

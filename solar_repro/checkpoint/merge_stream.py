@@ -124,7 +124,7 @@ class _Run:
             self.next += 1
             ahead = self.tasks[min(self.next + WORKERS, len(self.tasks) - 1)]
             task = self.tasks[self.next - 1]
-        if ahead.step == 0:
+        if ahead.step == 0 and hasattr(os, "posix_fadvise"):
             for part in ahead.tensor.inputs:
                 size = DTYPE_BITS[part.dtype] // 8
                 os.posix_fadvise(
@@ -194,7 +194,8 @@ class _Run:
         while done < length:
             done += os.pwrite(self.files[target.file], buffers.views[-1][done:length], offset + done)
         self.hasher.written(target.file, offset, length)
-        self.progress.advance(length)
+        with self.lock:
+            self.progress.advance(length)
 
     def _close(self, task: Task, found: "Found") -> None:
         """Keep what a chunk found; the last chunk of a pass puts it all together, in the chunks' order."""

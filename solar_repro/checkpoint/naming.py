@@ -24,11 +24,11 @@ _OUTPUT_PROJECTIONS = frozenset(
 
 @dataclass(frozen=True)
 class LayerNames:
-    """`prefix` ends with a dot: layer 7 owns the tensors `<prefix>7.*`; `count_key` is the config's key."""
+    """`prefix` ends with a dot: layer 7 owns the tensors `<prefix>7.*`; `count_keys` are the config's."""
 
     prefix: str
     count: int
-    count_key: str
+    count_keys: tuple[str, ...]
 
     def split(self, name: str) -> tuple[int, str] | None:
         """Layer index and the rest of the name, or None for a tensor outside the layers."""
@@ -40,7 +40,7 @@ class LayerNames:
 
 
 def find_layers(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -> LayerNames:
-    """Find the prefix under which the layers are numbered 0 … n−1 and the config's key that says n."""
+    """Find the prefix under which the layers are numbered 0 … n−1 and the config's keys that say n."""
     indices: dict[str, set[int]] = {}
     for name in names:
         if match := _NUMBERED.fullmatch(name):
@@ -56,14 +56,14 @@ def find_layers(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -
         raise UserError(
             f"{folder}: tensors of layer {prefix}{missing[0]} are missing; download the checkpoint again"
         )
-    keys = [key for key in _COUNT_KEYS if config.get(key) == len(layers)]
-    if len(keys) != 1:
+    keys = tuple(key for key in _COUNT_KEYS if config.get(key) == len(layers))
+    if not keys:
         said = {key: config[key] for key in _COUNT_KEYS if key in config}
         raise UserError(
             f"{folder / 'config.json'}: the tensors have {len(layers)} layers under {prefix!r}, "
             f"the config says {said or 'nothing'}; make {_COUNT_KEYS[0]} agree"
         )
-    return LayerNames(prefix, len(layers), keys[0])
+    return LayerNames(prefix, len(layers), keys)
 
 
 def head_name(names: Iterable[str]) -> str | None:

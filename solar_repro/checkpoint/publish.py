@@ -24,9 +24,14 @@ def publish(final: Path, digests: Mapping[str, str] | None = None) -> Iterator[P
     """
     final = Path(final).absolute()
     _refuse_occupied(final)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(final)
-    working = Path(tempfile.mkdtemp(prefix=f"{_prefix(final)}{_owner(os.getpid())}.", dir=final.parent))
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(final)
+        working = Path(tempfile.mkdtemp(prefix=f"{_prefix(final)}{_owner(os.getpid())}.", dir=final.parent))
+    except OSError as error:
+        raise UserError(
+            f"{final.parent}: cannot be written ({error.strerror}); choose another place"
+        ) from error
     try:
         working.chmod(0o777 & ~_umask())
         yield working

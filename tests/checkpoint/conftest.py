@@ -24,6 +24,7 @@ _KINDS: dict[str, dict[str, Any]] = {
     "qwen2": {**_SMALL, "num_key_value_heads": 2},
     "gemma": {**_SMALL, "num_key_value_heads": 1, "head_dim": 4, "pad_token_id": 0},
     "gpt_neox": {**_SMALL},
+    "gemma2": {**_SMALL, "num_key_value_heads": 2, "head_dim": 4, "sliding_window": 4, "pad_token_id": 0},
     "gpt2": {"vocab_size": 61, "n_positions": 32, "n_embd": 16, "n_layer": LAYERS, "n_head": 4},
 }
 

@@ -30,8 +30,9 @@ def test_lists_by_layer_and_lists_of_layers_are_remapped() -> None:
         architectures=["A"] * 4,
         eos_token_id=[1, 2, 3, 4],
         factors=[0.5, 0.25],
+        num_hidden_layers=4,
     )
-    assert new["n_layer"] == 6
+    assert new["n_layer"] == new["num_hidden_layers"] == 6
     assert new["no_rope_layers"] == [1, 1, 1, 1, 1, 0]
     assert new["num_query_heads"] == [1, 2, 3, 2, 3, 4]
     assert new["mlp_only_layers"] == [1, 3, 5]  # new layers 1 and 3 copy layer 1, new layer 5 copies layer 3

@@ -21,8 +21,14 @@ from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.checkpoint.headers import read_header
 from solar_repro.errors import UserError
 
-CASES = int(os.environ.get("CHECKPOINT_FUZZ_CASES", "300"))
-fuzz = settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+CASES = int(os.environ.get("CHECKPOINT_FUZZ_CASES", "150"))
+fuzz = settings(
+    max_examples=CASES,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    database=None,
+    derandomize=True,
+)
 
 REAL = save(
     {

@@ -56,6 +56,19 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["result"]
 
 
+def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
+    (tmp_path / "result").mkdir()
+    with publish(tmp_path / "result") as working:
+        (working / "a.txt").write_text("a")
+    verify_manifest(tmp_path / "result")
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file: cannot be written"), publish(tmp_path / "file" / "result"):
+        pytest.fail("the block must not run")
+
+
 def test_of_two_that_publish_one_wins_whole(tmp_path: Path) -> None:
     final = tmp_path / "result"
     with pytest.raises(UserError, match="already there"), publish(final) as slow:  # noqa: PT012
@@ -81,24 +94,24 @@ def test_a_full_disk_is_a_user_error(code: int, tmp_path: Path) -> None:
 def test_kill_in_the_middle_of_a_copy(saved: Callable[..., Path], tmp_path: Path) -> None:
     final = tmp_path / "new"
     script = f"""
-import time
+import threading
 from pathlib import Path
 from solar_repro.checkpoint import copying, upscale
 from solar_repro.checkpoint.layer_map import dus
 from solar_repro.checkpoint.publish import publish
 
 upscale.CHUNK_BYTES, copy = 4096, copying.copy_range
-def slowly(*arguments):
-    time.sleep(0.2)
+def copy_once(*arguments):
     copy(*arguments)
     print("copied", flush=True)
-copying.copy_range = slowly
+    threading.Event().wait()
+copying.copy_range = copy_once
 with publish(Path({str(final)!r})) as working:
     upscale.write_upscale(upscale.plan_upscale(Path({str(saved("llama"))!r}), dus({LAYERS}, 1)), working)
 """
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    assert process.stdout.readline() == "copied\n"
+    assert process.stdout.readline().startswith("copied")
     (leftover,) = tmp_path.iterdir()
     with publish(
         tmp_path / "other"

@@ -53,7 +53,7 @@ def write(source: Path, layer_map: LayerMap, out: Path, **options: Any) -> Path:
 @pytest.mark.parametrize(
     ("kind", "layer_map"),
     [
-        *((kind, dus(LAYERS, 1)) for kind in KINDS),
+        *((kind, dus(LAYERS, 1)) for kind in (*KINDS, "gemma2")),
         ("llama", repeat(LAYERS)),
         ("gpt2", interleave(LAYERS)),
         ("gpt_neox", ranges("2-4,0-3", LAYERS)),
@@ -67,7 +67,7 @@ def test_logits_equal_those_of_the_rearranged_modules(
     assert torch.equal(logits(new), logits(deeper(load(saved(kind)), layer_map)))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "gemma2"])
 def test_block_expansion_leaves_the_function_unchanged(
     kind: str, saved: Callable[..., Path], tmp_path: Path
 ) -> None:
