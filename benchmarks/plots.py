@@ -1,6 +1,7 @@
 """Pictures of the comparison. Each is written as PNG and returned as SVG text for the HTML page."""
 
 import io
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ def scores(runs: "Runs", out: Path) -> str:
     axes.barh(
         list(found),
         [metrics["H6"] for metrics in found.values()],
-        xerr=[metrics["H6_stderr"] for metrics in found.values()],
+        xerr=[metrics.get("H6_stderr", math.nan) for metrics in found.values()],
         color="tab:purple",
         alpha=0.7,
     )
