@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,30 @@ def test_every_way_copies_the_same(way: str, tmp_path: Path) -> None:
     copy_chunks(chunks, done.append)
     assert sorted(done, key=chunks.index) == chunks
     assert target.read_bytes() == expected
+
+
+def test_whole_blocks_are_cloned_where_the_file_system_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole blocks are shared, by the call as linux/fs.h describes it; the ends are copied."""
+    content = random.Random(0).randbytes(20_000)
+    (tmp_path / "source").write_bytes(content)
+    (tmp_path / "target").write_bytes(bytes(20_000))
+    cloned: list[tuple[int, int, int]] = []
+
+    def ioctl(target: int, request: int, argument: bytes) -> None:
+        source, source_offset, length, target_offset = struct.unpack("qQQQ", argument)
+        assert request == 0x4020940D
+        if source_offset % 4096 or length % 4096 or target_offset % 4096:
+            raise OSError(errno.EINVAL, "not on blocks")
+        cloned.append((source_offset, length, target_offset))
+        os.pwrite(target, os.pread(source, length, source_offset), target_offset)
+
+    monkeypatch.setattr("fcntl.ioctl", ioctl)
+    chunks = split(CopyRange(tmp_path / "source", 96, tmp_path / "target", 96, 19_000), 8192)
+    copy_chunks(chunks, lambda _: None, workers=1)
+    assert (tmp_path / "target").read_bytes()[96:19_096] == content[96:19_096]
+    assert cloned == [(4096, 8192, 4096), (12_288, 4096, 12_288)]
 
 
 def test_a_source_that_shrank_is_an_error(tmp_path: Path) -> None:
