@@ -70,21 +70,56 @@ def plan_prefixes(sequences: Sequence[np.ndarray], row_tokens: int = ROW_TOKENS)
     pending = [(0, len(ordered))] if ordered else []
     while pending:
         low, high = pending.pop()
-        shared = int(common[low + 1 : high].min()) if high - low > 1 else int(lengths[low])
-        starts = [low, *(low + 1 + np.flatnonzero(common[low + 1 : high] == shared)).tolist()]
-        children = list(zip(starts, [*starts[1:], high], strict=True))
-        # A child's first sequence branches off the prefix itself, whatever it shares with its neighbour.
-        hanging = [
-            int(lengths[a] - shared + (lengths[a + 1 : b] - common[a + 1 : b]).sum()) for a, b in children
-        ]
-        if shared == 0 or shared < SHARE_RATIO * sum(hanging) / len(hanging):
-            pending.extend(reversed(children))
+        shared = _shared(common, lengths, low, high)
+        pieces = _pieces(common, lengths, low, high, shared, row_tokens)
+        sizes = [_hanging(common, lengths, start, end, shared) for start, end in pieces]
+        if shared == 0 or shared < SHARE_RATIO * sum(sizes) / len(sizes):
+            pending.extend(reversed(_children(common, low, high, shared)))
             continue
-        rows, found = _rows(ordered, common, shared, children, hanging, row_tokens)
+        rows, found = _rows(ordered, common, shared, pieces, sizes, row_tokens)
         for index, (row, slots) in found.items():
             places[order[index]] = Place(len(groups), shared, row, slots)
         groups.append(Group(ordered[low][:shared], rows))
     return Plan(tuple(groups), tuple(place for place in places if place is not None), distinct)
+
+
+def _shared(common: np.ndarray, lengths: np.ndarray, low: int, high: int) -> int:
+    """Tokens that the ordered sequences low … high - 1 all begin with."""
+    return int(common[low + 1 : high].min()) if high - low > 1 else int(lengths[low])
+
+
+def _children(common: np.ndarray, low: int, high: int, shared: int) -> list[tuple[int, int]]:
+    """The ranges of sequences that part ways after `shared` tokens."""
+    starts = [low, *(low + 1 + np.flatnonzero(common[low + 1 : high] == shared)).tolist()]
+    return list(zip(starts, [*starts[1:], high], strict=True))
+
+
+def _hanging(common: np.ndarray, lengths: np.ndarray, low: int, high: int, shared: int) -> int:
+    """Distinct tokens of a range of sequences beyond the first `shared`."""
+    return int(lengths[low] - shared + (lengths[low + 1 : high] - common[low + 1 : high]).sum())
+
+
+def _pieces(
+    common: np.ndarray, lengths: np.ndarray, low: int, high: int, shared: int, row_tokens: int
+) -> list[tuple[int, int]]:
+    """Ranges to lay into rows: children of the prefix, those too large for a row split where little is lost.
+
+    Little is lost where the children of a large child share few tokens beside what each has of its own
+    (questions that begin with the same word); they are computed once per piece.
+    """
+    pieces = []
+    pending = list(reversed(_children(common, low, high, shared)))
+    while pending:
+        start, end = pending.pop()
+        if end - start > 1 and _hanging(common, lengths, start, end, shared) > row_tokens:
+            inner = _shared(common, lengths, start, end)
+            parts = _children(common, start, end, inner)
+            own = sum(_hanging(common, lengths, a, b, inner) for a, b in parts) / len(parts)
+            if inner - shared < SHARE_RATIO * own:
+                pending.extend(reversed(parts))
+                continue
+        pieces.append((start, end))
+    return pieces
 
 
 def _common_length(first: np.ndarray, second: np.ndarray) -> int:
@@ -97,18 +132,18 @@ def _rows(
     ordered: list[np.ndarray],
     common: np.ndarray,
     shared: int,
-    children: list[tuple[int, int]],
-    hanging: list[int],
+    pieces: list[tuple[int, int]],
+    sizes: list[int],
     row_tokens: int,
 ) -> tuple[tuple[Row, ...], dict[int, tuple[int, np.ndarray]]]:
-    """Pack the subtrees below a prefix of `shared` tokens into rows, and say where each sequence lies."""
+    """Pack pieces that hang on a prefix of `shared` tokens into rows, and say where each sequence lies."""
     rows = []
     found: dict[int, tuple[int, np.ndarray]] = {}
-    for number, members in enumerate(_first_fit(hanging, row_tokens)):
+    for number, members in enumerate(_first_fit(sizes, row_tokens)):
         tokens: list[np.ndarray] = []
         parents: list[np.ndarray] = []
         used = 0
-        for low, high in (children[member] for member in members):
+        for low, high in (pieces[member] for member in members):
             path = np.empty(0, dtype=np.int64)
             for index in range(low, high):
                 # Slots of the part shared with the sequence before, then new slots for the rest.
