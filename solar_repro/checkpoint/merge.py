@@ -45,16 +45,16 @@ def merge(
     slerp            spherical between two parents at `t`, per tensor; linear where |cos| > 0.9995
     task_arithmetic  base + scale·Σ wᵢ·(θᵢ − base)  (arXiv 2212.04089)
     ties             trim to `density`, elect signs, mean of those that agree  (arXiv 2306.01708)
-    dare             drop with 1 − `density`, rescale, then as task_arithmetic, drawn from `seed`  (arXiv
-    2311.03099)
+    dare             task vectors thinned to `density` by `seed` and rescaled  (arXiv 2311.03099)
 
     `t` and `weights` may be given by pattern of the tensor name; the first that matches counts. `dtype` is
     that of the output; None keeps the parents' own, widened where they differ. Config and tokenizer are the
     first parent's. UserError names the tensor that is missing, of another shape, or holds NaN or Inf.
     """
-    _check(sources, method, base, density, accumulate, dtype)
+    _check(sources, method, base, density, scale, accumulate, dtype)
     _check_device(device)
     parents = [open_checkpoint(source) for source in sources]
+    names = parents[0].names
     inputs = [*parents, *([open_checkpoint(base)] if base is not None else [])]
     aligned = align(inputs)
     merged = {name: ranges for name, ranges in aligned.tensors.items() if ranges[0].dtype in FLOAT_DTYPES}
@@ -96,7 +96,7 @@ def merge(
         copy_chunks(copies, lambda copy: hasher.written(copy.target, copy.target_offset, copy.length))
         stream(jobs, accumulate, device, hasher, progress)
         digests = hasher.digests()
-    return report_on(jobs, parents[0].names, list(sources), base, config_differences(inputs), digests)
+    return report_on(jobs, names, list(sources), base, config_differences(inputs), digests)
 
 
 def _check(
@@ -104,6 +104,7 @@ def _check(
     method: str,
     base: Path | None,
     density: float,
+    scale: float,
     accumulate: str,
     dtype: str | None,
 ) -> None:
@@ -115,6 +116,8 @@ def _check(
         raise UserError("merge: no sources; give at least one checkpoint")
     if (base is not None) != (method in ON_TASK_VECTORS):
         raise UserError(f"merge: {method} {'needs' if base is None else 'takes no'} base")
+    if not math.isfinite(scale):
+        raise UserError(f"merge: scale must be finite, not {scale}")
     if not 0 < density <= 1:
         raise UserError(f"merge: density must lie in (0, 1], not {density}")
     if accumulate not in ("float32", "float64"):

@@ -136,6 +136,8 @@ class _Run:
         return task
 
     def _perform(self, task: Task, buffers: _Buffers) -> None:
+        import torch
+
         tensor, last = task.tensor, task.step == len(task.tensor.passes_done) - 1
         inputs = [self._read(task, number, buffers) for number in range(len(tensor.inputs))]
         if task.step:
@@ -158,14 +160,22 @@ class _Run:
             if last:
                 number = (task.start + start) // BLOCK
                 merged = merge_block(tensor.recipe, tensor.findings, tensor.name, number, wide, base)
+                low, high = merged.aminmax()
+                if not max(-low.item(), high.item()) <= torch.finfo(output.dtype).max:
+                    _refuse_not_finite(tensor, inputs)
+                    raise UserError(
+                        f"tensor {tensor.name!r}: merged values overflow {tensor.output.dtype}; "
+                        "choose another dtype or other weights"
+                    )
                 output[block].copy_(merged)
             elif tensor.recipe.method == "ties":
                 deltas = [parent.sub_(base) for parent in wide]
                 found.add_counts(histograms(tensor.findings, task.step, deltas))
         if not all(map(math.isfinite, found.gram.values())):
             _refuse_not_finite(tensor, inputs)
+            raise UserError(f"tensor {tensor.name!r}: its squares overflow; accumulate in float64")
         if last:
-            self._write(task, buffers, output)
+            self._write(task, buffers)
         self._close(task, found)
 
     def _read(self, task: Task, number: int, buffers: _Buffers) -> "torch.Tensor":
@@ -182,12 +192,8 @@ class _Run:
             done += count
         return buffers.raw[number][:length].view(torch_dtype(part.dtype))
 
-    def _write(self, task: Task, buffers: _Buffers, output: "torch.Tensor") -> None:
+    def _write(self, task: Task, buffers: _Buffers) -> None:
         target = task.tensor.output
-        if target.dtype == "F16" and not output[: task.stop - task.start].isfinite().all():
-            raise UserError(
-                f"tensor {task.tensor.name!r}: the merged values overflow float16; choose another dtype"
-            )
         size = DTYPE_BITS[target.dtype] // 8
         offset, length = target.offset + task.start * size, (task.stop - task.start) * size
         done = 0
@@ -197,7 +203,7 @@ class _Run:
         with self.lock:
             self.progress.advance(length)
 
-    def _close(self, task: Task, found: "Found") -> None:
+    def _close(self, task: Task, found: Found) -> None:
         """Keep what a chunk found; the last chunk of a pass puts it all together, in the chunks' order."""
         tensor, findings = task.tensor, task.tensor.findings
         with self.lock:
@@ -219,7 +225,6 @@ def _refuse_not_finite(tensor: TensorMerge, inputs: "Sequence[torch.Tensor]") ->
     for part, values in zip(tensor.inputs, inputs, strict=True):
         if not values.isfinite().all():
             raise UserError(f"{part.file}: tensor {tensor.name!r} holds NaN or Inf; take another checkpoint")
-    raise UserError(f"tensor {tensor.name!r}: its squares overflow; accumulate in float64")
 
 
 def torch_dtype(dtype: str) -> "torch.dtype":

@@ -235,8 +235,9 @@ def test_what_is_not_finite_is_named(
 
 
 def test_overflow_of_the_output_is_named(saved: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="overflow float16"):
-        run(tmp_path / "out", [saved("llama")], "average", weights=[1e6], dtype="float16")
+    for number, (dtype, weight) in enumerate([("float16", 1e6), ("bfloat16", 1e39), (None, -1e39)]):
+        with pytest.raises(UserError, match=r"tensor '.*': merged values overflow"):
+            run(tmp_path / str(number), [saved("llama")], "average", weights=[weight], dtype=dtype)
 
 
 @pytest.mark.parametrize(
@@ -256,6 +257,7 @@ def test_overflow_of_the_output_is_named(saved: Callable[..., Path], tmp_path: P
             r"pattern '\*\.mlp\.\*' decides for no tensor",
         ),
         ({"method": "dare", "base": 1, "density": 0.0}, "density must lie in"),
+        ({"method": "dare", "base": 1, "scale": math.inf}, "scale must be finite"),
         ({"method": "average", "dtype": "int8"}, "unknown dtype 'int8'"),
         ({"method": "average", "accumulate": "bfloat16"}, "accumulate must be"),
         ({"method": "average", "device": "nowhere"}, "device 'nowhere' cannot be used"),
