@@ -9,8 +9,11 @@ from threading import Lock
 from types import TracebackType
 from typing import Self
 
+from solar_repro.progress import Progress
+
 WINDOW_BYTES = 8 << 20
 HASHERS = 2
+LONG_BYTES = 4 << 30  # a few seconds
 
 
 def sha256(file: Path) -> str:
@@ -20,10 +23,19 @@ def sha256(file: Path) -> str:
 
 
 def sha256_all(files: Iterable[Path]) -> dict[Path, str]:
-    """Hash several files, `HASHERS` at a time."""
-    files = list(files)
+    """Hash several files, `HASHERS` at a time; reports progress where it takes long."""
+    sizes = {file: file.stat().st_size for file in files}
+    total = sum(sizes.values())
     with ThreadPoolExecutor(HASHERS) as pool:
-        return dict(zip(files, pool.map(sha256, files), strict=True))
+        digests = zip(sizes, pool.map(sha256, sizes), strict=True)
+        if total < LONG_BYTES:
+            return dict(digests)
+        found: dict[Path, str] = {}
+        with Progress("hashing", total, "B") as progress:
+            for file, digest in digests:
+                found[file] = digest
+                progress.advance(sizes[file])
+        return found
 
 
 class FollowingHasher:

@@ -46,7 +46,7 @@ def find_layers(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -
         if match := _NUMBERED.fullmatch(name):
             indices.setdefault(match[1], set()).add(int(match[2]))
     if len(indices) != 1:
-        found = ", ".join(sorted(map(repr, indices))) or "none"
+        found = ", ".join(sorted(map(repr, indices))[:5]) or "none"
         raise UserError(
             f"{folder}: layers must be numbered under one prefix, found {found}; only decoders are handled"
         )

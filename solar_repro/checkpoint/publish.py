@@ -27,7 +27,8 @@ def publish(final: Path, digests: Mapping[str, str] | None = None) -> Iterator[P
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(final)
-        working = Path(tempfile.mkdtemp(prefix=f"{_prefix(final)}{_owner(os.getpid())}.", dir=final.parent))
+        owner = f"{_host()}.{os.getpid()}.{_started(os.getpid())}"
+        working = Path(tempfile.mkdtemp(prefix=f"{_prefix(final)}{owner}.", dir=final.parent))
     except OSError as error:
         raise UserError(
             f"{final.parent}: cannot be written ({error.strerror}); choose another place"
@@ -53,12 +54,12 @@ def publish(final: Path, digests: Mapping[str, str] | None = None) -> Iterator[P
 
 
 def remove_leftovers(final: Path) -> list[Path]:
-    """Remove and return working folders for `final` whose processes of this machine are dead."""
-    pattern = re.compile(re.escape(_prefix(final)) + r"(?P<owner>[^.]+\.(?P<pid>\d+)\.\d+)\.[^.]+")
+    """Remove and return working folders for `final` whose processes, of this machine, are dead."""
+    pattern = re.compile(re.escape(f"{_prefix(final)}{_host()}.") + r"([0-9]{1,9})\.([0-9]+)\.[^.]+")
     removed = []
     for folder in sorted(final.parent.iterdir()):
         match = pattern.fullmatch(folder.name)
-        if match and match["owner"].split(".")[0] == _host() and match["owner"] != _owner(int(match["pid"])):
+        if match and _is_dead(int(match[1]), match[2]):
             shutil.rmtree(folder, ignore_errors=True)
             removed.append(folder)
     return removed
@@ -68,19 +69,23 @@ def _prefix(final: Path) -> str:
     return f".{final.name}.working."
 
 
-def _owner(pid: int) -> str:
-    """Machine, process id, start time (ticks since boot; 0 where unknown) of a process, "" of a dead one."""
+def _is_dead(pid: int, started: str) -> bool:
+    """Whether the process of this number that started then is gone; another may have its number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return ""
-    except PermissionError:
-        pass  # alive, another user's
+        return True
+    except PermissionError:  # another user's: it cannot be told
+        return False
+    return _started(pid) != started
+
+
+def _started(pid: int) -> str:
+    """When a process started, in ticks since boot; "0" where the system has no /proc."""
     try:
-        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
-        started = "0"
-    return f"{_host()}.{pid}.{started}"
+        return "0"
 
 
 def _host() -> str:

@@ -13,7 +13,7 @@ from solar_repro.checkpoint.hashing import FollowingHasher, sha256, sha256_all
 
 @pytest.mark.parametrize("window", [4096, 10_000, 1 << 20])
 def test_parts_in_any_order_from_several_threads(
-    window: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    window: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(hashing, "WINDOW_BYTES", window)
     random.seed(window)
@@ -40,7 +40,11 @@ def test_parts_in_any_order_from_several_threads(
             hasher.written(tmp_path / "a", 0, 0)
         digests = hasher.digests()
     assert digests == {file.name: hashlib.sha256(content).hexdigest() for file, content in contents.items()}
-    assert sha256_all(contents) == {file: sha256(file) for file in contents}
+    expected = {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()}
+    assert sha256_all(contents) == {file: sha256(file) for file in contents} == expected
+    monkeypatch.setattr(hashing, "LONG_BYTES", 1)
+    assert sha256_all(contents) == expected
+    assert "hashing: 62,347/62,347 B" in capsys.readouterr().err
 
 
 def test_a_part_that_is_missing_is_noticed(tmp_path: Path) -> None:
