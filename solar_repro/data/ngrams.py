@@ -4,6 +4,8 @@ Words are runs of letters and digits, lower-cased; everything else separates (th
 paper, appendix C, with its n = 13). A text of fewer than n words counts as one gram, the whole of it.
 """
 
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +20,9 @@ CHUNK_BYTES = 1 << 16
 """Text hashed at once: its arrays of 8 bytes a character still fit a processor's second-level cache."""
 BYTE_BASE, WORD_BASE = 0x9E3779B97F4A7C15, 0xD1342543DE82EF95
 """Odd, so that they have an inverse modulo 2**64."""
+LETTERS = b"abcdefghijklmnopqrstuvwxyz0123456789"
+NO_WORD = re.compile(r"[^\w\x00-\x7f]+")
+"""What separates words above ASCII; below, the table of letters tells."""
 BITS_PER_GRAM = 4
 """Of the index's first table: log2 of its places for each gram it holds."""
 
@@ -54,13 +59,14 @@ def _normalised(texts: "pa.Array") -> "pa.Array":
     import pyarrow.compute as pc
 
     texts = pc.fill_null(texts, "").cast(pa.large_string())
-    ascii_only = pc.string_is_ascii(texts)
-    if pc.all(ascii_only).as_py() is not False:
+    others = pc.invert(pc.string_is_ascii(texts))
+    if not pc.any(others).as_py():
         return texts
-    others = pc.filter(texts, pc.invert(ascii_only))
-    others = pc.utf8_lower(pc.utf8_normalize(others, "NFKC"))
-    others = pc.replace_substring_regex(others, r"[^\pL\pM\pN]+", " ")
-    return pc.replace_with_mask(texts, pc.invert(ascii_only), others)
+    changed = [
+        NO_WORD.sub(" ", unicodedata.normalize("NFKC", text).lower())
+        for text in pc.filter(texts, others).to_pylist()
+    ]
+    return pc.replace_with_mask(texts, others, pa.array(changed, pa.large_string()))
 
 
 def _hash_words(letters: "np.ndarray", ends: "np.ndarray") -> tuple["np.ndarray", "np.ndarray"]:
@@ -69,25 +75,24 @@ def _hash_words(letters: "np.ndarray", ends: "np.ndarray") -> tuple["np.ndarray"
 
     if not len(letters):
         return np.zeros(0, np.uint64), np.zeros(0, np.int64)
-    values, in_word = _letter_tables()
-    inside = np.empty(len(letters) + 2, bool)
-    inside[0] = inside[-1] = False
     # mode="clip" spares a copy: a byte is never outside a table of 256.
-    np.take(in_word, letters, out=inside[1:-1], mode="clip")
-    begins, stops = inside[1:] & ~inside[:-1], inside[:-1] & ~inside[1:]
-    # Neighbouring texts have nothing between them: a word may end and another begin at their border.
-    borders = ends[1:-1]
-    meeting = borders[inside[borders] & inside[borders + 1]]
-    begins[meeting] = stops[meeting] = True
-    first, last = np.flatnonzero(begins), np.flatnonzero(stops)
-    powers, inverses = _powers(BYTE_BASE, _rounded(len(letters)))
     sums = np.empty(len(letters) + 1, np.uint64)
     sums[0] = 0
-    np.take(values, letters, out=sums[1:], mode="clip")
+    np.take(_letter_values(), letters, out=sums[1:], mode="clip")
+    inside = np.zeros(len(letters) + 2, bool)
+    np.not_equal(sums[1:], 0, out=inside[1:-1])
+    edges = np.flatnonzero(inside[1:] != inside[:-1])
+    # Neighbouring texts have nothing between them: a word may end and another begin at their border.
+    borders = ends[1:-1]
+    meeting = np.unique(borders[inside[borders] & inside[borders + 1]]).repeat(2)
+    edges = np.insert(edges, np.searchsorted(edges, meeting), meeting)
+    first, last = edges[::2], edges[1::2]
+    powers, inverses = _powers(BYTE_BASE, _rounded(len(letters)))
     sums[1:] *= powers[: len(letters)]
     np.cumsum(sums, out=sums)
     word_rows = np.repeat(np.arange(len(ends) - 1), np.diff(np.searchsorted(first, ends)))
-    return _mixed((sums[last] - sums[first]) * inverses[first]), word_rows
+    # The letters' values are random, so these need no mixing before they are summed up themselves.
+    return (sums[last] - sums[first]) * inverses[first], word_rows
 
 
 def _hash_grams(words: "np.ndarray", word_rows: "np.ndarray", first_row: int, n: int) -> Grams:
@@ -98,10 +103,10 @@ def _hash_grams(words: "np.ndarray", word_rows: "np.ndarray", first_row: int, n:
     row_begins = np.flatnonzero(np.diff(word_rows, prepend=-1))
     row_stops = np.append(row_begins[1:], len(words)).astype(np.int64)
     short = row_stops - row_begins < n
-    whole = np.zeros(len(words), bool)
-    whole[: max(len(words) - n + 1, 0)] = word_rows[: max(len(words) - n + 1, 0)] == word_rows[n - 1 :]
-    begins = np.concatenate([np.flatnonzero(whole), row_begins[short]])
-    stops = np.concatenate([np.flatnonzero(whole) + n, row_stops[short]])
+    most = max(len(words) - n + 1, 0)
+    whole = np.flatnonzero(word_rows[:most] == word_rows[len(words) - most :])
+    begins = np.concatenate([whole, row_begins[short]])
+    stops = np.concatenate([whole + n, row_stops[short]])
     hashes = _mixed((sums[stops] - sums[begins]) * inverses[begins] + (stops - begins).astype(np.uint64))
     return Grams(hashes, word_rows[begins] + first_row)
 
@@ -134,17 +139,14 @@ def _powers(base: int, size: int) -> tuple["np.ndarray", "np.ndarray"]:
 
 
 @cache
-def _letter_tables() -> tuple["np.ndarray", "np.ndarray"]:
-    """For each byte a random value, the same for both cases, 0 outside words; and if it is in words."""
+def _letter_values() -> "np.ndarray":
+    """For each byte a random value, the same for both cases; 0 for what is in no word."""
     import numpy as np
 
     byte = np.arange(256, dtype=np.uint8)
     lower = np.where((byte >= ord("A")) & (byte <= ord("Z")), byte + 32, byte)
-    in_word = (
-        ((lower >= ord("a")) & (lower <= ord("z"))) | ((byte >= ord("0")) & (byte <= ord("9"))) | (byte > 127)
-    )
-    values = _mixed(lower.astype(np.uint64) + np.uint64(1))
-    return np.where(in_word, values, 0), in_word
+    in_word = np.isin(lower, np.frombuffer(LETTERS, np.uint8)) | (byte > 127)
+    return np.where(in_word, _mixed(lower.astype(np.uint64) + np.uint64(1)), 0)
 
 
 def _mixed(values: "np.ndarray") -> "np.ndarray":

@@ -48,8 +48,7 @@ def benchmark_index(mirror: Path | None, benchmarks: Sequence[str] = H6_BENCHMAR
 def overlap(rows: "Rows", index: NgramIndex, *, processes: int = 1) -> tuple[list[Overlap], "np.ndarray"]:
     """A line per benchmark, and for each row of the set whether it is hit (to `select` the clean ones).
 
-    Every turn of a row is compared by itself; an n-gram never reaches from one turn into the next. More than
-    one of `processes` pays from some hundred thousand rows on.
+    Every turn of a row is compared by itself; an n-gram never reaches from one turn into the next.
     """
     import numpy as np
 
@@ -98,9 +97,7 @@ def _owners(
         for batch in dataset.with_format("arrow").iter(BATCH_ROWS):
             yield row_owners(batch, index)
         return
-    # Started afresh, not forked: the threads of arrow and torch do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(processes, _open, (dataset, index)) as pool:
+    with multiprocessing.Pool(processes, _open, (dataset, index)) as pool:
         yield from pool.imap(_batch_owners, starts, chunksize=4)
 
 

@@ -12,21 +12,16 @@ from hypothesis import strategies as st
 from solar_repro.data import ngrams
 from solar_repro.data.ngrams import NgramIndex, hash_ngrams, hash_texts
 
-# What Unicode has not assigned yet, one library may know and the other not.
-ASSIGNED = st.characters(exclude_categories=["Cs", "Cn"])
 TEXTS = st.lists(
-    st.text(st.sampled_from("abAB 1,.é’É\n\u0301ﬁ日ß_"), max_size=40)
-    | st.none()
-    | st.text(ASSIGNED, max_size=20),
+    st.text(st.sampled_from("abAB 1,.é’É\n\u0301ﬁ日ß_"), max_size=40) | st.none() | st.text(max_size=20),
     max_size=8,
 )
 
 
 def words(text: str | None) -> list[str]:
-    """Runs of letters, marks and digits in lower case."""
+    """Runs of letters and digits in lower case."""
     normal = unicodedata.normalize("NFKC", text or "").lower()
-    kept = "".join(sign if unicodedata.category(sign)[0] in "LMN" else " " for sign in normal)
-    return kept.split()
+    return "".join(sign if sign.isalnum() else " " for sign in normal).split()
 
 
 def grams(text: str | None, n: int) -> list[tuple[str, ...]]:
