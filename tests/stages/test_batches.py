@@ -29,7 +29,8 @@ def test_sft_batch(finished, tokenizer):
         for row in rows.dataset
     }
     seen = 0
-    for ids, labels, positions in zip(*batch.values(), strict=True):
+    columns = (batch["input_ids"], batch["labels"], batch["position_ids"])
+    for ids, labels, positions in zip(*columns, strict=True):
         starts = (positions == 0).nonzero().flatten().tolist()[1:]
         for document, label in zip(tensor_split(ids, starts), tensor_split(labels, starts), strict=True):
             if (label == -100).all():
