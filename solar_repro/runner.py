@@ -16,9 +16,11 @@ from solar_repro.tracking import (
     Finished,
     MetricLog,
     Tracker,
+    code_version,
     failing,
     read_metrics,
     send_metrics,
+    versions,
 )
 
 SCORED = {"evaluate": "model", "contamination": "target"}
@@ -158,6 +160,7 @@ def _write_provenance(work: Path, step: Step) -> None:
         "settings": plain(step.settings),
         "inputs": {role: [parent.label, parent.key] for role, parent in step.inputs.items()},
         "data": dict(step.data),
+        "versions": {**versions(), "code": code_version()},
     }
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
     (work / NOTES / "provenance.json").write_text(text + "\n", encoding="utf-8")

@@ -4,8 +4,10 @@ Everything goes through `MlflowClient` with explicit run ids: no global active r
 """
 
 import contextlib
+import functools
 import json
 import os
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -99,6 +101,8 @@ class Tracker:
 
     def describe(self, run_id: str, step: "Step", parents: Mapping[str, Finished], output: Path) -> None:
         """Tags, parameters and data sets of a step, before it runs."""
+        from mlflow.entities import Param, RunTag
+
         tags = {
             "solar.stage": step.stage,
             "solar.variant": step.variant,
@@ -107,19 +111,17 @@ class Tracker:
             "solar.parents": json.dumps({role: found.run_id for role, found in parents.items()}),
             "solar.output": str(output),
             **{f"solar.version.{name}": number for name, number in versions().items()},
+            "mlflow.source.git.commit": code_version(),
         }
-        for name, value in tags.items():
-            self.client.set_tag(run_id, name, value)
-        self._log_parameters(run_id, {"scale": self.scale, "variant": step.variant, **step.parameters()})
-        self._log_inputs(run_id, step, parents)
-
-    def _log_parameters(self, run_id: str, parameters: Mapping[str, str]) -> None:
-        from mlflow.entities import Param
-
+        parameters = {"scale": self.scale, "variant": step.variant, **step.parameters()}
         # `mlflow run` has logged what the user typed; MLflow refuses to change a parameter.
         present = self.client.get_run(run_id).data.params
-        new = [Param(name, value[:6000]) for name, value in parameters.items() if name not in present]
-        self.client.log_batch(run_id, params=new)
+        self.client.log_batch(
+            run_id,
+            params=[Param(name, value[:6000]) for name, value in parameters.items() if name not in present],
+            tags=[RunTag(name, value) for name, value in tags.items()],
+        )
+        self._log_inputs(run_id, step, parents)
 
     def _log_inputs(self, run_id: str, step: "Step", parents: Mapping[str, Finished]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
@@ -256,3 +258,16 @@ def versions() -> dict[str, str]:
 
     names = ("mlflow", "torch", "transformers", "trl", "datasets", "lm_eval", "safetensors")
     return {name: version(name) for name in names}
+
+
+@functools.cache
+def code_version() -> str:
+    """Commit of the checkout (`-dirty` where files differ from it), else the package's version."""
+    from importlib.metadata import version
+
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return version("solar-repro")
+    return done.stdout.strip()

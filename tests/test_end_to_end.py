@@ -50,6 +50,7 @@ def test_parents_data_and_versions_are_recorded(finished):
     parents = json.loads(run.data.tags["solar.parents"])
     assert parents["model"] == model_run(finished, "sft_v3").info.run_id
     assert run.data.tags["solar.version.trl"]
+    assert run.data.tags["mlflow.source.git.commit"]
     inputs = finished.client().get_run(run.info.run_id).inputs
     assert [found.model_id for found in inputs.model_inputs] == [
         model_run(finished, "sft_v3").data.tags["solar.model_id"]
