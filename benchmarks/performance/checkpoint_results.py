@@ -58,7 +58,11 @@ def table(results: dict[str, Any]) -> str:
         f"| {c['bytes'] / c['median_seconds'] / 1e9:.2f} | {c['peak_resident_bytes'] / 1e6:,.0f} |"
         for c in results["contenders"]
     ]
-    lines += ["", "| target (set for `--size full`, idle machine) | measured | limit | met |", "|---|---|---|---|"]
+    lines += [
+        "",
+        "| target (set for `--size full`, idle machine) | measured | limit | met |",
+        "|---|---|---|---|",
+    ]
     for target in results["targets"]:
         limit = f"≤ {target['at_most']}" if "at_most" in target else f"≥ {target['at_least']}"
         lines.append(
