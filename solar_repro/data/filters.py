@@ -15,7 +15,8 @@ from solar_repro.data.canonical import Flat
 from solar_repro.data.files import TEXT, columns_of, data_files, read_batches
 from solar_repro.data.fingerprint import fingerprint
 from solar_repro.data.locate import Location
-from solar_repro.data.ngrams import N, NgramIndex, hash_texts
+from solar_repro.data.ngram_index import NgramIndex
+from solar_repro.data.ngrams import N, hash_texts
 from solar_repro.data.report import Report
 from solar_repro.data.sources import RowFilter
 from solar_repro.errors import UserError

@@ -6,7 +6,7 @@ paper, appendix C, with its n = 13). A text of fewer than n words counts as one 
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -20,11 +20,10 @@ CHUNK_BYTES = 1 << 16
 """Text hashed at once: its arrays of 8 bytes a character still fit a processor's second-level cache."""
 BYTE_BASE, WORD_BASE = 0x9E3779B97F4A7C15, 0xD1342543DE82EF95
 """Odd, so that they have an inverse modulo 2**64."""
-LETTERS = b"abcdefghijklmnopqrstuvwxyz0123456789"
+SEPARATORS = bytes(byte for byte in range(128) if not chr(byte).isalnum())
+IN_WORD = bytes(byte not in SEPARATORS for byte in range(256))
 NO_WORD = re.compile(r"[^\w\x00-\x7f]+")
 """What separates words above ASCII; below, the table of letters tells."""
-BITS_PER_GRAM = 4
-"""Of the index's first table: log2 of its places for each gram it holds."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,13 @@ class Grams:
 
 def hash_ngrams(texts: "pa.Array", n: int = N) -> Iterator[Grams]:
     """n-gram hashes of texts (null: none), `CHUNK_BYTES` of text at a time; a text is never divided."""
+    for letters, ends, first_text in _chunks(texts):
+        words, word_rows = _hash_words(letters, ends)
+        yield _hash_grams(words, word_rows, first_text, n)
+
+
+def _chunks(texts: "pa.Array") -> Iterator[tuple["np.ndarray", "np.ndarray", int]]:
+    """Bytes of some texts, where each ends in them (after a 0), and the place of the first."""
     import numpy as np
     import pyarrow as pa
 
@@ -46,10 +52,7 @@ def hash_ngrams(texts: "pa.Array", n: int = N) -> Iterator[Grams]:
     start = 0
     while start < len(texts):
         stop = max(start + 1, int(np.searchsorted(ends, ends[start] + CHUNK_BYTES, "right")) - 1)
-        words, word_rows = _hash_words(
-            letters[ends[start] : ends[stop]], ends[start : stop + 1] - ends[start]
-        )
-        yield _hash_grams(words, word_rows, start, n)
+        yield letters[ends[start] : ends[stop]], ends[start : stop + 1] - ends[start], start
         start = stop
 
 
@@ -75,24 +78,30 @@ def _hash_words(letters: "np.ndarray", ends: "np.ndarray") -> tuple["np.ndarray"
 
     if not len(letters):
         return np.zeros(0, np.uint64), np.zeros(0, np.int64)
-    # mode="clip" spares a copy: a byte is never outside a table of 256.
-    sums = np.empty(len(letters) + 1, np.uint64)
-    sums[0] = 0
-    np.take(_letter_values(), letters, out=sums[1:], mode="clip")
-    inside = np.zeros(len(letters) + 2, bool)
-    np.not_equal(sums[1:], 0, out=inside[1:-1])
-    edges = np.flatnonzero(inside[1:] != inside[:-1])
-    # Neighbouring texts have nothing between them: a word may end and another begin at their border.
-    borders = ends[1:-1]
-    meeting = np.unique(borders[inside[borders] & inside[borders + 1]]).repeat(2)
-    edges = np.insert(edges, np.searchsorted(edges, meeting), meeting)
-    first, last = edges[::2], edges[1::2]
+    sums = _letter_sums(letters)
+    first, last = _word_edges(sums[1:] != 0, ends)
     powers, inverses = _powers(BYTE_BASE, _rounded(len(letters)))
     sums[1:] *= powers[: len(letters)]
     np.cumsum(sums, out=sums)
     word_rows = np.repeat(np.arange(len(ends) - 1), np.diff(np.searchsorted(first, ends)))
     # The letters' values are random, so these need no mixing before they are summed up themselves.
     return (sums[last] - sums[first]) * inverses[first], word_rows
+
+
+def _word_edges(in_word: "np.ndarray", ends: "np.ndarray") -> tuple["np.ndarray", "np.ndarray"]:
+    """Where words begin and end, from which bytes are in words."""
+    import numpy as np
+
+    inside = np.zeros(len(in_word) + 2, bool)
+    inside[1:-1] = in_word
+    edges = np.flatnonzero(inside[1:] != inside[:-1])
+    # Neighbouring texts have nothing between them: a word may end and another begin at their border.
+    borders = ends[1:-1]
+    meeting = borders[inside[borders] & inside[borders + 1]]
+    if len(meeting):
+        meeting = np.unique(meeting).repeat(2)
+        edges = np.insert(edges, np.searchsorted(edges, meeting), meeting)
+    return edges[::2], edges[1::2]
 
 
 def _hash_grams(words: "np.ndarray", word_rows: "np.ndarray", first_row: int, n: int) -> Grams:
@@ -109,6 +118,49 @@ def _hash_grams(words: "np.ndarray", word_rows: "np.ndarray", first_row: int, n:
     stops = np.concatenate([whole + n, row_stops[short]])
     hashes = _mixed((sums[stops] - sums[begins]) * inverses[begins] + (stops - begins).astype(np.uint64))
     return Grams(hashes, word_rows[begins] + first_row)
+
+
+def hash_spans(texts: "pa.Array", n: int, stride: int) -> Iterator[Grams]:
+    """A hash of every `stride`-th span of `span_words(n)` words, or of a short text whole.
+
+    It is of the span's letters in any order: that takes half the work, and other words with the very same
+    letters are rare. What shares an n-gram shares the span in it that begins at a multiple of
+    `span_stride(n)`: so a few spans of a text tell that nearly all texts share nothing.
+    """
+    import numpy as np
+
+    size = span_words(n)
+    for letters, ends, first_text in _chunks(texts):
+        sums = _letter_sums(letters)
+        first, last = _word_edges(sums[1:] != 0, ends)
+        np.cumsum(sums, out=sums)
+        begins = np.searchsorted(first, ends)
+        words, begins = np.diff(begins), begins[:-1]
+        spans = np.where(words >= n, (words - size) // stride + 1, words > 0)
+        rows = np.repeat(np.arange(len(words)), spans)
+        start = begins[rows] + stride * (np.arange(len(rows)) - np.repeat(np.cumsum(spans) - spans, spans))
+        stop = start + np.where(words >= n, size, words)[rows]
+        yield Grams(_mixed(sums[last[stop - 1]] - sums[first[start]]), rows + first_text)
+
+
+def _letter_sums(letters: "np.ndarray") -> "np.ndarray":
+    """0, then the value of each byte, ready to be summed up."""
+    import numpy as np
+
+    sums = np.empty(len(letters) + 1, np.uint64)
+    sums[0] = 0
+    # mode="clip" spares a copy: a byte is never outside a table of 256.
+    np.take(_letter_values(), letters, out=sums[1:], mode="clip")
+    return sums
+
+
+def span_stride(n: int) -> int:
+    return (n + 1) // 2
+
+
+def span_words(n: int) -> int:
+    """So many that a span beginning at a multiple of the stride lies whole in any n words."""
+    return n - span_stride(n) + 1
 
 
 def hash_texts(texts: "pa.Array") -> "np.ndarray":
@@ -145,8 +197,7 @@ def _letter_values() -> "np.ndarray":
 
     byte = np.arange(256, dtype=np.uint8)
     lower = np.where((byte >= ord("A")) & (byte <= ord("Z")), byte + 32, byte)
-    in_word = np.isin(lower, np.frombuffer(LETTERS, np.uint8)) | (byte > 127)
-    return np.where(in_word, _mixed(lower.astype(np.uint64) + np.uint64(1)), 0)
+    return np.where(np.frombuffer(IN_WORD, bool), _mixed(lower.astype(np.uint64) + np.uint64(1)), 0)
 
 
 def _mixed(values: "np.ndarray") -> "np.ndarray":
@@ -156,52 +207,3 @@ def _mixed(values: "np.ndarray") -> "np.ndarray":
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
-
-
-class NgramIndex:
-    """The n-grams of named text collections, and which texts share one with which collection.
-
-    A table of bytes addressed by a hash's first bits answers nearly all look-ups with one memory access; the
-    rest is looked up among the sorted hashes. About 24 bytes a gram.
-    """
-
-    def __init__(self, collections: dict[str, Iterable["pa.Array"]], n: int = N) -> None:
-        import numpy as np
-
-        if len(collections) > 63:
-            raise ValueError("an n-gram index holds at most 63 collections")
-        self.names, self.n = tuple(collections), n
-        hashes, owners = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
-        for number, arrays in enumerate(collections.values()):
-            found = [grams.hashes for texts in arrays for grams in hash_ngrams(texts, n)]
-            own = np.unique(np.concatenate(found)) if found else np.zeros(0, np.uint64)
-            hashes.append(own)
-            owners.append(np.full(len(own), 1 << number, np.uint64))
-        self._hashes, places = np.unique(np.concatenate(hashes), return_inverse=True)
-        self._owners = np.zeros(len(self._hashes), np.uint64)
-        np.bitwise_or.at(self._owners, places, np.concatenate(owners))
-        bits = max(len(self._hashes), 1).bit_length() + BITS_PER_GRAM
-        self._shift = np.uint64(64 - bits)
-        self._table = np.zeros(1 << bits, bool)
-        self._table[self._hashes >> self._shift] = True
-
-    def __len__(self) -> int:
-        return len(self._hashes)
-
-    def owners(self, texts: "pa.Array") -> "np.ndarray":
-        """For each text a uint64 whose bit i is set where it shares an n-gram with collection i."""
-        import numpy as np
-
-        found = np.zeros(len(texts), np.uint64)
-        if not len(self):
-            return found
-        for grams in hash_ngrams(texts, self.n):
-            likely = self._table[grams.hashes >> self._shift]
-            hashes, rows = grams.hashes[likely], grams.rows[likely]
-            places = np.minimum(np.searchsorted(self._hashes, hashes), len(self) - 1)
-            hit = self._hashes[places] == hashes
-            np.bitwise_or.at(found, rows[hit], self._owners[places[hit]])
-        return found
-
-    def owner_names(self, owners: int) -> Sequence[str]:
-        return [name for number, name in enumerate(self.names) if int(owners) >> number & 1]

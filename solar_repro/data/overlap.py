@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solar_repro.data.benchmark_texts import BENCHMARKS, benchmark_location, benchmark_texts
-from solar_repro.data.ngrams import NgramIndex
+from solar_repro.data.ngram_index import NgramIndex
 from solar_repro.progress import Progress
 
 if TYPE_CHECKING:
