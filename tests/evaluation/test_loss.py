@@ -5,7 +5,7 @@ import torch
 from solar_repro.errors import UserError
 from solar_repro.evaluation.contamination import lowest_mean, min_k_scores
 from solar_repro.evaluation.load import load_model
-from solar_repro.evaluation.loss import mean_loss
+from solar_repro.stages.held_out import held_out_loss
 
 TEXTS = ["sun moon river stone", "green apple bread under the cold house at night", "seven"]
 
@@ -23,10 +23,9 @@ def _naive(folder, text, max_length):
 
 
 @pytest.mark.parametrize("max_length", [6, 512])
-@pytest.mark.parametrize("batch_tokens", [1, 8192])
-def test_mean_loss_is_over_all_predicted_tokens(model, max_length, batch_tokens):
+def test_held_out_loss_is_over_all_predicted_tokens(model, max_length):
     expected = -np.concatenate([_naive(model, text, max_length)[0] for text in TEXTS]).mean()
-    found = mean_loss(model, TEXTS, max_length=max_length, batch_tokens=batch_tokens)
+    found = held_out_loss(*load_model(model), TEXTS, max_length)
     assert found == pytest.approx(expected, rel=1e-5)
 
 
@@ -43,7 +42,7 @@ def test_min_k_follows_the_definitions(model):
 
 def test_nothing_to_score_is_the_users_mistake(model):
     with pytest.raises(UserError, match="not one token"):
-        mean_loss(model, [""], max_length=512)
+        held_out_loss(*load_model(model), [""], 512)
     with pytest.raises(UserError, match="text 1 is empty"):
         min_k_scores(model, ["sun", " "])
     with pytest.raises(UserError, match="k="):
