@@ -93,9 +93,9 @@ def run(
     """Measure all contenders in `work`, the benchmark's own folder: their runs, checks, how it was cold."""
     shape = SHAPES[size]
     a, b, reference, out = (work / name for name in ("a", "b", "reference", "out"))
-    work.mkdir(parents=True, exist_ok=True)
-    _remove(reference, out)
+    _remove(reference, out)  # of a run that was killed
     _require_space(work, shape)
+    work.mkdir(exist_ok=True)
     checks: list[dict[str, Any]] = []
     try:
         _child("write", size, a, 0)
@@ -111,7 +111,10 @@ def run(
             checks += _compare_errors(checks)
         return runs + merging, checks, cache
     finally:
-        _remove(reference, out, work / "mergekit.yml", work / "log", *(() if keep_inputs else (work,)))
+        kept = (a, b) if keep_inputs else ()
+        _remove(*(path for path in work.iterdir() if path not in kept))
+        if not keep_inputs:
+            work.rmdir()
 
 
 def _upscaling(size: str, work: Path, mergekit: Path | None) -> list[Contender]:
@@ -232,9 +235,11 @@ def _child(*arguments: object) -> Any:
 
 
 def _require_space(work: Path, shape: Shape) -> None:
+    if not work.parent.is_dir():
+        raise UserError(f"{work.parent}: no such folder; choose another --folder")
     upscaling = shape.bytes * (2 if (work / "b").exists() else 1) + 2 * shape.upscaled_bytes
     needed = max(upscaling, 3 * shape.bytes) + MARGIN
-    free = shutil.disk_usage(work).free + bytes_below(work)
+    free = shutil.disk_usage(work.parent).free + bytes_below(work)
     if free < needed:
         raise UserError(f"{work}: {needed:,} bytes are needed, {free:,} are free; choose another --folder")
 

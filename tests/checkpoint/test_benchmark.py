@@ -31,7 +31,13 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_it_runs_and_leaves_only_its_report(tiny: Path) -> None:
     (tiny / "work").mkdir()
     arguments = ["--folder", str(tiny / "work"), "--rounds", "1"]
-    assert benchmark.main([*arguments, "--json", str(tiny / "x.json"), "--plot", str(tiny / "x.png")]) == 0
+    arguments += ["--json", str(tiny / "x.json"), "--plot", str(tiny / "x.png")]
+    assert benchmark.main([*arguments, "--keep-inputs"]) == 0
+    assert sorted(path.name for path in (tiny / "work" / "checkpoint-benchmark-small").iterdir()) == [
+        "a",
+        "b",
+    ]
+    assert benchmark.main(arguments) == 0
     assert not list((tiny / "work").iterdir())
     results = json.loads((tiny / "x.json").read_text())
     assert {(c["task"], c["name"]) for c in results["contenders"]} == {
@@ -92,3 +98,6 @@ def test_a_full_disk_is_refused_first(
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 5})())
     assert benchmark.main(["--folder", str(tiny)]) == 1
     assert "bytes are needed" in capsys.readouterr().err
+    assert not list(tiny.iterdir())
+    assert benchmark.main(["--folder", str(tiny / "none")]) == 1
+    assert "no such folder" in capsys.readouterr().err
