@@ -8,7 +8,9 @@ training or test text of the benchmarks that Table 8 names. The report says whic
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from solar_repro.code_digest import code_digest
 from solar_repro.data.benchmark_texts import BENCHMARKS, benchmark_location, benchmark_texts
 from solar_repro.data.cache import key_of
 from solar_repro.data.canonical import Flat
@@ -51,7 +53,7 @@ def by_task_name(task_names: Sequence[str]) -> RowFilter:
             raise UserError("filter by task name: the rows have no column 'task_name'; filter another way")
         return _by_names(flat, flat.task_names.to_pylist(), set(task_names), report)
 
-    return RowFilter(key_of(way="task_name", tasks=list(task_names)), reasons, report)
+    return RowFilter(_key(way="task_name", tasks=list(task_names)), reasons, report)
 
 
 def by_flan_join(
@@ -96,7 +98,7 @@ def by_flan_join(
         found = [tasks[owner[at]] if hit else None for at, hit in zip(places, joined, strict=True)]
         return _by_names(flat, found, set(names), report)
 
-    key = key_of(way="flan_join", tasks=names, flan=fingerprint(flan, cache_dir), split=split)
+    key = _key(way="flan_join", tasks=names, flan=fingerprint(flan, cache_dir), split=split)
     return RowFilter(key, reasons, report)
 
 
@@ -139,7 +141,11 @@ def by_ngrams(
             report["removed"][name] = report["removed"].get(name, 0) + 1
         return found
 
-    return RowFilter(key_of(way="ngrams", n=N, benchmarks=used), reasons, report)
+    return RowFilter(_key(way="ngrams", n=N, benchmarks=used), reasons, report)
+
+
+def _key(**parts: Any) -> str:
+    return key_of(code=code_digest("solar_repro.data.filters"), **parts)
 
 
 def _by_names(flat: Flat, names: Sequence[str | None], removed: set[str], report: Report) -> list[str | None]:

@@ -1,4 +1,4 @@
-"""Hashes of word n-grams, vectorised, and membership of millions of them in bounded memory.
+"""Hashes of word n-grams, vectorised.
 
 Words are runs of letters and digits, lower-cased; everything else separates (the normalisation of the GPT-3
 paper, appendix C, with its n = 13). A text of fewer than n words counts as one gram, the whole of it.

@@ -34,8 +34,10 @@ class TextStream:
     def __iter__(self) -> Iterator[str]:
         import numpy as np
 
-        at, yielded = self._at, 0
+        at = self._at
         while self._epochs is None or at["epoch"] < self._epochs:
+            # Only an epoch walked from its start tells whether there is any text.
+            found = any(at[place] for place in ("file", "batch", "row"))
             order = np.random.default_rng([self._seed, at["epoch"]]).permutation(len(self._files))
             while at["file"] < len(order):
                 for number, batch in enumerate(
@@ -48,14 +50,14 @@ class TextStream:
                     for place in np.random.default_rng(seed).permutation(len(texts))[at["row"] :]:
                         at["row"] += 1
                         if texts[place] and texts[place].strip():
-                            yielded += 1
+                            found = True
                             yield texts[place]
                         else:
                             reason = batch.faults.get(int(place), "empty text")
                             self.dropped[reason] = self.dropped.get(reason, 0) + 1
                     at["batch"], at["row"] = number + 1, 0
                 at["file"], at["batch"] = at["file"] + 1, 0
-            if not yielded and at["file"]:
+            if not found:
                 raise UserError(
                     f"data file {self._files[0]}: no text in column {self._column!r}; name another"
                 )

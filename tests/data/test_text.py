@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from solar_repro.data import files
@@ -34,6 +34,7 @@ def two_epochs(folder):
 
 
 @given(st.integers(0, 149))
+@example(75)  # the end of an epoch
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
 def test_goes_on_at_the_same_row(two_epochs, after):
     beginning = {"epoch": 0, "file": 0, "batch": 0, "row": 0}
