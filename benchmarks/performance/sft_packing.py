@@ -5,7 +5,7 @@
 Both contenders are TRL's SFTTrainer on the flan-cot rows, tokenised once, with the loss on the answers alone;
 an optimiser step sees the same number of (real) tokens. `padded` takes TRL's default of 8 rows a batch, the
 step's other rows by accumulation; `padded, one batch` the step's rows at once. Rounds alternate in one
-process.
+process; without a GPU the rates are by processor time.
 """
 
 import argparse
