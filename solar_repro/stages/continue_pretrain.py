@@ -17,9 +17,9 @@ from solar_repro.stages.training import Log, Report, arguments, load, save, trai
 class HeldOut(TrainerCallback):
     """Measures the held-out loss at the start, `evaluations` times along the way, and at the end."""
 
-    def __init__(self, log: Log, tokenizer: Any, texts: list[str], max_length: int, evaluations: int) -> None:
+    def __init__(self, log: Log, tokenizer: Any, texts: list[str], evaluations: int) -> None:
         self._log, self._tokenizer, self._texts = log, tokenizer, texts
-        self._max_length, self._evaluations = max_length, evaluations
+        self._evaluations = evaluations
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
         self._measure(model, 0)
@@ -30,7 +30,7 @@ class HeldOut(TrainerCallback):
             self._measure(model, state.global_step)
 
     def _measure(self, model: Any, step: int) -> None:
-        loss = held_out_loss(model, self._tokenizer, self._texts, max_length=self._max_length)
+        loss = held_out_loss(model, self._tokenizer, self._texts)
         self._log({"recovery/held_out_loss": loss}, step)
         model.train()
 
@@ -61,13 +61,7 @@ def run(
         PackedCollator(tokenizer.pad_token_id),
         blocks,
         callbacks=[
-            HeldOut(
-                log,
-                tokenizer,
-                held_out_texts(corpus, mirror),
-                settings.max_length,
-                settings.held_out_evaluations,
-            ),
+            HeldOut(log, tokenizer, held_out_texts(corpus, mirror), settings.held_out_evaluations),
             Report("continued pretraining", log, options["max_steps"], tokens_per_step),
         ],
     )

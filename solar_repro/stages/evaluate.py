@@ -29,5 +29,4 @@ def run(
     log(scores.metrics())
     network, tokenizer = load(model)
     texts = held_out_texts(corpus, mirror)
-    loss = held_out_loss(network.to(device()), tokenizer, texts, network.config.max_position_embeddings)
-    log({"held_out_loss": loss})
+    log({"held_out_loss": held_out_loss(network.to(device()), tokenizer, texts)})

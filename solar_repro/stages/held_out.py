@@ -21,11 +21,9 @@ def held_out_texts(corpus: Corpus, mirror: Path | None) -> list[str]:
     return list(itertools.islice(texts, corpus.held_out_documents))
 
 
-def held_out_loss(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: list[str], max_length: int
-) -> float:
-    """Mean next-token loss in nats over all tokens behind a BOS, each text cut at `max_length` tokens."""
-    sequences = encode_with_bos(tokenizer, texts, max_length)
+def held_out_loss(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> float:
+    """Mean next-token loss in nats over all tokens behind a BOS, each text cut at the model's context."""
+    sequences = encode_with_bos(tokenizer, texts, model.config.max_position_embeddings)
     model.eval()
     scores = token_scores(model, sequences, batch_tokens=BATCH_TOKENS)
     return -sum(float(score.log_probs.sum()) for score in scores) / sum(len(s.log_probs) for s in scores)

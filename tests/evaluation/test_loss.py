@@ -25,7 +25,9 @@ def _naive(folder, text, max_length):
 @pytest.mark.parametrize("max_length", [6, 512])
 def test_held_out_loss_is_over_all_predicted_tokens(model, max_length):
     expected = -np.concatenate([_naive(model, text, max_length)[0] for text in TEXTS]).mean()
-    found = held_out_loss(*load_model(model), TEXTS, max_length)
+    network, tokenizer = load_model(model)
+    network.config.max_position_embeddings = max_length
+    found = held_out_loss(network, tokenizer, TEXTS)
     assert found == pytest.approx(expected, rel=1e-5)
 
 
@@ -42,7 +44,7 @@ def test_min_k_follows_the_definitions(model):
 
 def test_nothing_to_score_is_the_users_mistake(model):
     with pytest.raises(UserError, match="not one token"):
-        held_out_loss(*load_model(model), [""], 512)
+        held_out_loss(*load_model(model), [""])
     with pytest.raises(UserError, match="text 1 is empty"):
         min_k_scores(model, ["sun", " "])
     with pytest.raises(UserError, match="k="):
