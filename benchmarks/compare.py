@@ -179,16 +179,18 @@ def table_markdown(table: int, runs: Runs) -> str:
     return "\n".join(lines)
 
 
-def table_text(plan: Plan, tracker: Tracker, table: int) -> str:
-    """One table for a terminal: ours, with the paper's score in brackets."""
-    names = tuple(variant.name for variant in PAPER.values() if table in variant.rows)
-    runs = collect(plan, tracker, names)
-    width = max(len(row.title) for row in rows(table, runs))
-    lines = [f"Table {table} at scale {plan.scale.name}: ours ± stderr [paper]", " " * width]
-    lines[1] += "".join(f"{column:>24}" for column in COLUMNS)
-    for row in rows(table, runs):
-        cells = [f"{_number(c.ours)} ± {_number(c.stderr)} [{_number(c.paper)}]" for c in row.cells.values()]
-        lines.append(f"{row.title:<{width}}" + "".join(f"{cell:>24}" for cell in cells))
+def table_text(table: int, runs: Runs, scale: str) -> str:
+    """One table for a terminal: the paper's scores, and ours ± standard error below them."""
+    printed = rows(table, runs)
+    width = max(len(row.title) for row in printed) + 2
+    lines = [f"Table {table} at scale {scale}"]
+    lines.append(" " * (width + 6) + "".join(f"{column:>15}" for column in COLUMNS))
+    for row in printed:
+        paper = "".join(f"{_number(cell.paper):>15}" for cell in row.cells.values())
+        ours = "".join(
+            f"{f'{_number(cell.ours)} ± {_number(cell.stderr)}':>15}" for cell in row.cells.values()
+        )
+        lines += [f"{row.title:<{width}}paper {paper}", f"{'':<{width}}ours  {ours}"]
     return "\n".join(lines)
 
 

@@ -26,7 +26,7 @@ def recovery(runs: "Runs", out: Path) -> str:
         axes.axhline(runs.scores["base"]["held_out_loss"], linestyle="--", color="grey", label="base")
     axes.set_xlabel("tokens of continued pretraining (thousands)")
     axes.set_ylabel("held-out loss (nats a token)")
-    axes.set_title("Up-scaling loses, continued pretraining recovers")
+    axes.set_title("Held-out loss through continued pretraining (Sec. 2)")
     axes.legend()
     return _save(figure, out / "recovery.png")
 

@@ -6,7 +6,7 @@ from solar_repro.errors import UserError
 
 def main() -> None:
     arguments = parse(__doc__, table={"default": "3", "help": "table number, 3 … 7 (default: %(default)s)"})
-    from benchmarks.compare import table_text
+    from benchmarks.compare import collect, table_text
     from solar_repro.plan import Plan
     from solar_repro.variants import PAPER
 
@@ -14,10 +14,10 @@ def main() -> None:
         raise UserError(f"--table {arguments.options.table}: the ablations are Tables 3 to 7")
     table = int(arguments.options.table)
     plan = Plan(arguments.scale)
-    names = [variant.name for variant in PAPER.values() if table in variant.rows]
+    names = tuple(variant.name for variant in PAPER.values() if table in variant.rows)
     with running(arguments, f"ablation table {table}") as runner:
         runner.all([plan.evaluation(name) for name in names])
-        print(table_text(plan, runner.tracker, table))
+        print(table_text(table, collect(plan, runner.tracker, names), arguments.scale.name))
 
 
 if __name__ == "__main__":

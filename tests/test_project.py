@@ -89,3 +89,8 @@ def test_only_tracking_and_its_users_import_mlflow():
         if path.name != "tracking.py":
             assert "import mlflow" not in path.read_text(encoding="utf-8"), path
             assert "from mlflow" not in path.read_text(encoding="utf-8"), path
+
+
+def test_readme_names_every_entry_point():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [name for name in MLPROJECT["entry_points"] if f"`{name}`" not in readme] == []

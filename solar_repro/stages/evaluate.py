@@ -1,5 +1,6 @@
 """H6 (Sec. 4.1) through lm-eval, and the held-out loss of Sec. 2, of one model."""
 
+import shutil
 from pathlib import Path
 
 from solar_repro.evaluation.evaluate import evaluate_h6
@@ -16,6 +17,7 @@ def run(
 
     Answers are kept beside `out` while they come, so that a killed evaluation goes on where it stopped.
     """
+    answers = out.parent / ".answers" / model.name
     tasks = build_tasks(mirror, limits=evaluate.limits, subjects=evaluate.subjects, seed=seed)
     scores = evaluate_h6(
         model,
@@ -24,8 +26,9 @@ def run(
         device=device(),
         dtype=evaluate.precision,
         batch_tokens=evaluate.batch_tokens,
-        work=out.parent / ".answers",
+        work=answers,
     )
+    shutil.rmtree(answers)
     log(scores.metrics())
     network, tokenizer = load(model)
     texts = held_out_texts(corpus, mirror)

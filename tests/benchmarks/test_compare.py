@@ -68,3 +68,12 @@ def test_table_8_and_1_come_from_the_runs_metrics():
     assert dict(compare.filter_rows(runs))["drop:2.0.0"] == 7
     assert dict(compare.filter_rows(runs))["cot_gsm8k"] is None
     assert ("OpenOrca", variants.DATASETS["openorca"].maximum_samples, 100) in compare.data_rows(runs)
+
+
+def test_table_for_a_terminal_sets_ours_below_the_papers():
+    text = compare.table_text(4, scores(dpo_v1=70.0), "check").splitlines()
+    assert text[0] == "Table 4 at scale check"
+    assert text[1].split() == compare.COLUMNS
+    assert text[2].split()[:4] == ["DPO", "v1", "paper", "73.06"]
+    assert text[3].split()[:4] == ["ours", "70.00", "±", "0.50"]
+    assert len({len(line) for line in text[1:]}) == 1
