@@ -88,7 +88,7 @@ def running(arguments: Arguments, name: str) -> Iterator["Runner"]:
     tracker = Tracker(name, arguments.scale.name)
     with failing(tracker.client, tracker.run_id):
         yield Runner(arguments.store, tracker, upload=arguments.scale.tracking.checkpoints == "upload")
-        tracker.close()
+        tracker.finish(tracker.run_id)
 
 
 def make(doc: str | None, stage: str, choose: Callable[["Plan", str], "Step"], default: str) -> None:

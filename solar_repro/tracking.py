@@ -82,10 +82,6 @@ class Tracker:
         run = self.client.create_run(experiment_id, run_name=name)
         return run.info.run_id, experiment_id
 
-    def close(self, error: BaseException | None = None) -> None:
-        """End this invocation's own run, FAILED with the reason if there is one."""
-        end_run(self.client, self.run_id, error)
-
     def child(self, step: "Step") -> str:
         """Open a run of the step nested under this invocation's; its id."""
         tags = {"mlflow.parentRunId": self.run_id}
@@ -176,7 +172,8 @@ class Tracker:
         return True
 
     def finish(self, run_id: str) -> None:
-        end_run(self.client, run_id, None)
+        """Mark a run FINISHED."""
+        self.client.set_terminated(run_id, "FINISHED")
 
 
 class MetricLog:
@@ -227,22 +224,16 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def end_run(client: "MlflowClient", run_id: str, error: BaseException | None) -> None:
-    if error is not None:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        client.set_tag(run_id, "solar.error", reason[:5000])
-    status = "FINISHED" if error is None else "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-    client.set_terminated(run_id, status)
-
-
 @contextlib.contextmanager
 def failing(client: "MlflowClient", run_id: str) -> Iterator[None]:
     """Mark the run FAILED (KILLED on Ctrl-C) with the reason when the block raises."""
     try:
         yield
     except BaseException as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
         with contextlib.suppress(Exception):
-            end_run(client, run_id, error)
+            client.set_tag(run_id, "solar.error", reason[:5000])
+            client.set_terminated(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
 
 
