@@ -39,7 +39,7 @@ def describe(plan: Plan, store: Path) -> str:
 def _config(step: Step) -> dict[str, Any] | None:
     """Config of the checkpoint that a model step will make; None where it is not known here."""
     if step.stage == "base":
-        training = step.settings["base"]
+        training = step.settings.get("base")
         if training is not None:
             return {
                 "model_type": "llama",

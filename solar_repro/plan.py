@@ -65,8 +65,9 @@ class Step:
         return self.stage in MODEL_STAGES
 
     def parameters(self) -> dict[str, str]:
-        """The resolved settings, flat and dotted, as they are logged."""
-        return dict(_flatten(plain(self.settings)))
+        """The resolved settings, and where things lie, flat and dotted, as they are logged."""
+        places = {name: str(place) for name, place in self.places.items()}
+        return dict(_flatten(plain({**self.settings, "places": places})))
 
 
 def plain(value: Any) -> Any:
@@ -170,7 +171,7 @@ class Plan:
         from solar_repro.stages.base import fingerprint_model
 
         digest = fingerprint_model(model)
-        return Step("base", variant.name, {"base": None}, data={"model": digest}, places={"model": model})
+        return Step("base", variant.name, {}, data={"model": digest}, places={"model": model})
 
     def _upscale(self, variant: variants.Variant) -> Step:
         settings: dict[str, Any] = {

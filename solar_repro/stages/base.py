@@ -34,7 +34,7 @@ def run(
     out: Path,
     log: Log,
     *,
-    base: BaseTraining | None,
+    base: BaseTraining | None = None,
     model: str | None = None,
     mirror: Path | None = None,
 ) -> None:
