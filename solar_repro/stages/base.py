@@ -8,7 +8,8 @@ from solar_repro.checkpoint.folder import CARRIED_FILES, open_checkpoint
 from solar_repro.data.fingerprint import folder_fingerprint
 from solar_repro.errors import UserError
 from solar_repro.microworld.settings import BaseTraining
-from solar_repro.stages.training import Log, load
+from solar_repro.stages import Log
+from solar_repro.stages.checkpoints import load
 
 WANTED = ["config.json", "*.safetensors", "*.safetensors.index.json", *CARRIED_FILES]
 """Files taken from the hub. Never pickles, never code."""

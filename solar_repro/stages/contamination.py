@@ -9,8 +9,8 @@ from solar_repro.evaluation.contamination import min_k_scores, neighbour_test
 from solar_repro.evaluation.contamination_texts import contamination_texts
 from solar_repro.evaluation.statistics import auroc
 from solar_repro.progress import Progress
-from solar_repro.stages import NOTES
-from solar_repro.stages.training import Log, device
+from solar_repro.stages import NOTES, Log
+from solar_repro.stages.checkpoints import device
 
 
 def run(

@@ -10,8 +10,10 @@ from solar_repro.data.locate import locate
 from solar_repro.data.packing import PackedCollator, pack_text
 from solar_repro.data.sources import load_text
 from solar_repro.scales import Corpus, Pretraining
+from solar_repro.stages import Log
+from solar_repro.stages.checkpoints import load, save
 from solar_repro.stages.held_out import held_out_loss, held_out_texts
-from solar_repro.stages.training import Log, Report, arguments, load, save, train
+from solar_repro.stages.training import Report, arguments, train
 
 
 class HeldOut(TrainerCallback):

@@ -5,7 +5,7 @@ from typing import Any
 
 from solar_repro.data.prepare import prepare
 from solar_repro.data.templates import set_chat_template
-from solar_repro.stages.training import Log
+from solar_repro.stages import Log
 from solar_repro.stages.tuning_data import location_of
 from solar_repro.variants import DATASETS
 

@@ -9,7 +9,9 @@ from trl import DPOConfig, DPOTrainer
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_preferences
 from solar_repro.scales import AlignmentTuning
-from solar_repro.stages.training import Log, Report, arguments, load, save, train
+from solar_repro.stages import Log
+from solar_repro.stages.checkpoints import load, save
+from solar_repro.stages.training import Report, arguments, train
 from solar_repro.stages.tuning_data import log_reports, preference_rows
 
 

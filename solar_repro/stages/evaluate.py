@@ -6,8 +6,9 @@ from pathlib import Path
 from solar_repro.evaluation.evaluate import evaluate_h6
 from solar_repro.evaluation.tasks import build_tasks
 from solar_repro.scales import Corpus, Evaluate
+from solar_repro.stages import Log
+from solar_repro.stages.checkpoints import device, load
 from solar_repro.stages.held_out import held_out_loss, held_out_texts
-from solar_repro.stages.training import Log, device, load
 
 
 def run(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from solar_repro.microworld.generate import write_mirror
 from solar_repro.microworld.settings import WorldSettings
-from solar_repro.stages.training import Log
+from solar_repro.stages import Log
 
 
 def run(out: Path, log: Log, *, world: WorldSettings) -> None:

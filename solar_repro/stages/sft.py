@@ -11,7 +11,9 @@ from solar_repro.data.packing import PackedCollator, pack_instruction
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction, tokenizer_fingerprint
 from solar_repro.scales import InstructionTuning
-from solar_repro.stages.training import Log, Report, arguments, load, save, train
+from solar_repro.stages import Log
+from solar_repro.stages.checkpoints import load, save
+from solar_repro.stages.training import Report, arguments, train
 from solar_repro.stages.tuning_data import instruction_rows, log_reports
 
 

@@ -6,8 +6,7 @@ from typing import Literal
 
 from solar_repro.data.locate import locate
 from solar_repro.data.math import math_problems, synthesise, write_math_sets
-from solar_repro.stages import NOTES
-from solar_repro.stages.training import Log
+from solar_repro.stages import NOTES, Log
 
 MATH, METAMATH, GSM8K = "EleutherAI/hendrycks_math", "meta-math/MetaMathQA", "openai/gsm8k"
 

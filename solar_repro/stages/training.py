@@ -1,46 +1,23 @@
-"""What the training stages share: loading, trainer arguments, live metrics, saving."""
+"""What the training stages share: trainer arguments and live metrics."""
 
 import math
 import tempfile
 import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import PrinterCallback, TrainerCallback
 
 from solar_repro.errors import UserError
 from solar_repro.progress import Progress
+from solar_repro.stages import Log
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+    from transformers import Trainer
 
     from solar_repro.scales import Training
 
 UNTOLD = ("epoch", "num_tokens")
 """Figures of the trainers that repeat the step, or count padding-free batches wrongly."""
-
-Log = Callable[..., None]
-"""`log(metrics, step)`: metrics by name, for a step."""
-
-
-def load(folder: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """A checkpoint's model, in float32 master weights, and its tokenizer (BOS and EOS are required)."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    for name in ("bos_token_id", "eos_token_id"):
-        if getattr(tokenizer, name) is None:
-            token = name.removesuffix("_id")
-            raise UserError(f"{folder.name}: the tokenizer has no {token}; set it in tokenizer_config.json")
-    if tokenizer.pad_token_id is None:
-        # Padding never reaches the loss; unk keeps a padded answer from looking like one that ended.
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    return model, tokenizer
 
 
 def optimiser_steps(settings: "Training", rows: int) -> int:
@@ -116,18 +93,3 @@ def train(trainer: "Trainer") -> None:
     """Run a trainer without its own printing."""
     trainer.remove_callback(PrinterCallback)
     trainer.train()
-
-
-def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:
-    """Write a Hugging Face folder: config, safetensors, tokenizer with its chat template."""
-    if not all(parameter.isfinite().all() for parameter in model.parameters()):
-        raise UserError("training diverged: the weights hold NaN or infinity; lower the learning rate")
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-
-
-def device() -> str:
-    """`cuda` where there is one, else `cpu`."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 from solar_repro.data.filters import table_8_filter
 from solar_repro.data.locate import folder_location, locate
 from solar_repro.data.sources import Rows, load_instruction, load_preferences
-from solar_repro.stages import NOTES
-from solar_repro.stages.training import Log
+from solar_repro.stages import NOTES, Log
 from solar_repro.variants import FILTERED_TASKS
 
 if TYPE_CHECKING:

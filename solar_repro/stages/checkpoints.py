@@ -1,0 +1,53 @@
+"""Loading and saving checkpoints with transformers, as the stages that compute with a model do."""
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from solar_repro.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def load(folder: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+    """A checkpoint's model, in float32 master weights, and its tokenizer (BOS and EOS are required)."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for name in ("bos_token_id", "eos_token_id"):
+        if getattr(tokenizer, name) is None:
+            token = name.removesuffix("_id")
+            raise UserError(f"{folder.name}: the tokenizer has no {token}; set it in tokenizer_config.json")
+    if tokenizer.pad_token_id is None:
+        # Padding never reaches the loss; unk keeps a padded answer from looking like one that ended.
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    return model, tokenizer
+
+
+def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:
+    """Write a Hugging Face folder: config, safetensors, tokenizer with its chat template."""
+    from safetensors import SafetensorError
+
+    if not all(parameter.isfinite().all() for parameter in model.parameters()):
+        raise UserError("training diverged: the weights hold NaN or infinity; lower the learning rate")
+    try:
+        model.save_pretrained(out)
+        tokenizer.save_pretrained(out)
+    except SafetensorError as error:
+        # The library hides the errno by which a full disk is told from other faults.
+        if found := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(out)) from error
+        raise
+
+
+def device() -> str:
+    """`cuda` where there is one, else `cpu`."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
