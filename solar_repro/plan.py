@@ -226,6 +226,8 @@ class Plan:
             hub_id, found = self._locate(variants.DATASETS[name].hub_id, stand_in)
             data |= found
             chosen.append({"name": name, "id": hub_id, "maximum_samples": self.scale.data.samples(name)})
+            if name == "openorca":
+                chosen[-1]["filtered_tasks"] = list(variants.FILTERED_TASKS)
         return chosen, data, inputs
 
     def _tuned(self, variant: variants.Variant, stage: str, section: Any) -> Step:

@@ -65,6 +65,13 @@ def test_limits_of_the_evaluation_rerun_evaluations_alone():
     assert changed("evaluate.limits.ARC", "3") == {f"{name}.evaluate" for name in variants.MAIN}
 
 
+def test_another_table_8_reruns_what_is_tuned_on_openorca(monkeypatch):
+    before = keys(Plan(scales.load("check")))
+    monkeypatch.setattr(variants, "FILTERED_TASKS", variants.FILTERED_TASKS[:-1])
+    after = keys(Plan(scales.load("check")))
+    assert {label for label in before if before[label] != after[label]} == descendants("sft_v2", "sft_v3")
+
+
 def test_what_only_says_where_or_how_things_are_logged_changes_nothing():
     assert changed("tracking.checkpoints", "reference") == set()
 

@@ -63,8 +63,8 @@ def run(
         PackedCollator(tokenizer.pad_token_id),
         blocks,
         callbacks=[
-            HeldOut(log, tokenizer, held_out_texts(corpus, mirror), settings.held_out_evaluations),
             Report("continued pretraining", log, options["max_steps"], tokens_per_step),
+            HeldOut(log, tokenizer, held_out_texts(corpus, mirror), settings.held_out_evaluations),
         ],
     )
     train(trainer)

@@ -6,9 +6,12 @@ from typing import Literal
 
 from solar_repro.data.locate import locate
 from solar_repro.data.math import math_problems, synthesise, write_math_sets
+from solar_repro.evaluation.columns import column_named
 from solar_repro.stages import NOTES, Log
+from solar_repro.variants import DATASETS, MATH_SEEDS
 
-MATH, METAMATH, GSM8K = "EleutherAI/hendrycks_math", "meta-math/MetaMathQA", "openai/gsm8k"
+METAMATH = DATASETS["synth_math_instruct"].hub_id
+GSM8K = column_named("GSM8K").hub_id
 
 
 def run(
@@ -23,7 +26,7 @@ def run(
     mirror: Path | None,
 ) -> None:
     """Write `instruct` and `alignment` in hub layout to `out`; seeds are `seed_split` of MATH."""
-    problems = math_problems(locate(MATH, mirror), seed_split)
+    problems = math_problems(locate(MATH_SEEDS, mirror), seed_split)
     metamath = locate(METAMATH, mirror) if method == "metamath" else None
     rows, report = synthesise(method, problems, metamath=metamath, gsm8k=locate(GSM8K, mirror), seed=seed)
     write_math_sets(

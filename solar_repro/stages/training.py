@@ -65,22 +65,26 @@ def arguments(settings: "Training", rows: int, seed: int) -> dict[str, Any]:
 
 
 class Report(TrainerCallback):
-    """Hands the trainer's figures to `log` step by step, with tokens per second and a progress line."""
+    """Hands the trainer's figures to `log` step by step, with tokens per second and a progress line.
+
+    Stands first among the callbacks, so that what others measure after a step does not count as training.
+    """
 
     def __init__(self, label: str, log: Log, steps: int, tokens_per_step: float) -> None:
         self._log, self._tokens_per_step = log, tokens_per_step
         self._progress = Progress(label, steps, "step")
-        self._last = time.monotonic()
+        self._started = self._ended = 0.0
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._last = time.monotonic()
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._started = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._ended = time.monotonic()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
         if "loss" not in logs:
             return  # the summary at the end, in averages of its own
-        now = time.monotonic()
-        speed = self._tokens_per_step / (now - self._last)
-        self._last = now
+        speed = self._tokens_per_step / (self._ended - self._started)
         figures = {name: value for name, value in logs.items() if name not in UNTOLD}
         self._log({**figures, "tokens_per_second": speed}, state.global_step)
         self._progress.advance(1, f"loss {logs['loss']:.3f}, {speed:,.0f} tokens/s")

@@ -8,18 +8,17 @@ from solar_repro.data.filters import table_8_filter
 from solar_repro.data.locate import folder_location, locate
 from solar_repro.data.sources import Rows, load_instruction, load_preferences
 from solar_repro.stages import NOTES, Log
-from solar_repro.variants import FILTERED_TASKS
 
 if TYPE_CHECKING:
     from solar_repro.data.locate import Location
 
 
 def instruction_rows(chosen: dict[str, Any], seed: int, mirror: Path | None, synth_math: Path | None) -> Rows:
-    """Rows of one instruction set; OpenOrca passes the filter of Table 8."""
+    """Rows of one instruction set, without those of its `filtered_tasks` (Table 8, OpenOrca)."""
     location = location_of(chosen, mirror, synth_math and synth_math / "instruct")
     row_filter = None
-    if chosen["name"] == "openorca":
-        row_filter = table_8_filter(location, mirror, FILTERED_TASKS)
+    if filtered_tasks := chosen.get("filtered_tasks"):
+        row_filter = table_8_filter(location, mirror, filtered_tasks)
     most = chosen.get("maximum_samples")
     return load_instruction(chosen["name"], location, max_samples=most, seed=seed, row_filter=row_filter)
 
