@@ -6,6 +6,7 @@ A step's settings, inputs and places become the keyword arguments of its stage's
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +24,7 @@ from solar_repro.evaluation.columns import COLUMNS
 from solar_repro.scales import EMBEDDED, Scale
 
 MODEL_STAGES = ("base", "upscale", "continue_pretrain", "sft", "dpo", "merge")
+_PARAMETER_NAME = re.compile(r"[\w. :/-]+")  # what MLflow takes
 STAGES = ("microworld", "data", "synth_math", *MODEL_STAGES, "evaluate", "contamination")
 
 
@@ -82,7 +84,9 @@ def plain(value: Any) -> Any:
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
+    if isinstance(value, dict) and not all(map(_PARAMETER_NAME.fullmatch, value)):
+        yield prefix, json.dumps(value, ensure_ascii=False)
+    elif isinstance(value, dict):
         for name, item in value.items():
             yield from _flatten(item, f"{prefix}.{name}" if prefix else name)
     elif isinstance(value, list) and any(isinstance(item, dict) for item in value):

@@ -272,7 +272,9 @@ def _set(content: dict[str, Any], dotted: str, text: str) -> None:
 
 def explain(error: ValidationError, source: str, model: type[BaseModel], prefix: str = "") -> str:
     """The first problem of a validation error as one line: file, key, value, what to do."""
-    problem = error.errors(include_url=False)[0]
+    problems = error.errors(include_url=False)
+    # A misspelt key is also a missing one; its own name says more.
+    problem = next((found for found in problems if found["type"] == "extra_forbidden"), problems[0])
     key = prefix + ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         known = [prefix + name for name in dotted_keys(model)]
