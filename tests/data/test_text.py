@@ -63,7 +63,12 @@ def test_damaged_and_blank_rows_are_counted(write_set, mirror):
     write_set("org/text", lines, suffix="jsonl")
     stream = load_text(locate("org/text", mirror))
     assert list(stream) == ["good"]
-    assert stream.dropped == {"broken UTF-8": 1, "empty text": 2, "wrong type: text": 1, "no valid JSON": 1}
+    assert stream.report["dropped"] == {
+        "broken UTF-8": 1,
+        "empty text": 2,
+        "wrong type: text": 1,
+        "no valid JSON": 1,
+    }
 
 
 def test_without_any_text_is_an_error_not_an_endless_loop(write_set, mirror):
