@@ -13,6 +13,7 @@ from solar_repro.data.sources import load_text
 from solar_repro.scales import Corpus, Pretraining
 from solar_repro.stages import CARDS, Log
 from solar_repro.stages.checkpoints import load, save
+from solar_repro.stages.document_attention import use_document_attention
 from solar_repro.stages.held_out import held_out_loss, held_out_texts
 from solar_repro.stages.training import Report, arguments, train
 
@@ -61,6 +62,7 @@ def run(
     log({"data/corpus/dropped": sum(report["dropped"].values())})
     tokens_per_step = settings.global_batch_size * settings.max_length
     options = arguments(settings, len(blocks), seed)
+    use_document_attention(network)
     trainer = Trainer(
         network,
         TrainingArguments(**options),

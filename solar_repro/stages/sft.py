@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import concatenate_datasets
-from trl import SFTConfig
+from trl import SFTConfig, SFTTrainer
 
 from solar_repro.data.cache import key_of
 from solar_repro.data.packing import PackedCollator, pack_instruction
@@ -13,9 +13,27 @@ from solar_repro.data.tokens import tokenise_instruction, tokenizer_fingerprint
 from solar_repro.scales import InstructionTuning
 from solar_repro.stages import Log
 from solar_repro.stages.checkpoints import load, save
-from solar_repro.stages.packed import PackedSFTTrainer, use_document_attention
+from solar_repro.stages.document_attention import use_document_attention
 from solar_repro.stages.training import Report, arguments, train
 from solar_repro.stages.tuning_data import instruction_rows, tokenised_sets
+
+
+class AnswersTrainer(SFTTrainer):
+    """TRL's trainer, whose head scores the answers alone: without a GPU TRL's scores every prompt as well."""
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        labels = inputs["labels"][:, 1:]
+        scored = labels != -100
+
+        def answers_alone(module: Any, arguments: Any, output: Any) -> None:
+            output.last_hidden_state = output.last_hidden_state[:, :-1][scored][None]
+
+        hook = self.model.base_model.register_forward_hook(answers_alone)
+        try:
+            inputs["shift_labels"] = labels[scored][None]
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        finally:
+            hook.remove()
 
 
 def run(
@@ -47,7 +65,7 @@ def run(
     log({"data/padding_share": packed["padding_share"], "data/blocks": packed["blocks"]})
     options = arguments(sft, len(blocks), seed)
     use_document_attention(network)
-    trainer = PackedSFTTrainer(
+    trainer = AnswersTrainer(
         network,
         # The rows are tokenised and packed: TRL prepares nothing and keeps their columns.
         SFTConfig(**options, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None),

@@ -1,6 +1,6 @@
-"""Training on packed blocks without work that no loss sees: other documents' keys, prompts' logits."""
+"""Attention over packed blocks on a CPU, document by document."""
 
-import dataclasses
+import itertools
 from typing import Any
 
 import torch
@@ -8,17 +8,18 @@ from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
-from trl import SFTTrainer
+
+from solar_repro.stages.checkpoints import device
 
 NAME = "cpu_documents"
 
 
 def use_document_attention(model: PreTrainedModel) -> None:
-    """Let a model on the CPU that attends through SDPA attend document by document; leave others as they are.
+    """Let a model that attends through SDPA and is trained on the CPU use this; leave others as they are.
 
     The kernel takes a block-diagonal mask, but computes the whole square of a block's scores under it.
     """
-    if model.device.type != "cpu" or model.config._attn_implementation != "sdpa":
+    if device() != "cpu" or model.config._attn_implementation != "sdpa":
         return
     AttentionInterface.register(NAME, document_attention)
     AttentionMaskInterface.register(NAME, _mask)
@@ -46,13 +47,16 @@ def document_attention(
     A document begins at the start of a row and wherever `position_ids` [rows or 1, n] is 0.
     """
     rows, heads, n, size = query.shape
-    if attention_mask is not None or position_ids is None or key.shape[2] != n:
+    packed = attention_mask is None and position_ids is not None and key.shape[2] == n
+    if packed:
+        begins = (position_ids == 0).expand(rows, n).clone()
+        begins[:, 0] = False
+    if not packed or not begins.any():
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    begins[:, 0] = True
+    starts = [*begins.flatten().nonzero().flatten().tolist(), rows * n]
+    lengths = [end - start for start, end in itertools.pairwise(starts)]
     key, value = (repeat_kv(states, heads // key.shape[1]) for states in (key, value))
-    begins = (position_ids == 0).expand(rows, n).flatten()
-    begins[::n] = True
-    ends = [*begins.nonzero().flatten().tolist()[1:], rows * n]
-    lengths = [end - start for start, end in zip([0, *ends], ends, strict=False)]
     # One split is undone by one concatenation on the way back; slices would each fill a whole gradient.
     parts = (states.transpose(0, 1).reshape(heads, rows * n, size) for states in (query, key, value))
     documents = zip(*(states.split(lengths, dim=1) for states in parts), strict=True)
@@ -63,23 +67,3 @@ def document_attention(
         for document in documents
     ]
     return torch.cat(attended, dim=1).transpose(0, 1).reshape(rows, n, heads, size), None
-
-
-class PackedSFTTrainer(SFTTrainer):
-    """TRL's trainer, whose head scores the answers' positions alone: on the CPU TRL's scores every prompt too."""
-
-    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        labels = inputs["labels"][:, 1:]
-        scored = labels != -100
-
-        def answers_alone(module: Any, arguments: Any, output: Any) -> Any:
-            states = output.last_hidden_state[:, :-1][scored]
-            return dataclasses.replace(output, last_hidden_state=states[None])
-
-        hook = self.model.base_model.register_forward_hook(answers_alone)
-        try:
-            return super().compute_loss(
-                model, {**inputs, "shift_labels": labels[scored][None]}, *args, **kwargs
-            )
-        finally:
-            hook.remove()
