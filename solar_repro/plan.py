@@ -19,7 +19,7 @@ from solar_repro.checkpoint.source import fingerprint_model
 from solar_repro.code_digest import code_digest
 from solar_repro.data.filters import table_8_fingerprints
 from solar_repro.data.fingerprint import fingerprint
-from solar_repro.data.locate import locate
+from solar_repro.data.locate import locate, text_location
 from solar_repro.errors import UserError
 from solar_repro.evaluation.columns import COLUMNS
 from solar_repro.scales import EMBEDDED, Scale
@@ -169,6 +169,14 @@ class Plan:
         location = locate(hub_id, self._mirror, stand_in)
         return location.used, {location.used: fingerprint(location)}
 
+    def _corpus(self) -> dict[str, str]:
+        """Fingerprint of the text of continued pretraining, a set or a folder."""
+        name = self.scale.data.corpus.id
+        if self._embedded and not name.startswith(("/", ".")):
+            return self._locate(name)[1]
+        location = text_location(name, self._mirror)
+        return {location.used: fingerprint(location)}
+
     def _base(self, variant: variants.Variant) -> Step:
         model = self.scale.base.model
         if model == EMBEDDED:
@@ -186,14 +194,13 @@ class Plan:
         return Step("upscale", variant.name, settings, {"model": self.model(variant.parents[0])})
 
     def _continue_pretrain(self, variant: variants.Variant) -> Step:
-        _, data = self._locate(self.scale.data.corpus.id)
         settings = {
             "corpus": self.scale.data.corpus,
             "continue_pretrain": self.scale.continue_pretrain,
             "seed": self.scale.seed,
         }
         inputs = {"model": self.model(variant.parents[0]), **self._world()}
-        return Step("continue_pretrain", variant.name, settings, inputs, data, self._places())
+        return Step("continue_pretrain", variant.name, settings, inputs, self._corpus(), self._places())
 
     def _synth_math(self) -> Step:
         section = self.scale.data
@@ -303,7 +310,7 @@ class Plan:
         )
 
     def _evaluate(self, name: str) -> Step:
-        data = self._benchmarks() | self._locate(self.scale.data.corpus.id)[1]
+        data = self._benchmarks() | self._corpus()
         settings = {
             "evaluate": self.scale.evaluate,
             "corpus": self.scale.data.corpus,

@@ -46,6 +46,7 @@ class Corpus(Section):
     """The text of continued pretraining; its held-out split measures the loss of every model."""
 
     id: str
+    """A hub id; or a folder (`./…`, `/…`) of parquet, jsonl or txt files, named or laid out by split."""
     split: str = "train"
     held_out_split: str = "validation"
     column: str = "text"

@@ -72,6 +72,16 @@ def test_another_table_8_reruns_what_is_tuned_on_openorca(monkeypatch):
     assert {label for label in before if before[label] != after[label]} == descendants("sft_v2", "sft_v3")
 
 
+def test_a_folder_of_texts_as_the_corpus(tmp_path):
+    """Its content is part of the key, also where all else is of the embedded world."""
+    (tmp_path / "train.txt").write_text("a text\n")
+    override = {"data.corpus.id": str(tmp_path)}
+    before = Plan(scales.load("check", override)).model("solar")
+    assert set(before.data) == {f"local/{tmp_path.name}"}
+    (tmp_path / "train.txt").write_text("another text\n")
+    assert Plan(scales.load("check", override)).model("solar").key != before.key
+
+
 def test_decontamination_reruns_what_is_tuned_on_the_set():
     assert changed("data.decontaminate", "[openorca]") == descendants("sft_v2", "sft_v3")
     synthetic = "[synth_math_instruct, synth_math_alignment]"

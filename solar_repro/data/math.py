@@ -28,17 +28,23 @@ Row = dict[str, str]
 METAMATH_COLUMNS = ("query", "response", "type", "original_question")
 
 
-def math_problems(location: Location, split: str = "train") -> list[Row]:
-    """MATH problems of a split, all subjects: `problem`, `solution` and `answer`, "" where there is none."""
+def math_problems(location: Location, split: str = "train", report: Report | None = None) -> list[Row]:
+    """MATH problems of a split, all subjects: `problem`, `solution` and `answer`, "" where there is none.
+
+    Rows without a problem are dropped, counted and named in the report.
+    """
     rows: list[Row] = []
     for file in data_files(location.folder, split):
+        first = 0
         columns = ["problem", "solution", *(["answer"] if "answer" in columns_of(file) else [])]
         for batch in read_batches(file, dict.fromkeys(columns, TEXT)):
-            rows += [
-                {name: row.get(name) or "" for name in ("problem", "solution", "answer")}
-                for row in batch.table.to_pylist()
-                if row["problem"]
-            ]
+            for number, row in enumerate(batch.table.to_pylist()):
+                if row["problem"]:
+                    rows.append({name: row.get(name) or "" for name in ("problem", "solution", "answer")})
+                elif report is not None:
+                    reason = batch.faults.get(number, "no problem")
+                    drop(report, reason, f"{file.parent.name}/{file.name} row {first + number}")
+            first += batch.table.num_rows
     return rows
 
 
@@ -93,14 +99,17 @@ def synthesise(
 
 def _metamath_rows(location: Location, report: Report) -> Iterator[Row]:
     for file in data_files(location.folder, "train"):
+        first = 0
         for batch in read_batches(file, dict.fromkeys(METAMATH_COLUMNS, TEXT)):
-            for row in batch.table.to_pylist():
+            for number, row in enumerate(batch.table.to_pylist(), first):
                 if not all(row.values()):
-                    drop(report, "null or empty value")
+                    reason = batch.faults.get(number - first, "null or empty value")
+                    drop(report, reason, f"{file.name} row {number}")
                 elif row["type"].startswith("MATH_"):
                     yield row
                 else:
-                    drop(report, "no MATH seed")
+                    drop(report, "no MATH seed", f"{file.name} row {number}")
+            first += batch.table.num_rows
 
 
 def _by_rule(problems: list[Row], seed: int, samples: int, report: Report) -> Iterator[Row]:

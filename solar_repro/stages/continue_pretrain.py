@@ -7,7 +7,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from solar_repro.data.card import write_corpus_card
 from solar_repro.data.fingerprint import fingerprint
-from solar_repro.data.locate import locate
+from solar_repro.data.locate import text_location
 from solar_repro.data.packing import PackedCollator, pack_text
 from solar_repro.data.sources import load_text
 from solar_repro.scales import Corpus, Pretraining
@@ -52,7 +52,7 @@ def run(
     """Train `model` on `continue_pretrain.tokens` tokens of the corpus and write it to `out`."""
     settings = continue_pretrain
     network, tokenizer = load(model)
-    location = locate(corpus.id, mirror)
+    location = text_location(corpus.id, mirror)
     texts = load_text(location, corpus.split, corpus.column, seed=seed, epochs=None)
     about = {"used": location.used, "split": corpus.split, "fingerprint": fingerprint(location)}
     name = f"{about['fingerprint']} {corpus.split} {corpus.column} {seed}"

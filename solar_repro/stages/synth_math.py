@@ -7,8 +7,9 @@ from typing import Any
 
 from solar_repro.data.answer_file import AnswerFile
 from solar_repro.data.locate import locate
-from solar_repro.data.math import Method, math_problems, sample, synthesise, write_math_sets
+from solar_repro.data.math import Method, math_problems, overlap_counts, sample, synthesise, write_math_sets
 from solar_repro.data.overlap import benchmark_index
+from solar_repro.data.report import Report
 from solar_repro.data.settings import ChatServer, Generation
 from solar_repro.evaluation.columns import column_named
 from solar_repro.stages import NOTES, Log
@@ -38,7 +39,8 @@ def run(
     Method `generate` asks `server`, or the model in the folder or of the hub id `model`. Its answers are kept
     beside `out`, so that a killed run, or one with other settings, pays for none of them again.
     """
-    problems = math_problems(locate(MATH_SEEDS, mirror), seed_split)
+    seeds: Report = {"split": seed_split}
+    problems = math_problems(locate(MATH_SEEDS, mirror), seed_split, seeds)
     known = benchmark_index(mirror)
     sources: dict[str, Any] = {"gsm8k": locate(GSM8K, mirror), "known": known if decontaminate else None}
     asked = problems
@@ -50,7 +52,7 @@ def run(
         sources["complete"] = _complete(answers, model, server)
         sources |= {"samples": generation.samples, "temperature": generation.temperature}
     rows, report = synthesise(method, asked, seed=seed, **sources)
-    report["seed_split"] = seed_split
+    report["seeds"] = seeds | {"overlap": overlap_counts(problems, known)}
     if method == "generate":
         report["requests"] = asdict(sources["complete"].counts)
     write_math_sets(

@@ -83,7 +83,7 @@ def test_a_server(served, mirror, tmp_path):
     assert figures["data/requests/cached"] + figures["data/requests/answered"] == answered
     assert figures["data/requests/cost"] == pytest.approx(answered * (100 * 1 + 10 * 10) / 1e6)
     report = json.loads((tmp_path / "out" / "solar" / "data.json").read_text())
-    assert report["seed_split"] == "train"
+    assert report["seeds"]["split"] == "train"
     assert set(report["overlap/instruct"]) >= {"MMLU", "GSM8K"}
     # Other settings of what is made from the answers ask for none again.
     again = run(step(**at | {"problems": PROBLEMS - 2}), tmp_path / "again", mirror)
