@@ -85,9 +85,8 @@ class Data(Section):
                 if name not in DATASETS:
                     raise ValueError(f"{section}: {name!r} is no set of Table 1 ({', '.join(DATASETS)})")
         if len(SYNTH_MATH & set(self.decontaminate)) == 1:
-            raise ValueError(
-                f"decontaminate: {' and '.join(sorted(SYNTH_MATH))} have the same seeds; name both"
-            )
+            both = " and ".join(sorted(SYNTH_MATH))
+            raise ValueError(f"decontaminate: {both} have the same seeds; name both or neither")
         return self
 
     @model_validator(mode="after")

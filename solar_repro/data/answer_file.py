@@ -55,7 +55,8 @@ class AnswerFile:
                 if not line.endswith(b"\n"):
                     break
                 answer = json.loads(line)
-                self._answers[answer.pop("key")] = Answer(**answer)
+                key = answer.pop("key")
+                self._answers[key] = Answer(**answer)
                 whole += len(line)
         if whole < self.path.stat().st_size:
             os.truncate(self.path, whole)
