@@ -16,9 +16,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from solar_repro import variants
+from solar_repro.checkpoint.given import fingerprint_model
 from solar_repro.code_digest import code_digest
+from solar_repro.data.filters import table_8_fingerprints
 from solar_repro.data.fingerprint import fingerprint
-from solar_repro.data.locate import locate
+from solar_repro.data.locate import locate, text_location
 from solar_repro.errors import UserError
 from solar_repro.evaluation.columns import COLUMNS
 from solar_repro.scales import EMBEDDED, Scale
@@ -39,7 +41,7 @@ class Step:
     data: Mapping[str, str] = field(default_factory=dict)
     """Hub id of each data set (or `model` for a base) → digest of its full content."""
     places: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments that say where things lie, not what they are: no part of the key."""
+    """Arguments that say where things lie and how they are got at, not what they are: no part of the key."""
 
     @cached_property
     def key(self) -> str:
@@ -68,7 +70,10 @@ class Step:
 
     def parameters(self) -> dict[str, str]:
         """The resolved settings, and where things lie, flat and dotted, as they are logged."""
-        places = {name: str(place) for name, place in self.places.items()}
+        places = {
+            name: plain(place) if isinstance(place, BaseModel) else str(place)
+            for name, place in self.places.items()
+        }
         return dict(_flatten(plain({**self.settings, "places": places})))
 
 
@@ -168,13 +173,19 @@ class Plan:
         location = locate(hub_id, self._mirror, stand_in)
         return location.used, {location.used: fingerprint(location)}
 
+    def _corpus(self) -> dict[str, str]:
+        """Fingerprint of the text of continued pretraining, a set or a folder."""
+        name = self.scale.data.corpus.id
+        if self._embedded and not name.startswith(("/", ".")):
+            return self._locate(name)[1]
+        location = text_location(name, self._mirror)
+        return {location.used: fingerprint(location)}
+
     def _base(self, variant: variants.Variant) -> Step:
         model = self.scale.base.model
         if model == EMBEDDED:
             return Step("base", variant.name, {"base": self.scale.base.training}, self._world())
-        from solar_repro.stages.base import fingerprint_model
-
-        digest = fingerprint_model(model)
+        digest = fingerprint_model(model, "base.model")
         return Step("base", variant.name, {}, data={"model": digest}, places={"model": model})
 
     def _upscale(self, variant: variants.Variant) -> Step:
@@ -187,14 +198,13 @@ class Plan:
         return Step("upscale", variant.name, settings, {"model": self.model(variant.parents[0])})
 
     def _continue_pretrain(self, variant: variants.Variant) -> Step:
-        _, data = self._locate(self.scale.data.corpus.id)
         settings = {
             "corpus": self.scale.data.corpus,
             "continue_pretrain": self.scale.continue_pretrain,
             "seed": self.scale.seed,
         }
         inputs = {"model": self.model(variant.parents[0]), **self._world()}
-        return Step("continue_pretrain", variant.name, settings, inputs, data, self._places())
+        return Step("continue_pretrain", variant.name, settings, inputs, self._corpus(), self._places())
 
     def _synth_math(self) -> Step:
         section = self.scale.data
@@ -204,14 +214,32 @@ class Plan:
         data: dict[str, str] = {}
         for hub_id in ids:
             data |= self._locate(hub_id)[1]
+        data |= self._benchmarks()
         settings = {
             "method": section.math,
             "seed_split": section.math_seed_split,
             "maximum_instruct": section.samples("synth_math_instruct"),
             "maximum_alignment": section.samples("synth_math_alignment"),
+            "decontaminate": "synth_math_instruct" in section.decontaminate,
             "seed": self.scale.seed,
         }
-        return Step("synth_math", "synth_math", settings, self._world(), data, self._places())
+        places = self._places()
+        if section.math == "generate":
+            model, server = section.math_generation.model, section.math_generation.server
+            if server is None:
+                places["model"], model = model, fingerprint_model(model, "data.math_generation.model")
+            else:
+                places["server"] = server
+            changes = {"model": model, "server": None}
+            settings["generation"] = section.math_generation.model_copy(update=changes)
+        return Step("synth_math", "synth_math", settings, self._world(), data, places)
+
+    def _benchmarks(self) -> dict[str, str]:
+        """Fingerprints of what H6 scores."""
+        found: dict[str, str] = {}
+        for column in COLUMNS:
+            found |= self._locate(column.hub_id)[1]
+        return found
 
     def _datasets(
         self, names: tuple[str, ...]
@@ -232,6 +260,14 @@ class Plan:
             chosen.append({"name": name, "id": hub_id, "maximum_samples": self.scale.data.samples(name)})
             if name == "openorca":
                 chosen[-1]["filtered_tasks"] = list(variants.FILTERED_TASKS)
+                if self.scale.data.flan:
+                    chosen[-1]["flan"], found = self._locate(self.scale.data.flan)
+                    data |= found
+                elif hub_id == variants.DATASETS[name].hub_id and not self._embedded:
+                    data |= table_8_fingerprints(self._mirror)  # it has no task names: n-grams tell
+            if name in self.scale.data.decontaminate:
+                chosen[-1]["decontaminate"] = True
+                data |= self._benchmarks()
         return chosen, data, inputs
 
     def _tuned(self, variant: variants.Variant, stage: str, section: Any) -> Step:
@@ -243,7 +279,8 @@ class Plan:
             stage: section,
             "seed": self.scale.seed,
         }
-        return Step(stage, variant.name, settings, inputs, data, self._places())
+        places = self._places() | {"num_proc": self.scale.data.num_proc}
+        return Step(stage, variant.name, settings, inputs, data, places)
 
     def _data(self, dataset: str) -> Step:
         (chosen,), data, inputs = self._datasets((dataset,))
@@ -254,10 +291,10 @@ class Plan:
             "max_length": getattr(self.scale, stage).max_length,
             "seed": self.scale.seed,
         }
-        for column in COLUMNS:  # the overlap with every benchmark is reported
-            data |= self._locate(column.hub_id)[1]
+        data |= self._benchmarks()  # the overlap with each is reported
         inputs = {"model": self.model("base"), **inputs}
-        return Step("data", dataset, settings, inputs, data, self._places())
+        places = self._places() | {"num_proc": self.scale.data.num_proc}
+        return Step("data", dataset, settings, inputs, data, places)
 
     def _sft(self, variant: variants.Variant) -> Step:
         return self._tuned(variant, "sft", self.scale.sft)
@@ -277,9 +314,7 @@ class Plan:
         )
 
     def _evaluate(self, name: str) -> Step:
-        data: dict[str, str] = {}
-        for hub_id in (*(column.hub_id for column in COLUMNS), self.scale.data.corpus.id):
-            data |= self._locate(hub_id)[1]
+        data = self._benchmarks() | self._corpus()
         settings = {
             "evaluate": self.scale.evaluate,
             "corpus": self.scale.data.corpus,
