@@ -1,95 +1,29 @@
-"""Variants × scale = a graph of steps, each with a key made of everything that can change its result.
-
-A step's settings, inputs and places become the keyword arguments of its stage's `run`.
-"""
+"""Variants × scale = a graph of steps, each with a key made of everything that can change its result."""
 
 import difflib
-import hashlib
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from solar_repro import variants
-from solar_repro.code_digest import code_digest
+from solar_repro.checkpoint.given import fingerprint_model, locate_model
 from solar_repro.data.fingerprint import fingerprint
 from solar_repro.data.locate import locate
 from solar_repro.errors import UserError
 from solar_repro.evaluation.columns import COLUMNS
-from solar_repro.scales import EMBEDDED, Scale
-
-MODEL_STAGES = ("base", "upscale", "continue_pretrain", "sft", "dpo", "merge")
-STAGES = ("microworld", "data", "synth_math", *MODEL_STAGES, "evaluate", "contamination")
+from solar_repro.scales import EMBEDDED, Evaluate, Scale
+from solar_repro.step import Step, ordered
 
 
 @dataclass(frozen=True)
-class Step:
-    """One stage on one variant: what to run, on what, and the key of its result."""
+class Subject:
+    """A model to be scored: a variant, by the step that makes it, or a checkpoint used where it lies."""
 
-    stage: str
-    variant: str
-    settings: Mapping[str, Any]
-    inputs: Mapping[str, "Step"] = field(default_factory=dict)
-    data: Mapping[str, str] = field(default_factory=dict)
-    """Hub id of each data set (or `model` for a base) → digest of its full content."""
-    places: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments that say where things lie, not what they are: no part of the key."""
-
-    @cached_property
-    def key(self) -> str:
-        """sha256 over stage, settings, keys of the inputs, data fingerprints and the code that runs."""
-        parts = {
-            "stage": self.stage,
-            "settings": plain(self.settings),
-            "inputs": {name: step.key for name, step in self.inputs.items()},
-            "data": dict(self.data),
-            "code": code_digest(f"solar_repro.stages.{self.stage}"),
-        }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-    @property
-    def label(self) -> str:
-        """The run's name: the variant, and behind it the stage where that makes no model."""
-        return f"{self.variant}.{self.stage}" if self.stage in ("evaluate", "contamination") else self.variant
-
-    @property
-    def folder(self) -> str:
-        return f"{self.label}-{self.key[:8]}"
-
-    @property
-    def makes_model(self) -> bool:
-        return self.stage in MODEL_STAGES
-
-    def parameters(self) -> dict[str, str]:
-        """The resolved settings, and where things lie, flat and dotted, as they are logged."""
-        places = {name: str(place) for name, place in self.places.items()}
-        return dict(_flatten(plain({**self.settings, "places": places})))
-
-
-def plain(value: Any) -> Any:
-    """Settings as JSON values: sections become dictionaries, tuples lists."""
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
-
-
-def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        for name, item in value.items():
-            yield from _flatten(item, f"{prefix}.{name}" if prefix else name)
-    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        for item in value:
-            yield from _flatten({k: v for k, v in item.items() if k != "name"}, f"{prefix}.{item['name']}")
-    else:
-        yield prefix, ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    name: str
+    step: Step | None = None
+    place: Path | str | None = None
+    digest: str = ""
 
 
 class Plan:
@@ -113,13 +47,24 @@ class Plan:
 
     def evaluation(self, name: str) -> Step:
         """H6 and held-out loss of the variant."""
-        name = variants.variant(name).name
-        return self._once("evaluate", name, lambda: self._evaluate(name))
+        subject = self._variant(name)
+        return self._once("evaluate", subject.name, lambda: self._evaluate(subject, self.scale.evaluate))
 
-    def contamination(self, name: str) -> Step:
-        """Table 9's test of the variant."""
-        name = variants.variant(name).name
-        return self._once("contamination", name, lambda: self._contamination(name))
+    def evaluation_of(self, model: str, precision: str | None = None) -> Step:
+        """H6 of any checkpoint: a folder or a hub id."""
+        section = self.scale.evaluate
+        changed = {"precision": precision} if precision else {}
+        return self._evaluate(self._given(model, "model"), section.model_copy(update=changed))
+
+    def contamination(self, name: str, *, positive: bool = False) -> Step:
+        """Table 9's test of the variant; `positive`: of a copy of it that was trained on the tested texts."""
+        subject = self._variant(name)
+        label = f"{subject.name}_positive" if positive else subject.name
+        return self._once("contamination", label, lambda: self._contamination(subject, positive))
+
+    def contamination_of(self, model: str, *, positive: bool = False) -> Step:
+        """The same test of any checkpoint: a folder or a hub id."""
+        return self._contamination(self._given(model, "model"), positive)
 
     def synth_math(self) -> Step:
         """Synth. Math-Instruct and Synth. Math-Alignment."""
@@ -154,7 +99,7 @@ class Plan:
     def _world(self) -> dict[str, Step]:
         return {"mirror": self.microworld()} if self._embedded else {}
 
-    def _places(self) -> dict[str, Path | None]:
+    def _places(self) -> dict[str, Any]:
         return {} if self._embedded else {"mirror": self._mirror}
 
     def _locate(self, hub_id: str, stand_in: str | None = None) -> tuple[str, dict[str, str]]:
@@ -168,9 +113,7 @@ class Plan:
         model = self.scale.base.model
         if model == EMBEDDED:
             return Step("base", variant.name, {"base": self.scale.base.training}, self._world())
-        from solar_repro.stages.base import fingerprint_model
-
-        digest = fingerprint_model(model)
+        digest = fingerprint_model(model, "base.model")
         return Step("base", variant.name, {}, data={"model": digest}, places={"model": model})
 
     def _upscale(self, variant: variants.Variant) -> Step:
@@ -272,44 +215,64 @@ class Plan:
             "merge", variant.name, settings, {"first": self.model(first), "second": self.model(second)}
         )
 
-    def _evaluate(self, name: str) -> Step:
-        data: dict[str, str] = {}
-        for hub_id in (*(column.hub_id for column in COLUMNS), self.scale.data.corpus.id):
-            data |= self._locate(hub_id)[1]
-        settings = {
-            "evaluate": self.scale.evaluate,
-            "corpus": self.scale.data.corpus,
-            "seed": self.scale.seed,
-        }
-        inputs = {"model": self.model(name), **self._world()}
-        return Step("evaluate", name, settings, inputs, data, self._places())
+    def _variant(self, name: str) -> Subject:
+        step = self.model(name)
+        return Subject(step.variant, step)
 
-    def _contamination(self, name: str) -> Step:
-        section = self.scale.contamination
-        data: dict[str, str] = {}
-        for column in COLUMNS:
-            if column.name in section.tasks:
-                data |= self._locate(column.hub_id)[1]
+    def _given(self, model: str, setting: str) -> Subject:
+        place = locate_model(model, self._mirror)
+        return Subject(Path(model).name, place=place, digest=fingerprint_model(place, setting))
+
+    def _evaluate(self, subject: Subject, evaluate: Evaluate) -> Step:
+        hub_ids = [column.hub_id for column in COLUMNS]
+        settings: dict[str, Any] = {"evaluate": evaluate, "seed": self.scale.seed}
+        if subject.step:  # the loss that Sec. 2 is about
+            settings["corpus"] = self.scale.data.corpus
+            hub_ids.append(self.scale.data.corpus.id)
+        return self._scoring("evaluate", subject.name, settings, {"model": subject}, hub_ids)
+
+    def _contamination(self, subject: Subject, positive: bool) -> Step:
+        section, evaluate = self.scale.contamination, self.scale.evaluate
+        drawn = {"tasks": section.tasks, "examples": section.examples, "seed": self.scale.seed}
+        hub_ids = [column.hub_id for column in COLUMNS if column.name in section.tasks]
+        if positive:
+            settings = {**drawn, "control": section.control}
+            name = f"{subject.name}_positive"
+            step = self._scoring("contaminate", name, settings, {"model": subject}, hub_ids)
+            subject = Subject(name, step)
         settings = {
-            "tasks": section.tasks,
-            "examples": section.examples,
+            **drawn,
             "neighbours": section.neighbours,
             "k": section.k,
-            "seed": self.scale.seed,
+            "precision": evaluate.precision,
+            "batch_tokens": evaluate.batch_tokens,
         }
-        inputs = {"target": self.model(name), "reference": self.model(section.reference), **self._world()}
-        return Step("contamination", name, settings, inputs, data, self._places())
+        # A variant's name has no slash; a hub id and a folder's path have.
+        given = "/" in section.reference
+        reference = (
+            self._given(section.reference, "contamination.reference")
+            if given
+            else self._variant(section.reference)
+        )
+        models = {"target": subject, "reference": reference}
+        return self._scoring("contamination", subject.name, settings, models, hub_ids)
 
-
-def ordered(targets: list[Step]) -> list[Step]:
-    """The targets and all they stand on, inputs first, each once."""
-    seen: dict[str, Step] = {}
-
-    def visit(step: Step) -> None:
-        for parent in step.inputs.values():
-            visit(parent)
-        seen.setdefault(step.key, step)
-
-    for target in targets:
-        visit(target)
-    return list(seen.values())
+    def _scoring(
+        self,
+        stage: str,
+        name: str,
+        settings: Mapping[str, Any],
+        models: Mapping[str, Subject],
+        hub_ids: Iterable[str],
+    ) -> Step:
+        """A step that takes models, by the role they have for it, and benchmarks."""
+        data: dict[str, str] = {}
+        for hub_id in hub_ids:
+            data |= self._locate(hub_id)[1]
+        inputs, places = self._world(), self._places()
+        for role, subject in models.items():
+            if subject.step:
+                inputs[role] = subject.step
+            else:
+                places[role], data[role] = subject.place, subject.digest
+        return Step(stage, name, settings, inputs, data, places)

@@ -5,30 +5,12 @@ import shutil
 from pathlib import Path
 
 from solar_repro.checkpoint.folder import CARRIED_FILES, open_checkpoint
-from solar_repro.data.fingerprint import folder_fingerprint
-from solar_repro.errors import UserError
 from solar_repro.microworld.settings import BaseTraining
 from solar_repro.stages import Log
 from solar_repro.stages.checkpoints import load
 
 WANTED = ["config.json", "*.safetensors", "*.safetensors.index.json", *CARRIED_FILES]
 """Files taken from the hub. Never pickles, never code."""
-
-
-def fingerprint_model(model: str) -> str:
-    """Digest of a model folder's content, or the commit of a hub id; neither there: UserError."""
-    if Path(model).is_dir():
-        return folder_fingerprint(Path(model))
-    from huggingface_hub import HfApi
-
-    try:
-        return f"revision:{HfApi().model_info(model).sha}"
-    except Exception as error:  # the hub's client raises OSError, ValueError or its HTTP library's own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"base.model: {model} is no folder, and the hub did not give it ({reason}); "
-            "set -P base.model=DIR to a folder with config.json and safetensors"
-        ) from None
 
 
 def run(
