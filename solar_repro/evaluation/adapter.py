@@ -215,8 +215,7 @@ class SharedPrefixLM(HFLM):
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
         while order:
             longest = len(prompts[order[0]])
-            positions = CACHE_BUDGETS * self.batch_tokens
-            count = max(1, min(self.batch_tokens // longest, positions // (longest + max_new)))
+            count = max(1, CACHE_BUDGETS * self.batch_tokens // (longest + max_new))
             batch, order = order[:count], order[count:]
             new, computed = decode(
                 self.model,
@@ -224,6 +223,7 @@ class SharedPrefixLM(HFLM):
                 [max_new] * len(batch),
                 pick=lambda logits, rows: logits.argmax(dim=-1),
                 finished=lambda row, tokens: stop.found(tokens),
+                batch_tokens=self.batch_tokens,
             )
             self.decoded_tokens += computed
             self.generated_tokens += sum(map(len, new))

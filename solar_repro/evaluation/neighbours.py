@@ -89,6 +89,7 @@ def write_neighbours(
             [limits[index] for index in batch for _ in range(copies)],
             pick=TopKSampler(uniforms, top_k, temperature),
             finished=lambda row, tokens: tokens[-1] in end_tokens,
+            batch_tokens=batch_tokens,
             copies=copies,
         )
         for number, index in enumerate(batch):

@@ -67,7 +67,7 @@ def scale_of(hub):
     subjects = ", ".join(SUBJECTS)
     return (
         *("--scale", "stories", "--data.mirror", str(hub), "--evaluate.subjects", f"[{subjects}]"),
-        *("--evaluate.limits", "{ARC: 3, HellaSwag: 3, MMLU: 2, TruthfulQA: 3, Winogrande: 3, GSM8K: 1}"),
+        *("--evaluate.limits", "{ARC: 3, HellaSwag: 3, MMLU: 2, TruthfulQA: 3, Winogrande: 3, GSM8K: 2}"),
     )
 
 
