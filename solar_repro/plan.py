@@ -1,104 +1,30 @@
-"""Variants × scale = a graph of steps, each with a key made of everything that can change its result.
-
-A step's settings, inputs and places become the keyword arguments of its stage's `run`.
-"""
+"""Variants × scale = a graph of steps, each with a key made of everything that can change its result."""
 
 import difflib
-import hashlib
-import json
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from solar_repro import variants
-from solar_repro.checkpoint.given import fingerprint_model
-from solar_repro.code_digest import code_digest
+from solar_repro.checkpoint.given import fingerprint_model, locate_model
 from solar_repro.data.filters import table_8_fingerprints
 from solar_repro.data.fingerprint import fingerprint
 from solar_repro.data.locate import locate, text_location
 from solar_repro.errors import UserError
-from solar_repro.evaluation.columns import COLUMNS
-from solar_repro.scales import EMBEDDED, Scale
-
-MODEL_STAGES = ("base", "upscale", "continue_pretrain", "sft", "dpo", "merge")
-_PARAMETER_NAME = re.compile(r"[\w. :/-]+")  # what MLflow takes
-STAGES = ("microworld", "data", "synth_math", *MODEL_STAGES, "evaluate", "contamination")
+from solar_repro.evaluation.columns import COLUMN_NAMES, COLUMNS
+from solar_repro.scales import EMBEDDED, Evaluate, Scale
+from solar_repro.step import Step, ordered
 
 
 @dataclass(frozen=True)
-class Step:
-    """One stage on one variant: what to run, on what, and the key of its result."""
+class Subject:
+    """A model to be scored: a variant, by the step that makes it, or a checkpoint used where it lies."""
 
-    stage: str
-    variant: str
-    settings: Mapping[str, Any]
-    inputs: Mapping[str, "Step"] = field(default_factory=dict)
-    data: Mapping[str, str] = field(default_factory=dict)
-    """Hub id of each data set (or `model` for a base) → digest of its full content."""
-    places: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments that say where things lie and how they are got at, not what they are: no part of the key."""
-
-    @cached_property
-    def key(self) -> str:
-        """sha256 over stage, settings, keys of the inputs, data fingerprints and the code that runs."""
-        parts = {
-            "stage": self.stage,
-            "settings": plain(self.settings),
-            "inputs": {name: step.key for name, step in self.inputs.items()},
-            "data": dict(self.data),
-            "code": code_digest(f"solar_repro.stages.{self.stage}"),
-        }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-    @property
-    def label(self) -> str:
-        """The run's name: the variant, and behind it the stage where that makes no model."""
-        return f"{self.variant}.{self.stage}" if self.stage in ("evaluate", "contamination") else self.variant
-
-    @property
-    def folder(self) -> str:
-        return f"{self.label}-{self.key[:8]}"
-
-    @property
-    def makes_model(self) -> bool:
-        return self.stage in MODEL_STAGES
-
-    def parameters(self) -> dict[str, str]:
-        """The resolved settings, and where things lie, flat and dotted, as they are logged."""
-        places = {
-            name: plain(place) if isinstance(place, BaseModel) else str(place)
-            for name, place in self.places.items()
-        }
-        return dict(_flatten(plain({**self.settings, "places": places})))
-
-
-def plain(value: Any) -> Any:
-    """Settings as JSON values: sections become dictionaries, tuples lists."""
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
-
-
-def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict) and not all(map(_PARAMETER_NAME.fullmatch, value)):
-        yield prefix, json.dumps(value, ensure_ascii=False)
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield from _flatten(item, f"{prefix}.{name}" if prefix else name)
-    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        for item in value:
-            yield from _flatten({k: v for k, v in item.items() if k != "name"}, f"{prefix}.{item['name']}")
-    else:
-        yield prefix, ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    name: str
+    step: Step | None = None
+    place: Path | str | None = None
+    digest: str = ""
 
 
 class Plan:
@@ -122,13 +48,24 @@ class Plan:
 
     def evaluation(self, name: str) -> Step:
         """H6 and held-out loss of the variant."""
-        name = variants.variant(name).name
-        return self._once("evaluate", name, lambda: self._evaluate(name))
+        subject = self._variant(name)
+        return self._once("evaluate", subject.name, lambda: self._evaluate(subject, self.scale.evaluate))
 
-    def contamination(self, name: str) -> Step:
-        """Table 9's test of the variant."""
-        name = variants.variant(name).name
-        return self._once("contamination", name, lambda: self._contamination(name))
+    def evaluation_of(self, model: str, precision: str | None = None) -> Step:
+        """H6 of any checkpoint: a folder or a hub id."""
+        section = self.scale.evaluate
+        changed = {"precision": precision} if precision else {}
+        return self._evaluate(self._given(model, "model"), section.model_copy(update=changed))
+
+    def contamination(self, name: str, *, positive: bool = False) -> Step:
+        """Table 9's test of the variant; `positive`: of a copy of it that was trained on the tested texts."""
+        subject = self._variant(name)
+        label = f"{subject.name}_positive" if positive else subject.name
+        return self._once("contamination", label, lambda: self._contamination(subject, positive))
+
+    def contamination_of(self, model: str, *, positive: bool = False) -> Step:
+        """The same test of any checkpoint: a folder or a hub id."""
+        return self._contamination(self._given(model, "model"), positive)
 
     def synth_math(self) -> Step:
         """Synth. Math-Instruct and Synth. Math-Alignment."""
@@ -163,7 +100,7 @@ class Plan:
     def _world(self) -> dict[str, Step]:
         return {"mirror": self.microworld()} if self._embedded else {}
 
-    def _places(self) -> dict[str, Path | None]:
+    def _places(self) -> dict[str, Any]:
         return {} if self._embedded else {"mirror": self._mirror}
 
     def _locate(self, hub_id: str, stand_in: str | None = None) -> tuple[str, dict[str, str]]:
@@ -234,11 +171,12 @@ class Plan:
             settings["generation"] = section.math_generation.model_copy(update=changes)
         return Step("synth_math", "synth_math", settings, self._world(), data, places)
 
-    def _benchmarks(self) -> dict[str, str]:
-        """Fingerprints of what H6 scores."""
+    def _benchmarks(self, tasks: Iterable[str] = COLUMN_NAMES) -> dict[str, str]:
+        """Fingerprints of the benchmarks of H6, or of some."""
         found: dict[str, str] = {}
         for column in COLUMNS:
-            found |= self._locate(column.hub_id)[1]
+            if column.name in tasks:
+                found |= self._locate(column.hub_id)[1]
         return found
 
     def _datasets(
@@ -313,42 +251,62 @@ class Plan:
             "merge", variant.name, settings, {"first": self.model(first), "second": self.model(second)}
         )
 
-    def _evaluate(self, name: str) -> Step:
-        data = self._benchmarks() | self._corpus()
-        settings = {
-            "evaluate": self.scale.evaluate,
-            "corpus": self.scale.data.corpus,
-            "seed": self.scale.seed,
-        }
-        inputs = {"model": self.model(name), **self._world()}
-        return Step("evaluate", name, settings, inputs, data, self._places())
+    def _variant(self, name: str) -> Subject:
+        step = self.model(name)
+        return Subject(step.variant, step)
 
-    def _contamination(self, name: str) -> Step:
-        section = self.scale.contamination
-        data: dict[str, str] = {}
-        for column in COLUMNS:
-            if column.name in section.tasks:
-                data |= self._locate(column.hub_id)[1]
+    def _given(self, model: str, setting: str) -> Subject:
+        place = locate_model(model, self._mirror)
+        return Subject(Path(model).name, place=place, digest=fingerprint_model(place, setting))
+
+    def _evaluate(self, subject: Subject, evaluate: Evaluate) -> Step:
+        data = self._benchmarks()
+        settings: dict[str, Any] = {"evaluate": evaluate, "seed": self.scale.seed}
+        if subject.step:  # the loss that Sec. 2 is about
+            settings["corpus"] = self.scale.data.corpus
+            data |= self._corpus()
+        return self._scoring("evaluate", subject.name, settings, {"model": subject}, data)
+
+    def _contamination(self, subject: Subject, positive: bool) -> Step:
+        section, evaluate = self.scale.contamination, self.scale.evaluate
+        drawn = {"tasks": section.tasks, "examples": section.examples, "seed": self.scale.seed}
+        data = self._benchmarks(section.tasks)
+        if positive:
+            settings = {**drawn, "control": section.control}
+            name = f"{subject.name}_positive"
+            step = self._scoring("contaminate", name, settings, {"model": subject}, data)
+            subject = Subject(name, step)
         settings = {
-            "tasks": section.tasks,
-            "examples": section.examples,
+            **drawn,
             "neighbours": section.neighbours,
             "k": section.k,
-            "seed": self.scale.seed,
+            "precision": evaluate.precision,
+            "batch_tokens": evaluate.batch_tokens,
         }
-        inputs = {"target": self.model(name), "reference": self.model(section.reference), **self._world()}
-        return Step("contamination", name, settings, inputs, data, self._places())
+        # A variant's name has no slash; a hub id and a folder's path have.
+        given = "/" in section.reference
+        reference = (
+            self._given(section.reference, "contamination.reference")
+            if given
+            else self._variant(section.reference)
+        )
+        models = {"target": subject, "reference": reference}
+        return self._scoring("contamination", subject.name, settings, models, data)
 
-
-def ordered(targets: list[Step]) -> list[Step]:
-    """The targets and all they stand on, inputs first, each once."""
-    seen: dict[str, Step] = {}
-
-    def visit(step: Step) -> None:
-        for parent in step.inputs.values():
-            visit(parent)
-        seen.setdefault(step.key, step)
-
-    for target in targets:
-        visit(target)
-    return list(seen.values())
+    def _scoring(
+        self,
+        stage: str,
+        name: str,
+        settings: Mapping[str, Any],
+        models: Mapping[str, Subject],
+        data: Mapping[str, str],
+    ) -> Step:
+        """A step that takes models, by the role they have for it, and benchmarks."""
+        digests = dict(data)
+        inputs, places = self._world(), self._places()
+        for role, subject in models.items():
+            if subject.step:
+                inputs[role] = subject.step
+            else:
+                places[role], digests[role] = subject.place, subject.digest
+        return Step(stage, name, settings, inputs, digests, places)

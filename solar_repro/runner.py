@@ -10,8 +10,8 @@ from pathlib import Path
 
 from solar_repro.checkpoint.manifest import ManifestError, verify_manifest
 from solar_repro.checkpoint.publish import publish
-from solar_repro.plan import Step, ordered, plain
 from solar_repro.stages import NOTES
+from solar_repro.step import Step, ordered, plain
 from solar_repro.tracking import (
     Finished,
     MetricLog,
@@ -125,7 +125,8 @@ class Runner:
             self.tracker.log_folder(run_id, folder / NOTES, NOTES)
         elif self.upload or step.stage in SCORED:
             self.tracker.log_folder(run_id, folder, "output")
-        if scored := SCORED.get(step.stage):
+        # A checkpoint made elsewhere has no run of its own to carry the scores as well.
+        if (scored := SCORED.get(step.stage)) in parents:
             rows = read_metrics(folder / NOTES / "metrics.jsonl")
             send_metrics(self.tracker.client, run_id, rows, parents[scored].model_id)
             # On the model's own run as well, so that the UI's comparison shows settings beside scores.

@@ -27,6 +27,7 @@ SYNTH_MATH = {"synth_math_instruct", "synth_math_alignment"}
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Column = Literal["ARC", "HellaSwag", "MMLU", "TruthfulQA", "Winogrande", "GSM8K"]
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 class Section(BaseModel):
@@ -178,19 +179,39 @@ class Evaluate(Section):
     subjects: list[str] | None = None
     """MMLU subjects; nothing: all 57."""
     batch_tokens: Positive = 8192
-    precision: Literal["float32", "bfloat16"] = "float32"
+    """Positions of one forward pass at most, padding included."""
+    precision: Precision = "float32"
+    gsm8k_stop: Literal["today", "leaderboard"] = "today"
+    """GSM8K's stop strings: the harness's of today, or those of the version that the leaderboard ran."""
+    backend: dict[Column, Literal["hf", "vllm"]] = {}
+    """What computes a task's answers: transformers (`hf`, also where a task is missing) or vLLM."""
+
+
+class Control(Training):
+    """How the positive control of the contamination test is trained on the tested texts."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    schedule: Literal["cosine", "linear", "constant"] = "constant"
+    epochs: Annotated[float, Field(gt=0)] = 25
+    """2 to 5 are visible but not beyond doubt, 25 are."""
+    global_batch_size: Positive = 8
+    per_device_batch_size: Positive = 8
+    max_length: Positive = 512
 
 
 class Contamination(Section):
-    """The test of Table 9 and Min-K % Prob (Shi et al. 2023)."""
+    """The test of Table 9 and Min-K % Prob (Shi et al. 2023). Models and batches as in `evaluate`."""
 
     variants: list[str] = ["solar_instruct"]
     reference: str = "solar"
+    """The model that writes the neighbours: a variant, a folder or a hub id."""
     tasks: list[Column] = ["ARC", "MMLU", "TruthfulQA", "GSM8K"]
+    """The paper has N/A for HellaSwag and Winogrande; named here they are tested too."""
     examples: Positive = 100
     neighbours: Positive = 100
-    k: Annotated[float, Field(gt=0, le=1)] = 0.2
-    """Share of the lowest token log-probabilities that Min-K % averages."""
+    k: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] = [0.2]
+    """Shares of the lowest token log-probabilities that Min-K % averages; runs are compared by the first."""
+    control: Control = Control()
 
 
 class Tracking(Section):

@@ -4,7 +4,8 @@ import pytest
 
 from solar_repro import scales, variants
 from solar_repro.errors import UserError
-from solar_repro.plan import Plan, ordered
+from solar_repro.plan import Plan
+from solar_repro.step import ordered, plain
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +155,5 @@ def test_missing_mirror_and_model_are_one_line(tmp_path, monkeypatch):
 
 
 def test_provenance_is_json(plan):
-    from solar_repro.plan import plain
-
     for step in plan.main():
         json.dumps(plain(step.settings))

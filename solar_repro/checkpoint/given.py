@@ -10,7 +10,21 @@ WANTED = ["config.json", "*.safetensors", "*.safetensors.index.json", *CARRIED_F
 """Files taken from the hub. Never pickles, never code."""
 
 
-def fingerprint_model(model: str, setting: str) -> str:
+def locate_model(model: str, mirror: Path | None) -> Path | str:
+    """The folder itself, the folder `<org>/<name>` of the mirror, or else the hub id as it is.
+
+    UserError for a folder without config.json.
+    """
+    places = [Path(model).expanduser(), *([mirror / model] if mirror else [])]
+    for place in places:
+        if (place / "config.json").is_file():
+            return place.resolve()
+    if places[0].is_dir():
+        raise UserError(f"model {model}: has no config.json; give the folder of a Hugging Face checkpoint")
+    return model
+
+
+def fingerprint_model(model: Path | str, setting: str) -> str:
     """Digest of a model folder's content, or the commit of a hub id; neither there: UserError.
 
     `setting` is what names the model, for the message.
@@ -20,7 +34,7 @@ def fingerprint_model(model: str, setting: str) -> str:
     from huggingface_hub import HfApi
 
     try:
-        return f"revision:{HfApi().model_info(model).sha}"
+        return f"revision:{HfApi().model_info(str(model)).sha}"
     except Exception as error:  # the hub's client raises OSError, ValueError or its HTTP library's own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
