@@ -53,13 +53,13 @@ def _causal_blocks(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, 
             query[:, :, start:end],
             key[:, :, :end],
             value[:, :, :end],
-            attn_mask=_block_mask(start, end),
+            attn_mask=block_mask(start, end),
             scale=scale,
         )
     return output.transpose(1, 2).contiguous()
 
 
 @functools.cache
-def _block_mask(start: int, end: int) -> torch.Tensor:
+def block_mask(start: int, end: int) -> torch.Tensor:
     """[1, 1, end - start, end]: each query sees the keys up to its own position."""
     return torch.ones(end - start, end, dtype=torch.bool).tril(start)[None, None]

@@ -1,6 +1,7 @@
 """Attention over packed blocks on a CPU, document by document."""
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
+from solar_repro.evaluation.cpu_attention import BLOCK, LENGTHS, block_mask
 from solar_repro.stages.checkpoints import device
 
 NAME = "cpu_documents"
@@ -60,10 +62,21 @@ def document_attention(
     # One split is undone by one concatenation on the way back; slices would each fill a whole gradient.
     parts = (states.transpose(0, 1).reshape(heads, rows * n, size) for states in (query, key, value))
     documents = zip(*(states.split(lengths, dim=1) for states in parts), strict=True)
-    attended = [
-        torch.nn.functional.scaled_dot_product_attention(
-            *(states[None] for states in document), is_causal=True, scale=scaling
-        )[0]
-        for document in documents
-    ]
+    attended = [part for document in documents for part in _causal(*document, scaling)]
     return torch.cat(attended, dim=1).transpose(0, 1).reshape(rows, n, heads, size), None
+
+
+def _causal(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
+) -> Iterator[torch.Tensor]:
+    """One document, [heads, length, size]: in blocks of queries where the kernel would not leave out what is
+    masked (see `evaluation.cpu_attention`)."""
+    attend = torch.nn.functional.scaled_dot_product_attention
+    length = query.shape[1]
+    if length not in LENGTHS:
+        yield attend(query[None], key[None], value[None], is_causal=True, scale=scale)[0]
+        return
+    for start, block in zip(range(0, length, BLOCK), query.split(BLOCK, dim=1), strict=True):
+        end = start + block.shape[1]
+        mask = block_mask(start, start + BLOCK)[:, :, : end - start, :end]
+        yield attend(block[None], key[None, :, :end], value[None, :, :end], attn_mask=mask, scale=scale)[0]
