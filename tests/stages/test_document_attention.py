@@ -10,7 +10,7 @@ from solar_repro.data.packing import PackedCollator
 from solar_repro.stages import document_attention
 from solar_repro.stages.document_attention import NAME, use_document_attention
 
-LENGTHS = [[5, 3, 8], [16], [1, 1, 12]]
+LENGTHS = [[5, 3, 202], [210], [1, 128, 80]]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def documents(batch, values):
     return [
         part
         for row, lengths in zip(values, LENGTHS, strict=True)
-        for part in row.split([*lengths, 16 - sum(lengths)])[: len(lengths)]
+        for part in row.split([*lengths, 210 - sum(lengths)])[: len(lengths)]
     ]
 
 
