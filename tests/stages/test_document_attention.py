@@ -52,7 +52,7 @@ def test_each_document_as_if_alone(plain, by_document, batch):
     inputs = {name: batch[name] for name in ("input_ids", "position_ids", "use_cache")}
     found = documents(batch, by_document(**inputs).logits)
     for ids, logits in zip(documents(batch, batch["input_ids"]), found, strict=True):
-        torch.testing.assert_close(logits, plain(ids[None]).logits[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(logits, plain(ids[None]).logits[0], rtol=1e-4, atol=1e-4)
 
 
 def test_gradients_are_those_of_the_masked_kernel(plain, by_document, batch):
