@@ -90,6 +90,8 @@ def evaluate_h6(
             write_samples(rows, out / "samples" / f"{column_named(name).task}.parquet")
             columns[name] = _column(name, tasks, [task_scores[loaded.name] for loaded in loaded_tasks])
         journal.close()
+    # A frame can outlive its call in the traceback of an error that a library caught; the weights must not.
+    del lm, engine, loaded_model
     scores = _scores({name: columns[name] for name in tasks.columns}, task_scores, settings)
     write_scores(scores, out)
     return scores
