@@ -23,6 +23,7 @@ from solar_repro.evaluation.columns import COLUMNS
 from solar_repro.scales import EMBEDDED, Scale
 
 MODEL_STAGES = ("base", "upscale", "continue_pretrain", "sft", "dpo", "merge")
+TRAINING_STAGES = ("continue_pretrain", "sft", "dpo")
 STAGES = ("microworld", "data", "synth_math", *MODEL_STAGES, "evaluate", "contamination")
 
 
@@ -50,6 +51,13 @@ class Step:
             "code": code_digest(f"solar_repro.stages.{self.stage}"),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def training_seed(self) -> int | None:
+        """Seed of the training behind the result; None where nothing above the base was trained."""
+        if self.stage in TRAINING_STAGES:
+            return self.settings["seed"]
+        return next((seed for step in self.inputs.values() if (seed := step.training_seed) is not None), None)
 
     @property
     def label(self) -> str:
@@ -93,10 +101,15 @@ def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 class Plan:
-    """The steps of a scale. Steps are made once, when first asked for, with what they stand on."""
+    """The steps of a scale. Steps are made once, when first asked for, with what they stand on.
+
+    The scale's `repeat` moves the seed of every training by as much. The base, the synthesised sets and the
+    items that are scored stay the same, so that repeats can be compared item by item.
+    """
 
     def __init__(self, scale: Scale) -> None:
         self.scale = scale
+        self.training_seed = scale.seed + scale.repeat
         self._steps: dict[tuple[str, str], Step] = {}
         self._embedded = scale.data.mirror == EMBEDDED
         self._mirror = Path(scale.data.mirror).resolve() if scale.data.mirror and not self._embedded else None
@@ -187,8 +200,10 @@ class Plan:
         settings = {
             "corpus": self.scale.data.corpus,
             "continue_pretrain": self.scale.continue_pretrain,
-            "seed": self.scale.seed,
+            "seed": self.training_seed,
         }
+        if variant.from_scratch:
+            settings["from_scratch"] = True
         inputs = {"model": self.model(variant.parents[0]), **self._world()}
         return Step("continue_pretrain", variant.name, settings, inputs, data, self._places())
 
@@ -237,7 +252,7 @@ class Plan:
             "datasets": chosen,
             "template": self.scale.data.template,
             stage: section,
-            "seed": self.scale.seed,
+            "seed": self.training_seed,
         }
         return Step(stage, variant.name, settings, inputs, data, self._places())
 

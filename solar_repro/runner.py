@@ -39,11 +39,13 @@ class Runner:
         self._count = (0, 0)
 
     def all(self, targets: list[Step]) -> None:
-        """Make every target, and what it stands on."""
+        """Make every target, and what it stands on; which runs those are is kept with the tracker's own."""
         steps = ordered(targets)
+        made = []
         for number, step in enumerate(steps, start=1):
             self._count = (number, len(steps))
-            self.get(step)
+            made.append((step, self.get(step)))
+        self.tracker.log_steps(made)
 
     def get(self, step: Step, run_id: str | None = None) -> Finished:
         """The finished result of the step, made if need be (in the given run, else in a nested one)."""

@@ -1,0 +1,30 @@
+import pytest
+
+from benchmarks import studies
+from benchmarks.paper.claims import CLAIMS
+from solar_repro import variants
+from tests.benchmarks.fakes import fake_runs
+
+
+def test_depth_sweeps_every_m_that_the_layers_allow():
+    assert studies.depth_variants(8, 2) == ("repeat_continued", "solar_m1", "solar", "solar_m3")
+    assert studies.depth_variants(5, 1) == ("repeat_continued", "solar", "solar_m2")
+    for name in studies.depth_variants(32, 8):
+        assert variants.variant(name).stage == "continue_pretrain"
+
+
+def test_seam_variants_are_continued_on_the_same_tokens():
+    assert {variants.variant(name).stage for name in studies.SEAM} == {"continue_pretrain"}
+
+
+def test_seeds_study_tells_the_spread():
+    runs = fake_runs({"sft_v1": [30.0, 33.0, 36.0], "sft_v2": [40.0, 40.0, 40.0]})
+    study = studies.seeds_study(["sft_v1", "sft_v2"], runs)
+    assert study.bars == {"sft_v1": (pytest.approx(33), pytest.approx(3)), "sft_v2": (40, 0)}
+    assert "3 seeds by a standard deviation of at most 3.00 points" in study.verdict
+    assert "| sft_v1 | H6 | 33.00 | 3.00 | 0.50 | 3 |" in studies.markdown(study)
+
+
+def test_default_seeds_study_decides_claims():
+    decided = [claim.name for claim in CLAIMS if set(claim.variants) <= set(studies.SEEDS)]
+    assert decided == ["C3", "C4", "C5", "C6"]
