@@ -3,17 +3,21 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
-from benchmarks.compare import claims_markdown, markdown
+from benchmarks.compare import claim_rows, claims_markdown, markdown
+from benchmarks.paper.claims import CLAIMS
 from benchmarks.report.page import page
+from benchmarks.runs import of_server
 from benchmarks.tables import TABLES
 from benchmarks.verdicts import judge
 from solar_repro import variants
+from solar_repro.errors import UserError
 from tests.benchmarks.fakes import fake_runs
-from tests.runs import copy_of
+from tests.runs import EXPERIMENT
 
 
 def rows_of(file):
@@ -83,8 +87,6 @@ def test_markdown_has_every_table_and_marks_what_is_missing():
 
 
 def test_claims_without_runs_say_so():
-    from benchmarks.paper.claims import CLAIMS
-
     results = judge(CLAIMS, fake_runs({}), TABLES)
     assert {result.verdict for result in results} == {"no runs"}
     assert claims_markdown(results).count("no runs") == len(CLAIMS)
@@ -100,40 +102,52 @@ def test_model_cards_name_lineage_scores_and_licence(report):
     assert card.startswith("---\nlicense: apache-2.0\n")  # the embedded world's data are the project's own
 
 
-def test_registered_model_answers_through_its_chat_template(finished):
-    import mlflow
+def test_registered_model_answers_through_its_chat_template(place):
     from mlflow.transformers import load_model
 
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(finished.tracking_uri)
-    try:
-        pipeline = load_model("models:/solar_instruct@check")
-    finally:
-        mlflow.set_tracking_uri(before)
+    pipeline = load_model("models:/solar_instruct@check")
     prompt = [{"role": "user", "content": "what does the mole eat ?"}]
     rendered = pipeline.tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
     assert rendered == "### User:\nwhat does the mole eat ?\n\n### Assistant:\n"
     (answer,) = pipeline(prompt, max_new_tokens=8, do_sample=False)
     assert [turn["role"] for turn in answer["generated_text"]] == ["user", "assistant"]
     assert answer["generated_text"][1]["content"]
-    (version,) = finished.client().search_model_versions("name = 'solar_instruct'")
+    (version,) = place.client().search_model_versions("name = 'solar_instruct'")
     assert "SOLAR 10.7B-Instruct" in version.description
 
 
-def test_runs_can_be_chosen_by_experiment_parent_or_id(finished, tmp_path):
-    place = copy_of(finished, tmp_path)
+def test_runs_can_be_chosen_by_experiment_parent_or_id(place, tracker, report):
     (main,) = [run for run in place.runs() if run.info.run_name == "main check"]
+    claims = rows_of(report / "claims.csv")
+    for chosen in ({"parent": main.info.run_id}, {"experiment": EXPERIMENT}):
+        lines = claim_rows(judge(CLAIMS, of_server("check", tracker, **chosen), TABLES))
+        assert [line["verdict"] for line in lines] == [line["verdict"] for line in claims]
     steps = json.loads(Path(place.client().download_artifacts(main.info.run_id, "steps.json")).read_text())
-    assert len(steps) >= 40
-    before = (place.store / "report" / "check" / "claims.csv").read_bytes()
-    done = place.entry_point("compare", "--parent", main.info.run_id)
-    assert done.returncode == 0, done.stderr
-    assert (place.store / "report" / "check" / "claims.csv").read_bytes() == before
     ids = [run_id for label, run_id in steps.items() if label.split()[0] in ("sft_v1", "sft_v2")]
-    done = place.entry_point("compare", "--runs", ",".join(ids))
-    assert done.returncode == 0, done.stderr
-    verdicts = {line["claim"]: line["verdict"] for line in rows_of(place.store / "report/check/claims.csv")}
-    assert {name for name, verdict in verdicts.items() if verdict != "no runs"} == {"C4"}
-    done = place.entry_point("compare", "--experiment", "nowhere")
-    assert done.returncode == 2
-    assert "error: experiment 'nowhere': not on this tracking server; it has" in done.stderr
+    results = judge(CLAIMS, of_server("check", tracker, ids=ids), TABLES)
+    assert [found.claim.name for found in results if found.verdict != "no runs"] == ["C4"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"experiment": "nowhere"}, "experiment 'nowhere': not on this tracking server; it has"),
+        ({"parent": "0" * 32}, "not on this tracking server, or it made no steps"),
+        ({"ids": ["0" * 32]}, "not on this tracking server; the UI lists its runs"),
+        ({"experiment": "Default"}, "experiment 'Default': no finished run of scale check"),
+    ],
+)
+def test_runs_that_are_not_there_are_the_users_mistake(tracker, chosen, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        of_server("check", tracker, **chosen)
+
+
+def test_results_in_no_store_of_this_machine_come_from_the_server(place, tracker):
+    shutil.rmtree(place.store)
+    runs = of_server("check", tracker, experiment=EXPERIMENT)
+    for kind in runs.found.values():
+        for run in [run for seeds in kind.values() for run in seeds.values()]:
+            run.data.tags["solar.output"] = "/nowhere"
+    assert runs.items("sft_v1", "ARC", ["42"]).values.shape == (1, 6)
+    assert runs.items("merge_v1", "contamination/ARC", ["42"]).values.shape == (1, 6)
+    assert runs.note(runs.first("model", "sft_v1"), "data.json")["alpaca_gpt4"]["rows"]["used"]

@@ -5,7 +5,12 @@ import shutil
 
 import pytest
 
-from benchmarks.regression import moved
+from benchmarks.regression import measure, moved, read_baseline, update
+from solar_repro import scales
+from solar_repro.checkpoint.manifest import write_manifest
+from solar_repro.errors import UserError
+from solar_repro.plan import Plan
+from solar_repro.runner import Runner
 
 BEFORE = {
     "variants": {"solar": {"H6": 50.0, "H6_stderr": 1.0, "held_out_loss": 2.0}},
@@ -70,28 +75,27 @@ def test_a_stage_that_takes_twice_its_share_of_the_time_is_a_regression():
     assert line.text == "sft: 33% → 83% of the whole time"
 
 
-def test_a_damaged_model_fails_and_an_unchanged_one_passes_twice(finished, tmp_path):
-    """Noise on one layer of SOLAR's continued model, put where its finished result lies, scored anew."""
-    from solar_repro.checkpoint.manifest import write_manifest
-    from tests.runs import copy_of
-
-    place = copy_of(finished, tmp_path)
-    gate = ("--baseline", str(tmp_path / "baseline.json"))
-    done = place.entry_point("regression", "--update", "true", *gate)
-    assert done.returncode == 0, done.stderr
+def test_a_damaged_model_fails_and_an_unchanged_one_passes_twice(place, tracker, tmp_path):
+    """Noise on one layer of the continued model, put where its finished result lies, and scored anew."""
+    plan = Plan(scales.load("check"))
+    file = tmp_path / "baseline.json"
+    update([plan], tracker, file)
     for _ in range(2):
-        done = place.entry_point("regression", *gate)
-        assert (done.returncode, done.stdout) == (0, "0 regressions in 21 variants\n"), done.stderr
+        assert not list(moved(read_baseline(file, "check"), measure([plan], tracker)))
     weights = place.folder("solar") / "model.safetensors"
     add_noise(weights, "model.layers.2.")
     (weights.parent / "manifest.json").unlink()
     write_manifest(weights.parent)
     forget(place, "solar.evaluate")
-    done = place.entry_point("evaluate", "--variant", "solar")
-    assert done.returncode == 0, done.stderr
-    done = place.entry_point("regression", *gate)
-    assert done.returncode == 1, done.stdout
+    Runner(place.store, tracker, upload=True).get(plan.evaluation("solar"))
+    done = place.entry_point("regression", "--scale", "check", "--baseline", str(file))
+    assert done.returncode == 1, done.stderr
     assert "WORSE  solar held_out_loss" in done.stdout
+
+
+def test_a_missing_baseline_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"no baseline check\.json; make it: mlflow run"):
+        read_baseline(tmp_path / "check.json", "check")
 
 
 def add_noise(file, layer):
