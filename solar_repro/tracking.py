@@ -4,18 +4,18 @@ Everything goes through `MlflowClient` with explicit run ids: no global active r
 """
 
 import contextlib
-import functools
 import json
 import os
 import shlex
-import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from solar_repro.errors import UserError
+from solar_repro.versions import code_version, versions
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -162,10 +162,8 @@ class Tracker:
 
         context = [InputTag("mlflow.data.context", step.stage)]
         datasets = [
-            # MLflow's digest holds 36 characters; the source keeps the whole.
-            DatasetInput(
-                Dataset(name, digest.rpartition(":")[2][:36], "hub", json.dumps({"digest": digest})), context
-            )
+            # MLflow's digest is cut; the source keeps the whole.
+            DatasetInput(Dataset(name, short(digest), "hub", json.dumps({"digest": digest})), context)
             for name, digest in step.data.items()
         ]
         models = [LoggedModelInput(found.model_id) for found in parents.values() if found.model_id]
@@ -250,12 +248,23 @@ class MetricLog:
 
 
 def send_metrics(
-    client: "MlflowClient", run_id: str, rows: list[dict[str, Any]], model_id: str | None = None
+    client: "MlflowClient",
+    run_id: str,
+    rows: list[dict[str, Any]],
+    model_id: str | None = None,
+    datasets: Mapping[str, tuple[str, str]] = MappingProxyType({}),
 ) -> None:
-    """Log rows of key, value, timestamp (ms) and step; with `model_id` they count for that model."""
+    """Log rows of key, value, timestamp (ms) and step; with `model_id` they count for that model.
+
+    `datasets`: name and digest of the run's data set that a metric is measured on, by the metric's name.
+    """
     from mlflow.entities import Metric
 
-    metrics = [Metric(row["key"], row["value"], row["timestamp"], row["step"], model_id) for row in rows]
+    metrics = [
+        Metric(*(row[part] for part in ("key", "value", "timestamp", "step")), model_id, *measured_on)
+        for row in rows
+        for measured_on in [datasets.get(row["key"], (None, None))]
+    ]
     for start in range(0, len(metrics), _BATCH):
         client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
 
@@ -265,6 +274,11 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def short(digest: str) -> str:
+    """A digest as MLflow holds it: 36 characters at most."""
+    return digest.rpartition(":")[2][:36]
 
 
 @contextlib.contextmanager
@@ -305,24 +319,3 @@ def ui_command() -> str:
 
     uri = get_tracking_uri()
     return ui_address() if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
-
-
-def versions() -> dict[str, str]:
-    """Versions of the libraries that a result rests on."""
-    from importlib.metadata import version
-
-    names = ("mlflow", "torch", "transformers", "trl", "datasets", "lm_eval", "safetensors")
-    return {name: version(name) for name in names}
-
-
-@functools.cache
-def code_version() -> str:
-    """Commit of the checkout (`-dirty` where files differ from it), else the package's version."""
-    from importlib.metadata import version
-
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return version("solar-repro")
-    return done.stdout.strip()
