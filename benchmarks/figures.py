@@ -32,24 +32,43 @@ _TITLES = {
 
 def draw_all(runs: Runs, out: Path) -> dict[str, str]:
     """Write every figure that the runs allow as PNG and SVG into `out`; SVG text by name."""
-    drawings: dict[str, Callable[[Runs], Figure | None]] = {
+    drawings = {
         "recovery": recovery,
         "h6": h6,
         "training": training,
         "contamination": contamination,
         "merges": merge_cosines,
-        "plan": lambda _: plan(),
+        "plan": plan,
     }
-    found = {}
-    for name, draw in drawings.items():
-        figure = draw(runs)
-        if figure is not None:
-            found[name] = save(figure, out / name)
-    return found
+    drawn = {name: write(out / name, draw, runs) for name, draw in drawings.items()}
+    return {name: text for name, text in drawn.items() if text is not None}
+
+
+def write(path: Path, draw: "Callable[..., Figure | None]", *arguments: Any) -> str | None:
+    """Write a figure as `<path>.png` on white and `<path>.svg`; the SVG's text, its ink the page's colour.
+
+    Nothing, and None, where there is nothing to draw.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context({**_style(), "svg.hashsalt": path.stem, "svg.fonttype": "none"}):
+        figure = draw(*arguments)
+        if figure is None:
+            return None
+        # Without date and version in it the same runs give the same bytes.
+        figure.savefig(path.with_suffix(".png"), dpi=150, metadata={"Software": None})
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    drawn = text.getvalue()
+    path.with_suffix(".svg").write_text(drawn, encoding="utf-8")
+    return drawn[drawn.index("<svg") :].replace(INK, "currentColor")
 
 
 def recovery(runs: Runs) -> "Figure | None":
-    """Held-out loss against tokens of continued pretraining (Sec. 2), the first seed; the base's a line."""
+    """Held-out loss against tokens of continued pretraining (Sec. 2), the first seed; the base's a line.
+
+    Training from scratch has a panel of its own above, on another scale.
+    """
     curves = {
         name: points
         for name in runs.found.get(MODEL, {})
@@ -57,25 +76,24 @@ def recovery(runs: Runs) -> "Figure | None":
     }
     if not curves:
         return None
-    figure, (axes,) = _figure(7.5, 4)
+    apart = "scratch_continued" in curves and len(curves) > 1
+    figure, panels = _figure(
+        7.5, 4.8 if apart else 4, rows=2 if apart else 1, heights=[1, 3] if apart else None
+    )
     for colour, (name, points) in zip(_colours(len(curves)), curves.items(), strict=True):
+        axes = panels[0] if name == "scratch_continued" else panels[-1]
         tokens, losses = zip(*points, strict=True)
         thousands = [token / 1000 for token in tokens]
         axes.plot(thousands, losses, marker="o", markersize=4, color=colour, label=_TITLES.get(name, name))
     base = runs.mean(EVALUATE, "base", "held_out_loss")
     if base is not None:
-        axes.axhline(base, linestyle="--", linewidth=1, color=INK, label="base, before")
-    losses = [loss for points in curves.values() for _, loss in points]
-    if max(losses) > 2 * min(losses):  # from scratch starts at the logarithm of the vocabulary
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}")
-    axes.set(
-        xlabel="tokens of continued pretraining (thousands)",
-        ylabel="held-out loss (nats a token)",
-        title="Recovery after up-scaling (Sec. 2)",
+        panels[-1].axhline(base, linestyle="--", linewidth=1, color=INK, label="base, before")
+    for axes in panels:
+        axes.legend(frameon=False)
+    panels[0].set_title("Recovery after up-scaling (Sec. 2)")
+    panels[-1].set(
+        xlabel="tokens of continued pretraining (thousands)", ylabel="held-out loss (nats a token)"
     )
-    axes.legend(frameon=False)
     return figure
 
 
@@ -156,7 +174,7 @@ def contamination(runs: Runs) -> "Figure | None":
 
 
 def merge_cosines(runs: Runs) -> "Figure | None":
-    """Cosine between a merge's parents by layer, the first seed; merges of the same parents share a line."""
+    """One minus the cosine between a merge's parents by layer, the first seed; a line for each two parents."""
     curves: dict[tuple[str, ...], list[tuple[int, float]]] = {}
     for name in runs.found.get(MODEL, {}):
         parents = variants.PAPER[name].parents if name in variants.PAPER else ()
@@ -167,53 +185,62 @@ def merge_cosines(runs: Runs) -> "Figure | None":
         return None
     figure, (axes,) = _figure(7.5, 3.4)
     for colour, (parents, points) in zip(_colours(len(curves)), curves.items(), strict=True):
-        label = " and ".join(parents)
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, color=colour, label=label)
+        layers, cosines = zip(*points, strict=True)
+        distances = [1 - cosine for cosine in cosines]
+        axes.plot(layers, distances, marker="o", markersize=4, color=colour, label=" and ".join(parents))
     axes.set(
         xlabel="layer (the last point: embeddings, head, final norm)",
-        ylabel="cosine between the parents",
+        ylabel="1 − cosine between the parents",
         title="How far apart the merged models are",
+        yscale="log",
     )
     axes.legend(frameon=False)
     return figure
 
 
-def plan() -> "Figure":
-    """The paper's variants as a graph, left to right, and the controls below them."""
+def plan(_: Runs) -> "Figure":
+    """What each variant of `main` is made from, left to right."""
     names = [found.name for found in variants.lineage(*variants.MAIN)]
-    depth: dict[str, int] = {}
-    for name in names:
-        depth[name] = 1 + max((depth[parent] for parent in variants.variant(name).parents), default=-1)
-    columns: dict[int, list[str]] = {}
-    for name in names:
-        columns.setdefault(depth[name], []).append(name)
-    places = {
-        name: (column, (len(members) - 1) / 2 - row)
-        for column, members in columns.items()
-        for row, name in enumerate(members)
-    }
-    figure, (axes,) = _figure(11, 4.2)
+    columns = _columns(names)
+    figure, (axes,) = _figure(11, 4.4)
     stages = list(dict.fromkeys(variants.variant(name).stage for name in names))
     colour = dict(zip(stages, _colours(len(stages)), strict=True))
-    for name, (x, y) in places.items():
-        made = variants.variant(name)
-        for parent in made.parents:
-            axes.annotate(
-                "",
-                (x - 0.38, y),
-                (places[parent][0] + 0.38, places[parent][1]),
-                arrowprops={"arrowstyle": "->", "color": INK, "alpha": 0.45, "shrinkA": 0, "shrinkB": 0},
-            )
-        box = {"boxstyle": "round,pad=0.35", "facecolor": "none", "edgecolor": colour[made.stage]}
-        axes.text(x, y, name, ha="center", va="center", fontsize=7.5, bbox=box)
+    boxes = {}
+    for column in sorted(set(columns.values())):
+        members = [name for name in names if columns[name] == column]
+        for row, name in enumerate(members):
+            box = {"boxstyle": "round,pad=0.4", "facecolor": "none"}
+            box["edgecolor"] = colour[variants.variant(name).stage]
+            place = (column, (len(members) - 1) / 2 - row)
+            boxes[name] = axes.text(*place, name, ha="center", va="center", fontsize=8, bbox=box)
+    for name, box in boxes.items():
+        for parent in variants.variant(name).parents:
+            ends = {"patchA": boxes[parent].get_bbox_patch(), "patchB": box.get_bbox_patch()}
+            arrow = {"arrowstyle": "->", "color": INK, "alpha": 0.4, "shrinkA": 1, "shrinkB": 1, **ends}
+            axes.annotate("", box.get_position(), boxes[parent].get_position(), arrowprops=arrow)
     for stage in stages:
         axes.plot([], [], color=colour[stage], linewidth=2, label=stage)
-    axes.legend(frameon=False, ncols=len(stages), loc="upper center", bbox_to_anchor=(0.5, 1.1), fontsize=8)
-    axes.set(xlim=(-0.6, max(depth.values()) + 0.6))
-    rows = max(len(members) for members in columns.values())
-    axes.set(ylim=(-rows / 2, rows / 2))
+    axes.legend(frameon=False, ncols=len(stages), loc="upper center", bbox_to_anchor=(0.5, 1.08), fontsize=8)
+    most = max(list(columns.values()).count(column) for column in columns.values())
+    axes.set(xlim=(-0.5, max(columns.values()) + 0.5), ylim=(-most / 2, most / 2))
     axes.axis("off")
     return figure
+
+
+def _columns(names: Sequence[str]) -> dict[str, int]:
+    """Column of each variant: as far right as its children allow; merges without any, in the last."""
+    parents = {name: variants.variant(name).parents for name in names}
+    columns: dict[str, int] = {}
+    for name in names:  # parents come first
+        columns[name] = 1 + max((columns[parent] for parent in parents[name]), default=-1)
+    last = max(columns.values())
+    for name in reversed(names):
+        children = [columns[child] - 1 for child in names if name in parents[child]]
+        if children:
+            columns[name] = min(children)
+        elif variants.variant(name).stage == "merge":
+            columns[name] = last
+    return columns
 
 
 def bars(values: Mapping[str, tuple[float, float]], label: str) -> "Figure":
@@ -231,14 +258,14 @@ def _colours(number: int) -> list[str]:
     return [COLOURS[index % len(COLOURS)] for index in range(number)]
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> "tuple[Figure, Sequence[Axes]]":
+def _figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, heights: Sequence[float] | None = None
+) -> "tuple[Figure, list[Axes]]":
     # No pyplot: its global state picks a window system and keeps every figure alive.
-    import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_style()):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, list(figure.subplots(rows, columns, squeeze=False, height_ratios=heights).flat)
 
 
 def _style() -> dict[str, Any]:
@@ -248,17 +275,3 @@ def _style() -> dict[str, Any]:
         "axes.spines.right": False,
         "axes.titlesize": "medium",
     }
-
-
-def save(figure: "Figure", path: Path) -> str:
-    """Write `<path>.png` on white and `<path>.svg`; the SVG's text, with the page's colour for ink."""
-    import matplotlib
-
-    with matplotlib.rc_context({**_style(), "svg.hashsalt": path.stem, "svg.fonttype": "none"}):
-        # Without date and version in it the same runs give the same bytes.
-        figure.savefig(path.with_suffix(".png"), dpi=150, metadata={"Software": None})
-        text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    drawn = text.getvalue()
-    path.with_suffix(".svg").write_text(drawn, encoding="utf-8")
-    return drawn[drawn.index("<svg") :].replace(INK, "currentColor")

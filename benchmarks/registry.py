@@ -54,6 +54,9 @@ def _log_model(tracker: Tracker, run, folder: Path, text: str) -> str:
     """Log the checkpoint in MLflow's transformers flavour, beside the plain one; the logged model's id."""
     from huggingface_hub import ModelCard
     from mlflow.transformers import save_model
+    from transformers import pipeline
+
+    from solar_repro.stages.checkpoints import load
 
     model = tracker.client.create_logged_model(
         run.info.experiment_id,
@@ -62,12 +65,14 @@ def _log_model(tracker: Tracker, run, folder: Path, text: str) -> str:
         tags={name: run.data.tags[name] for name in ("solar.key", "solar.scale", "solar.variant")},
         model_type="transformers",
     )
+    # A pipeline and not the folder's path: for that MLflow 3.17 looks up names that transformers 5 has not.
+    network, tokenizer = load(folder)
+    answering = pipeline("text-generation", model=network, tokenizer=tokenizer, device="cpu")
     logging.getLogger("mlflow.transformers").setLevel(logging.ERROR)  # it looks for a licence on the hub
     with tempfile.TemporaryDirectory() as work:
         save_model(
-            str(folder),
+            answering,
             f"{work}/model",
-            task="text-generation",
             model_card=ModelCard(text),
             pip_requirements=[f"{name}=={versions()[name]}" for name in ("mlflow", "torch", "transformers")],
         )

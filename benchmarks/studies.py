@@ -111,10 +111,9 @@ def seeds_study(names: Sequence[str], runs: Runs) -> Study:
 def finish(study: Study, runs: Runs, tracker: Tracker, out: Path) -> str:
     """Write the study's table, pictures and verdict to `out`, log them, and return them as text."""
     out.mkdir(parents=True, exist_ok=True)
-    figures.save(figures.bars(study.bars, study.axis), out / study.name)
-    drawn = figures.recovery(runs)
-    if drawn is not None and study.name != "seeds":
-        figures.save(drawn, out / "recovery")
+    figures.write(out / study.name, figures.bars, study.bars, study.axis)
+    if study.name != "seeds":
+        figures.write(out / "recovery", figures.recovery, runs)
     write_csv(out / f"{study.name}.csv", study.rows)
     text = f"# Study {study.name} at scale {runs.scale}\n\n{markdown(study)}\n\n{study.verdict}\n"
     (out / f"{study.name}.md").write_text(f"{text}\n![{study.name}]({study.name}.png)\n", encoding="utf-8")

@@ -5,12 +5,12 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 from benchmarks.runs import CONTAMINATION, EVALUATE, MODEL, Runs
 from benchmarks.verdicts import CONFIDENCE
 from solar_repro.evaluation.columns import COLUMN_NAMES
+from solar_repro.evaluation.compare_items import mean_difference, share_difference
 from solar_repro.variants import CONTROLS, DATASETS, FILTERED_TASKS, PAPER
 
 TABLES: dict[str, Any] = json.loads(
@@ -18,7 +18,6 @@ TABLES: dict[str, Any] = json.loads(
 )
 COLUMNS = ["H6", *COLUMN_NAMES]
 SCORE_TABLES = (2, 3, 4, 5, 6, 7)
-_Z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
 
 
 @dataclass(frozen=True)
@@ -28,17 +27,12 @@ class Cell:
     paper: float | None
     ours: float | None
     stderr: float | None
+    interval: tuple[float, float] | None = None
+    """95 % interval of ours. (The paper prints no error; its splits are whole.)"""
 
     @property
     def delta(self) -> float | None:
         return None if self.paper is None or self.ours is None else self.ours - self.paper
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """95 % interval of ours. (The paper's own error is not known; its splits are whole.)"""
-        if self.ours is None or self.stderr is None:
-            return None
-        return self.ours - _Z * self.stderr, self.ours + _Z * self.stderr
 
 
 @dataclass(frozen=True)
@@ -67,6 +61,23 @@ def score(runs: Runs, variant: str, column: str) -> tuple[float | None, float | 
     return mean, math.sqrt(variance)
 
 
+def cell(runs: Runs, variant: str, column: str, paper: float | None = None) -> Cell:
+    """Our score of a variant with its errors, beside the paper's."""
+    ours, stderr = score(runs, variant, column)
+    return Cell(paper, ours, stderr, None if ours is None else interval(runs, variant, column))
+
+
+def interval(runs: Runs, variant: str, column: str) -> tuple[float, float] | None:
+    """95 % interval of a score, over items and seeds, between 0 and 100; None without items."""
+    seeds = tuple(runs.of(EVALUATE, variant))
+    columns = COLUMN_NAMES if column == "H6" else (column,)
+    items = [runs.items(variant, name, seeds) for name in columns]
+    if any(found is None for found in items):
+        return None
+    low, high = mean_difference([share_difference(0.0, found) for found in items]).interval(CONFIDENCE)
+    return max(0.0, low), min(100.0, high)
+
+
 def rows(table: int, runs: Runs, ours: Mapping[str, str] | None = None) -> list[Row]:
     """The paper's rows of a score table (2 … 7), with our scores where a run has them.
 
@@ -83,9 +94,7 @@ def rows(table: int, runs: Runs, ours: Mapping[str, str] | None = None) -> list[
         Row(
             title=title,
             variant=ours.get(title, ""),
-            cells={
-                column: Cell(scores[column], *score(runs, ours.get(title, ""), column)) for column in COLUMNS
-            },
+            cells={column: cell(runs, ours.get(title, ""), column, scores[column]) for column in COLUMNS},
             order_paper=_place(paper, title),
             order_ours=_place(measured, title),
         )
@@ -174,27 +183,26 @@ def csv_rows(runs: Runs) -> Iterator[dict[str, Any]]:
     """Every cell of the score tables that we have, one a line, and the scores of models in no table."""
     for table in SCORE_TABLES:
         for row in rows(table, runs):
-            for column, cell in row.cells.items():
-                if cell.ours is not None:
-                    yield _csv_row(runs, f"Table {table}", row.title, row.variant, column, cell)
+            for column, found in row.cells.items():
+                if found.ours is not None:
+                    yield _csv_row(runs, f"Table {table}", row.title, row.variant, column, found)
     for variant in runs.found.get(EVALUATE, {}):
         if variant not in PAPER or not PAPER[variant].rows:
             for column in COLUMNS:
-                cell = Cell(None, *score(runs, variant, column))
-                yield _csv_row(runs, "", variant, variant, column, cell)
+                yield _csv_row(runs, "", variant, variant, column, cell(runs, variant, column))
 
 
-def _csv_row(runs: Runs, table: str, title: str, variant: str, column: str, cell: Cell) -> dict[str, Any]:
-    low, high = cell.interval or (None, None)
+def _csv_row(runs: Runs, table: str, title: str, variant: str, column: str, found: Cell) -> dict[str, Any]:
+    low, high = found.interval or (None, None)
     return {
         "table": table,
         "model": title,
         "variant": variant,
         "column": column,
-        "paper": cell.paper,
-        "ours": cell.ours,
-        "delta": cell.delta,
-        "stderr": cell.stderr,
+        "paper": found.paper,
+        "ours": found.ours,
+        "delta": found.delta,
+        "stderr": found.stderr,
         "low": low,
         "high": high,
         "seeds": len(runs.of(EVALUATE, variant)),

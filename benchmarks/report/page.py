@@ -10,6 +10,7 @@ from benchmarks.tables import (
     COLUMNS,
     SCORE_TABLES,
     TABLES,
+    Row,
     contamination_rows,
     data_rows,
     filter_rows,
@@ -19,9 +20,6 @@ from benchmarks.tables import (
 from benchmarks.verdicts import CONFIDENCE, Result, paper_holds
 from solar_repro import variants
 from solar_repro.tracking import ui_address, ui_command
-
-HEAT_FULL = 20.0
-"""Percentage points at which a difference has its full colour."""
 
 
 def page(
@@ -48,11 +46,10 @@ def page(
         method=method(),
         holds={result.claim.name: paper_says(result) for result in results},
         label=label,
-        heat=lambda delta: round(min(1.0, abs(delta) / HEAT_FULL) * 55),
         losses=loss_rows(runs),
         columns=COLUMNS,
         notes={table: NOTES.get(table, "") for table in SCORE_TABLES},
-        tables=[(table, TABLES[f"table_{table}"]["caption"], rows(table, runs)) for table in SCORE_TABLES],
+        tables=[_table(table, runs) for table in SCORE_TABLES],
         contamination=(TABLES["table_9"]["caption"], contamination_rows(runs)),
         data=(TABLES["table_1"]["caption"], data_rows(runs)),
         filtered=(TABLES["table_8"]["caption"], filter_rows(runs)),
@@ -63,6 +60,13 @@ def page(
         ui=ui_command(),
         environment=environment_of(runs),
     )
+
+
+def _table(table: int, runs: Runs) -> tuple[int, str, list[Row], float]:
+    """Number, caption, rows, and the largest difference: that at which the colour is full."""
+    found = rows(table, runs)
+    deltas = [abs(cell.delta) for row in found for cell in row.cells.values() if cell.delta is not None]
+    return table, TABLES[f"table_{table}"]["caption"], found, max(deltas, default=0.0) or 1.0
 
 
 FIGURES = ("recovery", "h6", "training", "contamination", "merges", "plan")
@@ -117,9 +121,18 @@ def data_cards(runs: Runs) -> list[dict[str, Any]]:
                 "kept": read["kept"],
                 "tokenised": tokens["kept"],
                 "tokens": tokens["tokens"],
-                "dropped": {**read["dropped"], **tokens["dropped"]},
+                "dropped": _by_reason({**read["dropped"], **tokens["dropped"]}),
             }
     return list(found.values())
+
+
+def _by_reason(dropped: Mapping[str, int]) -> dict[str, int]:
+    """Counts by reason, its details (behind a colon) summed."""
+    found: dict[str, int] = {}
+    for reason, rows in dropped.items():
+        short = reason.partition(":")[0]
+        found[short] = found.get(short, 0) + rows
+    return found
 
 
 def command(entry: str, scale: str, overrides: Mapping[str, str], **options: Any) -> str:

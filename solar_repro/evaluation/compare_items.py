@@ -148,23 +148,24 @@ def difference(first: Items, second: Items) -> Difference:
 
 
 def share_difference(first: "Items | float", second: Items) -> Difference:
-    """Second minus first where the items differ (or the first is a constant, in percent), of binary items.
+    """Second minus first where the items differ, or where the first is a constant, in percent.
 
-    Each share counts with one hit and one miss more (Agresti and Caffo 2000).
+    A share of binary items counts with one hit and one miss more (Agresti and Caffo 2000).
     """
     import numpy as np
 
     parts = []
     for items in (second, first):
         if isinstance(items, Items):
-            by_item = items.values.mean(axis=0)
-            counted = np.append(by_item, [100.0, 0.0])
-            parts.append((by_item.mean(), counted.mean(), counted.var() / len(counted), len(counted) - 1))
+            by_item = items.values.mean(axis=0) * items.weights
+            counted = np.append(by_item, [100.0, 0.0]) if items.binary else by_item
+            variance = counted.var(ddof=0 if items.binary else 1) / len(counted)
+            parts.append((by_item.mean(), counted.mean(), variance, len(counted) - 1))
         else:
             parts.append((items, items, 0.0, math.inf))
     variance = sum(part[2] for part in parts)
-    ours = second.values.mean(axis=1)
-    theirs = first.values.mean(axis=1) if isinstance(first, Items) else first
+    ours = (second.values * second.weights).mean(axis=1)
+    theirs = (first.values * first.weights).mean(axis=1) if isinstance(first, Items) else first
     return Difference(
         value=float(parts[0][0] - parts[1][0]),
         centre=float(parts[0][1] - parts[1][1]),

@@ -18,9 +18,9 @@ def test_seam_variants_are_continued_on_the_same_tokens():
 
 
 def test_seeds_study_tells_the_spread():
-    runs = fake_runs({"sft_v1": [30.0, 33.0, 36.0], "sft_v2": [40.0, 40.0, 40.0]})
-    study = studies.seeds_study(["sft_v1", "sft_v2"], runs)
-    assert study.bars == {"sft_v1": (pytest.approx(33), pytest.approx(3)), "sft_v2": (40, 0)}
+    runs = fake_runs({"sft_v1": [30.0, 33.0, 36.0], "dpo_v1": [40.0, 40.0, 40.0]})
+    study = studies.seeds_study(["sft_v1", "dpo_v1"], runs)
+    assert study.bars == {"sft_v1": (pytest.approx(33), pytest.approx(3)), "dpo_v1": (40, 0)}
     assert "3 seeds by a standard deviation of at most 3.00 points" in study.verdict
     assert "| sft_v1 | H6 | 33.00 | 3.00 | 0.50 | 3 |" in studies.markdown(study)
 
