@@ -77,9 +77,7 @@ def recovery(runs: Runs) -> "Figure | None":
     if not curves:
         return None
     apart = "scratch_continued" in curves and len(curves) > 1
-    figure, panels = _figure(
-        7.5, 4.8 if apart else 4, rows=2 if apart else 1, heights=[1, 3] if apart else None
-    )
+    figure, panels = _figure(7.5, 4.8, 2, heights=[1, 3]) if apart else _figure(7.5, 4)
     for colour, (name, points) in zip(_colours(len(curves)), curves.items(), strict=True):
         axes = panels[0] if name == "scratch_continued" else panels[-1]
         tokens, losses = zip(*points, strict=True)
@@ -174,7 +172,7 @@ def contamination(runs: Runs) -> "Figure | None":
 
 
 def merge_cosines(runs: Runs) -> "Figure | None":
-    """One minus the cosine between a merge's parents by layer, the first seed; a line for each two parents."""
+    """One minus the cosine between a merge's parents by layer, the first seed; a line for each pair."""
     curves: dict[tuple[str, ...], list[tuple[int, float]]] = {}
     for name in runs.found.get(MODEL, {}):
         parents = variants.PAPER[name].parents if name in variants.PAPER else ()

@@ -129,9 +129,9 @@ def data_cards(runs: Runs) -> list[dict[str, Any]]:
 def _by_reason(dropped: Mapping[str, int]) -> dict[str, int]:
     """Counts by reason, its details (behind a colon) summed."""
     found: dict[str, int] = {}
-    for reason, rows in dropped.items():
+    for reason, number in dropped.items():
         short = reason.partition(":")[0]
-        found[short] = found.get(short, 0) + rows
+        found[short] = found.get(short, 0) + number
     return found
 
 

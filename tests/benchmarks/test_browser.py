@@ -53,7 +53,8 @@ def test_report_in_light_dark_and_on_a_phone(browser, finished):
         colour = browser.script("return getComputedStyle(document.body).backgroundColor")
         paper[scheme] = sum(int(part) for part in colour.strip("rgb()").split(","))
         inks = browser.script(
-            "return [...new Set([...document.querySelectorAll('svg text')].map(t => getComputedStyle(t).fill))]"
+            "const texts = [...document.querySelectorAll('svg text')];"
+            "return [...new Set(texts.map(text => getComputedStyle(text).fill))]"
         )
         assert inks == [browser.script("return getComputedStyle(document.body).color")]
     assert paper["dark"] < 3 * 80 < 3 * 200 < paper["light"]
