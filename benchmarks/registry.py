@@ -58,13 +58,6 @@ def _log_model(tracker: Tracker, run, folder: Path, text: str) -> str:
 
     from solar_repro.stages.checkpoints import load
 
-    model = tracker.client.create_logged_model(
-        run.info.experiment_id,
-        name=NAME,
-        source_run_id=run.info.run_id,
-        tags={name: run.data.tags[name] for name in ("solar.key", "solar.scale", "solar.variant")},
-        model_type="transformers",
-    )
     # A pipeline and not the folder's path: for that MLflow 3.17 looks up names that transformers 5 has not.
     network, tokenizer = load(folder)
     answering = pipeline("text-generation", model=network, tokenizer=tokenizer, device="cpu")
@@ -78,6 +71,13 @@ def _log_model(tracker: Tracker, run, folder: Path, text: str) -> str:
         )
         # It would name a page of the hub that is not there.
         Path(work, "model", "LICENSE.txt").write_text(text.partition("## Licence")[2].strip() + "\n")
+        model = tracker.client.create_logged_model(
+            run.info.experiment_id,
+            name=NAME,
+            source_run_id=run.info.run_id,
+            tags={name: run.data.tags[name] for name in ("solar.key", "solar.scale", "solar.variant")},
+            model_type="transformers",
+        )
         tracker.client.log_model_artifacts(model.model_id, f"{work}/model")
     tracker.client.finalize_logged_model(model.model_id, "READY")
     return model.model_id

@@ -77,7 +77,10 @@ def test_tables_of_the_report_are_sorted_by_a_click(browser, finished):
 def test_ui_lists_the_runs_by_variant(browser, ui, runs):
     browser.resize(1600, 1400)
     browser.open(f"{ui}/#/experiments/{runs['sft_v1'].experiment_id}/runs")
-    browser.wait_for_text("main check", "merge_v1", "cand_2")
+    browser.wait_for_text("main check")
+    browser.wait_for("return document.querySelector('.ag-row button') !== null")
+    browser.click("//*[contains(@class, 'ag-row')]//button")  # the runs nested under it
+    browser.wait_for_text("merge_v4", "merge_v1.contamination")
 
 
 def test_ui_compares_the_runs_of_a_table(browser, ui, runs):
@@ -89,6 +92,12 @@ def test_ui_compares_the_runs_of_a_table(browser, ui, runs):
     browser.wait_for_text(
         "Comparing 4 Runs", "sft_v1", "sft_v4", "datasets.openorca.maximum_samples", "GSM8K"
     )
+
+
+def test_ui_compares_checkpoints_by_their_scores(browser, ui, runs):
+    browser.resize(5000, 1400)  # columns out of sight are not there
+    browser.open(f"{ui}/#/experiments/{runs['sft_v1'].experiment_id}/models")
+    browser.wait_for_text("merge_v1", "allenai/ai2_arc")
 
 
 def test_ui_shows_pictures_and_the_report(browser, ui, runs):
