@@ -29,7 +29,7 @@ class Runs:
 
     scale: str
     found: Mapping[str, Mapping[str, Mapping[str, "Run"]]]
-    tracker: Tracker | None = None
+    tracker: Tracker
     scratch: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="solar-runs-")))
     """Where results are fetched to that lie in no store of this machine."""
     _read: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)

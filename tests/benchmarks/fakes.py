@@ -7,6 +7,13 @@ from benchmarks.tables import COLUMNS
 from solar_repro import variants
 
 
+class FakeRuns(Runs):
+    """Their items are nowhere."""
+
+    def items(self, variant, column, seeds):
+        return None
+
+
 def fake_run(variant, stage, metrics, **tags):
     """A finished run of a stage on a variant."""
     tags = {"solar.stage": stage, "solar.variant": variant, "solar.output": "/nowhere", **tags}
@@ -29,4 +36,4 @@ def fake_runs(scores, training=None, **tags):
         evaluations[name] = by_seed
     for name, metrics in (training or {}).items():
         models[name] = {"42": fake_run(name, variants.variant(name).stage, metrics, **tags)}
-    return Runs("check", {EVALUATE: evaluations, MODEL: models})
+    return FakeRuns("check", {EVALUATE: evaluations, MODEL: models}, tracker=None)

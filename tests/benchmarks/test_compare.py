@@ -68,9 +68,9 @@ def test_differences_are_those_of_the_logged_scores(report):
     }
     checked = 0
     for line in rows_of(report / "claims.csv"):
-        (first, column), (second, _) = line["figure"].split(), [*line["other"].split(), ""][:2]
-        if (second, column) in scores and column != "loss":
-            expected = scores[first, column] - scores[second, column]
+        first, second = (tuple(line[side].split(" ", 1)) for side in ("figure", "other"))
+        if first in scores and second in scores:
+            expected = scores[first] - scores[second]
             assert float(line["difference"]) == pytest.approx(expected, abs=1e-6), line
             checked += 1
     assert checked > 50
@@ -108,7 +108,9 @@ def test_registered_model_answers_through_its_chat_template(place):
     pipeline = load_model("models:/solar_instruct@check")
     prompt = [{"role": "user", "content": "what does the mole eat ?"}]
     rendered = pipeline.tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-    assert rendered == "### User:\nwhat does the mole eat ?\n\n### Assistant:\n"
+    assert (
+        rendered == f"{pipeline.tokenizer.bos_token}### User:\nwhat does the mole eat ?\n\n### Assistant:\n"
+    )
     (answer,) = pipeline(prompt, max_new_tokens=8, do_sample=False)
     assert [turn["role"] for turn in answer["generated_text"]] == ["user", "assistant"]
     assert answer["generated_text"][1]["content"]
