@@ -108,9 +108,8 @@ def test_registered_model_answers_through_its_chat_template(place):
     pipeline = load_model("models:/solar_instruct@check")
     prompt = [{"role": "user", "content": "what does the mole eat ?"}]
     rendered = pipeline.tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-    assert (
-        rendered == f"{pipeline.tokenizer.bos_token}### User:\nwhat does the mole eat ?\n\n### Assistant:\n"
-    )
+    bos = pipeline.tokenizer.bos_token
+    assert rendered == f"{bos}### User:\nwhat does the mole eat ?\n\n### Assistant:\n"
     (answer,) = pipeline(prompt, max_new_tokens=8, do_sample=False)
     assert [turn["role"] for turn in answer["generated_text"]] == ["user", "assistant"]
     assert answer["generated_text"][1]["content"]

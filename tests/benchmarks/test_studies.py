@@ -2,7 +2,9 @@ import pytest
 
 from benchmarks import studies
 from benchmarks.paper.claims import CLAIMS
-from solar_repro import variants
+from benchmarks.runs import of_plans
+from solar_repro import scales, variants
+from solar_repro.plan import Plan
 from tests.benchmarks.fakes import fake_runs
 
 
@@ -28,3 +30,22 @@ def test_seeds_study_tells_the_spread():
 def test_default_seeds_study_decides_claims():
     decided = [claim.name for claim in CLAIMS if set(claim.variants) <= set(studies.SEEDS)]
     assert decided == ["C3", "C4", "C5", "C6"]
+
+
+def test_ways_to_up_scale_are_set_against_the_best(place, tracker, tmp_path):
+    names = ["solar", "repeat_continued", "scratch_continued"]
+    runs = of_plans([Plan(scales.load("check"))], tracker, [*names, "upscaled", "upscaled_repeat", "base"])
+    study = studies.up_scaling_study("seam", names, runs)
+    losses = {row["variant"]: row["loss_after"] for row in study.rows}
+    assert list(losses) == sorted(names, key=losses.get)
+    best, *others, last = losses
+    assert last == "scratch_continued"
+    for name in [*others, last]:
+        assert study.bars[name][0] == pytest.approx(losses[name] - losses[best], abs=1e-6)
+    assert "scratch_continued +" in study.verdict
+    assert study.verdict.endswith("worse.")
+    text = studies.finish(study, runs, tracker, tmp_path / "study")
+    assert f"lowest held-out loss: {best}" in text
+    logged = {found.path for found in tracker.client.list_artifacts(tracker.run_id, "study")}
+    files = ("seam.csv", "seam.md", "seam.png", "seam.svg", "recovery.png", "recovery.svg")
+    assert logged == {f"study/{name}" for name in files}
