@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from solar_repro import variants
 from solar_repro.errors import UserError
-from solar_repro.evaluation.compare_items import Items, read_items, read_losses
+from solar_repro.evaluation.compare_items import LOSSES_FILE, Items, read_items, read_losses
 from solar_repro.plan import MODEL_STAGES, Plan, Step
 from solar_repro.stages import NOTES
 from solar_repro.tracking import STEPS_FILE, Tracker
@@ -83,7 +83,8 @@ class Runs:
         if column.startswith("contamination/"):
             return self._once(key, lambda: read_texts(folders, column.removeprefix("contamination/")))
         if column == "loss":
-            return self._once(key, lambda: read_losses([folder / "held_out.json" for folder in folders]))
+            files = [folder / LOSSES_FILE for folder in folders]
+            return self._once(key, lambda: read_losses(files)) if all(f.is_file() for f in files) else None
         return self._once(key, lambda: read_items(folders)).get(column)
 
     def note(self, run: "Run", name: str) -> dict[str, Any] | None:

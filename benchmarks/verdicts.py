@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from benchmarks.paper.claims import LOSS_MARGIN, MARGIN, Claim, Expected, Figure, Part
 from benchmarks.runs import Runs
+from solar_repro.errors import UserError
 from solar_repro.evaluation.columns import COLUMN_NAMES
 from solar_repro.evaluation.compare_items import Difference, difference, mean_difference, share_difference
 from solar_repro.variants import PAPER
@@ -80,7 +81,10 @@ def _difference(part: Part, runs: Runs, seeds: Sequence[str]) -> Difference | No
     if ours is None or theirs is None:
         return None
     if isinstance(other, Figure) and other.column == column:
-        return difference(theirs, ours)
+        try:
+            return difference(theirs, ours)
+        except UserError as error:
+            raise UserError(f"{part.figure.variant} and {other.variant} on {column}: {error}") from None
     return share_difference(theirs, ours)
 
 

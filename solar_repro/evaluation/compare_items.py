@@ -15,6 +15,9 @@ from solar_repro.evaluation.statistics import mcnemar_exact
 if TYPE_CHECKING:
     import numpy as np
 
+LOSSES_FILE = "held_out.json"
+"""In an evaluation's folder: tokens and summed loss of each held-out text."""
+
 
 @dataclass(frozen=True)
 class Items:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from solar_repro.data.locate import locate
 from solar_repro.data.sources import load_text
+from solar_repro.evaluation.compare_items import LOSSES_FILE
 from solar_repro.evaluation.token_scores import encode_with_bos, token_scores
 from solar_repro.scales import Corpus
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BATCH_TOKENS = 8192
-LOSSES_FILE = "held_out.json"
 
 
 class TextLoss(NamedTuple):
@@ -46,6 +46,6 @@ def mean_loss(losses: list[TextLoss]) -> float:
 
 
 def write_losses(losses: list[TextLoss], out: Path) -> None:
-    """Write `held_out.json`: tokens and summed loss of each text, in order."""
+    """Write the file of held-out losses: tokens and summed loss of each text, in order."""
     text = json.dumps([[loss.tokens, loss.nats] for loss in losses])
     (out / LOSSES_FILE).write_text(text + "\n", encoding="utf-8")
