@@ -2,10 +2,10 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from solar_repro.errors import UserError
 from solar_repro.evaluation.columns import COLUMNS
@@ -14,9 +14,6 @@ from solar_repro.evaluation.statistics import mcnemar_exact
 
 if TYPE_CHECKING:
     import numpy as np
-
-LOSSES_FILE = "held_out.json"
-"""In an evaluation's folder: tokens and summed loss of each held-out text."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +67,8 @@ class Difference:
     @property
     def freedom(self) -> float:
         """Degrees of freedom of the t distribution."""
-        parts = [(self.item_variance, self.item_freedom), (self.seed_variance, len(self.seed_values) - 1)]
-        below = sum(variance**2 / freedom for variance, freedom in parts if variance)
-        return (self.item_variance + self.seed_variance) ** 2 / below if below else math.inf
+        seeds = (self.seed_variance, len(self.seed_values) - 1)
+        return _satterthwaite([(self.item_variance, self.item_freedom), seeds])
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Two-sided interval of the difference."""
@@ -80,6 +76,38 @@ class Difference:
 
         half = float(t.ppf(0.5 + confidence / 2, self.freedom)) * self.stderr
         return self.centre - half, self.centre + half
+
+
+class _Mean(NamedTuple):
+    """A weighted mean of items and its error."""
+
+    value: float
+    centre: float
+    variance: float
+    freedom: float
+
+    @classmethod
+    def of(cls, by_item: "np.ndarray", weights: "np.ndarray", extra: Sequence[float]) -> "_Mean":
+        """Of values [items] with weights of mean one; `extra` values count for `centre` and variance alone.
+
+        The variance is that of a ratio: what a heavy item adds counts from the mean, not from zero.
+        """
+        import numpy as np
+
+        values, heavy = np.append(by_item, extra), np.append(weights, np.ones(len(extra)))
+        count = len(values)
+        centre = float((heavy * values).sum() / heavy.sum())
+        squares = float(((heavy * (values - centre)) ** 2).sum())
+        freedom = max(1.0, count - 1.0)
+        variance = squares / (count if len(extra) else freedom) / count if count > 1 else math.inf
+        return cls(float((by_item * weights).mean()), centre, variance, freedom)
+
+
+def _satterthwaite(parts: Iterable[tuple[float, float]]) -> float:
+    """Degrees of freedom of a sum of independent variances, each with its own (Satterthwaite 1946)."""
+    known = [(variance, freedom) for variance, freedom in parts if variance]
+    below = sum(variance**2 / freedom for variance, freedom in known)
+    return sum(variance for variance, _ in known) ** 2 / below if below else math.inf
 
 
 def read_items(folders: Sequence[Path | str]) -> dict[str, Items]:
@@ -127,25 +155,21 @@ def difference(first: Items, second: Items) -> Difference:
     Binary items count with two more, one in favour of either model: the interval of Bonett and Price (2012),
     which does not shrink to nothing where few items differ. Different items: UserError.
     """
-    import numpy as np
-
     if first.names != second.names:
         raise UserError(
             f"{len(first.names)} and {len(second.names)} items, not the same ones; use one limit and seed"
         )
-    differences = (second.values - first.values) * first.weights
-    by_item = differences.mean(axis=0)
+    differences = second.values - first.values
     binary = first.binary and second.binary
-    counted = np.append(by_item, [100.0, -100.0]) if binary else by_item
-    variance = counted.var(ddof=0 if binary else 1) / len(counted) if len(counted) > 1 else math.inf
+    mean = _Mean.of(differences.mean(axis=0), first.weights, [100.0, -100.0] if binary else [])
     only = [int((differences[0] < 0).sum()), int((differences[0] > 0).sum())]
     return Difference(
-        value=float(by_item.mean()),
-        centre=float(counted.mean()),
-        item_variance=float(variance),
-        item_freedom=max(1.0, len(counted) - 1.0),
-        seed_values=tuple(map(float, differences.mean(axis=1))),
-        items=len(by_item),
+        value=mean.value,
+        centre=mean.centre,
+        item_variance=mean.variance,
+        item_freedom=mean.freedom,
+        seed_values=tuple(map(float, (differences * first.weights).mean(axis=1))),
+        items=len(first.names),
         mcnemar_p=mcnemar_exact(*only) if binary and len(differences) == 1 else None,
     )
 
@@ -155,25 +179,20 @@ def share_difference(first: "Items | float", second: Items) -> Difference:
 
     A share of binary items counts with one hit and one miss more (Agresti and Caffo 2000).
     """
-    import numpy as np
-
-    parts = []
-    for items in (second, first):
-        if isinstance(items, Items):
-            by_item = items.values.mean(axis=0) * items.weights
-            counted = np.append(by_item, [100.0, 0.0]) if items.binary else by_item
-            variance = counted.var(ddof=0 if items.binary else 1) / len(counted)
-            parts.append((by_item.mean(), counted.mean(), variance, len(counted) - 1))
-        else:
-            parts.append((items, items, 0.0, math.inf))
-    variance = sum(part[2] for part in parts)
+    parts = [
+        _Mean.of(items.values.mean(axis=0), items.weights, [100.0, 0.0] if items.binary else [])
+        if isinstance(items, Items)
+        else _Mean(items, items, 0.0, math.inf)
+        for items in (second, first)
+    ]
+    variance = sum(part.variance for part in parts)
     ours = (second.values * second.weights).mean(axis=1)
     theirs = (first.values * first.weights).mean(axis=1) if isinstance(first, Items) else first
     return Difference(
-        value=float(parts[0][0] - parts[1][0]),
-        centre=float(parts[0][1] - parts[1][1]),
-        item_variance=float(variance),
-        item_freedom=float(variance**2 / sum(part[2] ** 2 / part[3] for part in parts)),
+        value=parts[0].value - parts[1].value,
+        centre=parts[0].centre - parts[1].centre,
+        item_variance=variance,
+        item_freedom=_satterthwaite((part.variance, part.freedom) for part in parts),
         seed_values=tuple(map(float, ours - theirs)),
         items=sum(len(items.names) for items in (first, second) if isinstance(items, Items)),
     )
@@ -182,14 +201,12 @@ def share_difference(first: "Items | float", second: Items) -> Difference:
 def mean_difference(parts: Sequence[Difference]) -> Difference:
     """The mean of several benchmarks' differences (H6): independent items, the same seeds."""
     count = len(parts)
-    variance = sum(part.item_variance for part in parts) / count**2
-    below = sum((part.item_variance / count**2) ** 2 / part.item_freedom for part in parts)
     seeds = zip(*(part.seed_values for part in parts), strict=True)
     return Difference(
         value=sum(part.value for part in parts) / count,
         centre=sum(part.centre for part in parts) / count,
-        item_variance=variance,
-        item_freedom=variance**2 / below if below else math.inf,
+        item_variance=sum(part.item_variance for part in parts) / count**2,
+        item_freedom=_satterthwaite((part.item_variance, part.item_freedom) for part in parts),
         seed_values=tuple(sum(values) / count for values in seeds),
         items=sum(part.items for part in parts),
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from solar_repro.data.locate import locate
 from solar_repro.data.sources import load_text
-from solar_repro.evaluation.compare_items import LOSSES_FILE
+from solar_repro.evaluation.samples import LOSSES_FILE
 from solar_repro.evaluation.token_scores import encode_with_bos, token_scores
 from solar_repro.scales import Corpus
 

@@ -132,6 +132,19 @@ def test_losses_are_weighted_by_tokens(tmp_path):
     assert result.value == pytest.approx(90 / 40 - 110 / 40)
 
 
+def test_texts_of_other_lengths_do_not_widen_the_interval_of_a_loss(tmp_path):
+    generator = np.random.default_rng(5)
+    tokens = generator.integers(5, 500, size=60)
+    losses = generator.random(60) + 3
+    files = []
+    for number, change in enumerate((0.0, 0.5)):
+        files.append(tmp_path / f"{number}.json")
+        rows = [[int(n), float(n * (loss + change))] for n, loss in zip(tokens, losses, strict=True)]
+        files[-1].write_text(json.dumps(rows))
+    result = difference(read_losses(files[:1]), read_losses(files[1:]))
+    assert result.interval() == pytest.approx((0.5, 0.5))
+
+
 def test_shares_of_different_items():
     result = share_difference(_items([1, 1, 0, 0, 0, 0, 0, 0]), _items([1, 1, 1, 0]))
     assert result.value == pytest.approx(50)
