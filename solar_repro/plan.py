@@ -6,6 +6,7 @@ A step's settings, inputs and places become the keyword arguments of its stage's
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +25,7 @@ from solar_repro.scales import EMBEDDED, Scale
 
 MODEL_STAGES = ("base", "upscale", "continue_pretrain", "sft", "dpo", "merge")
 TRAINING_STAGES = ("continue_pretrain", "sft", "dpo")
+_PARAMETER_NAME = re.compile(r"[\w. :/-]+")  # what MLflow takes
 STAGES = ("microworld", "data", "synth_math", *MODEL_STAGES, "evaluate", "contamination")
 
 
@@ -90,7 +92,9 @@ def plain(value: Any) -> Any:
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
+    if isinstance(value, dict) and not all(map(_PARAMETER_NAME.fullmatch, value)):
+        yield prefix, json.dumps(value, ensure_ascii=False)
+    elif isinstance(value, dict):
         for name, item in value.items():
             yield from _flatten(item, f"{prefix}.{name}" if prefix else name)
     elif isinstance(value, list) and any(isinstance(item, dict) for item in value):

@@ -208,7 +208,7 @@ class Scale(Section):
         try:
             return AlignmentTuning.model_validate({**self.dpo.model_dump(), **changes})
         except ValidationError as error:
-            raise UserError(_explain(error, f"scale {self.name}", AlignmentTuning, f"{overrides}.")) from None
+            raise UserError(explain(error, f"scale {self.name}", AlignmentTuning, f"{overrides}.")) from None
 
 
 def names() -> list[str]:
@@ -239,7 +239,7 @@ def load(scale: str, overrides: Mapping[str, str] | None = None) -> Scale:
     try:
         loaded = Scale.model_validate({"name": path.stem, **content})
     except ValidationError as error:
-        raise UserError(_explain(error, source, Scale, "")) from None
+        raise UserError(explain(error, source, Scale)) from None
     for section in ("cand_1", "cand_2"):
         loaded.alignment(section)
     return loaded
@@ -272,9 +272,11 @@ def _set(content: dict[str, Any], dotted: str, text: str) -> None:
     content[key] = value
 
 
-def _explain(error: ValidationError, source: str, model: type[BaseModel], prefix: str) -> str:
+def explain(error: ValidationError, source: str, model: type[BaseModel], prefix: str = "") -> str:
     """The first problem of a validation error as one line: file, key, value, what to do."""
-    problem = error.errors(include_url=False)[0]
+    problems = error.errors(include_url=False)
+    # A misspelt key is also a missing one; its own name says more.
+    problem = next((found for found in problems if found["type"] == "extra_forbidden"), problems[0])
     key = prefix + ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         known = [prefix + name for name in dotted_keys(model)]
