@@ -1,79 +1,166 @@
-"""The regression gate: a scale's runs against its stored baseline; what moved too far is named."""
+"""The regression gate: a scale's runs against its baseline; what moved is named, what got worse fails."""
 
+import hashlib
 import json
 import math
-from collections.abc import Iterator
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare import COLUMNS, collect
+from benchmarks.runs import EVALUATE, MODEL, Runs, of_plans
+from benchmarks.tables import COLUMNS, score
+from solar_repro.checkpoint.manifest import MANIFEST_FILE
 from solar_repro.errors import UserError
-from solar_repro.plan import Plan
-from solar_repro.tracking import Tracker, versions
+from solar_repro.plan import Plan, Step, ordered
+from solar_repro.stages import NOTES
+from solar_repro.tracking import Tracker
 from solar_repro.variants import MAIN
+from solar_repro.versions import code_version, versions
 
 FOLDER = Path(__file__).parent / "baselines"
 STANDARD_ERRORS = 2.0
-"""A score may move by this many standard errors of the difference between two runs on independent items."""
-LOSS_TOLERANCE = 0.02
-"""A held-out loss may move by this share of itself: other machines round differently."""
+"""A score may fall by this many standard errors of the difference, its spread over seeds included."""
+LOSS_TOLERANCE = {"held_out_loss": 0.02, "loss": 0.1}
+"""A loss may rise by this share of itself: other machines round differently. `loss`: of the last batch."""
+TIME_TOLERANCE = 2.0
+"""A stage's share of the whole time may grow by this factor …"""
+TIME_LEAST = 0.1
+"""… if it is at least this share then: shorter ones are noise."""
+EXACT = ("microworld", "synth_math", "upscale")
+"""Stages without arithmetic on floats: from the same inputs they give the same bytes on every machine."""
 
 
-def measure(plan: Plan, tracker: Tracker) -> dict[str, dict[str, float]]:
-    """Scores, standard errors and held-out loss of every variant of `main`; one missing: UserError."""
-    runs = collect(plan, tracker, MAIN)
-    missing = [name for name in MAIN if name not in runs.scores]
+@dataclass(frozen=True)
+class Moved:
+    """One figure that is outside its tolerance."""
+
+    text: str
+    worse: bool
+
+
+def measure(plans: Sequence[Plan], tracker: Tracker) -> dict[str, Any]:
+    """What a baseline holds: figures of every variant of `main`, digests of results, seconds a stage.
+
+    A plan for each seed. An evaluation that is missing: UserError.
+    """
+    runs = of_plans(plans, tracker, MAIN)
+    missing = [name for name in MAIN if not runs.of(EVALUATE, name)]
     if missing:
         raise UserError(
-            f"scale {plan.scale.name}: no finished evaluation of {', '.join(missing)}; "
-            f"run: mlflow run . -P scale={plan.scale.name}"
+            f"scale {runs.scale}: no finished evaluation of {', '.join(missing)}; "
+            f"run: mlflow run . -P scale={runs.scale}"
         )
-    wanted = [name for column in COLUMNS for name in (column, f"{column}_stderr")] + ["held_out_loss"]
+    steps = ordered(plans[0].main())
+    found = {step.label: tracker.search(f"tags.`solar.key` = '{step.key}'", most=1) for step in steps}
+    seconds: dict[str, float] = {}
+    for step in steps:
+        for run in found[step.label]:
+            elapsed = (run.info.end_time - run.info.start_time) / 1000
+            seconds[step.stage] = round(seconds.get(step.stage, 0.0) + elapsed, 3)
     return {
-        variant: {name: runs.scores[variant][name] for name in wanted if name in runs.scores[variant]}
-        for variant in MAIN
+        "variants": {name: _figures(runs, name) for name in MAIN},
+        "digests": {step.label: digest for step in steps if (digest := _digest(step, found[step.label]))},
+        "seconds": seconds,
     }
 
 
-def update(plan: Plan, tracker: Tracker) -> Path:
-    """Write the scale's baseline from its runs, with what made it; the file's path."""
+def _figures(runs: Runs, name: str) -> dict[str, float]:
+    figures: dict[str, float | None] = {}
+    for column in COLUMNS:
+        figures[column], figures[f"{column}_stderr"] = score(runs, name, column)
+        values = list(runs.metric(EVALUATE, name, column).values())
+        mean = sum(values) / len(values)
+        spread = sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)
+        figures[f"{column}_deviation"] = math.sqrt(spread)
+    figures["held_out_loss"] = runs.mean(EVALUATE, name, "held_out_loss")
+    figures["loss"] = runs.mean(MODEL, name, "loss")
+    return {key: value for key, value in figures.items() if value is not None}
+
+
+def _digest(step: Step, runs: Sequence[Any]) -> dict[str, Any] | None:
+    """sha256 over the names and digests of a result's files (notes aside), and what it stands on."""
+    if not runs or not (step.makes_model or step.stage in EXACT):
+        return None
+    manifest = Path(runs[0].data.tags["solar.output"]) / MANIFEST_FILE
+    if not manifest.is_file():
+        return None
+    entries = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+    files = sorted((e["name"], e["sha256"]) for e in entries if not e["name"].startswith(f"{NOTES}/"))
+    return {
+        "sha256": hashlib.sha256(json.dumps(files).encode()).hexdigest(),
+        "inputs": sorted(parent.label for parent in step.inputs.values()),
+        "exact": step.stage in EXACT,
+    }
+
+
+def update(plans: Sequence[Plan], tracker: Tracker, file: Path) -> None:
+    """Write the scale's baseline from its runs, with what made it."""
+    scale = plans[0].scale
+    options = f"-P scale={scale.name} -P seeds={len(plans)} -P update=true"
     content = {
-        "command": f"mlflow run . -e regression -P scale={plan.scale.name} -P update=true",
-        "seed": plan.scale.seed,
-        "versions": versions(),
-        "variants": measure(plan, tracker),
+        "provenance": {
+            "command": f"mlflow run . -e regression {options}",
+            "seeds": [plan.training_seed for plan in plans],
+            "code": code_version(),
+            "machine": f"{platform.system()} {platform.machine()}",
+            "versions": versions(),
+        },
+        **measure(plans, tracker),
     }
-    FOLDER.mkdir(exist_ok=True)
-    file = FOLDER / f"{plan.scale.name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return file
 
 
-def read_baseline(scale: str) -> dict[str, dict[str, float]]:
-    file = FOLDER / f"{scale}.json"
+def read_baseline(file: Path, scale: str) -> dict[str, Any]:
+    """A baseline's content; none there: UserError."""
     if not file.is_file():
         raise UserError(
             f"no baseline {file.name}; make it: mlflow run . -e regression -P scale={scale} -P update=true"
         )
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return content["variants"]
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
-def moved(baseline: dict[str, dict[str, float]], now: dict[str, dict[str, float]]) -> Iterator[str]:
-    """One line for each figure that is worse than the baseline allows."""
-    for variant, before in baseline.items():
-        after = now[variant]
-        for column in COLUMNS:
-            if column not in before:
-                continue
-            spread = math.hypot(before.get(f"{column}_stderr", 0.0), after.get(f"{column}_stderr", 0.0))
-            if after[column] < before[column] - STANDARD_ERRORS * spread:
-                yield (
-                    f"{variant} {column}: {before[column]:.2f} → {after[column]:.2f}, "
-                    f"more than {STANDARD_ERRORS:g} × {spread:.2f} lower"
-                )
-        if after["held_out_loss"] > before["held_out_loss"] * (1 + LOSS_TOLERANCE):
-            yield (
-                f"{variant} held_out_loss: {before['held_out_loss']:.4f} → {after['held_out_loss']:.4f}, "
-                f"more than {LOSS_TOLERANCE:.0%} higher"
-            )
+def moved(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Moved]:
+    """Every figure that lies outside what the baseline allows."""
+    for variant, figures in before["variants"].items():
+        yield from _moved_scores(variant, figures, after["variants"][variant])
+    for label, was in before["digests"].items():
+        now = after["digests"].get(label)
+        if now and was["exact"] and was["sha256"] != now["sha256"] and _same_inputs(was, before, after):
+            yield Moved(f"{label}: other bytes from the same inputs", worse=True)
+    totals = [sum(found["seconds"].values()) for found in (before, after)]
+    for stage, seconds in before["seconds"].items():
+        was, now = seconds / totals[0], after["seconds"].get(stage, 0.0) / totals[1]
+        if now > max(TIME_LEAST, TIME_TOLERANCE * was):
+            yield Moved(f"{stage}: {was:.0%} → {now:.0%} of the whole time", worse=True)
+
+
+def _moved_scores(variant: str, before: Mapping[str, float], after: Mapping[str, float]) -> Iterator[Moved]:
+    for column in COLUMNS:
+        if column not in before:
+            continue
+        spread = math.hypot(
+            *(found.get(f"{column}_stderr", 0.0) for found in (before, after)),
+            before.get(f"{column}_deviation", 0.0),
+        )
+        change = after[column] - before[column]
+        if abs(change) > STANDARD_ERRORS * spread:
+            text = f"{variant} {column}: {before[column]:.2f} → {after[column]:.2f}"
+            yield Moved(f"{text}, beyond {STANDARD_ERRORS:g} × {spread:.2f}", worse=change < 0)
+    for name, tolerance in LOSS_TOLERANCE.items():
+        if name in before:
+            was, now = before[name], after[name]
+            if abs(now - was) > was * tolerance:
+                text = f"{variant} {name}: {was:.4f} → {now:.4f}"
+                yield Moved(f"{text}, beyond {tolerance:.0%}", worse=now > was)
+
+
+def _same_inputs(was: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    digests = before["digests"], after["digests"]
+    return all(
+        all(label in found for found in digests)
+        and digests[0][label]["sha256"] == digests[1][label]["sha256"]
+        for label in was["inputs"]
+    )

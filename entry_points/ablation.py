@@ -1,11 +1,11 @@
-"""One of the paper's tables: make its variants, score them, print it beside the paper's.
+"""One of the paper's tables beside ours, or a study of depth, seam or seeds: make, score, print.
 
 Table 2 scores the released checkpoints instead, the cheapest reproduction that one GPU can do.
 """
 
 from pathlib import Path
 
-from entry_points.command import Arguments, parse, run_main, running
+from entry_points.command import SEEDS, Arguments, parse, plans, run_main, running
 from solar_repro.errors import UserError
 
 
@@ -13,31 +13,77 @@ def main() -> None:
     arguments = parse(
         __doc__,
         table={"default": "3", "help": "table number, 2 … 7 (default: %(default)s)"},
-        rows={"help": "Table 2: rows to score, separated by commas (default: all that fit the device)"},
+        rows={
+            "default": "",
+            "help": "Table 2: rows to score, separated by commas (default: all that fit the device)",
+        },
         dry_run={
             "default": "false",
             "choices": ["true", "false"],
             "help": "Table 2: print what would be downloaded and the memory needed, and do nothing",
         },
+        study={
+            "default": "",
+            "help": "instead of a table: depth (sweeps m), seam (ways to up-scale on equal tokens) or seeds",
+        },
+        seeds=SEEDS,
+        variants={
+            "default": "",
+            "help": "study seeds: which variants, separated by commas (default: Table 3's)",
+        },
     )
-    if arguments.options.table not in ("2", "3", "4", "5", "6", "7"):
-        raise UserError(f"--table {arguments.options.table}: the ablations are Tables 3 to 7, and 2")
-    if arguments.options.table == "2":
+    options = arguments.options
+    if options.study:
+        if options.study not in ("depth", "seam", "seeds"):
+            raise UserError(f"--study {options.study}: there are depth, seam and seeds")
+        if options.study == "seeds" and options.seeds < 2:
+            raise UserError("--study seeds: give how many, -P seeds=5")
+        study(arguments)
+    elif options.table == "2":
         table_2(arguments)
+    elif options.table in ("3", "4", "5", "6", "7"):
+        table(arguments, int(options.table))
     else:
-        ablation(arguments, int(arguments.options.table))
+        raise UserError(f"--table {options.table}: the ablations are Tables 3 to 7, and 2")
 
 
-def ablation(arguments: Arguments, table: int) -> None:
-    from benchmarks.compare import collect, table_text
-    from solar_repro.plan import Plan
+def table(arguments: Arguments, number: int) -> None:
+    from benchmarks.runs import of_plans
+    from benchmarks.tables import table_text
     from solar_repro.variants import PAPER
 
-    plan = Plan(arguments.scale)
-    names = tuple(variant.name for variant in PAPER.values() if table in variant.rows)
-    with running(arguments, f"ablation table {table}") as runner:
-        runner.all([plan.evaluation(name) for name in names])
-        print(table_text(table, collect(plan, runner.tracker, names), arguments.scale.name))
+    chosen = plans(arguments)
+    names = [variant.name for variant in PAPER.values() if number in variant.rows]
+    with running(arguments, f"ablation table {number}") as runner:
+        runner.all([plan.evaluation(name) for plan in chosen for name in names])
+        print(table_text(number, of_plans(chosen, runner.tracker, names)))
+
+
+def study(arguments: Arguments) -> None:
+    from benchmarks import studies
+    from benchmarks.runs import of_plans
+    from solar_repro import variants
+    from solar_repro.checkpoint.folder import open_checkpoint
+
+    name, chosen = arguments.options.study, plans(arguments)
+    with running(arguments, f"study {name}") as runner:
+        if name == "depth":
+            base = open_checkpoint(runner.get(chosen[0].model("base")).output)
+            names = studies.depth_variants(base.layers, arguments.scale.upscale.m)
+        elif name == "seam":
+            names = studies.SEAM
+        else:
+            given = [part.strip() for part in arguments.options.variants.split(",") if part.strip()]
+            names = tuple(variants.variant(part).name for part in given) or studies.SEEDS
+        runner.all([plan.evaluation(variant) for plan in chosen for variant in names])
+        parents = [variants.variant(variant).parents[0] for variant in names]
+        runs = of_plans(chosen, runner.tracker, [*names, *parents, "base"])
+        if name == "seeds":
+            found = studies.seeds_study(names, runs)
+        else:
+            found = studies.up_scaling_study(name, names, runs)
+        out = runner.store / "report" / f"{arguments.scale.name}-{name}"
+        print(studies.finish(found, runs, runner.tracker, out))
 
 
 def table_2(arguments: Arguments) -> None:
@@ -62,7 +108,8 @@ def table_2(arguments: Arguments) -> None:
     for candidate in found:
         if candidate.refusal:
             print(f"row {candidate.released.row!r} is left out: {candidate.refusal}")
-    from benchmarks.compare import released_runs, table_text
+    from benchmarks.runs import of_steps
+    from benchmarks.tables import table_text
 
     steps = {
         candidate.released.row: plan.evaluation_of(candidate.released.hub_id, candidate.released.dtype)
@@ -70,7 +117,8 @@ def table_2(arguments: Arguments) -> None:
     }
     with running(arguments, "ablation table 2") as runner:
         runner.all(list(steps.values()))
-        print(table_text(2, released_runs(steps, runner.tracker), scale.name, {row: row for row in steps}))
+        runs = of_steps(scale.name, steps.values(), runner.tracker)
+        print(table_text(2, runs, {row: step.variant for row, step in steps.items()}))
 
 
 if __name__ == "__main__":

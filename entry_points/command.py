@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import logging
 import os
-import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from solar_repro import scales
 from solar_repro.errors import UserError
+from solar_repro.tracking import ui_command
 
 if TYPE_CHECKING:
     from solar_repro.plan import Plan
@@ -40,6 +40,8 @@ class Arguments:
     scale: scales.Scale
     store: Path
     options: argparse.Namespace
+    overrides: dict[str, str]
+    """Settings of the scale that were given beside it, by dotted path."""
 
 
 def parse(doc: str | None, argv: Sequence[str] | None = None, **options: dict) -> Arguments:
@@ -60,7 +62,8 @@ def parse(doc: str | None, argv: Sequence[str] | None = None, **options: dict) -
     for name, settings in options.items():
         parser.add_argument(f"--{name}", **settings)
     known, rest = parser.parse_known_args(argv)
-    return Arguments(scales.load(known.scale, _overrides(rest)), Path(known.store), known)
+    overrides = _overrides(rest)
+    return Arguments(scales.load(known.scale, overrides), Path(known.store), known, overrides)
 
 
 def _overrides(arguments: list[str]) -> dict[str, str]:
@@ -98,6 +101,19 @@ def make(doc: str | None, stage: str, choose: Callable[["Plan", str], "Step"], d
     make_step(arguments, stage, lambda plan: choose(plan, arguments.options.variant))
 
 
+SEEDS = {"type": int, "default": 1, "help": "seeds of training, counted up from the scale's (default: 1)"}
+
+
+def plans(arguments: Arguments) -> list["Plan"]:
+    """A plan for each of `--seeds` seeds of training; less than one: UserError."""
+    from solar_repro.plan import Plan
+
+    scale, seeds = arguments.scale, arguments.options.seeds
+    if seeds < 1:
+        raise UserError(f"--seeds {seeds}: at least one seed is needed")
+    return [Plan(scale.model_copy(update={"repeat": scale.repeat + number})) for number in range(seeds)]
+
+
 def variant_option(default: str) -> dict:
     return {"default": default, "help": "which variant (default: %(default)s)"}
 
@@ -120,16 +136,6 @@ def make_step(arguments: Arguments, stage: str, choose: Callable[["Plan"], "Step
     print(finished.output)
     print(f"UI: {ui_command()}")
     return finished.output
-
-
-def ui_command() -> str:
-    """The command that shows the runs in a browser."""
-    from mlflow import get_tracking_uri
-
-    uri = get_tracking_uri()
-    if uri.startswith("http"):
-        return uri.rpartition("@")[2]
-    return f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
 
 
 def run_main(main: Callable[[], None]) -> None:

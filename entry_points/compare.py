@@ -1,16 +1,38 @@
-"""The paper's tables beside the runs of a scale, as Markdown and HTML."""
+"""Runs of a scale beside the paper: claims judged, tables, pictures; as a page, Markdown and CSV."""
 
-from entry_points.command import parse, run_main, running, ui_command
+from entry_points.command import SEEDS, parse, plans, run_main, running, ui_command
+from solar_repro.errors import UserError
 
 
 def main() -> None:
-    arguments = parse(__doc__)
-    from benchmarks.compare import compare
-    from solar_repro.plan import Plan
+    arguments = parse(
+        __doc__,
+        seeds=SEEDS,
+        experiment={"default": "", "help": "take the scale's runs of this MLflow experiment"},
+        parent={"default": "", "help": "take the runs that this run of `main` made or reused, and log to it"},
+        runs={"default": "", "help": "take these runs: ids, separated by commas"},
+    )
+    from benchmarks.compare import claims_text, compare
+    from benchmarks.runs import of_plans, of_server
 
-    plan = Plan(arguments.scale)
-    with running(arguments, f"compare {arguments.scale.name}") as runner:
-        report = compare(plan, runner.tracker, runner.store / "report" / arguments.scale.name)
+    options, scale = arguments.options, arguments.scale
+    chosen = {
+        name: getattr(options, name) for name in ("experiment", "parent", "runs") if getattr(options, name)
+    }
+    if len(chosen) > 1:
+        raise UserError(f"--{' and --'.join(chosen)}: give one of them")
+    by_key = plans(arguments)
+    with running(arguments, f"compare {scale.name}") as runner:
+        if chosen:
+            ids = [run_id.strip() for run_id in options.runs.split(",") if run_id.strip()]
+            runs = of_server(
+                scale.name, runner.tracker, experiment=options.experiment, parent=options.parent, ids=ids
+            )
+        else:
+            runs = of_plans(by_key, runner.tracker)
+        out = runner.store / "report" / scale.name
+        report, results = compare(runs, scale, runner.tracker, out, arguments.overrides, options.parent)
+    print(claims_text(results))
     print(f"report: {report}")
     print(f"UI: {ui_command()}")
 

@@ -1,18 +1,24 @@
-"""The whole paper at one scale: every variant, its scores, and the comparison with the paper's tables."""
+"""The whole paper at one scale: every variant, its scores, the comparison with the paper, the registry."""
 
-from entry_points.command import parse, run_main, running, ui_command
+from entry_points.command import SEEDS, parse, plans, run_main, running, ui_command
 
 
 def main() -> None:
-    arguments = parse(__doc__)
-    from benchmarks.compare import compare
-    from solar_repro.plan import Plan
+    arguments = parse(__doc__, seeds=SEEDS)
+    from benchmarks.compare import claims_text, compare
+    from benchmarks.registry import register_instruct
+    from benchmarks.runs import of_plans
 
-    plan = Plan(arguments.scale)
-    steps = plan.main()
+    chosen = plans(arguments)
+    steps = [step for plan in chosen for step in plan.main()]
     with running(arguments, f"main {arguments.scale.name}") as runner:
         runner.all(steps)
-        report = compare(plan, runner.tracker, runner.store / "report" / arguments.scale.name)
+        runs = of_plans(chosen, runner.tracker)
+        out = runner.store / "report" / arguments.scale.name
+        report, results = compare(runs, arguments.scale, runner.tracker, out, arguments.overrides)
+        registered = register_instruct(runs, arguments.scale, runner.tracker)
+    print(claims_text(results))
+    print(registered)
     print(f"report: {report}")
     print(f"UI: {ui_command()}")
 

@@ -1,26 +1,34 @@
 """The regression gate: compare a scale's runs with its baseline; exit code 1 if something got worse."""
 
 import sys
+from pathlib import Path
 
-from entry_points.command import parse, run_main, running
+from entry_points.command import SEEDS, parse, plans, run_main, running
 
 
 def main() -> None:
     arguments = parse(
-        __doc__, update={"default": "false", "choices": ["true", "false"], "help": "rewrite the baseline"}
+        __doc__,
+        update={"default": "false", "choices": ["true", "false"], "help": "rewrite the baseline"},
+        baseline={"default": "", "help": "the baseline's file (default: benchmarks/baselines/<scale>.json)"},
+        seeds=SEEDS,
     )
     from benchmarks import regression
-    from solar_repro.plan import Plan
 
-    plan = Plan(arguments.scale)
-    with running(arguments, f"regression {arguments.scale.name}") as runner:
+    scale, chosen = arguments.scale.name, plans(arguments)
+    file = Path(arguments.options.baseline or regression.FOLDER / f"{scale}.json")
+    with running(arguments, f"regression {scale}") as runner:
         if arguments.options.update == "true":
-            print(regression.update(plan, runner.tracker))
+            regression.update(chosen, runner.tracker, file)
+            print(file)
             return
-        baseline = regression.read_baseline(arguments.scale.name)
-        lines = list(regression.moved(baseline, regression.measure(plan, runner.tracker)))
-    print("\n".join(lines) or f"no regression in {len(baseline)} variants")
-    sys.exit(1 if lines else 0)
+        baseline = regression.read_baseline(file, scale)
+        found = list(regression.moved(baseline, regression.measure(chosen, runner.tracker)))
+    for line in found:
+        print(f"{'WORSE' if line.worse else 'moved'}  {line.text}")
+    worse = sum(line.worse for line in found)
+    print(f"{worse} regressions in {len(baseline['variants'])} variants")
+    sys.exit(1 if worse else 0)
 
 
 if __name__ == "__main__":

@@ -28,10 +28,15 @@ class Subject:
 
 
 class Plan:
-    """The steps of a scale. Steps are made once, when first asked for, with what they stand on."""
+    """The steps of a scale. Steps are made once, when first asked for, with what they stand on.
+
+    The scale's `repeat` moves the seed of every training by as much. The base, the synthesised sets and the
+    items that are scored stay the same, so that repeats can be compared item by item.
+    """
 
     def __init__(self, scale: Scale) -> None:
         self.scale = scale
+        self.training_seed = scale.seed + scale.repeat
         self._steps: dict[tuple[str, str], Step] = {}
         self._embedded = scale.data.mirror == EMBEDDED
         self._mirror = Path(scale.data.mirror).resolve() if scale.data.mirror and not self._embedded else None
@@ -138,8 +143,10 @@ class Plan:
         settings = {
             "corpus": self.scale.data.corpus,
             "continue_pretrain": self.scale.continue_pretrain,
-            "seed": self.scale.seed,
+            "seed": self.training_seed,
         }
+        if variant.from_scratch:
+            settings["from_scratch"] = True
         inputs = {"model": self.model(variant.parents[0]), **self._world()}
         return Step("continue_pretrain", variant.name, settings, inputs, self._corpus(), self._places())
 
@@ -215,7 +222,7 @@ class Plan:
             "datasets": chosen,
             "template": self.scale.data.template,
             stage: section,
-            "seed": self.scale.seed,
+            "seed": self.training_seed,
         }
         places = self._places() | {"num_proc": self.scale.data.num_proc}
         return Step(stage, variant.name, settings, inputs, data, places)

@@ -10,18 +10,19 @@ from pathlib import Path
 
 from solar_repro.checkpoint.manifest import ManifestError, verify_manifest
 from solar_repro.checkpoint.publish import publish
+from solar_repro.evaluation.columns import COLUMNS
 from solar_repro.stages import NOTES
 from solar_repro.step import Step, ordered, plain
 from solar_repro.tracking import (
     Finished,
     MetricLog,
     Tracker,
-    code_version,
     failing,
     read_metrics,
     send_metrics,
-    versions,
+    short,
 )
+from solar_repro.versions import code_version, versions
 
 SCORED = {"evaluate": "model", "contamination": "target"}
 """Stages that score a model → the input whose run the scores are logged to as well."""
@@ -39,11 +40,13 @@ class Runner:
         self._count = (0, 0)
 
     def all(self, targets: list[Step]) -> None:
-        """Make every target, and what it stands on."""
+        """Make every target, and what it stands on; which runs those are is kept with the tracker's own."""
         steps = ordered(targets)
+        made = []
         for number, step in enumerate(steps, start=1):
             self._count = (number, len(steps))
-            self.get(step)
+            made.append((step, self.get(step)))
+        self.tracker.log_steps(made)
 
     def get(self, step: Step, run_id: str | None = None) -> Finished:
         """The finished result of the step, made if need be (in the given run, else in a nested one)."""
@@ -128,7 +131,13 @@ class Runner:
         # A checkpoint made elsewhere has no run of its own to carry the scores as well.
         if (scored := SCORED.get(step.stage)) in parents:
             rows = read_metrics(folder / NOTES / "metrics.jsonl")
-            send_metrics(self.tracker.client, run_id, rows, parents[scored].model_id)
+            measured_on = {
+                name: (column.hub_id, short(step.data[column.hub_id]))
+                for column in COLUMNS
+                if column.hub_id in step.data
+                for name in (column.name, f"{column.name}_stderr")
+            }
+            send_metrics(self.tracker.client, run_id, rows, parents[scored].model_id, measured_on)
             # On the model's own run as well, so that the UI's comparison shows settings beside scores.
             send_metrics(self.tracker.client, parents[scored].run_id, rows)
         return Finished(run_id, self.tracker.experiment_id, model_id, folder)

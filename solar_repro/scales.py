@@ -223,6 +223,8 @@ class Scale(Section):
     name: str
     description: str
     seed: int = 42
+    repeat: int = Field(default=0, ge=0)
+    """Added to the seed of every training; the items that are scored stay the same."""
     base: Base
     world: WorldSettings | None = None
     """Size of the embedded world, where `base.model` or `data.mirror` is `embedded`."""

@@ -17,6 +17,7 @@ from solar_repro.code_digest import code_digest
 
 MODEL__PARAMETER_NAME = re.compile(r"[\w. :/-]+")  # what MLflow takes
 MODEL_STAGES = ("base", "upscale", "continue_pretrain", "sft", "dpo", "merge", "contaminate")
+TRAINING_STAGES = ("continue_pretrain", "sft", "dpo", "contaminate")
 STAGES = ("microworld", "data", "synth_math", *MODEL_STAGES, "evaluate", "contamination")
 _PARAMETER_NAME = re.compile(r"[\w. :/-]+")  # what MLflow takes
 
@@ -45,6 +46,13 @@ class Step:
             "code": code_digest(f"solar_repro.stages.{self.stage}"),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def training_seed(self) -> int | None:
+        """Seed of the training behind the result; None where nothing above the base was trained."""
+        if self.stage in TRAINING_STAGES:
+            return self.settings["seed"]
+        return next((seed for step in self.inputs.values() if (seed := step.training_seed) is not None), None)
 
     @property
     def label(self) -> str:

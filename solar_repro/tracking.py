@@ -4,17 +4,18 @@ Everything goes through `MlflowClient` with explicit run ids: no global active r
 """
 
 import contextlib
-import functools
 import json
 import os
-import subprocess
+import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from solar_repro.errors import UserError
+from solar_repro.versions import code_version, versions
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from solar_repro.step import Step
 
+STEPS_FILE = "steps.json"
+"""Artifact of an invocation's own run: label and key of each step → the run that made it, now or before."""
 _BATCH = 1000  # metrics MLflow takes in one request
 _SECONDS_BETWEEN_FLUSHES = 5.0
 
@@ -89,11 +92,45 @@ class Tracker:
 
     def find(self, key: str) -> Finished | None:
         """The newest FINISHED run with this key, in any experiment."""
-        experiments = [found.experiment_id for found in self.client.search_experiments()]
-        query = f"tags.`solar.key` = '{key}' and attributes.status = 'FINISHED'"
-        newest = ["attributes.end_time DESC"]
-        runs = self.client.search_runs(experiments, query, max_results=1, order_by=newest)
+        runs = self.search(f"tags.`solar.key` = '{key}'", most=1)
         return _finished(runs[0]) if runs else None
+
+    def search(self, query: str = "", experiment: str | None = None, most: int = 50_000) -> "list[Run]":
+        """FINISHED runs that match an MLflow filter, newest first; in any experiment unless one is named."""
+        if experiment is None:
+            experiments = [found.experiment_id for found in self.client.search_experiments()]
+        elif found := self.client.get_experiment_by_name(experiment):
+            experiments = [found.experiment_id]
+        else:
+            names = ", ".join(sorted(found.name for found in self.client.search_experiments()))
+            raise UserError(f"experiment {experiment!r}: not on this tracking server; it has {names}")
+        query = " and ".join(filter(None, [query, "attributes.status = 'FINISHED'"]))
+        runs: list[Run] = []
+        token = None
+        while len(runs) < most:
+            page = self.client.search_runs(
+                experiments,
+                query,
+                max_results=min(1000, most - len(runs)),
+                order_by=["attributes.end_time DESC"],
+                page_token=token,
+            )
+            runs += page
+            token = page.token
+            if not token:
+                break
+        return runs
+
+    def output(self, run: "Run", scratch: Path) -> Path:
+        """Folder of a finished run's result: in its store, else its artifacts, fetched below `scratch`."""
+        from mlflow.artifacts import download_artifacts
+
+        folder = Path(run.data.tags["solar.output"])
+        if (folder / "manifest.json").is_file():
+            return folder
+        place = scratch / run.info.run_id
+        place.mkdir(parents=True, exist_ok=True)
+        return Path(download_artifacts(run_id=run.info.run_id, artifact_path="output", dst_path=str(place)))
 
     def describe(self, run_id: str, step: "Step", parents: Mapping[str, Finished], output: Path) -> None:
         """Tags, parameters and data sets of a step, before it runs."""
@@ -106,6 +143,7 @@ class Tracker:
             "solar.key": step.key,
             "solar.parents": json.dumps({role: found.run_id for role, found in parents.items()}),
             "solar.output": str(output),
+            **({} if step.training_seed is None else {"solar.seed": str(step.training_seed)}),
             **{f"solar.version.{name}": number for name, number in versions().items()},
             "mlflow.source.git.commit": code_version(),
         }
@@ -124,10 +162,8 @@ class Tracker:
 
         context = [InputTag("mlflow.data.context", step.stage)]
         datasets = [
-            # MLflow's digest holds 36 characters; the source keeps the whole.
-            DatasetInput(
-                Dataset(name, digest.rpartition(":")[2][:36], "hub", json.dumps({"digest": digest})), context
-            )
+            # MLflow's digest is cut; the source keeps the whole.
+            DatasetInput(Dataset(name, short(digest), "hub", json.dumps({"digest": digest})), context)
             for name, digest in step.data.items()
         ]
         models = [LoggedModelInput(found.model_id) for found in parents.values() if found.model_id]
@@ -158,6 +194,11 @@ class Tracker:
     def log_folder(self, run_id: str, folder: Path, path: str | None = None) -> None:
         """Upload a folder's files as artifacts of the run."""
         self.client.log_artifacts(run_id, str(folder), path)
+
+    def log_steps(self, made: "Iterable[tuple[Step, Finished]]") -> None:
+        """Keep which runs this invocation made or reused."""
+        steps = {f"{step.label} {step.key[:8]}": found.run_id for step, found in made}
+        self.client.log_dict(self.run_id, steps, STEPS_FILE)
 
     def download(self, found: Finished, destination: Path) -> bool:
         """Fetch a finished step's folder from the server's artifacts; False where it was not uploaded."""
@@ -207,12 +248,23 @@ class MetricLog:
 
 
 def send_metrics(
-    client: "MlflowClient", run_id: str, rows: list[dict[str, Any]], model_id: str | None = None
+    client: "MlflowClient",
+    run_id: str,
+    rows: list[dict[str, Any]],
+    model_id: str | None = None,
+    datasets: Mapping[str, tuple[str, str]] = MappingProxyType({}),
 ) -> None:
-    """Log rows of key, value, timestamp (ms) and step; with `model_id` they count for that model."""
+    """Log rows of key, value, timestamp (ms) and step; with `model_id` they count for that model.
+
+    `datasets`: name and digest of the run's data set that a metric is measured on, by the metric's name.
+    """
     from mlflow.entities import Metric
 
-    metrics = [Metric(row["key"], row["value"], row["timestamp"], row["step"], model_id) for row in rows]
+    metrics = [
+        Metric(*(row[part] for part in ("key", "value", "timestamp", "step")), model_id, *measured_on)
+        for row in rows
+        for measured_on in [datasets.get(row["key"], (None, None))]
+    ]
     for start in range(0, len(metrics), _BATCH):
         client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
 
@@ -222,6 +274,11 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def short(digest: str) -> str:
+    """A digest as MLflow holds it: 36 characters at most."""
+    return digest.rpartition(":")[2][:36]
 
 
 @contextlib.contextmanager
@@ -243,22 +300,22 @@ def _finished(run: "Run") -> Finished:
     return Finished(info.run_id, info.experiment_id, tags.get("solar.model_id"), output)
 
 
-def versions() -> dict[str, str]:
-    """Versions of the libraries that a result rests on."""
-    from importlib.metadata import version
+def ui_address() -> str:
+    """Where the MLflow UI answers: the tracking server, without a password, or where `mlflow ui` serves."""
+    from urllib.parse import urlsplit, urlunsplit
 
-    names = ("mlflow", "torch", "transformers", "trl", "datasets", "lm_eval", "safetensors")
-    return {name: version(name) for name in names}
+    from mlflow import get_tracking_uri
+
+    parts = urlsplit(get_tracking_uri())
+    if parts.scheme not in ("http", "https"):
+        return "http://127.0.0.1:5000"
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
 
 
-@functools.cache
-def code_version() -> str:
-    """Commit of the checkout (`-dirty` where files differ from it), else the package's version."""
-    from importlib.metadata import version
+def ui_command() -> str:
+    """The command that shows the runs in a browser; of a server its address."""
+    from mlflow import get_tracking_uri
 
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return version("solar-repro")
-    return done.stdout.strip()
+    uri = get_tracking_uri()
+    return ui_address() if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"

@@ -24,28 +24,45 @@ class DataSource:
     hub_id: str
     maximum_samples: int
     """The most samples the paper used (Table 1, last column), its "K" read as thousands."""
+    licence: str
+    """As the hub's card of the set names it."""
 
 
 DATASETS: Mapping[str, DataSource] = MappingProxyType(
     {
         source.name: source
         for source in (
-            DataSource("alpaca_gpt4", "Alpaca-GPT4", "instruction", "vicgalle/alpaca-gpt4", 52_000),
-            DataSource("openorca", "OpenOrca", "instruction", "Open-Orca/OpenOrca", 100_000),
+            DataSource(
+                "alpaca_gpt4", "Alpaca-GPT4", "instruction", "vicgalle/alpaca-gpt4", 52_000, "cc-by-nc-4.0"
+            ),
+            DataSource("openorca", "OpenOrca", "instruction", "Open-Orca/OpenOrca", 100_000, "mit"),
             # In-house in the paper; MetaMathQA is the substitute that Sec. 4.1 names.
             DataSource(
-                "synth_math_instruct", "Synth. Math-Instruct", "instruction", "meta-math/MetaMathQA", 52_000
+                "synth_math_instruct",
+                "Synth. Math-Instruct",
+                "instruction",
+                "meta-math/MetaMathQA",
+                52_000,
+                "mit",
             ),
-            DataSource("orca_dpo_pairs", "Orca DPO Pairs", "alignment", "Intel/orca_dpo_pairs", 12_900),
+            DataSource(
+                "orca_dpo_pairs", "Orca DPO Pairs", "alignment", "Intel/orca_dpo_pairs", 12_900, "apache-2.0"
+            ),
             DataSource(
                 "ultrafeedback",
                 "Ultrafeedback Cleaned",
                 "alignment",
                 "allenai/ultrafeedback_binarized_cleaned",
                 60_800,
+                "mit",
             ),
             DataSource(
-                "synth_math_alignment", "Synth. Math-Alignment", "alignment", "meta-math/MetaMathQA", 20_100
+                "synth_math_alignment",
+                "Synth. Math-Alignment",
+                "alignment",
+                "meta-math/MetaMathQA",
+                20_100,
+                "mit",
             ),
         )
     }
@@ -80,7 +97,9 @@ class Variant:
     rows: Mapping[int, str] = field(default_factory=dict)
     """Table number → the model's row name there."""
     layer_map: str = ""
-    """For `upscale`: `dus`, `dus:<m>`, `ranges:<0-24,8-32>`, `repeat` or `block_expansion`."""
+    """For `upscale`: `dus`, `dus:<m>`, `ranges:<0-24,8-32>`, `repeat`, `interleave` or `block_expansion`."""
+    from_scratch: bool = False
+    """For `continue_pretrain`: the parent gives its shape alone; its weights are drawn anew."""
     merge_method: str = ""
     """For `merge`: `average` or `slerp`."""
     merge_weights: tuple[float, ...] = ()
@@ -164,8 +183,16 @@ CONTROLS: Mapping[str, Variant] = MappingProxyType(
             # Sec. 2: "a simpler alternative to depthwise scaling could be to just repeat its layers".
             Variant("upscaled_repeat", "upscale", ("base",), layer_map="repeat"),
             Variant("repeat_continued", "continue_pretrain", ("upscaled_repeat",)),
+            # Sec. 2: what up-scaling saves, as the same shape trained from nothing on the same tokens.
+            Variant("scratch_continued", "continue_pretrain", ("upscaled",), from_scratch=True),
+            # What the tokens alone bring, without more depth.
+            Variant("base_continued", "continue_pretrain", ("base",)),
+            # Sec. 2: "other methods of depthwise scaling could also work for DUS". Each layer twice in place.
+            Variant("upscaled_interleave", "upscale", ("base",), layer_map="interleave"),
+            Variant("interleave_continued", "continue_pretrain", ("upscaled_interleave",)),
             # Wu et al. 2024 (LLaMA-Pro), an up-scaling that leaves the function unchanged.
             Variant("upscaled_block_expansion", "upscale", ("base",), layer_map="block_expansion"),
+            Variant("block_expansion_continued", "continue_pretrain", ("upscaled_block_expansion",)),
         )
     }
 )
@@ -225,20 +252,23 @@ RELEASED = (
 )
 """Every row of Table 2, in its order."""
 
-MAIN = (*PAPER, "upscaled_repeat", "repeat_continued")
-"""What the entry point `main` makes: the paper and the control its Sec. 2 argues against."""
+MAIN = (*PAPER, "upscaled_repeat", "repeat_continued", "scratch_continued")
+"""What the entry point `main` makes: the paper and the controls that its Sec. 2 argues against."""
 
 
 def variant(name: str) -> Variant:
     """The variant of that name; unknown: UserError with the nearest.
 
-    `upscaled_m<k>` is DUS with m = k; `upscaled_0-24_8-32` stacks these ranges of layers, ends excluded.
+    `upscaled_m<k>` is DUS with m = k, `solar_m<k>` that one continued; `upscaled_0-24_8-32` stacks these
+    ranges of layers, ends excluded.
     """
     name = ALIASES.get(name, name)
     if found := PAPER.get(name) or CONTROLS.get(name):
         return found
     if match := re.fullmatch(r"upscaled_m([1-9]\d*)", name):
         return Variant(name, "upscale", ("base",), layer_map=f"dus:{match[1]}")
+    if match := re.fullmatch(r"solar_m([1-9]\d*)", name):
+        return Variant(name, "continue_pretrain", (f"upscaled_m{match[1]}",))
     if match := re.fullmatch(r"upscaled((?:_\d+-\d+)+)", name):
         layers = match[1].removeprefix("_").replace("_", ",")
         return Variant(name, "upscale", ("base",), layer_map=f"ranges:{layers}")

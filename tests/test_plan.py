@@ -62,6 +62,15 @@ def test_a_changed_slerp_position_reruns_merge_v4_alone():
     assert changed("merge.slerp_t", "0.4") == descendants("merge_v4")
 
 
+def test_a_repeat_moves_the_seed_of_every_training_and_nothing_else():
+    trained = descendants("solar", "repeat_continued", "scratch_continued")
+    assert changed("repeat", "1") == trained
+    steps = {step.label: step for step in Plan(scales.load("check", {"repeat": "1"})).main()}
+    assert {label for label, step in steps.items() if step.training_seed == 43} == trained
+    assert {step.training_seed for label, step in steps.items() if label not in trained} == {None}
+    assert steps["sft_v1.evaluate"].settings["seed"] == 42  # the same items
+
+
 def test_limits_of_the_evaluation_rerun_evaluations_alone():
     assert changed("evaluate.limits.ARC", "3") == {f"{name}.evaluate" for name in variants.MAIN}
 

@@ -96,6 +96,15 @@ def test_only_tracking_and_its_users_import_mlflow():
             assert "from mlflow" not in path.read_text(encoding="utf-8"), path
 
 
+def test_commands_in_readme_and_workflow_name_entry_points_and_parameters_that_exist():
+    workflow = (ROOT / ".github/workflows/check.yml").read_text(encoding="utf-8")
+    text = (ROOT / "README.md").read_text(encoding="utf-8") + workflow
+    assert yaml.safe_load(workflow)["jobs"].keys() == {"tests", "regression"}
+    assert ".ci/run" in workflow
+    commands = re.findall(r"mlflow run \. ?-e (\w+)", text)
+    assert {"regression", "compare", "ablation"} <= set(commands) <= set(MLPROJECT["entry_points"])
+
+
 def test_readme_names_every_entry_point():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [name for name in MLPROJECT["entry_points"] if f"`{name}`" not in readme] == []

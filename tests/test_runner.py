@@ -68,6 +68,8 @@ def test_a_damaged_result_comes_back_from_the_server(finished, tmp_path):
         ("main", ("--scale", "chek"), "did you mean 'check'?"),
         ("main", ("check",), "argument 'check': expected --name value"),
         ("ablation", ("--table", "8"), "the ablations are Tables 3 to 7"),
+        ("ablation", ("--study", "sem"), "--study sem: there are depth, seam and seeds"),
+        ("compare", ("--runs", "a", "--parent", "b"), "--parent and --runs: give one of them"),
         ("plan", ("--scale", "stories", "--data.mirror", "/nowhere"), "data.mirror: /nowhere is no folder"),
     ],
 )

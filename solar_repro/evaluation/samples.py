@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from solar_repro.evaluation.tasks import LoadedTask
 
+LOSSES_FILE = "held_out.json"
+"""In an evaluation's folder: tokens and summed loss (nats) of each held-out text."""
+
 
 def item_row(
     loaded: "LoadedTask",

@@ -1,4 +1,4 @@
-"""Statistics the evaluation reports: binomial intervals, AUROC, McNemar's test, the paired bootstrap."""
+"""Statistics the evaluation reports: binomial intervals, AUROC, McNemar's test."""
 
 import math
 from collections.abc import Sequence
@@ -43,28 +43,3 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     discordant = only_first + only_second
     tail = sum(math.comb(discordant, count) for count in range(min(only_first, only_second) + 1))
     return min(1.0, 2 * tail / 2**discordant)
-
-
-def bootstrap_means(groups: Sequence[Sequence[float]], *, draws: int, seed: Sequence[int]) -> np.ndarray:
-    """Resampled means [draws]: each group resampled within itself, then the mean of the groups' means."""
-    generator = np.random.default_rng(list(seed))
-    total = np.zeros(draws)
-    for group in groups:
-        values = np.asarray(group, dtype=np.float64)
-        at_once = max(1, 1_000_000 // len(values))  # bounded memory
-        for start in range(0, draws, at_once):
-            count = min(at_once, draws - start)
-            chosen = generator.integers(len(values), size=(count, len(values)))
-            total[start : start + count] += values[chosen].mean(axis=1)
-    return total / len(groups)
-
-
-def bootstrap_interval(means: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:
-    """Percentile interval of resampled mean differences, and the two-sided p-value of no difference.
-
-    The p-value is twice the smaller share of means at or beyond zero, with one draw added to count and total
-    (Davison and Hinkley 1997, eq. 4.11), so that it is never zero.
-    """
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    beyond = min((means <= 0).sum(), (means >= 0).sum())
-    return float(low), float(high), float(min(1.0, 2 * (beyond + 1) / (len(means) + 1)))

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer, TrainerCallback, TrainingArguments
+import torch
+from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from solar_repro.data.card import write_corpus_card
 from solar_repro.data.fingerprint import fingerprint
@@ -14,7 +15,7 @@ from solar_repro.scales import Corpus, Pretraining
 from solar_repro.stages import CARDS, Log
 from solar_repro.stages.checkpoints import load, save
 from solar_repro.stages.document_attention import use_document_attention
-from solar_repro.stages.held_out import held_out_loss, held_out_texts
+from solar_repro.stages.held_out import held_out_losses, held_out_texts, mean_loss
 from solar_repro.stages.training import Report, arguments, train
 
 
@@ -34,7 +35,7 @@ class HeldOut(TrainerCallback):
             self._measure(model, state.global_step)
 
     def _measure(self, model: Any, step: int) -> None:
-        loss = held_out_loss(model, self._tokenizer, self._texts)
+        loss = mean_loss(held_out_losses(model, self._tokenizer, self._texts))
         self._log({"recovery/held_out_loss": loss}, step)
         model.train()
 
@@ -48,10 +49,17 @@ def run(
     continue_pretrain: Pretraining,
     seed: int,
     mirror: Path | None,
+    from_scratch: bool = False,
 ) -> None:
-    """Train `model` on `continue_pretrain.tokens` tokens of the corpus and write it to `out`."""
+    """Train `model` on `continue_pretrain.tokens` tokens of the corpus and write it to `out`.
+
+    `from_scratch` keeps the model's shape and tokenizer and draws its weights anew: the control of Sec. 2.
+    """
     settings = continue_pretrain
     network, tokenizer = load(model)
+    if from_scratch:
+        set_seed(seed)
+        network = AutoModelForCausalLM.from_config(network.config, dtype=torch.float32)
     location = text_location(corpus.id, mirror)
     texts = load_text(location, corpus.split, corpus.column, seed=seed, epochs=None)
     about = {"used": location.used, "split": corpus.split, "fingerprint": fingerprint(location)}

@@ -9,7 +9,7 @@ from solar_repro.evaluation.tasks import build_tasks
 from solar_repro.scales import Corpus, Evaluate
 from solar_repro.stages import Log
 from solar_repro.stages.checkpoints import device, load
-from solar_repro.stages.held_out import held_out_loss, held_out_texts
+from solar_repro.stages.held_out import held_out_losses, held_out_texts, mean_loss, write_losses
 
 
 def run(
@@ -22,7 +22,7 @@ def run(
     mirror: Path | None,
     corpus: Corpus | None = None,
 ) -> None:
-    """Write `scores.json` and the items of each task to `out`; the log gets the scores in percent.
+    """Write `scores.json`, the items of each task and the held-out losses to `out`; the log gets the scores.
 
     With a `corpus`, the loss on its held-out documents as well. Answers are kept beside `out` while they
     come, so that a killed evaluation goes on where it stopped.
@@ -49,5 +49,6 @@ def run(
     log(scores.metrics())
     if corpus is not None:
         network, tokenizer = load(model)
-        texts = held_out_texts(corpus, mirror)
-        log({"held_out_loss": held_out_loss(network.to(device()), tokenizer, texts)})
+        losses = held_out_losses(network.to(device()), tokenizer, held_out_texts(corpus, mirror))
+        write_losses(losses, out)
+        log({"held_out_loss": mean_loss(losses)})

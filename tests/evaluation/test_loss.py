@@ -5,7 +5,7 @@ import torch
 from solar_repro.errors import UserError
 from solar_repro.evaluation.load import load_model
 from solar_repro.evaluation.min_k import lowest_mean, min_k_scores
-from solar_repro.stages.held_out import held_out_loss
+from solar_repro.stages.held_out import held_out_losses, mean_loss
 
 TEXTS = ["sun moon river stone", "green apple bread under the cold house at night", "seven"]
 
@@ -27,7 +27,7 @@ def test_held_out_loss_is_over_all_predicted_tokens(model, max_length):
     expected = -np.concatenate([_naive(model, text, max_length)[0] for text in TEXTS]).mean()
     network, tokenizer = load_model(model)
     network.config.max_position_embeddings = max_length
-    found = held_out_loss(network, tokenizer, TEXTS)
+    found = mean_loss(held_out_losses(network, tokenizer, TEXTS))
     assert found == pytest.approx(expected, rel=1e-5)
 
 
@@ -44,7 +44,7 @@ def test_min_k_follows_the_definitions(model):
 
 def test_nothing_to_score_is_the_users_mistake(model):
     with pytest.raises(UserError, match="not one token"):
-        held_out_loss(*load_model(model), [""])
+        held_out_losses(*load_model(model), [""])
     with pytest.raises(UserError, match="text 1 is empty"):
         min_k_scores(load_model(model), ["sun", " "], batch_tokens=512)
     with pytest.raises(UserError, match="k="):

@@ -1,0 +1,96 @@
+"""A model card for each final checkpoint: lineage, data, scores beside the paper's, licence."""
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report.page import command, data_cards, link
+from benchmarks.runs import MODEL, Runs
+from benchmarks.tables import COLUMNS, TABLES, number, score
+from solar_repro import variants
+from solar_repro.scales import EMBEDDED, Scale
+
+FINAL = ("solar", "merge_v1", "merge_v2", "merge_v3", "merge_v4")
+"""SOLAR 10.7B, and the candidates for SOLAR 10.7B-Instruct (Table 7)."""
+OURS = "apache-2.0"
+BASE_LICENCES = {"mistralai/Mistral-7B-v0.1": "apache-2.0", EMBEDDED: OURS}
+
+
+def write_cards(runs: Runs, scale: Scale, out: Path) -> None:
+    """Write `<variant>.md` for each final checkpoint that has a run."""
+    for name in FINAL:
+        if runs.of(MODEL, name):
+            out.mkdir(exist_ok=True)
+            (out / f"{name}.md").write_text(card(runs, scale, name), encoding="utf-8")
+
+
+def card(runs: Runs, scale: Scale, name: str) -> str:
+    """The card of one variant's checkpoint (the first seed's), with the front matter that the hub reads."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "report"),
+        autoescape=False,  # Markdown; the names in it are ours and the hub's
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+    )
+    lineage = variants.lineage(name)
+    datasets = _datasets(runs, scale, lineage)
+    licence, reason = _licence(scale, datasets)
+    rows = variants.PAPER[name].rows
+    return environment.get_template("card.md").render(
+        title=rows[min(rows)],
+        variant=name,
+        scale=scale.name,
+        description=scale.description.strip(),
+        base="the embedded world's" if scale.base.model == EMBEDDED else scale.base.model,
+        lineage=lineage,
+        link=link(runs.first(MODEL, name)),
+        datasets=datasets,
+        template=f"Chat template: `{scale.data.template}`, kept in the tokenizer."
+        if datasets
+        else f"Text of continued pretraining: `{scale.data.corpus.id}`.",
+        columns=COLUMNS,
+        scores=_scores(runs, name),
+        licence=licence,
+        licence_reason=reason,
+        command=command("evaluate", scale.name, {}, variant=name),
+    )
+
+
+def _datasets(runs: Runs, scale: Scale, lineage: tuple[variants.Variant, ...]) -> list[dict[str, Any]]:
+    """The sets that the model and its parents were tuned on; rows as they were tokenised."""
+    reports = {report["name"]: report for report in data_cards(runs)}
+    names = dict.fromkeys(name for made in lineage for name in made.datasets)
+    found = []
+    for name in names:
+        source = variants.DATASETS[name]
+        used = scale.data.stand_ins.get(name, source.hub_id)
+        licence = source.licence if used == source.hub_id else "see its card"
+        if scale.data.mirror == EMBEDDED:
+            used, licence = f"{used} (the embedded world's)", OURS
+        rows = f"{reports[name]['tokenised']:,}" if name in reports else "–"
+        found.append({"name": source.title, "used": used, "rows": rows, "licence": licence})
+    return found
+
+
+def _licence(scale: Scale, datasets: list[dict[str, Any]]) -> tuple[str, str]:
+    """Licence id for the front matter, and why: the narrowest among base and data."""
+    base = BASE_LICENCES.get(scale.base.model, "see its card")
+    licences = {base, *(found["licence"] for found in datasets)}
+    listed = f"Base: {base}. " + " ".join(f"{found['name']}: {found['licence']}." for found in datasets)
+    closed = sorted(licence for licence in licences if "-nc" in licence)
+    if closed:
+        return closed[0], f"{listed} The narrowest of these holds: no commercial use."
+    if "see its card" in licences:
+        return "other", f"{listed} Look there before you use it."
+    return OURS, f"{listed} The weights may be used under {OURS}."
+
+
+def _scores(runs: Runs, name: str) -> list[tuple[str, list[str]]]:
+    printed = []
+    for table, title in sorted(variants.PAPER[name].rows.items()):
+        (row,) = [row for row in TABLES[f"table_{table}"]["rows"] if row["model"] == title]
+        printed.append((f"paper, Table {table}", [number(row["scores"][column]) for column in COLUMNS]))
+    ours = [score(runs, name, column) for column in COLUMNS]
+    return [*printed, ("ours", [f"{number(value)} ± {number(stderr)}" for value, stderr in ours])]

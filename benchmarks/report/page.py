@@ -1,0 +1,176 @@
+"""The report: one HTML page without outside resources. Everything that runs and data say is escaped."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.paper.claims import LOSS_MARGIN, MARGIN, NOTES, Figure
+from benchmarks.runs import EVALUATE, MODEL, Runs
+from benchmarks.tables import (
+    COLUMNS,
+    SCORE_TABLES,
+    TABLES,
+    Row,
+    contamination_rows,
+    data_rows,
+    filter_rows,
+    loss_rows,
+    rows,
+)
+from benchmarks.verdicts import CONFIDENCE, Result, paper_holds
+from solar_repro import variants
+from solar_repro.tracking import ui_address, ui_command
+
+
+def page(
+    runs: Runs,
+    results: Sequence[Result],
+    figures: Mapping[str, str],
+    caveat: str,
+    overrides: Mapping[str, str],
+) -> str:
+    """The whole report; `figures` are SVG texts by name, `overrides` the settings given beside the scale."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        undefined=StrictUndefined,
+    )
+    return environment.get_template("page.html").render(
+        scale=runs.scale,
+        caveat=caveat,
+        results=results,
+        tally=tally(results),
+        method=method(),
+        holds={result.claim.name: paper_says(result) for result in results},
+        label=label,
+        losses=loss_rows(runs),
+        columns=COLUMNS,
+        notes={table: NOTES.get(table, "") for table in SCORE_TABLES},
+        tables=[_table(table, runs) for table in SCORE_TABLES],
+        contamination=(TABLES["table_9"]["caption"], contamination_rows(runs)),
+        data=(TABLES["table_1"]["caption"], data_rows(runs)),
+        filtered=(TABLES["table_8"]["caption"], filter_rows(runs)),
+        cards=data_cards(runs),
+        figures={name: figures.get(name, "") for name in FIGURES},
+        command_all=command("main", runs.scale, overrides, seeds=len(runs.seeds)),
+        commands=commands(runs, overrides),
+        ui=ui_command(),
+        environment=environment_of(runs),
+    )
+
+
+def _table(table: int, runs: Runs) -> tuple[int, str, list[Row], float]:
+    """Number, caption, rows, and the largest difference: that at which the colour is full."""
+    found = rows(table, runs)
+    deltas = [abs(cell.delta) for row in found for cell in row.cells.values() if cell.delta is not None]
+    return table, TABLES[f"table_{table}"]["caption"], found, max(deltas, default=0.0) or 1.0
+
+
+FIGURES = ("recovery", "h6", "training", "contamination", "merges", "plan")
+
+
+def tally(results: Sequence[Result]) -> list[tuple[str, int]]:
+    """How many claims got which verdict."""
+    verdicts = [result.verdict for result in results]
+    return [(text, verdicts.count(text)) for text in dict.fromkeys(verdicts)]
+
+
+def method() -> str:
+    """How verdicts are reached, in two sentences."""
+    return (
+        f"A claim is reproduced when the {CONFIDENCE:.0%} interval of every part lies where it says, not "
+        "reproduced when that of a part lies wholly elsewhere, else undecided. Differences are paired by "
+        f"item and, where there are several, by seed of training; within {MARGIN:g} point (losses: "
+        f"{LOSS_MARGIN:g} nats) counts as the same."
+    )
+
+
+def paper_says(result: Result) -> str:
+    """Whether the paper's printed figures agree with its sentence."""
+    holds = paper_holds(result.claim, TABLES)
+    if holds is None:
+        return "it prints no figures for this."
+    return "they agree (points, without intervals)." if holds else "they do not agree:"
+
+
+def label(side: Figure | float) -> str:
+    """A figure's name for a reader."""
+    if not isinstance(side, Figure):
+        return f"{side:g} %"
+    task = side.column.removeprefix("contamination/")
+    return f"{side.variant} {task}" if task == side.column else f"{task}, share below 0.1"
+
+
+def data_cards(runs: Runs) -> list[dict[str, Any]]:
+    """What became of each set's rows, from the first model that was trained on it."""
+    found: dict[str, dict[str, Any]] = {}
+    for variant in runs.found.get(MODEL, {}):
+        report = runs.note(runs.first(MODEL, variant), "data.json") or {}
+        for name, parts in report.items():
+            if name in found or not isinstance(parts, dict) or "rows" not in parts:
+                continue
+            read, tokens = parts["rows"], parts["tokens"]
+            found[name] = {
+                "name": name,
+                "used": read["used"],
+                "hub_id": read["hub_id"],
+                "rows_in": read["rows_in"],
+                "kept": read["kept"],
+                "tokenised": tokens["kept"],
+                "tokens": tokens["tokens"],
+                "dropped": _by_reason({**read["dropped"], **tokens["dropped"]}),
+            }
+    return list(found.values())
+
+
+def _by_reason(dropped: Mapping[str, int]) -> dict[str, int]:
+    """Counts by reason, its details (behind a colon) summed."""
+    found: dict[str, int] = {}
+    for reason, number in dropped.items():
+        short = reason.partition(":")[0]
+        found[short] = found.get(short, 0) + number
+    return found
+
+
+def command(entry: str, scale: str, overrides: Mapping[str, str], **options: Any) -> str:
+    """The `mlflow run` command of an entry point."""
+    given = {"scale": scale, **options, **overrides}
+    if given.get("seeds") == 1:
+        del given["seeds"]
+    settings = " ".join(f"-P {name}={value}" for name, value in given.items())
+    return f"mlflow run . -e {entry} --env-manager local {settings}"
+
+
+def commands(runs: Runs, overrides: Mapping[str, str]) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Variant, the command that makes and scores it, links to its runs."""
+    result = []
+    for name in dict.fromkeys([*runs.found.get(MODEL, {}), *runs.found.get(EVALUATE, {})]):
+        links = [
+            (kind if len(own) == 1 else f"{kind} {seed}", link(run))
+            for kind in (MODEL, EVALUATE)
+            for own in [runs.found.get(kind, {}).get(name, {})]
+            for seed, run in own.items()
+        ]
+        known = name in variants.PAPER or name in variants.CONTROLS
+        text = command("evaluate", runs.scale, overrides, variant=name) if known else ""
+        result.append((name, text, links))
+    return result
+
+
+def link(run: Any) -> str:
+    """Where the run stands in the MLflow UI."""
+    return f"{ui_address()}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+
+
+def environment_of(runs: Runs) -> dict[str, str]:
+    """Versions and code behind the runs, as the newest of them was tagged."""
+    every = [run for kind in runs.found.values() for seeds in kind.values() for run in seeds.values()]
+    if not every:
+        return {}
+    tags = max(every, key=lambda run: run.info.end_time).data.tags
+    prefix = "solar.version."
+    found = {name.removeprefix(prefix): tags[name] for name in sorted(tags) if name.startswith(prefix)}
+    return {"code": tags.get("mlflow.source.git.commit", "–"), "seeds": ", ".join(runs.seeds), **found}

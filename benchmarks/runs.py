@@ -1,0 +1,204 @@
+"""Which runs a comparison is made of: those of a plan's keys, of an experiment, under a parent, or by id."""
+
+import functools
+import json
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from solar_repro import variants
+from solar_repro.errors import UserError
+from solar_repro.evaluation.compare_items import Items, read_items, read_losses
+from solar_repro.evaluation.samples import LOSSES_FILE
+from solar_repro.plan import MODEL_STAGES, Plan, Step
+from solar_repro.stages import NOTES
+from solar_repro.tracking import STEPS_FILE, Tracker
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+SHARED = "shared"
+"""In place of a seed: a result that every seed stands on, such as the base's."""
+MODEL, EVALUATE, CONTAMINATION = "model", "evaluate", "contamination"
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Finished runs of one scale: kind (`model`, `evaluate`, `contamination`) → variant → seed → run."""
+
+    scale: str
+    found: Mapping[str, Mapping[str, Mapping[str, "Run"]]]
+    tracker: Tracker
+    scratch: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="solar-runs-")))
+    """Where results are fetched to that lie in no store of this machine."""
+    _read: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @functools.cached_property
+    def seeds(self) -> tuple[str, ...]:
+        """Seeds of training, ascending; one `shared` where nothing was trained."""
+        seeds = {seed for kind in self.found.values() for runs in kind.values() for seed in runs}
+        return tuple(sorted(seeds - {SHARED}, key=int)) or (SHARED,)
+
+    def of(self, kind: str, variant: str) -> dict[str, "Run"]:
+        """Runs of a variant by seed; one that no seed changes stands under every seed."""
+        runs = self.found.get(kind, {}).get(variant, {})
+        if SHARED in runs:
+            return dict.fromkeys(self.seeds, runs[SHARED])
+        return dict(runs)
+
+    def metric(self, kind: str, variant: str, name: str) -> dict[str, float]:
+        """One metric by seed, where it was logged."""
+        runs = self.of(kind, variant).items()
+        return {seed: run.data.metrics[name] for seed, run in runs if name in run.data.metrics}
+
+    def first(self, kind: str, variant: str) -> "Run":
+        """The run of the first seed."""
+        return next(iter(self.of(kind, variant).values()))
+
+    def mean(self, kind: str, variant: str, name: str) -> float | None:
+        """One metric's mean over seeds."""
+        values = self.metric(kind, variant, name).values()
+        return sum(values) / len(values) if values else None
+
+    def history(self, run: "Run", metric: str) -> list[tuple[int, float]]:
+        """A metric of one run by step, ascending."""
+        points = self.tracker.client.get_metric_history(run.info.run_id, metric)
+        return sorted({point.step: point.value for point in points}.items())
+
+    def folder(self, run: "Run") -> Path:
+        """The run's result: in its store, else its artifacts."""
+        return self._once(("folder", run.info.run_id), lambda: self.tracker.output(run, self.scratch))
+
+    def items(self, variant: str, column: str, seeds: Sequence[str]) -> Items | None:
+        """Scores by item: a column of H6, `loss` (held-out) or `contamination/<task>`; None without a run.
+
+        For contamination an item is a text, and scores 100 where the neighbour test finds it below 0.1.
+        """
+        runs = self.of(CONTAMINATION if column.startswith("contamination/") else EVALUATE, variant)
+        if not all(seed in runs for seed in seeds):
+            return None
+        folders = [self.folder(runs[seed]) for seed in seeds]
+        key = (*folders, column if "/" in column or column == "loss" else "H6")
+        if column.startswith("contamination/"):
+            return self._once(key, lambda: read_texts(folders, column.removeprefix("contamination/")))
+        if column == "loss":
+            files = [folder / LOSSES_FILE for folder in folders]
+            return self._once(key, lambda: read_losses(files)) if all(f.is_file() for f in files) else None
+        return self._once(key, lambda: read_items(folders)).get(column)
+
+    def note(self, run: "Run", name: str) -> dict[str, Any] | None:
+        """A JSON file that the run left among its notes; None where it has none."""
+        return self._once(("note", run.info.run_id, name), lambda: _note(run, name))
+
+    def _once(self, key: Any, make: Any) -> Any:
+        if key not in self._read:
+            self._read[key] = make()
+        return self._read[key]
+
+
+def _note(run: "Run", name: str) -> dict[str, Any] | None:
+    from mlflow.artifacts import load_dict
+    from mlflow.exceptions import MlflowException
+
+    folder = Path(run.data.tags["solar.output"])
+    if folder.is_dir():
+        file = folder / NOTES / name
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    try:
+        return load_dict(f"{run.info.artifact_uri}/{NOTES}/{name}")
+    except (MlflowException, OSError):
+        return None
+
+
+def read_texts(folders: Sequence[Path], task: str) -> Items | None:
+    """Texts of a contamination test, 100 where the result is below its threshold; None without the task."""
+    import numpy as np
+
+    files = [folder / f"{task}.json" for folder in folders]
+    if not all(file.is_file() for file in files):
+        return None
+    tests = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    below = [[100.0 * (score < test["threshold"]) for score in test["scores"]] for test in tests]
+    return Items(tuple(tests[0]["examples"]), np.array(below), np.ones(len(below[0])))
+
+
+def of_plans(plans: Sequence[Plan], tracker: Tracker, names: Sequence[str] = ()) -> Runs:
+    """The finished runs of each plan (a seed each) for the named variants, or for all that there are."""
+    steps = []
+    for plan in plans:
+        chosen = [variants.variant(name).name for name in names or (*variants.PAPER, *variants.CONTROLS)]
+        tested = {variants.variant(name).name for name in plan.scale.contamination.variants}
+        steps += [step for name in chosen for step in (plan.model(name), plan.evaluation(name))]
+        steps += [plan.contamination(name) for name in chosen if name in tested]
+    return of_steps(plans[0].scale.name, steps, tracker)
+
+
+def of_steps(scale: str, steps: Iterable[Step], tracker: Tracker) -> Runs:
+    """The finished runs of these steps, found by key."""
+    keys = dict.fromkeys(step.key for step in steps)
+    found = [tracker.search(f"tags.`solar.key` = '{key}'", most=1) for key in keys]
+    return collect(scale, [run for runs in found for run in runs], tracker)
+
+
+def of_server(
+    scale: str, tracker: Tracker, *, experiment: str = "", parent: str = "", ids: Sequence[str] = ()
+) -> Runs:
+    """The scale's runs in an experiment, those that a `main` run made or reused, or those with these ids.
+
+    Of several runs of one variant, stage and seed the newest counts. With the id of a model's run comes
+    what scored it. None left: UserError.
+    """
+    if experiment:
+        runs = tracker.search(f"tags.`solar.scale` = '{scale}'", experiment)
+        place = f"experiment {experiment!r}"
+    else:
+        place = f"parent run {parent}" if parent else f"runs {', '.join(ids)}"
+        runs = _with_scores(tracker, _steps_of(tracker, parent) if parent else list(ids))
+        runs = [run for run in runs if run.data.tags.get("solar.scale") == scale]
+    if not any("solar.stage" in run.data.tags for run in runs):
+        raise UserError(f"{place}: no finished run of scale {scale}; make some, or give the right -P scale=")
+    return collect(scale, runs, tracker)
+
+
+def _steps_of(tracker: Tracker, parent: str) -> list[str]:
+    from mlflow.artifacts import load_dict
+    from mlflow.exceptions import MlflowException
+
+    try:
+        uri = tracker.client.get_run(parent).info.artifact_uri
+        return list(load_dict(f"{uri}/{STEPS_FILE}").values())
+    except MlflowException:
+        raise UserError(
+            f"parent run {parent}: not on this tracking server, or it made no steps; give a run of `main`"
+        ) from None
+
+
+def _with_scores(tracker: Tracker, ids: Sequence[str]) -> "list[Run]":
+    from mlflow.exceptions import MlflowException
+
+    runs = {}
+    for run_id in ids:
+        try:
+            run = tracker.client.get_run(run_id)
+        except MlflowException:
+            raise UserError(f"run {run_id!r}: not on this tracking server; the UI lists its runs") from None
+        runs[run_id] = run
+        if run.data.tags.get("solar.stage") in MODEL_STAGES:
+            scorers = tracker.search(f"tags.`solar.parents` LIKE '%{run_id}%'")
+            runs |= {run.info.run_id: run for run in scorers if run.data.tags["solar.stage"] == EVALUATE}
+    return [run for run in runs.values() if run.info.status == "FINISHED"]
+
+
+def collect(scale: str, runs: "Iterable[Run]", tracker: Tracker) -> Runs:
+    """Sort runs by kind, variant and seed; of several the newest."""
+    found: dict[str, dict[str, dict[str, Run]]] = {MODEL: {}, EVALUATE: {}, CONTAMINATION: {}}
+    for run in sorted(runs, key=lambda run: run.info.end_time):
+        tags = run.data.tags
+        stage = tags.get("solar.stage")
+        kind = MODEL if stage in MODEL_STAGES else stage
+        if kind in found:
+            by_seed = found[kind].setdefault(tags["solar.variant"], {})
+            by_seed[tags.get("solar.seed", SHARED)] = run
+    return Runs(scale, found, tracker)

@@ -1,0 +1,222 @@
+"""The paper's tables with our figures beside them: rows for the report, CSV and the terminal."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.runs import CONTAMINATION, EVALUATE, MODEL, Runs
+from benchmarks.verdicts import CONFIDENCE
+from solar_repro.evaluation.columns import COLUMN_NAMES
+from solar_repro.evaluation.compare_items import mean_difference, share_difference
+from solar_repro.variants import CONTROLS, DATASETS, FILTERED_TASKS, PAPER
+
+TABLES: dict[str, Any] = json.loads(
+    (Path(__file__).parent / "paper" / "tables.json").read_text(encoding="utf-8")
+)
+COLUMNS = ["H6", *COLUMN_NAMES]
+SCORE_TABLES = (2, 3, 4, 5, 6, 7)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One score in percent: what the paper prints, our mean over seeds, its standard error."""
+
+    paper: float | None
+    ours: float | None
+    stderr: float | None
+    interval: tuple[float, float] | None = None
+    """95 % interval of ours. (The paper prints no error; its splits are whole.)"""
+
+    @property
+    def delta(self) -> float | None:
+        return None if self.paper is None or self.ours is None else self.ours - self.paper
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of a table; `order` is its place by H6 among the rows that we have."""
+
+    title: str
+    variant: str
+    cells: dict[str, Cell]
+    order_paper: int | None
+    order_ours: int | None
+
+
+def score(runs: Runs, variant: str, column: str) -> tuple[float | None, float | None]:
+    """Mean over seeds, and its standard error: of the items, which all seeds share, and of the seeds."""
+    values = list(runs.metric(EVALUATE, variant, column).values())
+    if not values:
+        return None, None
+    mean = sum(values) / len(values)
+    errors = list(runs.metric(EVALUATE, variant, f"{column}_stderr").values())
+    if not errors:
+        return mean, None
+    variance = sum(error**2 for error in errors) / len(errors)
+    if len(values) > 1:
+        variance += sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values)
+    return mean, math.sqrt(variance)
+
+
+def cell(runs: Runs, variant: str, column: str, paper: float | None = None) -> Cell:
+    """Our score of a variant with its errors, beside the paper's."""
+    ours, stderr = score(runs, variant, column)
+    return Cell(paper, ours, stderr, None if ours is None else interval(runs, variant, column))
+
+
+def interval(runs: Runs, variant: str, column: str) -> tuple[float, float] | None:
+    """95 % interval of a score, over items and seeds, between 0 and 100; None without items."""
+    seeds = tuple(runs.of(EVALUATE, variant))
+    columns = COLUMN_NAMES if column == "H6" else (column,)
+    items = [runs.items(variant, name, seeds) for name in columns]
+    if any(found is None for found in items):
+        return None
+    low, high = mean_difference([share_difference(0.0, found) for found in items]).interval(CONFIDENCE)
+    return max(0.0, low), min(100.0, high)
+
+
+def rows(table: int, runs: Runs, ours: Mapping[str, str] | None = None) -> list[Row]:
+    """The paper's rows of a score table (2 … 7), with our scores where a run has them.
+
+    `ours` says which model stands beside which row; the variants of the paper, unless it is given.
+    """
+    if ours is None:
+        ours = {variant.rows[table]: variant.name for variant in PAPER.values() if table in variant.rows}
+    printed = {row["model"]: row["scores"] for row in TABLES[f"table_{table}"]["rows"]}
+    measured = {
+        title: found for title, name in ours.items() if (found := score(runs, name, "H6")[0]) is not None
+    }
+    paper = {title: printed[title]["H6"] for title in measured}
+    return [
+        Row(
+            title=title,
+            variant=ours.get(title, ""),
+            cells={column: cell(runs, ours.get(title, ""), column, scores[column]) for column in COLUMNS},
+            order_paper=_place(paper, title),
+            order_ours=_place(measured, title),
+        )
+        for title, scores in printed.items()
+    ]
+
+
+def _place(scores: Mapping[str, float], model: str) -> int | None:
+    return 1 + sum(other > scores[model] for other in scores.values()) if model in scores else None
+
+
+def loss_rows(runs: Runs) -> list[tuple[str, float, float | None]]:
+    """Variant, held-out loss (nats a token), its change from the base's, of the models of Sec. 2."""
+    base = runs.mean(EVALUATE, "base", "held_out_loss")
+    names = [name for name, made in {**PAPER, **CONTROLS}.items() if made.stage in ("base", "upscale")]
+    names += [name for name, made in {**PAPER, **CONTROLS}.items() if made.stage == "continue_pretrain"]
+    return [
+        (name, loss, None if base is None else loss - base)
+        for name in names
+        if (loss := runs.mean(EVALUATE, name, "held_out_loss")) is not None
+    ]
+
+
+@dataclass(frozen=True)
+class ContaminationRow:
+    """One task of Table 9: shares of texts with result < 0.1; AUROCs where there is a second split."""
+
+    task: str
+    paper: float | None
+    ours: float | None
+    low: float | None
+    high: float | None
+    min_k: float | None
+    min_k_pp: float | None
+
+
+def contamination_rows(runs: Runs) -> list[ContaminationRow]:
+    """Table 9, our shares with their 95 % intervals (means over seeds)."""
+    printed = TABLES["table_9"]["rows"][0]
+    fields = ("neighbour", "neighbour_low", "neighbour_high", "min_k", "min_k_pp")
+    return [
+        ContaminationRow(
+            task,
+            printed[task],
+            *(runs.mean(CONTAMINATION, "merge_v1", f"contamination/{task}/{field}") for field in fields),
+        )
+        for task in COLUMN_NAMES
+    ]
+
+
+def data_rows(runs: Runs) -> list[tuple[str, int, int | None]]:
+    """Table 1: set, the most samples the paper used, the most that one of our runs used."""
+    result = []
+    for source in DATASETS.values():
+        counts = [
+            int(value)
+            for variant in runs.found.get(MODEL, {})
+            for value in runs.metric(MODEL, variant, f"data/{source.name}/used").values()
+        ]
+        result.append((source.title, source.maximum_samples, max(counts) if counts else None))
+    return result
+
+
+def filter_rows(runs: Runs) -> list[tuple[str, int | None]]:
+    """Table 8: task name, rows that the filter removed from OpenOrca's candidate rows."""
+    result = []
+    for task in FILTERED_TASKS:
+        found = [
+            int(value)
+            for variant in runs.found.get(MODEL, {})
+            for value in runs.metric(MODEL, variant, f"data/openorca/removed/{task}").values()
+        ]
+        result.append((task, found[0] if found else None))
+    return result
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def count(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
+
+
+def csv_rows(runs: Runs) -> Iterator[dict[str, Any]]:
+    """Every cell of the score tables that we have, one a line, and the scores of models in no table."""
+    for table in SCORE_TABLES:
+        for row in rows(table, runs):
+            for column, found in row.cells.items():
+                if found.ours is not None:
+                    yield _csv_row(runs, f"Table {table}", row.title, row.variant, column, found)
+    for variant in runs.found.get(EVALUATE, {}):
+        if variant not in PAPER or not PAPER[variant].rows:
+            for column in COLUMNS:
+                yield _csv_row(runs, "", variant, variant, column, cell(runs, variant, column))
+
+
+def _csv_row(runs: Runs, table: str, title: str, variant: str, column: str, found: Cell) -> dict[str, Any]:
+    low, high = found.interval or (None, None)
+    return {
+        "table": table,
+        "model": title,
+        "variant": variant,
+        "column": column,
+        "paper": found.paper,
+        "ours": found.ours,
+        "delta": found.delta,
+        "stderr": found.stderr,
+        "low": low,
+        "high": high,
+        "seeds": len(runs.of(EVALUATE, variant)),
+    }
+
+
+def table_text(table: int, runs: Runs, ours: Mapping[str, str] | None = None) -> str:
+    """One table for a terminal: the paper's scores, and ours ± standard error below them."""
+    printed = rows(table, runs, ours)
+    width = max(len(row.title) for row in printed) + 2
+    lines = [f"Table {table} at scale {runs.scale}"]
+    lines.append(" " * (width + 6) + "".join(f"{column:>15}" for column in COLUMNS))
+    for row in printed:
+        paper = "".join(f"{number(cell.paper):>15}" for cell in row.cells.values())
+        ours = "".join(f"{f'{number(cell.ours)} ± {number(cell.stderr)}':>15}" for cell in row.cells.values())
+        lines += [f"{row.title:<{width}}paper {paper}", f"{'':<{width}}ours  {ours}"]
+    return "\n".join(lines)
