@@ -38,12 +38,15 @@ def card(runs: Runs, scale: Scale, name: str) -> str:
     datasets = _datasets(runs, scale, lineage)
     licence, reason = _licence(scale, datasets)
     rows = variants.PAPER[name].rows
+    embedded = scale.base.model == EMBEDDED
     return environment.get_template("card.md").render(
         title=rows[min(rows)],
         variant=name,
         scale=scale.name,
         description=scale.description.strip(),
-        base="the embedded world's" if scale.base.model == EMBEDDED else scale.base.model,
+        base="the embedded world's" if embedded else scale.base.model,
+        hub_base="" if embedded else scale.base.model,
+        hub_sets=[] if embedded else dict.fromkeys(found["used"] for found in datasets),
         lineage=lineage,
         link=link(runs.first(MODEL, name)),
         datasets=datasets,

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from benchmarks.compare import claim_rows, claims_markdown, markdown
 from benchmarks.paper.claims import CLAIMS
@@ -96,6 +97,7 @@ def test_model_cards_name_lineage_scores_and_licence(report):
     cards = {file.stem: file.read_text(encoding="utf-8") for file in (report / "model_cards").iterdir()}
     assert set(cards) == {"solar", "merge_v1", "merge_v2", "merge_v3", "merge_v4"}
     card = cards["merge_v1"]
+    assert yaml.safe_load(card.split("---")[1])["datasets"] == []  # the hub has none of them
     for made in variants.lineage("merge_v1"):
         assert f"| `{made.name}` | {made.stage} |" in card
     assert "74.20 | 71.08" in card
