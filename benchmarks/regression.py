@@ -9,7 +9,8 @@ from typing import Any
 from benchmarks.compare import COLUMNS, collect
 from solar_repro.errors import UserError
 from solar_repro.plan import Plan
-from solar_repro.tracking import Tracker, versions
+from solar_repro.provenance import versions
+from solar_repro.tracking import Tracker
 from solar_repro.variants import MAIN
 
 FOLDER = Path(__file__).parent / "baselines"
