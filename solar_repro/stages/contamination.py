@@ -23,6 +23,7 @@ def run(
     examples: int,
     neighbours: int,
     k: float,
+    precision: str,
     seed: int,
     mirror: Path | None,
 ) -> None:
@@ -45,6 +46,7 @@ def run(
                 neighbours=neighbours,
                 seed=seed,
                 device=device(),
+                dtype=precision,
             )
             content: dict[str, Any] = {"task": task, "verdict": result.verdict(), **asdict(result)}
             low, high = result.interval
@@ -53,7 +55,7 @@ def run(
             unseen = contamination_texts(task, mirror, reference=True)
             if unseen is not None:
                 tested = [texts[example] for example in result.examples]
-                content |= _min_k(log, task, target, tested, list(unseen[: len(tested)]), k)
+                content |= _min_k(log, task, target, tested, list(unseen[: len(tested)]), k, precision)
             text = json.dumps(content, indent=1, ensure_ascii=False)
             (out / f"{task}.json").write_text(text + "\n", encoding="utf-8")
             _histogram(task, result.scores, out / NOTES / f"neighbours_{task}.png")
@@ -61,10 +63,10 @@ def run(
 
 
 def _min_k(
-    log: Log, task: str, target: Path, tested: list[str], unseen: list[str], k: float
+    log: Log, task: str, target: Path, tested: list[str], unseen: list[str], k: float, precision: str
 ) -> dict[str, Any]:
-    ours = min_k_scores(target, tested, (k,), device=device())
-    theirs = min_k_scores(target, unseen, (k,), device=device())
+    ours = min_k_scores(target, tested, (k,), device=device(), dtype=precision)
+    theirs = min_k_scores(target, unseen, (k,), device=device(), dtype=precision)
     found = {}
     for name in ("min_k", "min_k_pp"):
         seen_scores, unseen_scores = getattr(ours, name)[k], getattr(theirs, name)[k]
