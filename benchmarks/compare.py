@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +208,11 @@ def caveat(plan: Plan) -> str:
 
 def markdown(plan: Plan, runs: Runs) -> str:
     """The whole comparison as Markdown."""
-    parts = [f"# SOLAR 10.7B at scale `{plan.scale.name}`, beside the paper", caveat(plan)]
+    # Markdown is shown as HTML: the scale's own text is escaped as on the page.
+    parts = [
+        f"# SOLAR 10.7B at scale `{plan.scale.name}`, beside the paper",
+        escape(caveat(plan), quote=False),
+    ]
     if losses := loss_rows(runs):
         parts += [
             "## Depth up-scaling (Sec. 2): held-out loss",

@@ -23,6 +23,7 @@ def test_every_scale_file_validates_and_opens_with_its_command(name):
         ("cand_1.betta", "1", "unknown key 'cand_1.betta'; did you mean 'cand_1.beta'?"),
         ("evaluate.limits.ARK", "1", "evaluate.limits.ARK"),
         ("data.stand_ins.orca", "a/b", "'orca' is no set of Table 1"),
+        ("name", "../../elsewhere", "name = '../../elsewhere': string should match pattern"),
         ("seed.x", "1", "override seed.x=1: 'seed' is a setting, not a section"),
     ],
 )

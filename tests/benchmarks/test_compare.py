@@ -50,11 +50,13 @@ def test_markdown_has_every_table_and_marks_what_is_missing(plan):
     assert "not comparable in size" in text
 
 
-def test_html_escapes_what_runs_say(plan):
+def test_pages_escape_what_runs_and_scales_say():
     runs = dataclasses.replace(scores(base=30.0), run_ids={"base": "<script>alert(1)</script>"})
-    page = compare.html(plan, runs, {"scores": "<svg></svg>"})
+    planted = Plan(scales.load("check", {"description": "A world <script>alert(2)</script>."}))
+    page = compare.html(planted, runs, {"scores": "<svg></svg>"})
     assert "<script>" not in page
-    assert "&lt;script&gt;" in page
+    assert page.count("&lt;script&gt;") == 2
+    assert "<script>" not in compare.markdown(planted, runs)
 
 
 def test_table_8_and_1_come_from_the_runs_metrics():
