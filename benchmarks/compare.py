@@ -4,6 +4,7 @@ import csv
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 
 from benchmarks import figures
@@ -75,7 +76,8 @@ def caveat(scale: Scale, runs: Runs) -> str:
 
 def markdown(runs: Runs, results: Sequence[Result], text: str) -> str:
     """The whole comparison as Markdown."""
-    parts = [f"# SOLAR 10.7B at scale `{runs.scale}`, beside the paper", text]
+    # Markdown is shown as HTML: the scale's own text is escaped as on the page.
+    parts = [f"# SOLAR 10.7B at scale `{runs.scale}`, beside the paper", escape(text, quote=False)]
     parts += ["## The paper's claims", method(), claims_markdown(results)]
     if losses := loss_rows(runs):
         parts += [

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from benchmarks.model_cards import card
 from benchmarks.runs import MODEL, Runs
+from solar_repro.provenance import versions
 from solar_repro.scales import Scale
 from solar_repro.tracking import Tracker
-from solar_repro.versions import versions
 
 NAME = "solar_instruct"
 INSTRUCT = "merge_v1"

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from solar_repro import scales
 from solar_repro.errors import UserError
+from solar_repro.redact import redact
 from solar_repro.tracking import ui_command
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ OVERRIDES = (
 # Libraries' own bars and notices; our progress says what goes on. Before any of them is imported.
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # it would print a password that the URI holds
 for _library in ("lm_eval", "mlflow.store", "alembic"):
     logging.getLogger(_library).setLevel(logging.ERROR)
 warnings.simplefilter("ignore", FutureWarning)
@@ -87,10 +90,11 @@ def _overrides(arguments: list[str]) -> dict[str, str]:
 def running(arguments: Arguments, name: str) -> Iterator["Runner"]:
     """A runner whose tracker's own run is closed at the end, FAILED if the block raises."""
     from solar_repro.runner import Runner
-    from solar_repro.tracking import Tracker, failing
+    from solar_repro.tracking import Tracker, explained, failing
 
-    tracker = Tracker(name, arguments.scale.name)
-    with failing(tracker.client, tracker.run_id):
+    with explained(arguments.store):
+        tracker = Tracker(name, arguments.scale.name)
+    with explained(arguments.store), failing(tracker.client, tracker.run_id):
         yield Runner(arguments.store, tracker, upload=arguments.scale.tracking.checkpoints == "upload")
         tracker.finish(tracker.run_id)
 
@@ -143,8 +147,11 @@ def run_main(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {redact(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("interrupted; finished steps are kept", file=sys.stderr)
         raise SystemExit(130) from None
+    except Exception:
+        print(redact(traceback.format_exc()), file=sys.stderr)
+        raise SystemExit(1) from None

@@ -1,86 +1,204 @@
-"""The dry run: what a plan would do, before anything is done."""
+"""What a step costs, by stated formulas: arithmetic, memory of a GPU, bytes on disk.
 
+Everything rests on the config of the model in question (`config.json`'s names); nothing is measured here.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.checkpoint.layer_map import parameters_of
 from solar_repro.plan import Plan
+from solar_repro.scales import Evaluate, Hardware, Training
 from solar_repro.stages.upscale import variant_map
 from solar_repro.step import Step
 
-BYTES_PER_PARAMETER = 4
-"""Small scales keep float32 weights."""
+TRAINING = ("continue_pretrain", "sft", "dpo")
+SAVED_BYTES = 4
+"""A parameter in a trained checkpoint: float32 master weights."""
+_OPTIMIZER_BYTES = {"adamw_torch_fused": 8, "rmsprop": 4}
+"""Bytes a parameter has in the optimizer's state: two moments, or one, in float32."""
+
+STRATEGIES = ("ddp", "fsdp2")
+"""Every GPU holds everything; or parameters, gradients and optimizer state in shares (ZeRO-3 alike)."""
+
+H6_ITEMS = {
+    "ARC": (1172, 4662),
+    "HellaSwag": (10042, 4370),
+    "MMLU": (14042, 2939),
+    "TruthfulQA": (817, 1029),
+    "Winogrande": (1267, 1281),
+    "GSM8K": (1319, 3041),
+}
+"""Column → items, and characters of an item's prompt with all its choices: means over 60 items of the real
+sets (MMLU: 4 of each subject), as `evaluation.tasks.build_tasks` renders them."""
+MMLU_SUBJECTS = 57
+CHARACTERS_A_TOKEN = 3.6
+"""Of English text with a vocabulary of some 32,000: our estimate."""
+GSM8K_ANSWER_TOKENS = 150
+"""Generated an item, each counted as a forward pass: our estimate."""
 
 
-def describe(plan: Plan, store: Path) -> str:
-    """Every step of `main`, a line each: finished in the store or not, parameters, training tokens, disk."""
-    lines = [f"{'step':<28} {'stage':<18} {'state':<9} {'parameters':>14} {'tokens':>14} {'disk':>10}"]
-    steps = plan.main()
-    missing_tokens = missing_disk = 0
-    for step in steps:
-        finished = (store / step.folder / "manifest.json").is_file()
-        parameters = _parameters(step) if step.makes_model else None
-        tokens, disk = _tokens(step), (parameters or 0) * BYTES_PER_PARAMETER
-        at_most = "≤ " if step.stage in ("sft", "dpo") else ""
-        if not finished:
-            missing_tokens += tokens
-            missing_disk += disk
-        lines.append(
-            f"{step.label:<28} {step.stage:<18} {'finished' if finished else 'to do':<9} "
-            f"{_thousands(parameters):>14} {at_most + _thousands(tokens):>14} {_megabytes(disk):>10}"
-        )
-    lines.append(
-        f"{len(steps)} steps; to do: at most {missing_tokens:,} training tokens, "
-        f"{_megabytes(missing_disk)} of checkpoints in {store}"
-    )
-    return "\n".join(lines)
+def training_flops(config: Mapping[str, Any], length: int) -> float:
+    """Operations a token of a training step: 6N + 12·layers·width·length (PaLM, arXiv 2204.02311, App. B).
+
+    N: all parameters; width: heads × their size. Recomputing activations is not counted: MFU counts none.
+    """
+    return 6 * parameters_of(config) + 12 * config["num_hidden_layers"] * _width(config) * length
 
 
-def _config(step: Step) -> dict[str, Any] | None:
-    """Config of the checkpoint that a model step will make; None where it is not known here."""
+def forward_flops(config: Mapping[str, Any], length: int) -> float:
+    """Operations a token of a forward pass: a third of training."""
+    return training_flops(config, length) / 3
+
+
+def gpu_hours(flops: float, hardware: Hardware) -> float:
+    """Hours of one GPU at the given share of its peak."""
+    return flops / (hardware.gpu_tflops * 1e12 * hardware.mfu) / 3600
+
+
+def step_flops(step: Step, config: Mapping[str, Any]) -> float:
+    """Operations of a whole training or scoring step; 0 for the others."""
+    if step.stage in TRAINING:
+        settings: Training = step.settings[step.stage]
+        flops = training_flops(config, settings.max_length)
+        if step.stage == "dpo":  # the reference model's log-probabilities: once, whatever the epochs
+            flops += forward_flops(config, settings.max_length) / settings.epochs
+        return flops * training_tokens(step)
+    if step.stage == "evaluate":
+        per_column = h6_tokens(step.settings["evaluate"]).values()
+        return sum(items * tokens * forward_flops(config, tokens) for items, tokens in per_column)
+    return 0.0
+
+
+def h6_tokens(settings: Evaluate) -> dict[str, tuple[int, int]]:
+    """Column → items that are scored, tokens an item; what choices share is read once."""
+    found = {}
+    for column, (items, characters) in H6_ITEMS.items():
+        if column == "MMLU":
+            subjects = len(settings.subjects) if settings.subjects is not None else MMLU_SUBJECTS
+            items = round(items * subjects / MMLU_SUBJECTS)
+            most = settings.limits.get(column, items) * subjects
+        else:
+            most = settings.limits.get(column, items)
+        tokens = characters / CHARACTERS_A_TOKEN + (GSM8K_ANSWER_TOKENS if column == "GSM8K" else 0)
+        found[column] = min(items, most), round(tokens)
+    return found
+
+
+def training_tokens(step: Step) -> int:
+    """Tokens that a training step sees; for tuning the most there can be, every row at full length."""
+    if step.stage not in TRAINING:
+        return 0
+    settings = step.settings[step.stage]
+    if step.stage == "continue_pretrain":
+        return settings.tokens
+    rows = sum(chosen["maximum_samples"] for chosen in step.settings["datasets"])
+    answers = 2 if step.stage == "dpo" else 1
+    return int(rows * answers * settings.max_length * settings.epochs)
+
+
+def training_memory(
+    config: Mapping[str, Any], settings: Training, strategy: str, gpus: int, pairs: bool
+) -> float:
+    """Bytes that one GPU holds at the peak of a training step; `pairs`: DPO, two sequences a row.
+
+    A parameter: 4 of weight, 4 of gradient, the optimizer's state (AdamW 8), and under bfloat16 autocast 2 of
+    the cast weight. `ddp` on several GPUs keeps 4 more in buckets of gradients. `fsdp2` divides the first
+    three by the GPUs and gathers two units at a time, a layer or what lies outside the layers. Activations:
+    `activation_bytes`.
+    """
+    parameters = parameters_of(config)
+    half = settings.precision == "bfloat16"
+    state = parameters * (8 + _OPTIMIZER_BYTES[settings.optimizer])
+    if strategy == "fsdp2":
+        outside = parameters_of({**config, "num_hidden_layers": 0})
+        unit = max(outside, parameters_of({**config, "num_hidden_layers": 1}) - outside)
+        weights = state / gpus + unit * (2 * (2 if half else 4) + 4)
+    else:
+        weights = state + parameters * ((2 if half else 0) + (4 if gpus > 1 else 0))
+    tokens = settings.per_device_batch_size * settings.max_length * (2 if pairs else 1)
+    return weights + tokens * activation_bytes(config, half, settings.activation_checkpointing)
+
+
+def activation_bytes(config: Mapping[str, Any], half: bool, checkpointing: bool) -> float:
+    """Bytes a token of activations: what a Llama layer keeps for its backward pass, and the logits.
+
+    A layer keeps 30·hidden + 4·keys + 8·inner under bfloat16 autocast, 32·hidden + 8·keys + 16·inner in
+    float32 (keys: key-value heads × their size), and 4·heads + 8 either way; with checkpointing its float32
+    input alone, and one layer is whole at a time. A logit takes 12 (itself, its log-probability and its
+    gradient in float32), and 2 more in bfloat16.
+    """
+    hidden, layers, heads = config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]
+    keys = (config.get("num_key_value_heads") or heads) * _width(config) // heads
+    inner = config["intermediate_size"]
+    layer = 30 * hidden + 4 * keys + 8 * inner if half else 32 * hidden + 8 * keys + 16 * inner
+    layer += 4 * heads + 8
+    kept = 4 * hidden * layers + layer if checkpointing else layer * layers
+    return kept + config["vocab_size"] * (14 if half else 12)
+
+
+def step_config(plan: Plan, step: Step) -> dict[str, Any] | None:
+    """Config of the model that a model step makes, or that another reads; None where it is not known here."""
     if step.stage == "base":
-        training = step.settings.get("base")
-        if training is not None:
-            return {
-                "model_type": "llama",
-                "hidden_size": training.hidden_size,
-                "intermediate_size": training.intermediate_size,
-                "vocab_size": training.vocab_size,
-                "num_hidden_layers": training.layers,
-                "num_attention_heads": training.heads,
-                "num_key_value_heads": training.key_value_heads,
-                "tie_word_embeddings": True,
-            }
-        folder = Path(step.places["model"])
-        return open_checkpoint(folder).config if folder.is_dir() else None
-    config = _config(next(iter(step.inputs.values())))
+        return _base_config(plan, step)
+    inputs = [parent for parent in step.inputs.values() if parent.makes_model]
+    config = step_config(plan, inputs[0]) if inputs else None
     if config is None or step.stage != "upscale":
         return config
     chosen = variant_map(step.settings["layer_map"], config["num_hidden_layers"], step.settings.get("m"))
     return {**config, "num_hidden_layers": len(chosen.layers)}
 
 
-def _parameters(step: Step) -> int | None:
-    config = _config(step)
-    return None if config is None else parameters_of(config)
+def _base_config(plan: Plan, step: Step) -> dict[str, Any] | None:
+    training = step.settings.get("base")
+    if training is not None:
+        return {
+            "model_type": "llama",
+            "hidden_size": training.hidden_size,
+            "intermediate_size": training.intermediate_size,
+            "vocab_size": training.vocab_size,
+            "num_hidden_layers": training.layers,
+            "num_attention_heads": training.heads,
+            "num_key_value_heads": training.key_value_heads,
+            "tie_word_embeddings": True,
+        }
+    folder, shape = Path(step.places["model"]), plan.scale.base.shape
+    if folder.is_dir():
+        return open_checkpoint(folder).config
+    return shape.model_dump() if shape is not None else None
 
 
-def _tokens(step: Step) -> int:
-    """Tokens that a training step sees; for tuning the most there can be, every row at full length."""
-    if step.stage == "continue_pretrain":
-        return step.settings["continue_pretrain"].tokens
-    if step.stage not in ("sft", "dpo"):
+def checkpoint_bytes(plan: Plan, step: Step) -> int | None:
+    """Size of the checkpoint that a model step makes; None where its config is not known here."""
+    config = step_config(plan, step)
+    return None if config is None else parameters_of(config) * _stored_bytes(plan, step)
+
+
+def _stored_bytes(plan: Plan, step: Step) -> int:
+    """Bytes a parameter: up-scaling and merging keep what their inputs have, training writes float32."""
+    if step.stage in TRAINING or step.settings.get("base") is not None:
+        return SAVED_BYTES
+    if step.stage == "base":
+        folder, shape = Path(step.places["model"]), plan.scale.base.shape
+        if folder.is_dir():
+            checkpoint = open_checkpoint(folder)
+            return round(checkpoint.bytes / checkpoint.parameters)
+        return shape.stored_bytes if shape is not None else SAVED_BYTES
+    return _stored_bytes(plan, next(parent for parent in step.inputs.values() if parent.makes_model))
+
+
+def bytes_to_write(step: Step, inputs: Mapping[str, Path]) -> int:
+    """Size of the checkpoint that a training step will write; 0 for stages that look for space themselves.
+
+    `inputs` are the folders that the step gets.
+    """
+    if step.stage not in TRAINING:
         return 0
-    settings = step.settings[step.stage]
-    rows = sum(chosen["maximum_samples"] for chosen in step.settings["datasets"])
-    answers = 2 if step.stage == "dpo" else 1
-    return int(rows * answers * settings.max_length * settings.epochs)
+    return open_checkpoint(inputs["model"]).parameters * SAVED_BYTES
 
 
-def _thousands(value: int | None) -> str:
-    return "–" if not value else f"{value:,}"
-
-
-def _megabytes(size: int) -> str:
-    return "–" if not size else f"{size / 1e6:,.1f} MB"
+def _width(config: Mapping[str, Any]) -> int:
+    heads = config["num_attention_heads"]
+    return heads * (config.get("head_dim") or config["hidden_size"] // heads)

@@ -1,6 +1,7 @@
 """Variants × scale = a graph of steps, each with a key made of everything that can change its result."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from solar_repro.errors import UserError
 from solar_repro.evaluation.columns import COLUMN_NAMES, COLUMNS
 from solar_repro.scales import EMBEDDED, Evaluate, Scale
 from solar_repro.step import Step, ordered
+
+UNKNOWN = "unknown"
+"""In place of a digest, in a dry plan."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +38,15 @@ class Plan:
     items that are scored stay the same, so that repeats can be compared item by item.
     """
 
-    def __init__(self, scale: Scale) -> None:
+    def __init__(self, scale: Scale, *, dry: bool = False) -> None:
+        """With `dry`, what the hub does not tell is noted in `unreachable`; keys that rest on it are void."""
         self.scale = scale
         self.training_seed = scale.seed + scale.repeat
+        self.hub_sets: set[str] = set()
+        """Data sets that come from the hub."""
+        self.unreachable: dict[str, str] = {}
+        """Hub id → why its revision is not known; of a dry plan alone."""
+        self._dry = dry
         self._steps: dict[tuple[str, str], Step] = {}
         self._embedded = scale.data.mirror == EMBEDDED
         self._mirror = Path(scale.data.mirror).resolve() if scale.data.mirror and not self._embedded else None
@@ -97,6 +107,11 @@ class Plan:
         targets += [self.contamination(name) for name in self.scale.contamination.variants]
         return ordered(targets)
 
+    def everything(self) -> list[Step]:
+        """Every step that an entry point can make at this scale, but for DUS with another m."""
+        others = [self.data(name) for name in variants.DATASETS]
+        return ordered([*self.main(), *(self.evaluation(name) for name in variants.CONTROLS), *others])
+
     def _once(self, stage: str, variant: str, make: Any) -> Step:
         if (stage, variant) not in self._steps:
             self._steps[stage, variant] = make()
@@ -112,23 +127,44 @@ class Plan:
         """The id that is used, and its fingerprint by id (the embedded world's key speaks for its sets)."""
         if self._embedded:
             return hub_id, {hub_id: f"microworld:{self.microworld().key}"}
-        location = locate(hub_id, self._mirror, stand_in)
+        try:
+            location = locate(hub_id, self._mirror, stand_in)
+        except UserError as error:
+            self.hub_sets.add(hub_id)
+            return hub_id, self._unknown(hub_id, hub_id, error)
+        if location.revision is not None:
+            self.hub_sets.add(location.used)
         return location.used, {location.used: fingerprint(location)}
 
     def _corpus(self) -> dict[str, str]:
         """Fingerprint of the text of continued pretraining, a set or a folder."""
         name = self.scale.data.corpus.id
-        if self._embedded and not name.startswith(("/", ".")):
-            return self._locate(name)[1]
-        location = text_location(name, self._mirror)
-        return {location.used: fingerprint(location)}
+        if name.startswith(("/", ".")):
+            location = text_location(name, self._mirror)
+            return {location.used: fingerprint(location)}
+        return self._locate(name)[1]
+
+    def _unknown(self, name: str, hub_id: str, error: UserError) -> dict[str, str]:
+        """A dry plan's stand-in for a digest that the hub did not tell."""
+        if not self._dry or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", hub_id):
+            raise error
+        found = re.search(r"hub did not give it \((.*)\);", str(error))
+        self.unreachable[hub_id] = found[1] if found else str(error)
+        return {name: UNKNOWN}
+
+    def is_known(self, step: Step) -> bool:
+        """Whether all that the step's key rests on is known."""
+        return UNKNOWN not in step.data.values() and all(map(self.is_known, step.inputs.values()))
 
     def _base(self, variant: variants.Variant) -> Step:
         model = self.scale.base.model
         if model == EMBEDDED:
             return Step("base", variant.name, {"base": self.scale.base.training}, self._world())
-        digest = fingerprint_model(model, "base.model")
-        return Step("base", variant.name, {}, data={"model": digest}, places={"model": model})
+        try:
+            data = {"model": fingerprint_model(model, "base.model")}
+        except UserError as error:
+            data = self._unknown("model", model, error)
+        return Step("base", variant.name, {}, data=data, places={"model": model})
 
     def _upscale(self, variant: variants.Variant) -> Step:
         settings: dict[str, Any] = {

@@ -34,6 +34,21 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Shape(Section):
+    """Dimensions of a base, in the words of its config.json."""
+
+    model_type: Literal["llama", "mistral"] = "llama"
+    hidden_size: Positive
+    intermediate_size: Positive
+    num_hidden_layers: Positive
+    num_attention_heads: Positive
+    num_key_value_heads: Positive
+    vocab_size: Positive
+    tie_word_embeddings: bool = False
+    stored_bytes: Literal[2, 4] = 2
+    """Bytes a parameter has in its files."""
+
+
 class Base(Section):
     """Where the n-layer base model comes from (Sec. 2)."""
 
@@ -41,6 +56,8 @@ class Base(Section):
     """A folder, a hub id, or `embedded`."""
     training: BaseTraining = BaseTraining()
     """How the embedded base is trained; without effect for a folder or hub id."""
+    shape: Shape | None = None
+    """Of a hub id, so that a dry run can reckon with it before it is fetched; without effect on results."""
 
 
 class Corpus(Section):
@@ -219,8 +236,19 @@ class Tracking(Section):
     """Log checkpoints whole, or by manifest alone."""
 
 
+class Hardware(Section):
+    """What a dry run reckons with; without effect on results. The defaults: one H100 SXM, dense bfloat16."""
+
+    gpus: Positive = 1
+    gpu_memory_gib: Annotated[float, Field(gt=0)] = 80
+    gpu_tflops: Annotated[float, Field(gt=0)] = 989.4
+    mfu: Annotated[float, Field(gt=0, le=1)] = 0.4
+    """Share of the peak that training reaches."""
+
+
 class Scale(Section):
-    name: str
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+    """Part of the names of experiments and of the report's folder."""
     description: str
     seed: int = 42
     repeat: int = Field(default=0, ge=0)
@@ -240,6 +268,7 @@ class Scale(Section):
     evaluate: Evaluate = Evaluate()
     contamination: Contamination = Contamination()
     tracking: Tracking = Tracking()
+    hardware: Hardware | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -4,10 +4,11 @@ Everything goes through `MlflowClient` with explicit run ids: no global active r
 """
 
 import contextlib
+import functools
 import json
 import os
 import shlex
-import time
+import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from solar_repro.errors import UserError
-from solar_repro.versions import code_version, versions
+from solar_repro.metric_log import MetricLog
+from solar_repro.provenance import code_version, versions
+from solar_repro.redact import reason, redact
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -26,7 +29,8 @@ if TYPE_CHECKING:
 STEPS_FILE = "steps.json"
 """Artifact of an invocation's own run: label and key of each step → the run that made it, now or before."""
 _BATCH = 1000  # metrics MLflow takes in one request
-_SECONDS_BETWEEN_FLUSHES = 5.0
+_IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+"""For requests that may fail: MLflow's own patience is some four minutes for each."""
 
 
 @dataclass(frozen=True)
@@ -41,28 +45,56 @@ class Finished:
 
 def connect() -> "MlflowClient":
     """A client of the tracking server, after one request has shown that it answers; else UserError."""
-    from mlflow import get_tracking_uri
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
-    retries = os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES")
-    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
     try:
-        client = MlflowClient()
-        client.search_experiments(max_results=1)
-    except (MlflowException, OSError) as error:
-        # The URI may carry a password; only its host is shown.
-        place = get_tracking_uri().rpartition("@")[2]
-        reason = str(error).rpartition("Caused by ")[2].splitlines()[0][:200]
+        with _impatient():
+            client = MlflowClient()
+            client.search_experiments(max_results=1)
+    except (MlflowException, OSError, ImportError) as error:
         raise UserError(
-            f"tracking server {place} does not answer ({reason}); start it or set MLFLOW_TRACKING_URI"
+            f"tracking server {shown_uri()} does not answer ({reason(error)}); "
+            "start it or set MLFLOW_TRACKING_URI"
         ) from None
-    finally:
-        if retries is None:
-            del os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]
-        else:
-            os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = retries
     return client
+
+
+def shown_uri() -> str:
+    """The tracking server's URI without user and password."""
+    from mlflow import get_tracking_uri
+
+    return redact(get_tracking_uri()).replace("***@", "")
+
+
+@contextlib.contextmanager
+def explained(store: Path) -> Iterator[None]:
+    """A server that is lost, or refuses, raises UserError: one line that says where finished results are."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    try:
+        yield
+    except (MlflowException, RequestException) as error:
+        raise UserError(
+            f"tracking server {shown_uri()} failed ({reason(error)}); what is finished lies in {store}, and "
+            "the same command registers it and goes on"
+        ) from None
+
+
+@contextlib.contextmanager
+def _impatient() -> Iterator[None]:
+    """Requests inside the block give up after seconds. MLflow takes this from the environment alone."""
+    before = {name: os.environ.get(name) for name in _IMPATIENT}
+    os.environ.update(_IMPATIENT)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 class Tracker:
@@ -75,15 +107,21 @@ class Tracker:
 
     def _own_run(self, name: str) -> tuple[str, str]:
         """The run that `mlflow run` has opened for us, or a new one."""
+        from mlflow.exceptions import MlflowException
+
         if run_id := os.environ.get("MLFLOW_RUN_ID"):
             run = self.client.get_run(run_id)
             self.client.set_tag(run_id, "mlflow.runName", name)
             return run_id, run.info.experiment_id
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "solar-" + self.scale)
         found = self.client.get_experiment_by_name(experiment)
-        experiment_id = found.experiment_id if found else self.client.create_experiment(experiment)
-        run = self.client.create_run(experiment_id, run_name=name)
-        return run.info.run_id, experiment_id
+        if found is None:
+            # Of two that make it at once the second is refused.
+            with contextlib.suppress(MlflowException):
+                self.client.create_experiment(experiment)
+            found = self.client.get_experiment_by_name(experiment)
+        run = self.client.create_run(found.experiment_id, run_name=name)
+        return run.info.run_id, found.experiment_id
 
     def child(self, step: "Step") -> str:
         """Open a run of the step nested under this invocation's; its id."""
@@ -95,8 +133,31 @@ class Tracker:
         runs = self.search(f"tags.`solar.key` = '{key}'", most=1)
         return _finished(runs[0]) if runs else None
 
-    def search(self, query: str = "", experiment: str | None = None, most: int = 50_000) -> "list[Run]":
-        """FINISHED runs that match an MLflow filter, newest first; in any experiment unless one is named."""
+    def knows(self, key: str) -> bool:
+        """Whether a FINISHED run has a key that begins so."""
+        return bool(self.search(f"tags.`solar.key` LIKE '{key}%'", most=1))
+
+    def unfinished(self, key: str, output: Path) -> tuple[list[str], list[str]]:
+        """Runs of this key that nobody has closed: ids of those that write to `output` on this machine, and
+        the names of the machines where others write elsewhere.
+        """
+        ours, others = [], []
+        for run in self.search(f"tags.`solar.key` = '{key}'", most=10, status="RUNNING"):
+            tags = run.data.tags
+            if (tags.get("solar.output"), tags.get("solar.host")) == (str(output), socket.gethostname()):
+                ours.append(run.info.run_id)
+            else:
+                others.append(tags.get("solar.host", "another machine"))
+        return ours, others
+
+    def search(
+        self,
+        query: str = "",
+        experiment: str | None = None,
+        most: int = 50_000,
+        status: str = "FINISHED",
+    ) -> "list[Run]":
+        """Runs that match an MLflow filter, newest first; in any experiment unless one is named."""
         if experiment is None:
             experiments = [found.experiment_id for found in self.client.search_experiments()]
         elif found := self.client.get_experiment_by_name(experiment):
@@ -104,7 +165,7 @@ class Tracker:
         else:
             names = ", ".join(sorted(found.name for found in self.client.search_experiments()))
             raise UserError(f"experiment {experiment!r}: not on this tracking server; it has {names}")
-        query = " and ".join(filter(None, [query, "attributes.status = 'FINISHED'"]))
+        query = " and ".join(filter(None, [query, f"attributes.status = '{status}'"]))
         runs: list[Run] = []
         token = None
         while len(runs) < most:
@@ -144,15 +205,17 @@ class Tracker:
             "solar.parents": json.dumps({role: found.run_id for role, found in parents.items()}),
             "solar.output": str(output),
             **({} if step.training_seed is None else {"solar.seed": str(step.training_seed)}),
+            "solar.host": socket.gethostname(),
             **{f"solar.version.{name}": number for name, number in versions().items()},
             "mlflow.source.git.commit": code_version(),
         }
         parameters = {"scale": self.scale, "variant": step.variant, **step.parameters()}
         # `mlflow run` has logged what the user typed; MLflow refuses to change a parameter.
         present = self.client.get_run(run_id).data.params
+        new = {name: redact(value) for name, value in parameters.items() if name not in present}
         self.client.log_batch(
             run_id,
-            params=[Param(name, value[:6000]) for name, value in parameters.items() if name not in present],
+            params=[Param(name, value[:6000]) for name, value in new.items()],
             tags=[RunTag(name, value) for name, value in tags.items()],
         )
         self._log_inputs(run_id, step, parents)
@@ -212,39 +275,19 @@ class Tracker:
             return False
         return True
 
-    def finish(self, run_id: str) -> None:
-        """Mark a run FINISHED."""
-        self.client.set_terminated(run_id, "FINISHED")
+    @contextlib.contextmanager
+    def metric_log(self, run_id: str, file: Path) -> Iterator[MetricLog]:
+        """A log of the run's metrics, whose requests give up soon: what they could not deliver is kept."""
+        with _impatient():
+            log = MetricLog(functools.partial(send_metrics, self.client, run_id), file)
+            try:
+                yield log
+            finally:
+                log.close()
 
-
-class MetricLog:
-    """Metrics of one run, kept in a file of the result and sent to the server in batches."""
-
-    def __init__(self, client: "MlflowClient", run_id: str, file: Path) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._client, self._run_id = client, run_id
-        self._file = file.open("a", encoding="utf-8")
-        self._waiting: list[dict[str, Any]] = []
-        self._flushed = time.monotonic()
-
-    def __call__(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        now = int(time.time() * 1000)
-        for name, value in metrics.items():
-            row = {"key": name, "value": float(value), "timestamp": now, "step": step}
-            self._file.write(json.dumps(row) + "\n")
-            self._waiting.append(row)
-        if time.monotonic() - self._flushed > _SECONDS_BETWEEN_FLUSHES:
-            self.flush()
-
-    def flush(self) -> None:
-        send_metrics(self._client, self._run_id, self._waiting)
-        self._waiting = []
-        self._flushed = time.monotonic()
-        self._file.flush()
-
-    def close(self) -> None:
-        self.flush()
-        self._file.close()
+    def finish(self, run_id: str, status: str = "FINISHED") -> None:
+        """Close a run."""
+        self.client.set_terminated(run_id, status)
 
 
 def send_metrics(
@@ -269,13 +312,6 @@ def send_metrics(
         client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
 
 
-def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """The rows that a `MetricLog` has kept."""
-    if not file.is_file():
-        return []
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-
-
 def short(digest: str) -> str:
     """A digest as MLflow holds it: 36 characters at most."""
     return digest.rpartition(":")[2][:36]
@@ -287,9 +323,9 @@ def failing(client: "MlflowClient", run_id: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        with contextlib.suppress(Exception):
-            client.set_tag(run_id, "solar.error", reason[:5000])
+        why = redact(" ".join(str(error).split())) or type(error).__name__
+        with contextlib.suppress(Exception), _impatient():
+            client.set_tag(run_id, "solar.error", why[:5000])
             client.set_terminated(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
 
@@ -302,20 +338,11 @@ def _finished(run: "Run") -> Finished:
 
 def ui_address() -> str:
     """Where the MLflow UI answers: the tracking server, without a password, or where `mlflow ui` serves."""
-    from urllib.parse import urlsplit, urlunsplit
-
-    from mlflow import get_tracking_uri
-
-    parts = urlsplit(get_tracking_uri())
-    if parts.scheme not in ("http", "https"):
-        return "http://127.0.0.1:5000"
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
+    uri = shown_uri()
+    return uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
 
 
 def ui_command() -> str:
     """The command that shows the runs in a browser; of a server its address."""
-    from mlflow import get_tracking_uri
-
-    uri = get_tracking_uri()
+    uri = shown_uri()
     return ui_address() if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"

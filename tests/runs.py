@@ -2,8 +2,13 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,21 +34,27 @@ class Workplace:
             "SOLAR_STORE": str(self.store),
         }
 
-    def entry_point(self, name: str, *arguments: str) -> subprocess.CompletedProcess:
-        """`python -m entry_points.<name> …`."""
-        return self._run([sys.executable, "-m", f"entry_points.{name}", *arguments])
+    def entry_point(self, name: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+        """`python -m entry_points.<name> …`, with these environment variables."""
+        return self._run([sys.executable, "-m", f"entry_points.{name}", *arguments], **variables)
+
+    def start(self, name: str, *arguments: str) -> subprocess.Popen:
+        """The same without waiting for its end; stderr can be read line by line."""
+        command = [sys.executable, "-m", f"entry_points.{name}", *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, cwd=ROOT, env=self.environment(), **pipes)
 
     def mlflow(self, *arguments: str) -> subprocess.CompletedProcess:
         """`mlflow …`."""
         return self._run([str(Path(sys.executable).with_name("mlflow")), *arguments])
 
-    def _run(self, command: list[str]) -> subprocess.CompletedProcess:
+    def _run(self, command: list[str], **variables: str) -> subprocess.CompletedProcess:
         # mlflow runs `python`: it must be this one.
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         return subprocess.run(
             command,
             cwd=ROOT,
-            env={**self.environment(), "PATH": path},
+            env={**self.environment(), "PATH": path, **variables},
             capture_output=True,
             text=True,
             check=False,
@@ -71,6 +82,29 @@ def workplace(folder: Path) -> Workplace:
     place = Workplace(folder / "store", f"sqlite:///{folder}/mlflow.db")
     place.client().create_experiment(EXPERIMENT, artifact_location=str(folder / "artifacts"))
     return place
+
+
+@contextmanager
+def serving(folder: Path, backend: str) -> Iterator[int]:
+    """A real `mlflow server` with an artifact proxy, its log and artifacts in `folder`; its port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mlflow = str(Path(sys.executable).with_name("mlflow"))
+    command = [mlflow, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", backend, "--artifacts-destination", str(folder / "artifacts")]
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+        try:
+            while process.poll() is None:
+                with suppress(OSError):
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
+                    break
+                time.sleep(0.1)
+            yield port
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def copy_of(place: Workplace, folder: Path) -> Workplace:

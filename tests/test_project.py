@@ -18,7 +18,7 @@ from solar_repro.step import STAGES, ordered
 from tests.conftest import ROOT
 
 MLPROJECT = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
-NO_STAGE = {"main", "ablation", "plan", "compare", "regression"}
+NO_STAGE = {"main", "ablation", "plan", "gc", "compare", "regression"}
 
 
 def modules(folder):
@@ -65,6 +65,19 @@ def test_conda_and_pyproject_pin_the_same_versions():
     (pip,) = [entry["pip"] for entry in conda["dependencies"] if isinstance(entry, dict)]
     assert sorted(pip) == sorted(project["dependencies"])
     assert all("==" in pin for pin in chain(pip, *project["optional-dependencies"].values()))
+
+
+def test_the_lock_file_has_every_pin_and_hashes():
+    lock = (ROOT / "requirements-linux-cpu.lock").read_text(encoding="utf-8")
+    entries = re.findall(r"^([\w.-]+)==([\w.]+)(?:\+cpu)? ?(.*(?:\n    --hash.*)+)", lock, re.MULTILINE)
+    locked = {name: version for name, version, _ in entries}
+    assert len(entries) == len(re.findall(r"^[\w.-]+==", lock, re.MULTILINE))
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}", hashes) for *_, hashes in entries)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pins = dict(
+        pin.split("==") for pin in (*project["dependencies"], *project["optional-dependencies"]["test"])
+    )
+    assert {name: locked.get(name) for name in pins} == pins
 
 
 @pytest.mark.parametrize("entry", sorted(modules("entry_points")))

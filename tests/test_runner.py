@@ -1,18 +1,25 @@
 """What the runner does when things go wrong, and with a real tracking server."""
 
+import functools
+import json
+import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from pathlib import Path
+import threading
+from types import SimpleNamespace
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.runs import Workplace, copy_of
+from solar_repro import metric_log, scales
+from solar_repro.checkpoint.lock import locked
+from solar_repro.checkpoint.manifest import verify_manifest
+from solar_repro.errors import UserError
+from solar_repro.metric_log import MetricLog, read_metrics
+from solar_repro.plan import Plan
+from solar_repro.runner import Runner
+from solar_repro.tracking import Finished, send_metrics
+from tests.proxy import Proxy
+from tests.runs import Workplace, copy_of, serving
 
 
 def one_line(done):
@@ -26,7 +33,7 @@ def one_line(done):
 def test_an_unreachable_server_is_said_before_any_work(tmp_path):
     place = Workplace(tmp_path / "store", "http://user:secret@127.0.0.1:9")
     line = one_line(place.entry_point("upscale", "--scale", "check"))
-    assert re.match(r"error: tracking server 127\.0\.0\.1:9 does not answer", line)
+    assert re.match(r"error: tracking server http://127\.0\.0\.1:9 does not answer", line)
     assert "secret" not in line
     assert not place.store.exists()
 
@@ -103,56 +110,172 @@ def test_bases_that_are_refused(finished, tmp_path, damage, message):
     assert len(list(place.store.glob("base-*"))) == 1
 
 
-@pytest.fixture
-def server(tmp_path):
-    """A real `mlflow server` with an artifact proxy, on loopback."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        *(
-            str(Path(sys.executable).with_name("mlflow")),
-            "server",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-        ),
-        *("--backend-store-uri", f"sqlite:///{tmp_path}/server.db"),
-        *("--artifacts-destination", str(tmp_path / "artifacts"), "--workers", "1"),
-    ]
-    log = (tmp_path / "server.log").open("w")
-    process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
-    uri = f"http://127.0.0.1:{port}"
-    for _ in range(600):
-        try:
-            urllib.request.urlopen(f"{uri}/health", timeout=5)
-            break
-        except OSError:
-            time.sleep(0.1)
-    yield Workplace(tmp_path / "store", uri)
-    process.terminate()
-    process.wait()
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The port of a real `mlflow server`, and the folder with all that it writes."""
+    folder = tmp_path_factory.mktemp("server")
+    with serving(folder, f"sqlite:///{folder}/server.db") as port:
+        yield port, folder
 
 
-def test_results_go_to_a_server_and_come_back(finished, server):
+def test_results_go_to_a_server_and_come_back(finished, server, tmp_path):
     # The server has never heard of these results: they are registered, not made again.
-    shutil.copytree(finished.store, server.store)
-    done = server.entry_point("upscale", "--scale", "check")
+    place = Workplace(tmp_path / "store", f"http://127.0.0.1:{server[0]}")
+    shutil.copytree(finished.store, place.store)
+    done = place.entry_point("upscale", "--scale", "check")
     assert done.returncode == 0, done.stderr
     states = re.findall(r"^(\w+) +(\w+)$", done.stderr, re.MULTILINE)
     assert states == [("microworld", "registered"), ("base", "registered"), ("upscaled", "registered")]
-    weights = (server.folder("upscaled") / "model.safetensors").read_bytes()
-    shutil.rmtree(server.store)
-    done = server.entry_point("continue_pretrain", "--scale", "check")
+    weights = (place.folder("upscaled") / "model.safetensors").read_bytes()
+    shutil.rmtree(place.store)
+    done = place.entry_point("continue_pretrain", "--scale", "check")
     assert done.returncode == 0, done.stderr
     assert re.search(r"upscaled +downloaded", done.stderr)
-    assert (server.folder("upscaled") / "model.safetensors").read_bytes() == weights
-    made = sorted(path.name.rpartition("-")[0] for path in server.store.iterdir())
+    assert (place.folder("upscaled") / "model.safetensors").read_bytes() == weights
+    made = sorted(path.name.rpartition("-")[0] for path in place.store.iterdir())
     assert made == ["microworld", "solar", "upscaled"]  # the base was not needed
-    (solar,) = server.runs("tags.`solar.variant` = 'solar'")
+    (solar,) = place.runs("tags.`solar.variant` = 'solar'")
     assert solar.info.status == "FINISHED"
     assert solar.data.metrics["recovery/held_out_loss"] > 0
+
+
+SECRETS = {
+    "HF_TOKEN": "hf_planted1",
+    "OPENAI_API_KEY": "sk-planted2",
+    "MLFLOW_TRACKING_TOKEN": "planted3",
+}
+
+
+NO_PATIENCE = {
+    f"MLFLOW_HTTP_REQUEST_{name}": "0" for name in ("MAX_RETRIES", "BACKOFF_FACTOR", "BACKOFF_JITTER")
+}
+
+
+def test_a_server_lost_in_the_middle_costs_nothing_and_tells_no_secret(finished, server, tmp_path):
+    port, written = server
+    store = tmp_path / "store"
+    shutil.copytree(finished.store, store)
+    command = ("upscale", "--scale", "check", "--upscale.shard_bytes", "70000")  # not made yet
+    with Proxy(port) as proxy:
+        place = Workplace(store, f"http://user:planted4@127.0.0.1:{proxy.port}")
+        proxy.lose_at = b"seam_distance"  # the first metrics of the stage
+        lost = place.entry_point(*command, **NO_PATIENCE, **SECRETS)
+        assert re.fullmatch(
+            rf"error: tracking server http://127.0.0.1:{proxy.port} failed \(.+\); what is finished lies in "
+            rf"{store}, and the same command registers it and goes on",
+            one_line(lost),
+        )
+        assert re.search(r"^metrics cannot be delivered .* the work goes on$", lost.stderr, re.MULTILINE)
+        (made,) = set(store.glob("upscaled-*")) - set(store.glob(finished.folder("upscaled").name))
+        verify_manifest(made)
+        proxy.mode, proxy.lose_at = "pass", None
+        back = place.entry_point(*command, **SECRETS)
+        assert back.returncode == 0, back.stderr
+        assert re.search(r"^upscaled +registered$", back.stderr, re.MULTILINE)
+    key = json.loads((made / "solar" / "provenance.json").read_text())["key"]
+    (run,) = Workplace(store, f"http://127.0.0.1:{port}").runs(f"tags.`solar.key` = '{key}'")
+    assert run.info.status == "FINISHED"  # the run that was cut off, continued
+    rows = read_metrics(made / "solar" / "metrics.jsonl")
+    assert run.data.metrics == {row["key"]: row["value"] for row in rows}
+    for text in (*(done.stdout + done.stderr for done in (lost, back)), *everything(store, written)):
+        assert "planted" not in text, text[-2000:]
+
+
+def everything(*folders):
+    """What all files of the folders hold, as text."""
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    assert any(path.name == "server.db" for path in files)
+    return [path.read_bytes().decode("latin-1") for path in files]
+
+
+def test_metrics_survive_connections_that_are_refused_cut_held_up_and_slow(server, tmp_path, monkeypatch):
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setattr(metric_log, "SECONDS_BETWEEN_DELIVERIES", 0.02)
+    monkeypatch.setattr(metric_log, "LONGEST_WAIT", 0.05)
+    with Proxy(server[0]) as proxy:
+        client = MlflowClient(f"http://127.0.0.1:{proxy.port}")
+        run_id = client.create_run("0").info.run_id
+        log = MetricLog(functools.partial(send_metrics, client, run_id), tmp_path / "metrics.jsonl")
+        for step, mode in enumerate(("pass", "refuse", "cut", "hang", "cut", "pass", "refuse")):
+            proxy.switch(mode)
+            log({"loss": 1 / (1 + step), "loss_again": step}, step)
+            proxy.wait_for_a_request()
+        proxy.mode, proxy.delay = "pass", 0.1
+        log.close()
+        assert log.undelivered == []
+        history = client.get_metric_history(run_id, "loss")
+    assert [(found.step, found.value) for found in history] == [(step, 1 / (1 + step)) for step in range(7)]
+
+
+class OtherTracker:
+    """Knows one finished run, whose artifacts are another step's result."""
+
+    client = None
+
+    def __init__(self, artifacts=None):
+        self.artifacts = artifacts
+
+    def find(self, key):
+        return Finished("run", "0", None, None)
+
+    def download(self, found, work):
+        shutil.copytree(self.artifacts, work, dirs_exist_ok=True)
+        return True
+
+    def unfinished(self, key, output):
+        return [], []
+
+    def describe(self, *arguments):
+        pass
+
+
+def test_of_two_that_ask_for_the_same_step_one_waits_and_finds_it_made(finished, tmp_path, capsys):
+    runner = Runner(tmp_path / "store", OtherTracker(), upload=False)
+    step = Plan(scales.load("check")).model("upscaled")
+    folder = runner.store / step.folder
+    with locked(folder, None):
+        other = threading.Thread(target=runner.get, args=(step,))
+        other.start()
+        while "waiting" not in (said := capsys.readouterr().err):
+            assert other.is_alive()
+        assert re.fullmatch(rf"upscaled +waiting for process {os.getpid()} on .+\n", said)
+        shutil.copytree(finished.folder("upscaled"), folder)
+    other.join()
+    assert re.fullmatch(r"upscaled +cached\n", capsys.readouterr().err)
+
+
+def test_what_is_downloaded_must_be_what_was_asked_for(finished, tmp_path):
+    plan = Plan(scales.load("check"))
+    runner = Runner(tmp_path / "store", OtherTracker(finished.folder("upscaled_repeat")), upload=False)
+    step = plan.model("upscaled")
+    assert not runner._download(None, runner.store / step.folder, step)
+    assert not list(runner.store.iterdir())
+    step = plan.model("upscaled_repeat")
+    assert runner._download(None, runner.store / step.folder, step)
+
+
+def test_space_is_looked_for_before_a_training_stage(finished, tmp_path, monkeypatch):
+    step = Plan(scales.load("check", {"sft.learning_rate": "1e-5"})).model("sft_v1")
+    runner = Runner(tmp_path, OtherTracker(), upload=False)
+    parents = {"model": Finished("run", "0", None, finished.folder("solar"))}
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(UserError, match=r"[\d,]{6,} bytes are needed, 1,000 are free; free some"):
+        runner._run(step, parents, "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_gc_deletes_what_no_run_refers_to(finished, tmp_path):
+    place = copy_of(finished, tmp_path)
+    shutil.copytree(place.folder("sft_v1"), place.store / "sft_v1-0123abcd")  # as of a run that was deleted
+    before = set(place.store.iterdir())
+    done = place.entry_point("gc", "--scale", "check", "--delete", "true")
+    assert re.search(r"deleted .* MB  no finished run +sft_v1-0123abcd\n1 folders, ", done.stdout), (
+        done.stderr
+    )
+    assert before - set(place.store.iterdir()) == {place.store / "sft_v1-0123abcd"}
 
 
 def test_the_dry_run_of_an_upscaling_writes_nothing(shared, tmp_path):

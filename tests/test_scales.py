@@ -32,6 +32,7 @@ def test_every_scale_file_validates_and_opens_with_its_command(name):
         ("data.decontaminate", "[synth_math_instruct]", "have the same seeds; name both or neither"),
         ("data.math", "generate", "math: generate needs a model; set math_generation.model"),
         ("data.math_generation.model.x", "1", "data.math_generation.model = {'x': 1}"),
+        ("name", "../../elsewhere", "name = '../../elsewhere': string should match pattern"),
         ("seed.x", "1", "override seed.x=1: 'seed' is a setting, not a section"),
     ],
 )

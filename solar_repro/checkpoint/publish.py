@@ -27,8 +27,7 @@ def publish(final: Path, digests: Mapping[str, str] | None = None) -> Iterator[P
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(final)
-        owner = f"{_host()}.{os.getpid()}.{_started(os.getpid())}"
-        working = Path(tempfile.mkdtemp(prefix=f"{_prefix(final)}{owner}.", dir=final.parent))
+        working = Path(tempfile.mkdtemp(prefix=f"{_prefix(final)}{_owner()}.", dir=final.parent))
     except OSError as error:
         raise UserError(
             f"{final.parent}: cannot be written ({error.strerror}); choose another place"
@@ -53,16 +52,39 @@ def publish(final: Path, digests: Mapping[str, str] | None = None) -> Iterator[P
         shutil.rmtree(working, ignore_errors=True)
 
 
+def remove(final: Path) -> None:
+    """Remove a published folder, renamed first: a killed removal leaves nothing that passes for a result.
+
+    Of a link the link alone goes.
+    """
+    doomed = final.with_name(f"{_prefix(final)}{_owner()}.removed")
+    final.rename(doomed)
+    if doomed.is_symlink():
+        doomed.unlink()
+    else:
+        shutil.rmtree(doomed)
+
+
 def remove_leftovers(final: Path) -> list[Path]:
     """Remove and return working folders for `final` whose processes, of this machine, are dead."""
-    pattern = re.compile(re.escape(f"{_prefix(final)}{_host()}.") + r"([0-9]{1,9})\.([0-9]+)\.[^.]+")
-    removed = []
-    for folder in sorted(final.parent.iterdir()):
-        match = pattern.fullmatch(folder.name)
-        if match and _is_dead(int(match[1]), match[2]):
-            shutil.rmtree(folder, ignore_errors=True)
-            removed.append(folder)
+    removed = [folder for folder in leftovers(final.parent) if folder.name.startswith(_prefix(final))]
+    for folder in removed:
+        shutil.rmtree(folder, ignore_errors=True)
     return removed
+
+
+def leftovers(parent: Path) -> list[Path]:
+    """Working folders in `parent`, for any place, whose processes, of this machine, are dead."""
+    pattern = re.compile(r"\..+\.working\." + re.escape(_host()) + r"\.([0-9]{1,9})\.([0-9]+)\.[^.]+")
+    return [
+        folder
+        for folder in sorted(parent.iterdir())
+        if (match := pattern.fullmatch(folder.name)) and _is_dead(int(match[1]), match[2])
+    ]
+
+
+def _owner() -> str:
+    return f"{_host()}.{os.getpid()}.{_started(os.getpid())}"
 
 
 def _prefix(final: Path) -> str:

@@ -137,7 +137,10 @@ def _markdown(
     if overlaps is not None:
         lines += ["", "| benchmark | rows sharing a 13-gram | example |", "|---|--:|---|"]
         for line in overlaps:
-            shown = f"`{line.examples[0][0]}`" if line.examples else ""
+            # Inside a code span nothing of a row's own id is taken for markup.
+            shown = (
+                "`" + " ".join(line.examples[0][0].split()).replace("`", "'") + "`" if line.examples else ""
+            )
             lines.append(f"| {line.benchmark} | {line.hit:,} | {shown} |")
     return "\n".join([*lines, "", f"![lengths]({name}_lengths.png)", ""])
 

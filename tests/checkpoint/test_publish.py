@@ -3,10 +3,11 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,46 @@ def test_a_full_disk_is_a_user_error(code: int, tmp_path: Path) -> None:
     ):
         raise OSError(code, os.strerror(code))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """A file system of its own, made and made larger by its size."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def sized(size: str) -> Path:
+        options = f"size={size}" if not disk.is_mount() else f"remount,size={size}"
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
+        if (
+            shutil.which("mount") is None
+            or subprocess.run(command, capture_output=True, check=False).returncode
+        ):
+            pytest.skip("needs the right to mount a tmpfs")
+        return disk
+
+    yield sized
+    if disk.is_mount():
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_fills_in_the_middle_leaves_nothing(
+    small_disk: Callable[[str], Path], saved: Callable[..., Path]
+) -> None:
+    final = small_disk("128k") / "store" / "result"
+    plan = plan_upscale(saved("llama"), dus(LAYERS, 1))
+
+    def make(working: Path) -> None:
+        write_upscale(plan, working)
+        (working / "more.bin").write_bytes(bytes(1 << 17))
+
+    with pytest.raises(UserError, match=r"result: the disk is full, [\d,]+ bytes"), publish(final) as working:
+        make(working)
+    assert not list(final.parent.iterdir())
+    small_disk("16m")
+    with publish(final) as working:
+        make(working)
+    verify_manifest(final)
 
 
 def test_kill_in_the_middle_of_a_copy(saved: Callable[..., Path], tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""One maker at a time: a lock beside a result's place, held by the process that makes it."""
+
+import fcntl
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+
+class Held(Exception):
+    """Another process holds the lock; the message says which."""
+
+
+@contextmanager
+def locked(final: Path, waiting: Callable[[str], None] | None) -> Iterator[None]:
+    """Hold the lock of the place `final`.
+
+    Where another process holds it, `waiting` is told which and it is waited for; without `waiting`: Held.
+    The kernel lets go of a lock when its process dies, however that comes, on NFS between machines too. Where
+    none can be had (a store that is only read, a file system without locks) nothing is held: publishing
+    refuses the second of two that make the same.
+    """
+    path = final.with_name(f".{final.name}.lock")
+    file = _acquire(path, waiting)
+    try:
+        yield
+    finally:
+        if file is not None:
+            path.unlink(missing_ok=True)  # while it is held: who waits for it finds it gone and makes its own
+            file.close()
+
+
+def _acquire(path: Path, waiting: Callable[[str], None] | None) -> TextIO | None:
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+", encoding="utf-8")
+        except OSError:
+            return None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            if waiting is None:
+                file.close()
+                raise Held(owner) from None
+            waiting(owner)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            file.close()
+            return None
+        if _is_at(file, path):
+            break
+        file.close()
+    with suppress(OSError):  # a full disk: the lock holds without its owner's name
+        os.ftruncate(file.fileno(), 0)
+        owner = f"process {os.getpid()} on {socket.gethostname()}"
+        os.write(file.fileno(), f"{owner}, since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC".encode())
+    return file
+
+
+def _is_at(file: TextIO, path: Path) -> bool:
+    """Whether the open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,68 @@
+"""What made a result, kept inside it: settings, keys of the inputs, data fingerprints, versions."""
+
+import functools
+import json
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from solar_repro.checkpoint.folder import read_json
+from solar_repro.checkpoint.manifest import ManifestError, verify_manifest
+from solar_repro.errors import UserError
+
+if TYPE_CHECKING:
+    from solar_repro.step import Step
+
+FILE = Path("solar", "provenance.json")
+
+
+def write_provenance(work: Path, step: "Step") -> None:
+    """Write what makes this step's result into its working folder."""
+    from solar_repro.step import plain
+
+    content = {
+        "stage": step.stage,
+        "variant": step.variant,
+        "key": step.key,
+        "settings": plain(step.settings),
+        "inputs": {role: [parent.label, parent.key] for role, parent in step.inputs.items()},
+        "data": dict(step.data),
+        "versions": {**versions(), "code": code_version()},
+    }
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
+    (work / FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def verify_result(folder: Path, step: "Step") -> None:
+    """Check that a folder is whole and that it is this step's result; ManifestError says what is not so."""
+    verify_manifest(folder)
+    try:
+        found = read_json(folder / FILE).get("key")
+    except UserError as error:
+        raise ManifestError(str(error)) from error
+    if found != step.key:
+        raise ManifestError(
+            f"{folder / FILE}: made as {str(found)[:8]!r}, not as the {step.key[:8]} that is asked for; "
+            "make or download the folder again"
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that a result rests on."""
+    from importlib.metadata import version
+
+    names = ("mlflow", "torch", "transformers", "trl", "datasets", "lm_eval", "safetensors")
+    return {name: version(name) for name in names}
+
+
+@functools.cache
+def code_version() -> str:
+    """Commit of the checkout (`-dirty` where files differ from it), else the package's version."""
+    from importlib.metadata import version
+
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return version("solar-repro")
+    return done.stdout.strip()

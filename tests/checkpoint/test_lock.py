@@ -1,0 +1,82 @@
+"""Of two processes that make the same result one works and the other waits."""
+
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from solar_repro.checkpoint.lock import Held, locked
+
+HOLDER = """
+import sys
+from pathlib import Path
+from solar_repro.checkpoint.lock import locked
+with locked(Path(sys.argv[1]), lambda owner: print("waiting for", owner, flush=True)):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "result")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_lock_leaves_nothing_behind(tmp_path):
+    with locked(tmp_path / "store" / "result", None):
+        assert [path.name for path in (tmp_path / "store").iterdir()] == [".result.lock"]
+        with locked(tmp_path / "store" / "other", None):
+            pass
+    assert not list((tmp_path / "store").iterdir())
+
+
+def test_the_second_is_told_who_holds_it(tmp_path, holder):
+    with (
+        pytest.raises(Held, match=rf"process {holder.pid} on .*, since 20"),
+        locked(tmp_path / "result", None),
+    ):
+        pytest.fail("the block must not run")
+
+
+def test_the_second_waits_for_the_first(tmp_path, holder):
+    told, entered = [], threading.Event()
+
+    def second():
+        with locked(tmp_path / "result", told.append):
+            entered.set()
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    while not told:
+        assert thread.is_alive()
+    assert not entered.is_set()
+    holder.communicate("done\n")
+    thread.join()
+    assert entered.is_set()
+    assert f"process {holder.pid} " in told[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dead_owners_lock_is_taken_over(tmp_path, holder):
+    holder.kill()
+    holder.wait()
+    assert (tmp_path / ".result.lock").exists()
+    with locked(tmp_path / "result", None):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_no_lock_can_be_had_the_work_is_done_without(tmp_path):
+    (tmp_path / "file").write_text("")
+    with locked(tmp_path / "file" / "result", None):
+        pass
