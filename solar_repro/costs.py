@@ -17,6 +17,8 @@ from solar_repro.step import Step
 TRAINING = ("continue_pretrain", "sft", "dpo")
 SAVED_BYTES = 4
 """A parameter in a trained checkpoint: float32 master weights."""
+EMBEDDED_BYTES = 2
+"""A parameter in the embedded base: bfloat16."""
 _OPTIMIZER_BYTES = {"adamw_torch_fused": 8, "rmsprop": 4}
 """Bytes a parameter has in the optimizer's state: two moments, or one, in float32."""
 
@@ -178,8 +180,10 @@ def checkpoint_bytes(plan: Plan, step: Step) -> int | None:
 
 def _stored_bytes(plan: Plan, step: Step) -> int:
     """Bytes a parameter: up-scaling and merging keep what their inputs have, training writes float32."""
-    if step.stage in TRAINING or step.settings.get("base") is not None:
+    if step.stage in TRAINING:
         return SAVED_BYTES
+    if step.settings.get("base") is not None:
+        return EMBEDDED_BYTES
     if step.stage == "base":
         folder, shape = Path(step.places["model"]), plan.scale.base.shape
         if folder.is_dir():
