@@ -126,8 +126,11 @@ def test_results_go_to_a_server_and_come_back(finished, server, tmp_path):
     assert states == [("microworld", "registered"), ("base", "registered"), ("upscaled", "registered")]
     weights = (place.folder("upscaled") / "model.safetensors").read_bytes()
     shutil.rmtree(place.store)
+    elsewhere = {"solar.key": Plan(scales.load("check")).model("solar").key, "solar.host": "elsewhere"}
+    place.client().create_run("0", tags=elsewhere)
     done = place.entry_point("continue_pretrain", "--scale", "check")
     assert done.returncode == 0, done.stderr
+    assert re.search(r"^solar +running \(as another run does, on elsewhere\)$", done.stderr, re.MULTILINE)
     assert re.search(r"upscaled +downloaded", done.stderr)
     assert (place.folder("upscaled") / "model.safetensors").read_bytes() == weights
     made = sorted(path.name.rpartition("-")[0] for path in place.store.iterdir())
