@@ -23,9 +23,9 @@ def run(
     examples: int,
     neighbours: int,
     k: float,
-    precision: str,
     seed: int,
     mirror: Path | None,
+    precision: str = "float32",
 ) -> None:
     """Write each task's scores per example to `out`; the log gets the share below 0.1 and the AUROCs.
 
