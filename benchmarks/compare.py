@@ -1,6 +1,7 @@
 """The paper's tables beside our runs (paper, ours, delta, standard error), as Markdown and as HTML."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Any
 
 from benchmarks import plots
 from solar_repro.plan import Plan
+from solar_repro.step import Step
 from solar_repro.tracking import Tracker
-from solar_repro.variants import CONTROLS, DATASETS, FILTERED_TASKS, PAPER, Variant
+from solar_repro.variants import CONTROLS, DATASETS, FILTERED_TASKS, PAPER
 
 TABLES: dict[str, Any] = json.loads(
     (Path(__file__).parent / "paper" / "tables.json").read_text(encoding="utf-8")
@@ -79,21 +81,33 @@ def collect(plan: Plan, tracker: Tracker, names: tuple[str, ...] | None = None) 
     return runs
 
 
-def rows(table: int, runs: Runs) -> list[Row]:
-    """The paper's rows of a score table (2 … 7), with our scores where a run has them."""
-    ours = {variant.rows[table]: variant for variant in PAPER.values() if table in variant.rows}
+def released_runs(steps: Mapping[str, Step], tracker: Tracker) -> Runs:
+    """Scores of released checkpoints, by row of Table 2."""
+    found = {row: tracker.find(step.key) for row, step in steps.items()}
+    ids = {row: finished.run_id for row, finished in found.items() if finished}
+    scores = {row: tracker.client.get_run(run_id).data.metrics for row, run_id in ids.items()}
+    return Runs(scores, {}, {}, {}, ids)
+
+
+def rows(table: int, runs: Runs, ours: Mapping[str, str] | None = None) -> list[Row]:
+    """The paper's rows of a score table (2 … 7), with our scores where a run has them.
+
+    `ours` says by which name `runs` has a row; by default that of the row's variant.
+    """
+    if ours is None:
+        ours = {variant.rows[table]: variant.name for variant in PAPER.values() if table in variant.rows}
     printed = TABLES[f"table_{table}"]["rows"]
     measured = {
-        row["model"]: runs.scores[ours[row["model"]].name]["H6"]
+        row["model"]: runs.scores[ours[row["model"]]]["H6"]
         for row in printed
-        if row["model"] in ours and ours[row["model"]].name in runs.scores
+        if ours.get(row["model"]) in runs.scores
     }
     paper = {row["model"]: row["scores"]["H6"] for row in printed if row["model"] in measured}
     return [
         Row(
             title=row["model"],
-            variant=ours[row["model"]].name if row["model"] in ours else "",
-            cells=_cells(row["scores"], ours.get(row["model"]), runs),
+            variant=ours.get(row["model"], ""),
+            cells=_cells(row["scores"], runs.scores.get(ours.get(row["model"], ""), {})),
             order_paper=_place(paper, row["model"]),
             order_ours=_place(measured, row["model"]),
         )
@@ -101,8 +115,7 @@ def rows(table: int, runs: Runs) -> list[Row]:
     ]
 
 
-def _cells(printed: dict[str, float], variant: Variant | None, runs: Runs) -> dict[str, Cell]:
-    found = runs.scores.get(variant.name, {}) if variant else {}
+def _cells(printed: dict[str, float], found: Mapping[str, float]) -> dict[str, Cell]:
     return {
         column: Cell(printed[column], found.get(column), found.get(f"{column}_stderr")) for column in COLUMNS
     }
@@ -180,9 +193,9 @@ def table_markdown(table: int, runs: Runs) -> str:
     return "\n".join(lines)
 
 
-def table_text(table: int, runs: Runs, scale: str) -> str:
-    """One table for a terminal: the paper's scores, and ours ± standard error below them."""
-    printed = rows(table, runs)
+def table_text(table: int, runs: Runs, scale: str, ours: Mapping[str, str] | None = None) -> str:
+    """One table for a terminal: the paper's scores, and ours ± standard error below them (see `rows`)."""
+    printed = rows(table, runs, ours)
     width = max(len(row.title) for row in printed) + 2
     lines = [f"Table {table} at scale {scale}"]
     lines.append(" " * (width + 6) + "".join(f"{column:>15}" for column in COLUMNS))

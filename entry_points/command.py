@@ -18,8 +18,9 @@ from solar_repro.errors import UserError
 from solar_repro.redact import redact
 
 if TYPE_CHECKING:
-    from solar_repro.plan import Plan, Step
+    from solar_repro.plan import Plan
     from solar_repro.runner import Runner
+    from solar_repro.step import Step
 
 DEFAULT_SCALE = "check"
 OVERRIDES = (
@@ -105,8 +106,11 @@ def variant_option(default: str) -> dict:
     return {"default": default, "help": "which variant (default: %(default)s)"}
 
 
-def make_step(arguments: Arguments, stage: str, choose: Callable[["Plan"], "Step"]) -> None:
-    """Make the chosen step as this invocation's own run; print where its result lies."""
+MODEL_OPTION = {"help": "score this checkpoint instead of a variant: a folder or a hub id"}
+
+
+def make_step(arguments: Arguments, stage: str, choose: Callable[["Plan"], "Step"]) -> Path:
+    """Make the chosen step as this invocation's own run; print, and return, where its result lies."""
     from solar_repro.plan import Plan
 
     step = choose(Plan(arguments.scale))
@@ -119,6 +123,7 @@ def make_step(arguments: Arguments, stage: str, choose: Callable[["Plan"], "Step
         finished = runner.get(step, runner.tracker.run_id)
     print(finished.output)
     print(f"UI: {ui_command()}")
+    return finished.output
 
 
 def ui_command() -> str:

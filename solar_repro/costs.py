@@ -9,9 +9,11 @@ from typing import Any
 
 from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.checkpoint.layer_map import parameters_of
-from solar_repro.plan import Plan, Step
-from solar_repro.scales import Evaluate, Hardware, Training
+from solar_repro.hardware import Hardware
+from solar_repro.plan import Plan
+from solar_repro.scales import Evaluate, Training
 from solar_repro.stages.upscale import variant_map
+from solar_repro.step import Step
 
 TRAINING = ("continue_pretrain", "sft", "dpo")
 SAVED_BYTES = 4

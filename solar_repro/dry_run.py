@@ -16,8 +16,10 @@ from solar_repro.costs import (
     training_tokens,
 )
 from solar_repro.errors import UserError
-from solar_repro.plan import Plan, Step
-from solar_repro.scales import Hardware, Training
+from solar_repro.hardware import Hardware
+from solar_repro.plan import Plan
+from solar_repro.scales import Training
+from solar_repro.step import Step
 
 GIB = 1 << 30
 
@@ -52,7 +54,7 @@ def forecast(plan: Plan, store: Path) -> list[Forecast]:
         found.append(
             Forecast(
                 step=step,
-                state=state if plan.is_known(step) else "unknown",
+                state=state if step.is_known else "unknown",
                 parameters=_parameters(step, config),
                 tokens=training_tokens(step),
                 disk=checkpoint_bytes(plan, step) if step.makes_model else 0,

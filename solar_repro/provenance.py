@@ -11,14 +11,14 @@ from solar_repro.checkpoint.manifest import ManifestError, verify_manifest
 from solar_repro.errors import UserError
 
 if TYPE_CHECKING:
-    from solar_repro.plan import Step
+    from solar_repro.step import Step
 
 FILE = Path("solar", "provenance.json")
 
 
 def write_provenance(work: Path, step: "Step") -> None:
     """Write what makes this step's result into its working folder."""
-    from solar_repro.plan import plain
+    from solar_repro.step import plain
 
     content = {
         "stage": step.stage,

@@ -12,9 +12,9 @@ from solar_repro.checkpoint.manifest import ManifestError
 from solar_repro.checkpoint.publish import publish, remove
 from solar_repro.costs import bytes_to_write
 from solar_repro.metric_log import read_metrics
-from solar_repro.plan import Step, ordered
 from solar_repro.provenance import verify_result, write_provenance
 from solar_repro.stages import NOTES
+from solar_repro.step import Step, ordered
 from solar_repro.tracking import Finished, Tracker, failing, send_metrics
 
 SCORED = {"evaluate": "model", "contamination": "target"}
@@ -128,7 +128,8 @@ class Runner:
             self.tracker.log_folder(run_id, folder / NOTES, NOTES)
         elif self.upload or step.stage in SCORED:
             self.tracker.log_folder(run_id, folder, "output")
-        if scored := SCORED.get(step.stage):
+        # A checkpoint made elsewhere has no run of its own to carry the scores as well.
+        if (scored := SCORED.get(step.stage)) in parents:
             rows = read_metrics(folder / NOTES / "metrics.jsonl")
             send_metrics(self.tracker.client, run_id, rows, parents[scored].model_id)
             # On the model's own run as well, so that the UI's comparison shows settings beside scores.

@@ -1,5 +1,6 @@
 """The project's own files agree with each other: MLproject, entry points, stages, pins, README."""
 
+import json
 import re
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from itertools import chain
 import pytest
 import yaml
 
+from benchmarks.performance.checkpoint_results import table
 from entry_points.command import DEFAULT_SCALE
 from solar_repro import scales, variants
-from solar_repro.plan import STAGES, Plan
+from solar_repro.plan import Plan
+from solar_repro.step import STAGES, ordered
 from tests.conftest import ROOT
 
 MLPROJECT = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
@@ -32,7 +35,8 @@ def test_mlproject_entry_points_and_modules_are_the_same():
 
 
 def test_every_stage_has_an_entry_point_and_a_module():
-    assert set(MLPROJECT["entry_points"]) - NO_STAGE == set(STAGES)
+    # The positive control is made by `contamination -P control=positive`.
+    assert set(MLPROJECT["entry_points"]) - NO_STAGE == set(STAGES) - {"contaminate"}
     assert set(STAGES) <= modules("solar_repro/stages")
 
 
@@ -48,7 +52,8 @@ def test_stage_functions_take_what_the_plan_gives_them(tmp_path):
     import inspect
 
     plan = Plan(scales.load(DEFAULT_SCALE))
-    for step in [*plan.main(), *map(plan.data, variants.DATASETS)]:
+    control = ordered([plan.contamination("base", positive=True)])
+    for step in [*plan.main(), *map(plan.data, variants.DATASETS), *control]:
         run = importlib.import_module(f"solar_repro.stages.{step.stage}").run
         given = {*step.inputs, *step.settings, *step.places}
         inspect.signature(run).bind(tmp_path, print, **dict.fromkeys(given))
@@ -107,3 +112,11 @@ def test_only_tracking_and_its_users_import_mlflow():
 def test_readme_names_every_entry_point():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [name for name in MLPROJECT["entry_points"] if f"`{name}`" not in readme] == []
+
+
+def test_readme_shows_the_measured_table_of_checkpoints():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition("<!-- checkpoint -->\n")[2].partition("\n<!-- /checkpoint -->")[0]
+    results = json.loads((ROOT / "benchmarks" / "results" / "checkpoint.json").read_text(encoding="utf-8"))
+    assert results["size"] == "full"
+    assert shown == table(results).partition("\n\n")[0]

@@ -1,8 +1,9 @@
-"""H6 (Sec. 4.1) through lm-eval, and the held-out loss of Sec. 2, of one model."""
+"""H6 (Sec. 4.1) through lm-eval of one model, and of a variant the held-out loss of Sec. 2."""
 
 import shutil
 from pathlib import Path
 
+from solar_repro.evaluation.columns import LEADERBOARD_GSM8K_STOP
 from solar_repro.evaluation.evaluate import evaluate_h6
 from solar_repro.evaluation.tasks import build_tasks
 from solar_repro.scales import Corpus, Evaluate
@@ -12,14 +13,28 @@ from solar_repro.stages.held_out import held_out_loss, held_out_texts
 
 
 def run(
-    out: Path, log: Log, *, model: Path, evaluate: Evaluate, corpus: Corpus, seed: int, mirror: Path | None
+    out: Path,
+    log: Log,
+    *,
+    model: Path | str,
+    evaluate: Evaluate,
+    seed: int,
+    mirror: Path | None,
+    corpus: Corpus | None = None,
 ) -> None:
     """Write `scores.json` and the items of each task to `out`; the log gets the scores in percent.
 
-    Answers are kept beside `out` while they come, so that a killed evaluation goes on where it stopped.
+    With a `corpus`, the loss on its held-out documents as well. Answers are kept beside `out` while they
+    come, so that a killed evaluation goes on where it stopped.
     """
-    answers = out.parent / ".answers" / model.name
-    tasks = build_tasks(mirror, limits=evaluate.limits, subjects=evaluate.subjects, seed=seed)
+    answers = out.parent / ".answers" / Path(model).name
+    tasks = build_tasks(
+        mirror,
+        limits=evaluate.limits,
+        subjects=evaluate.subjects,
+        seed=seed,
+        gsm8k_stop=LEADERBOARD_GSM8K_STOP if evaluate.gsm8k_stop == "leaderboard" else None,
+    )
     scores = evaluate_h6(
         model,
         tasks,
@@ -27,10 +42,12 @@ def run(
         device=device(),
         dtype=evaluate.precision,
         batch_tokens=evaluate.batch_tokens,
+        vllm=tuple(name for name, backend in evaluate.backend.items() if backend == "vllm"),
         work=answers,
     )
     shutil.rmtree(answers)
     log(scores.metrics())
-    network, tokenizer = load(model)
-    texts = held_out_texts(corpus, mirror)
-    log({"held_out_loss": held_out_loss(network.to(device()), tokenizer, texts)})
+    if corpus is not None:
+        network, tokenizer = load(model)
+        texts = held_out_texts(corpus, mirror)
+        log({"held_out_loss": held_out_loss(network.to(device()), tokenizer, texts)})
