@@ -53,7 +53,7 @@ def forecast(plan: Plan, store: Path) -> list[Forecast]:
         found.append(
             Forecast(
                 step=step,
-                state=state if plan.is_known(step) else "unknown",
+                state=state if step.is_known else "unknown",
                 parameters=_parameters(step, config),
                 tokens=training_tokens(step),
                 disk=checkpoint_bytes(plan, step) if step.makes_model else 0,

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,9 +109,12 @@ class Plan:
         return ordered(targets)
 
     def everything(self) -> list[Step]:
-        """Every step that an entry point can make at this scale, but for DUS with another m."""
-        others = [self.data(name) for name in variants.DATASETS]
-        return ordered([*self.main(), *(self.evaluation(name) for name in variants.CONTROLS), *others])
+        """Every step of this scale's variants and sets, but for layer maps that are no variant's."""
+        targets = [*self.main(), *(self.evaluation(name) for name in variants.CONTROLS)]
+        for name in variants.DATASETS:
+            with suppress(UserError):  # a set that is nowhere has no results
+                targets.append(self.data(name))
+        return ordered(targets)
 
     def _once(self, stage: str, variant: str, make: Any) -> Step:
         if (stage, variant) not in self._steps:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from solar_repro.data.settings import Generation
 from solar_repro.errors import UserError
+from solar_repro.hardware import Hardware, Shape
 from solar_repro.microworld.settings import BaseTraining, WorldSettings
 from solar_repro.variants import DATASETS
 
@@ -32,21 +33,6 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Shape(Section):
-    """Dimensions of a base, in the words of its config.json."""
-
-    model_type: Literal["llama", "mistral"] = "llama"
-    hidden_size: Positive
-    intermediate_size: Positive
-    num_hidden_layers: Positive
-    num_attention_heads: Positive
-    num_key_value_heads: Positive
-    vocab_size: Positive
-    tie_word_embeddings: bool = False
-    stored_bytes: Literal[2, 4] = 2
-    """Bytes a parameter has in its files."""
 
 
 class Base(Section):
@@ -234,16 +220,6 @@ class Contamination(Section):
 class Tracking(Section):
     checkpoints: Literal["upload", "reference"] = "upload"
     """Log checkpoints whole, or by manifest alone."""
-
-
-class Hardware(Section):
-    """What a dry run reckons with; without effect on results. The defaults: one H100 SXM, dense bfloat16."""
-
-    gpus: Positive = 1
-    gpu_memory_gib: Annotated[float, Field(gt=0)] = 80
-    gpu_tflops: Annotated[float, Field(gt=0)] = 989.4
-    mfu: Annotated[float, Field(gt=0, le=1)] = 0.4
-    """Share of the peak that training reaches."""
 
 
 class Scale(Section):

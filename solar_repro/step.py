@@ -15,10 +15,11 @@ from pydantic import BaseModel
 
 from solar_repro.code_digest import code_digest
 
-MODEL__PARAMETER_NAME = re.compile(r"[\w. :/-]+")  # what MLflow takes
 MODEL_STAGES = ("base", "upscale", "continue_pretrain", "sft", "dpo", "merge", "contaminate")
 TRAINING_STAGES = ("continue_pretrain", "sft", "dpo", "contaminate")
 STAGES = ("microworld", "data", "synth_math", *MODEL_STAGES, "evaluate", "contamination")
+UNKNOWN = "unknown"
+"""In place of a digest that the hub did not tell; in a dry plan alone."""
 _PARAMETER_NAME = re.compile(r"[\w. :/-]+")  # what MLflow takes
 
 
@@ -53,6 +54,11 @@ class Step:
         if self.stage in TRAINING_STAGES:
             return self.settings["seed"]
         return next((seed for step in self.inputs.values() if (seed := step.training_seed) is not None), None)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether all that the key rests on is known."""
+        return UNKNOWN not in self.data.values() and all(step.is_known for step in self.inputs.values())
 
     @property
     def label(self) -> str:

@@ -6,8 +6,9 @@ import pytest
 
 from solar_repro import costs, scales
 from solar_repro.checkpoint.layer_map import parameters_of
+from solar_repro.hardware import Hardware
 from solar_repro.plan import Plan
-from solar_repro.scales import Hardware, InstructionTuning
+from solar_repro.scales import InstructionTuning
 
 TINY = {
     "model_type": "llama",

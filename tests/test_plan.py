@@ -38,6 +38,19 @@ def test_main_scores_every_variant_of_the_tables(plan):
     assert "merge_v1.contamination" in labels
 
 
+def test_everything_is_main_and_what_else_can_be_asked_for(plan, shared, monkeypatch):
+    labels = {step.label for step in plan.everything()}
+    assert labels >= {step.label for step in plan.main()} | {
+        "orca_dpo_pairs",
+        "upscaled_block_expansion.evaluate",
+    }
+    monkeypatch.setenv("SOLAR_MIRROR", str(shared / "hub"))
+    stories = Plan(scales.load("stories", {"base.model": str(shared / "models" / "stories260K")}))
+    assert "orca_dpo_pairs" not in {
+        step.label for step in stories.everything()
+    }  # neither mirror nor hub has it
+
+
 def test_inputs_come_first(plan):
     seen = set()
     for step in plan.main():

@@ -69,9 +69,11 @@ def test_conda_and_pyproject_pin_the_same_versions():
 
 def test_the_lock_file_has_every_pin_and_hashes():
     lock = (ROOT / "requirements-linux-cpu.lock").read_text(encoding="utf-8")
-    entries = re.findall(r"^([\w.-]+)==([\w.]+)(?:\+cpu)? ?(.*(?:\n    --hash.*)+)", lock, re.MULTILINE)
+    entries = re.findall(
+        r"^([\w.-]+)(?:\[[\w,-]+\])?==([\w.]+)(?:\+cpu)? ?(.*(?:\n    --hash.*)+)", lock, re.MULTILINE
+    )
     locked = {name: version for name, version, _ in entries}
-    assert len(entries) == len(re.findall(r"^[\w.-]+==", lock, re.MULTILINE))
+    assert len(entries) == len(re.findall(r"^[\w.-]+\S*==", lock, re.MULTILINE))
     assert all(re.search(r"--hash=sha256:[0-9a-f]{64}", hashes) for *_, hashes in entries)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     pins = dict(

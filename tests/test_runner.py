@@ -5,11 +5,15 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 
 import pytest
 
+from entry_points import gc, upscale
+from entry_points.command import run_main
 from solar_repro import metric_log, scales
 from solar_repro.checkpoint.lock import locked
 from solar_repro.checkpoint.manifest import verify_manifest
@@ -128,8 +132,11 @@ def test_results_go_to_a_server_and_come_back(finished, server, tmp_path):
     assert states == [("microworld", "registered"), ("base", "registered"), ("upscaled", "registered")]
     weights = (place.folder("upscaled") / "model.safetensors").read_bytes()
     shutil.rmtree(place.store)
+    elsewhere = {"solar.key": Plan(scales.load("check")).model("solar").key, "solar.host": "elsewhere"}
+    place.client().create_run("0", tags=elsewhere)
     done = place.entry_point("continue_pretrain", "--scale", "check")
     assert done.returncode == 0, done.stderr
+    assert re.search(r"^solar +running \(as another run does, on elsewhere\)$", done.stderr, re.MULTILINE)
     assert re.search(r"upscaled +downloaded", done.stderr)
     assert (place.folder("upscaled") / "model.safetensors").read_bytes() == weights
     made = sorted(path.name.rpartition("-")[0] for path in place.store.iterdir())
@@ -151,15 +158,34 @@ NO_PATIENCE = {
 }
 
 
-def test_a_server_lost_in_the_middle_costs_nothing_and_tells_no_secret(finished, server, tmp_path):
+@pytest.fixture
+def here(monkeypatch, capfd):
+    """Runs an entry point's `main` in this process, which saves its start."""
+
+    def run(place, main, *arguments, **variables):
+        monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+        for name, value in {**place.environment(), **variables}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", [main.__module__, *arguments])
+        code = 0
+        try:
+            run_main(main)
+        except SystemExit as end:
+            code = end.code
+        return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
+
+    return run
+
+
+def test_a_server_lost_in_the_middle_costs_nothing_and_tells_no_secret(finished, server, tmp_path, here):
     port, written = server
     store = tmp_path / "store"
     shutil.copytree(finished.store, store)
-    command = ("upscale", "--scale", "check", "--upscale.shard_bytes", "70000")  # not made yet
+    command = (upscale.main, "--scale", "check", "--upscale.shard_bytes", "70000")  # not made yet
     with Proxy(port) as proxy:
         place = Workplace(store, f"http://user:planted4@127.0.0.1:{proxy.port}")
         proxy.lose_at = b"seam_distance"  # the first metrics of the stage
-        lost = place.entry_point(*command, **NO_PATIENCE, **SECRETS)
+        lost = here(place, *command, **NO_PATIENCE, **SECRETS)
         assert re.fullmatch(
             rf"error: tracking server http://127.0.0.1:{proxy.port} failed \(.+\); what is finished lies in "
             rf"{store}, and the same command registers it and goes on",
@@ -169,7 +195,7 @@ def test_a_server_lost_in_the_middle_costs_nothing_and_tells_no_secret(finished,
         (made,) = set(store.glob("upscaled-*")) - set(store.glob(finished.folder("upscaled").name))
         verify_manifest(made)
         proxy.mode, proxy.lose_at = "pass", None
-        back = place.entry_point(*command, **SECRETS)
+        back = here(place, *command, **SECRETS)
         assert back.returncode == 0, back.stderr
         assert re.search(r"^upscaled +registered$", back.stderr, re.MULTILINE)
     key = json.loads((made / "solar" / "provenance.json").read_text())["key"]
@@ -267,11 +293,11 @@ def test_space_is_looked_for_before_a_training_stage(finished, tmp_path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
-def test_gc_deletes_what_no_run_refers_to(finished, tmp_path):
+def test_gc_deletes_what_no_run_refers_to(finished, tmp_path, here):
     place = copy_of(finished, tmp_path)
     shutil.copytree(place.folder("sft_v1"), place.store / "sft_v1-0123abcd")  # as of a run that was deleted
     before = set(place.store.iterdir())
-    done = place.entry_point("gc", "--scale", "check", "--delete", "true")
+    done = here(place, gc.main, "--scale", "check", "--delete", "true")
     assert re.search(r"deleted .* MB  no finished run +sft_v1-0123abcd\n1 folders, ", done.stdout), (
         done.stderr
     )

@@ -1,0 +1,36 @@
+"""What a dry run reckons with: the base's dimensions, before it is fetched, and the GPUs."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Shape(_Section):
+    """Dimensions of a base, in the words of its config.json."""
+
+    model_type: Literal["llama", "mistral"] = "llama"
+    hidden_size: Positive
+    intermediate_size: Positive
+    num_hidden_layers: Positive
+    num_attention_heads: Positive
+    num_key_value_heads: Positive
+    vocab_size: Positive
+    tie_word_embeddings: bool = False
+    stored_bytes: Literal[2, 4] = 2
+    """Bytes a parameter has in its files."""
+
+
+class Hardware(_Section):
+    """What a dry run reckons with; without effect on results. The defaults: one H100 SXM, dense bfloat16."""
+
+    gpus: Positive = 1
+    gpu_memory_gib: Annotated[float, Field(gt=0)] = 80
+    gpu_tflops: Annotated[float, Field(gt=0)] = 989.4
+    mfu: Annotated[float, Field(gt=0, le=1)] = 0.4
+    """Share of the peak that training reaches."""
