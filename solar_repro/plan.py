@@ -16,10 +16,8 @@ from solar_repro.data.locate import locate, text_location
 from solar_repro.errors import UserError
 from solar_repro.evaluation.columns import COLUMN_NAMES, COLUMNS
 from solar_repro.scales import EMBEDDED, Evaluate, Scale
-from solar_repro.step import Step, ordered
+from solar_repro.step import UNKNOWN, Step, ordered
 
-UNKNOWN = "unknown"
-"""In place of a digest, in a dry plan."""
 
 
 @dataclass(frozen=True)
@@ -155,10 +153,6 @@ class Plan:
         found = re.search(r"hub did not give it \((.*)\);", str(error))
         self.unreachable[hub_id] = found[1] if found else str(error)
         return {name: UNKNOWN}
-
-    def is_known(self, step: Step) -> bool:
-        """Whether all that the step's key rests on is known."""
-        return UNKNOWN not in step.data.values() and all(map(self.is_known, step.inputs.values()))
 
     def _base(self, variant: variants.Variant) -> Step:
         model = self.scale.base.model
