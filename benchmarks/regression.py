@@ -13,8 +13,9 @@ from benchmarks.runs import EVALUATE, MODEL, Runs, of_plans
 from benchmarks.tables import COLUMNS, score
 from solar_repro.checkpoint.manifest import MANIFEST_FILE
 from solar_repro.errors import UserError
-from solar_repro.plan import Plan, Step, ordered
+from solar_repro.plan import Plan
 from solar_repro.stages import NOTES
+from solar_repro.step import Step, ordered
 from solar_repro.tracking import Tracker
 from solar_repro.variants import MAIN
 from solar_repro.versions import code_version, versions

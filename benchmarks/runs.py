@@ -12,8 +12,9 @@ from solar_repro import variants
 from solar_repro.errors import UserError
 from solar_repro.evaluation.compare_items import Items, read_items, read_losses
 from solar_repro.evaluation.samples import LOSSES_FILE
-from solar_repro.plan import MODEL_STAGES, Plan, Step
+from solar_repro.plan import Plan
 from solar_repro.stages import NOTES
+from solar_repro.step import MODEL_STAGES, Step
 from solar_repro.tracking import STEPS_FILE, Tracker
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from solar_repro.errors import UserError
 from solar_repro.tracking import ui_command
 
 if TYPE_CHECKING:
-    from solar_repro.plan import Plan, Step
+    from solar_repro.plan import Plan
     from solar_repro.runner import Runner
+    from solar_repro.step import Step
 
 DEFAULT_SCALE = "check"
 OVERRIDES = (
@@ -117,8 +118,11 @@ def variant_option(default: str) -> dict:
     return {"default": default, "help": "which variant (default: %(default)s)"}
 
 
-def make_step(arguments: Arguments, stage: str, choose: Callable[["Plan"], "Step"]) -> None:
-    """Make the chosen step as this invocation's own run; print where its result lies."""
+MODEL_OPTION = {"help": "score this checkpoint instead of a variant: a folder or a hub id"}
+
+
+def make_step(arguments: Arguments, stage: str, choose: Callable[["Plan"], "Step"]) -> Path:
+    """Make the chosen step as this invocation's own run; print, and return, where its result lies."""
     from solar_repro.plan import Plan
 
     step = choose(Plan(arguments.scale))
@@ -131,6 +135,7 @@ def make_step(arguments: Arguments, stage: str, choose: Callable[["Plan"], "Step
         finished = runner.get(step, runner.tracker.run_id)
     print(finished.output)
     print(f"UI: {ui_command()}")
+    return finished.output
 
 
 def run_main(main: Callable[[], None]) -> None:

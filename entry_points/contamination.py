@@ -1,10 +1,33 @@
-"""The contamination test of Table 9, and Min-K % Prob, for one variant."""
+"""The contamination test of Table 9, and Min-K % Prob, for one variant, or for any checkpoint."""
 
-from entry_points.command import make, run_main
+from entry_points.command import MODEL_OPTION, make_step, parse, run_main, variant_option
 
 
 def main() -> None:
-    make(__doc__, "contamination", lambda plan, variant: plan.contamination(variant), "solar_instruct")
+    arguments = parse(
+        __doc__,
+        variant=variant_option("solar_instruct"),
+        model=MODEL_OPTION,
+        control={
+            "default": "none",
+            "choices": ["none", "positive"],
+            "help": "positive: test a copy that is first trained on the tested texts (default: %(default)s)",
+        },
+    )
+    options = arguments.options
+    positive = options.control == "positive"
+    folder = make_step(
+        arguments,
+        "contamination",
+        lambda plan: (
+            plan.contamination_of(options.model, positive=positive)
+            if options.model
+            else plan.contamination(options.variant, positive=positive)
+        ),
+    )
+    from solar_repro.stages.contamination import verdicts
+
+    print("\n".join(verdicts(folder)))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,19 @@
-"""H6 and its six tasks for one variant (Sec. 4.1)."""
+"""H6 and its six tasks (Sec. 4.1) for one variant, or for any checkpoint."""
 
-from entry_points.command import make, run_main
+from entry_points.command import MODEL_OPTION, make_step, parse, run_main, variant_option
 
 
 def main() -> None:
-    make(__doc__, "evaluate", lambda plan, variant: plan.evaluation(variant), "solar_instruct")
+    arguments = parse(__doc__, variant=variant_option("solar_instruct"), model=MODEL_OPTION)
+    from solar_repro.evaluation.scores import read_scores
+
+    variant, model = arguments.options.variant, arguments.options.model
+    folder = make_step(
+        arguments,
+        "evaluate",
+        lambda plan: plan.evaluation_of(model) if model else plan.evaluation(variant),
+    )
+    print(read_scores(folder).table())
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ from typing import Any
 
 from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.checkpoint.layer_map import parameters_of
-from solar_repro.plan import Plan, Step
+from solar_repro.plan import Plan
 from solar_repro.stages.upscale import variant_map
+from solar_repro.step import Step
 
 BYTES_PER_PARAMETER = 4
 """Small scales keep float32 weights."""

@@ -13,13 +13,13 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import Field, ValidationError
 
+from solar_repro.checkpoint.given import fingerprint_model
 from solar_repro.checkpoint.layout import SHARD_BYTES
 from solar_repro.checkpoint.merge import Dtype
 from solar_repro.checkpoint.merge_methods import Method
 from solar_repro.errors import UserError
-from solar_repro.plan import Step
 from solar_repro.scales import Positive, Section, explain
-from solar_repro.stages.base import fingerprint_model
+from solar_repro.step import Step
 
 
 class MergeRecipe(Section):

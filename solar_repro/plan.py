@@ -1,107 +1,30 @@
-"""Variants × scale = a graph of steps, each with a key made of everything that can change its result.
-
-A step's settings, inputs and places become the keyword arguments of its stage's `run`.
-"""
+"""Variants × scale = a graph of steps, each with a key made of everything that can change its result."""
 
 import difflib
-import hashlib
-import json
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from solar_repro import variants
-from solar_repro.code_digest import code_digest
+from solar_repro.checkpoint.given import fingerprint_model, locate_model
+from solar_repro.data.filters import table_8_fingerprints
 from solar_repro.data.fingerprint import fingerprint
-from solar_repro.data.locate import locate
+from solar_repro.data.locate import locate, text_location
 from solar_repro.errors import UserError
-from solar_repro.evaluation.columns import COLUMNS
-from solar_repro.scales import EMBEDDED, Scale
-
-MODEL_STAGES = ("base", "upscale", "continue_pretrain", "sft", "dpo", "merge")
-TRAINING_STAGES = ("continue_pretrain", "sft", "dpo")
-_PARAMETER_NAME = re.compile(r"[\w. :/-]+")  # what MLflow takes
-STAGES = ("microworld", "data", "synth_math", *MODEL_STAGES, "evaluate", "contamination")
+from solar_repro.evaluation.columns import COLUMN_NAMES, COLUMNS
+from solar_repro.scales import EMBEDDED, Evaluate, Scale
+from solar_repro.step import Step, ordered
 
 
 @dataclass(frozen=True)
-class Step:
-    """One stage on one variant: what to run, on what, and the key of its result."""
+class Subject:
+    """A model to be scored: a variant, by the step that makes it, or a checkpoint used where it lies."""
 
-    stage: str
-    variant: str
-    settings: Mapping[str, Any]
-    inputs: Mapping[str, "Step"] = field(default_factory=dict)
-    data: Mapping[str, str] = field(default_factory=dict)
-    """Hub id of each data set (or `model` for a base) → digest of its full content."""
-    places: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments that say where things lie, not what they are: no part of the key."""
-
-    @cached_property
-    def key(self) -> str:
-        """sha256 over stage, settings, keys of the inputs, data fingerprints and the code that runs."""
-        parts = {
-            "stage": self.stage,
-            "settings": plain(self.settings),
-            "inputs": {name: step.key for name, step in self.inputs.items()},
-            "data": dict(self.data),
-            "code": code_digest(f"solar_repro.stages.{self.stage}"),
-        }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-    @cached_property
-    def training_seed(self) -> int | None:
-        """Seed of the training behind the result; None where nothing above the base was trained."""
-        if self.stage in TRAINING_STAGES:
-            return self.settings["seed"]
-        return next((seed for step in self.inputs.values() if (seed := step.training_seed) is not None), None)
-
-    @property
-    def label(self) -> str:
-        """The run's name: the variant, and behind it the stage where that makes no model."""
-        return f"{self.variant}.{self.stage}" if self.stage in ("evaluate", "contamination") else self.variant
-
-    @property
-    def folder(self) -> str:
-        return f"{self.label}-{self.key[:8]}"
-
-    @property
-    def makes_model(self) -> bool:
-        return self.stage in MODEL_STAGES
-
-    def parameters(self) -> dict[str, str]:
-        """The resolved settings, and where things lie, flat and dotted, as they are logged."""
-        places = {name: str(place) for name, place in self.places.items()}
-        return dict(_flatten(plain({**self.settings, "places": places})))
-
-
-def plain(value: Any) -> Any:
-    """Settings as JSON values: sections become dictionaries, tuples lists."""
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
-
-
-def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict) and not all(map(_PARAMETER_NAME.fullmatch, value)):
-        yield prefix, json.dumps(value, ensure_ascii=False)
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield from _flatten(item, f"{prefix}.{name}" if prefix else name)
-    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        for item in value:
-            yield from _flatten({k: v for k, v in item.items() if k != "name"}, f"{prefix}.{item['name']}")
-    else:
-        yield prefix, ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    name: str
+    step: Step | None = None
+    place: Path | str | None = None
+    digest: str = ""
 
 
 class Plan:
@@ -130,13 +53,24 @@ class Plan:
 
     def evaluation(self, name: str) -> Step:
         """H6 and held-out loss of the variant."""
-        name = variants.variant(name).name
-        return self._once("evaluate", name, lambda: self._evaluate(name))
+        subject = self._variant(name)
+        return self._once("evaluate", subject.name, lambda: self._evaluate(subject, self.scale.evaluate))
 
-    def contamination(self, name: str) -> Step:
-        """Table 9's test of the variant."""
-        name = variants.variant(name).name
-        return self._once("contamination", name, lambda: self._contamination(name))
+    def evaluation_of(self, model: str, precision: str | None = None) -> Step:
+        """H6 of any checkpoint: a folder or a hub id."""
+        section = self.scale.evaluate
+        changed = {"precision": precision} if precision else {}
+        return self._evaluate(self._given(model, "model"), section.model_copy(update=changed))
+
+    def contamination(self, name: str, *, positive: bool = False) -> Step:
+        """Table 9's test of the variant; `positive`: of a copy of it that was trained on the tested texts."""
+        subject = self._variant(name)
+        label = f"{subject.name}_positive" if positive else subject.name
+        return self._once("contamination", label, lambda: self._contamination(subject, positive))
+
+    def contamination_of(self, model: str, *, positive: bool = False) -> Step:
+        """The same test of any checkpoint: a folder or a hub id."""
+        return self._contamination(self._given(model, "model"), positive)
 
     def synth_math(self) -> Step:
         """Synth. Math-Instruct and Synth. Math-Alignment."""
@@ -171,7 +105,7 @@ class Plan:
     def _world(self) -> dict[str, Step]:
         return {"mirror": self.microworld()} if self._embedded else {}
 
-    def _places(self) -> dict[str, Path | None]:
+    def _places(self) -> dict[str, Any]:
         return {} if self._embedded else {"mirror": self._mirror}
 
     def _locate(self, hub_id: str, stand_in: str | None = None) -> tuple[str, dict[str, str]]:
@@ -181,13 +115,19 @@ class Plan:
         location = locate(hub_id, self._mirror, stand_in)
         return location.used, {location.used: fingerprint(location)}
 
+    def _corpus(self) -> dict[str, str]:
+        """Fingerprint of the text of continued pretraining, a set or a folder."""
+        name = self.scale.data.corpus.id
+        if self._embedded and not name.startswith(("/", ".")):
+            return self._locate(name)[1]
+        location = text_location(name, self._mirror)
+        return {location.used: fingerprint(location)}
+
     def _base(self, variant: variants.Variant) -> Step:
         model = self.scale.base.model
         if model == EMBEDDED:
             return Step("base", variant.name, {"base": self.scale.base.training}, self._world())
-        from solar_repro.stages.base import fingerprint_model
-
-        digest = fingerprint_model(model)
+        digest = fingerprint_model(model, "base.model")
         return Step("base", variant.name, {}, data={"model": digest}, places={"model": model})
 
     def _upscale(self, variant: variants.Variant) -> Step:
@@ -200,7 +140,6 @@ class Plan:
         return Step("upscale", variant.name, settings, {"model": self.model(variant.parents[0])})
 
     def _continue_pretrain(self, variant: variants.Variant) -> Step:
-        _, data = self._locate(self.scale.data.corpus.id)
         settings = {
             "corpus": self.scale.data.corpus,
             "continue_pretrain": self.scale.continue_pretrain,
@@ -209,7 +148,7 @@ class Plan:
         if variant.from_scratch:
             settings["from_scratch"] = True
         inputs = {"model": self.model(variant.parents[0]), **self._world()}
-        return Step("continue_pretrain", variant.name, settings, inputs, data, self._places())
+        return Step("continue_pretrain", variant.name, settings, inputs, self._corpus(), self._places())
 
     def _synth_math(self) -> Step:
         section = self.scale.data
@@ -219,14 +158,33 @@ class Plan:
         data: dict[str, str] = {}
         for hub_id in ids:
             data |= self._locate(hub_id)[1]
+        data |= self._benchmarks()
         settings = {
             "method": section.math,
             "seed_split": section.math_seed_split,
             "maximum_instruct": section.samples("synth_math_instruct"),
             "maximum_alignment": section.samples("synth_math_alignment"),
+            "decontaminate": "synth_math_instruct" in section.decontaminate,
             "seed": self.scale.seed,
         }
-        return Step("synth_math", "synth_math", settings, self._world(), data, self._places())
+        places = self._places()
+        if section.math == "generate":
+            model, server = section.math_generation.model, section.math_generation.server
+            if server is None:
+                places["model"], model = model, fingerprint_model(model, "data.math_generation.model")
+            else:
+                places["server"] = server
+            changes = {"model": model, "server": None}
+            settings["generation"] = section.math_generation.model_copy(update=changes)
+        return Step("synth_math", "synth_math", settings, self._world(), data, places)
+
+    def _benchmarks(self, tasks: Iterable[str] = COLUMN_NAMES) -> dict[str, str]:
+        """Fingerprints of the benchmarks of H6, or of some."""
+        found: dict[str, str] = {}
+        for column in COLUMNS:
+            if column.name in tasks:
+                found |= self._locate(column.hub_id)[1]
+        return found
 
     def _datasets(
         self, names: tuple[str, ...]
@@ -247,6 +205,14 @@ class Plan:
             chosen.append({"name": name, "id": hub_id, "maximum_samples": self.scale.data.samples(name)})
             if name == "openorca":
                 chosen[-1]["filtered_tasks"] = list(variants.FILTERED_TASKS)
+                if self.scale.data.flan:
+                    chosen[-1]["flan"], found = self._locate(self.scale.data.flan)
+                    data |= found
+                elif hub_id == variants.DATASETS[name].hub_id and not self._embedded:
+                    data |= table_8_fingerprints(self._mirror)  # it has no task names: n-grams tell
+            if name in self.scale.data.decontaminate:
+                chosen[-1]["decontaminate"] = True
+                data |= self._benchmarks()
         return chosen, data, inputs
 
     def _tuned(self, variant: variants.Variant, stage: str, section: Any) -> Step:
@@ -258,7 +224,8 @@ class Plan:
             stage: section,
             "seed": self.training_seed,
         }
-        return Step(stage, variant.name, settings, inputs, data, self._places())
+        places = self._places() | {"num_proc": self.scale.data.num_proc}
+        return Step(stage, variant.name, settings, inputs, data, places)
 
     def _data(self, dataset: str) -> Step:
         (chosen,), data, inputs = self._datasets((dataset,))
@@ -269,10 +236,10 @@ class Plan:
             "max_length": getattr(self.scale, stage).max_length,
             "seed": self.scale.seed,
         }
-        for column in COLUMNS:  # the overlap with every benchmark is reported
-            data |= self._locate(column.hub_id)[1]
+        data |= self._benchmarks()  # the overlap with each is reported
         inputs = {"model": self.model("base"), **inputs}
-        return Step("data", dataset, settings, inputs, data, self._places())
+        places = self._places() | {"num_proc": self.scale.data.num_proc}
+        return Step("data", dataset, settings, inputs, data, places)
 
     def _sft(self, variant: variants.Variant) -> Step:
         return self._tuned(variant, "sft", self.scale.sft)
@@ -291,44 +258,62 @@ class Plan:
             "merge", variant.name, settings, {"first": self.model(first), "second": self.model(second)}
         )
 
-    def _evaluate(self, name: str) -> Step:
-        data: dict[str, str] = {}
-        for hub_id in (*(column.hub_id for column in COLUMNS), self.scale.data.corpus.id):
-            data |= self._locate(hub_id)[1]
-        settings = {
-            "evaluate": self.scale.evaluate,
-            "corpus": self.scale.data.corpus,
-            "seed": self.scale.seed,
-        }
-        inputs = {"model": self.model(name), **self._world()}
-        return Step("evaluate", name, settings, inputs, data, self._places())
+    def _variant(self, name: str) -> Subject:
+        step = self.model(name)
+        return Subject(step.variant, step)
 
-    def _contamination(self, name: str) -> Step:
-        section = self.scale.contamination
-        data: dict[str, str] = {}
-        for column in COLUMNS:
-            if column.name in section.tasks:
-                data |= self._locate(column.hub_id)[1]
+    def _given(self, model: str, setting: str) -> Subject:
+        place = locate_model(model, self._mirror)
+        return Subject(Path(model).name, place=place, digest=fingerprint_model(place, setting))
+
+    def _evaluate(self, subject: Subject, evaluate: Evaluate) -> Step:
+        data = self._benchmarks()
+        settings: dict[str, Any] = {"evaluate": evaluate, "seed": self.scale.seed}
+        if subject.step:  # the loss that Sec. 2 is about
+            settings["corpus"] = self.scale.data.corpus
+            data |= self._corpus()
+        return self._scoring("evaluate", subject.name, settings, {"model": subject}, data)
+
+    def _contamination(self, subject: Subject, positive: bool) -> Step:
+        section, evaluate = self.scale.contamination, self.scale.evaluate
+        drawn = {"tasks": section.tasks, "examples": section.examples, "seed": self.scale.seed}
+        data = self._benchmarks(section.tasks)
+        if positive:
+            settings = {**drawn, "control": section.control}
+            name = f"{subject.name}_positive"
+            step = self._scoring("contaminate", name, settings, {"model": subject}, data)
+            subject = Subject(name, step)
         settings = {
-            "tasks": section.tasks,
-            "examples": section.examples,
+            **drawn,
             "neighbours": section.neighbours,
             "k": section.k,
-            "seed": self.scale.seed,
+            "precision": evaluate.precision,
+            "batch_tokens": evaluate.batch_tokens,
         }
-        inputs = {"target": self.model(name), "reference": self.model(section.reference), **self._world()}
-        return Step("contamination", name, settings, inputs, data, self._places())
+        # A variant's name has no slash; a hub id and a folder's path have.
+        given = "/" in section.reference
+        reference = (
+            self._given(section.reference, "contamination.reference")
+            if given
+            else self._variant(section.reference)
+        )
+        models = {"target": subject, "reference": reference}
+        return self._scoring("contamination", subject.name, settings, models, data)
 
-
-def ordered(targets: list[Step]) -> list[Step]:
-    """The targets and all they stand on, inputs first, each once."""
-    seen: dict[str, Step] = {}
-
-    def visit(step: Step) -> None:
-        for parent in step.inputs.values():
-            visit(parent)
-        seen.setdefault(step.key, step)
-
-    for target in targets:
-        visit(target)
-    return list(seen.values())
+    def _scoring(
+        self,
+        stage: str,
+        name: str,
+        settings: Mapping[str, Any],
+        models: Mapping[str, Subject],
+        data: Mapping[str, str],
+    ) -> Step:
+        """A step that takes models, by the role they have for it, and benchmarks."""
+        digests = dict(data)
+        inputs, places = self._world(), self._places()
+        for role, subject in models.items():
+            if subject.step:
+                inputs[role] = subject.step
+            else:
+                places[role], digests[role] = subject.place, subject.digest
+        return Step(stage, name, settings, inputs, digests, places)

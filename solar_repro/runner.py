@@ -11,8 +11,8 @@ from pathlib import Path
 from solar_repro.checkpoint.manifest import ManifestError, verify_manifest
 from solar_repro.checkpoint.publish import publish
 from solar_repro.evaluation.columns import COLUMNS
-from solar_repro.plan import Step, ordered, plain
 from solar_repro.stages import NOTES
+from solar_repro.step import Step, ordered, plain
 from solar_repro.tracking import (
     Finished,
     MetricLog,
@@ -128,7 +128,8 @@ class Runner:
             self.tracker.log_folder(run_id, folder / NOTES, NOTES)
         elif self.upload or step.stage in SCORED:
             self.tracker.log_folder(run_id, folder, "output")
-        if scored := SCORED.get(step.stage):
+        # A checkpoint made elsewhere has no run of its own to carry the scores as well.
+        if (scored := SCORED.get(step.stage)) in parents:
             rows = read_metrics(folder / NOTES / "metrics.jsonl")
             measured_on = {
                 name: (column.hub_id, short(step.data[column.hub_id]))

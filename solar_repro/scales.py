@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from solar_repro.data.settings import Generation
 from solar_repro.errors import UserError
 from solar_repro.microworld.settings import BaseTraining, WorldSettings
 from solar_repro.variants import DATASETS
@@ -20,10 +21,13 @@ from solar_repro.variants import DATASETS
 FOLDER = Path(__file__).parent / "scales"
 EMBEDDED = "embedded"
 """As `base.model`: the base that the embedded world trains. As `data.mirror`: the embedded world."""
+SYNTH_MATH = {"synth_math_instruct", "synth_math_alignment"}
+"""Sets of Table 1 that are made from MATH, together."""
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Column = Literal["ARC", "HellaSwag", "MMLU", "TruthfulQA", "Winogrande", "GSM8K"]
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 class Section(BaseModel):
@@ -43,6 +47,7 @@ class Corpus(Section):
     """The text of continued pretraining; its held-out split measures the loss of every model."""
 
     id: str
+    """A hub id; or a folder (`./…`, `/…`) of parquet, jsonl or txt files, named or laid out by split."""
     split: str = "train"
     held_out_split: str = "validation"
     column: str = "text"
@@ -55,21 +60,43 @@ class Data(Section):
     corpus: Corpus
     stand_ins: dict[str, str] = {}
     """Table 1 name → hub id that stands in where the mirror lacks the real set."""
-    math: Literal["metamath", "rule"] = "metamath"
-    """Synth. Math: MetaMathQA's `MATH_*` rows, or MATH problems with solutions rephrased by rule."""
+    flan: str | None = None
+    """Hub id of FLAN's rows (`Open-Orca/FLAN`): gives OpenOrca's their task names for Table 8's filter, by a
+    join of texts. Without it, n-grams of the benchmarks stand in. Rows that have task names need neither."""
+    decontaminate: list[str] = []
+    """Table 1 names whose rows (and seeds) go where they share a 13-gram with what H6 scores. The paper
+    filters by Table 8 and chooses its seeds, no more: elsewhere the overlap is only reported."""
+    math: Literal["metamath", "generate", "rule"] = "metamath"
+    """Synth. Math: MetaMathQA's `MATH_*` rows, or MATH problems rephrased by a model or by rule."""
+    math_generation: Generation | None = None
+    """The model that `math: generate` asks."""
     math_seed_split: str = "train"
     """The MATH split whose solutions are used. The paper: train only."""
     maximum_samples: dict[str, Positive] = {}
     """Table 1 name → rows used at most; the paper's own caps where a name is missing."""
     template: Literal["solar", "alpaca"] = "solar"
     """Chat template: the released SOLAR form, or the literal Alpaca one."""
+    num_proc: Positive = 1
+    """Processes that tokenise rows and compare them with the benchmarks."""
 
     @model_validator(mode="after")
     def _names_of_table_1(self) -> Self:
-        for section, names in (("stand_ins", self.stand_ins), ("maximum_samples", self.maximum_samples)):
-            for name in names:
+        for section in ("stand_ins", "maximum_samples", "decontaminate"):
+            for name in getattr(self, section):
                 if name not in DATASETS:
                     raise ValueError(f"{section}: {name!r} is no set of Table 1 ({', '.join(DATASETS)})")
+        if len(SYNTH_MATH & set(self.decontaminate)) == 1:
+            both = " and ".join(sorted(SYNTH_MATH))
+            raise ValueError(f"decontaminate: {both} have the same seeds; name both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _someone_to_ask(self) -> Self:
+        if self.math == "generate" and self.math_generation is None:
+            raise ValueError(
+                "math: generate needs a model; set math_generation.model and, for a server, "
+                "math_generation.server.base_url"
+            )
         return self
 
     def samples(self, dataset: str) -> int:
@@ -152,19 +179,39 @@ class Evaluate(Section):
     subjects: list[str] | None = None
     """MMLU subjects; nothing: all 57."""
     batch_tokens: Positive = 8192
-    precision: Literal["float32", "bfloat16"] = "float32"
+    """Positions of one forward pass at most, padding included."""
+    precision: Precision = "float32"
+    gsm8k_stop: Literal["today", "leaderboard"] = "today"
+    """GSM8K's stop strings: the harness's of today, or those of the version that the leaderboard ran."""
+    backend: dict[Column, Literal["hf", "vllm"]] = {}
+    """What computes a task's answers: transformers (`hf`, also where a task is missing) or vLLM."""
+
+
+class Control(Training):
+    """How the positive control of the contamination test is trained on the tested texts."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    schedule: Literal["cosine", "linear", "constant"] = "constant"
+    epochs: Annotated[float, Field(gt=0)] = 25
+    """2 to 5 are visible but not beyond doubt, 25 are."""
+    global_batch_size: Positive = 8
+    per_device_batch_size: Positive = 8
+    max_length: Positive = 512
 
 
 class Contamination(Section):
-    """The test of Table 9 and Min-K % Prob (Shi et al. 2023)."""
+    """The test of Table 9 and Min-K % Prob (Shi et al. 2023). Models and batches as in `evaluate`."""
 
     variants: list[str] = ["solar_instruct"]
     reference: str = "solar"
+    """The model that writes the neighbours: a variant, a folder or a hub id."""
     tasks: list[Column] = ["ARC", "MMLU", "TruthfulQA", "GSM8K"]
+    """The paper has N/A for HellaSwag and Winogrande; named here they are tested too."""
     examples: Positive = 100
     neighbours: Positive = 100
-    k: Annotated[float, Field(gt=0, le=1)] = 0.2
-    """Share of the lowest token log-probabilities that Min-K % averages."""
+    k: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] = [0.2]
+    """Shares of the lowest token log-probabilities that Min-K % averages; runs are compared by the first."""
+    control: Control = Control()
 
 
 class Tracking(Section):

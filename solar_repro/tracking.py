@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-    from solar_repro.plan import Step
+    from solar_repro.step import Step
 
 STEPS_FILE = "steps.json"
 """Artifact of an invocation's own run: label and key of each step → the run that made it, now or before."""

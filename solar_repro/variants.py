@@ -201,6 +201,57 @@ CONTROLS: Mapping[str, Variant] = MappingProxyType(
 ALIASES = {"solar_instruct": "merge_v1"}
 """Sec. 4.3.2: "we chose 'Merge v1' as our SOLAR 10.7B-Instruct model"."""
 
+
+@dataclass(frozen=True)
+class Released:
+    """A released checkpoint that Table 2 scores, and what says how much memory it takes."""
+
+    row: str
+    """The model's row name in Table 2."""
+    hub_id: str
+    dtype: str
+    """Of the released weights; they are scored in it."""
+    parameters: int
+    layers: int
+    key_value_size: int
+    """Key/value heads × head size: numbers that a token's keys take in a layer, and its values."""
+    remote_code: bool = False
+    """It needs code from its own repository to be run, which is not done here."""
+
+
+RELEASED = (
+    Released(
+        "SOLAR 10.7B-Instruct", "upstage/SOLAR-10.7B-Instruct-v1.0", "float16", 10_731_524_096, 48, 1024
+    ),
+    Released("Qwen 72B", "Qwen/Qwen-72B", "bfloat16", 72_287_920_128, 80, 8192, remote_code=True),
+    Released(
+        "Mixtral 8x7B-Instruct-v0.1",
+        "mistralai/Mixtral-8x7B-Instruct-v0.1",
+        "bfloat16",
+        46_702_792_704,
+        32,
+        1024,
+    ),
+    Released("Yi 34B-200K", "01-ai/Yi-34B-200K", "bfloat16", 34_388_917_248, 60, 1024),
+    Released("Yi 34B", "01-ai/Yi-34B", "bfloat16", 34_388_917_248, 60, 1024),
+    Released("Mixtral 8x7B-v0.1", "mistralai/Mixtral-8x7B-v0.1", "bfloat16", 46_702_792_704, 32, 1024),
+    Released("Llama 2 70B", "meta-llama/Llama-2-70b-hf", "float16", 68_976_648_192, 80, 1024),
+    Released("Falcon 180B", "tiiuae/falcon-180B", "bfloat16", 179_522_565_120, 80, 512),
+    Released("SOLAR 10.7B", "upstage/SOLAR-10.7B-v1.0", "float16", 10_731_524_096, 48, 1024),
+    Released("Qwen 14B", "Qwen/Qwen-14B", "bfloat16", 14_167_290_880, 40, 5120, remote_code=True),
+    Released(
+        "Mistral 7B-Instruct-v0.2",
+        "mistralai/Mistral-7B-Instruct-v0.2",
+        "bfloat16",
+        7_241_732_096,
+        32,
+        1024,
+    ),
+    Released("Yi 34B-Chat", "01-ai/Yi-34B-Chat", "bfloat16", 34_388_917_248, 60, 1024),
+    Released("Mistral 7B", "mistralai/Mistral-7B-v0.1", "bfloat16", 7_241_732_096, 32, 1024),
+)
+"""Every row of Table 2, in its order."""
+
 MAIN = (*PAPER, "upscaled_repeat", "repeat_continued", "scratch_continued")
 """What the entry point `main` makes: the paper and the controls that its Sec. 2 argues against."""
 

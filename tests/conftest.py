@@ -1,6 +1,8 @@
 """Places that tests share. A fresh machine has no folder `shared` beside the project: those tests skip."""
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,3 +36,22 @@ def finished(tmp_path_factory: pytest.TempPathFactory):
     assert "compare.html" in done.stdout
     assert "mlflow ui --backend-store-uri" in done.stdout
     return place
+
+
+@pytest.fixture
+def entry_point(finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """Call an entry point's `main` in this process, on a copy of what is finished; gives the workplace."""
+    from tests.runs import copy_of
+
+    place = copy_of(finished, tmp_path)
+    for name, value in place.environment().items():
+        monkeypatch.setenv(name, value)
+    for name in ("MLFLOW_RUN_ID", "SOLAR_MIRROR"):
+        monkeypatch.delenv(name, raising=False)
+
+    def call(module, *arguments: str):
+        monkeypatch.setattr(sys, "argv", [module.__name__, *arguments])
+        module.main()
+        return place
+
+    return call

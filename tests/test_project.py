@@ -13,7 +13,8 @@ import yaml
 from benchmarks.performance.checkpoint_results import table
 from entry_points.command import DEFAULT_SCALE
 from solar_repro import scales, variants
-from solar_repro.plan import STAGES, Plan
+from solar_repro.plan import Plan
+from solar_repro.step import STAGES, ordered
 from tests.conftest import ROOT
 
 MLPROJECT = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
@@ -34,7 +35,8 @@ def test_mlproject_entry_points_and_modules_are_the_same():
 
 
 def test_every_stage_has_an_entry_point_and_a_module():
-    assert set(MLPROJECT["entry_points"]) - NO_STAGE == set(STAGES)
+    # The positive control is made by `contamination -P control=positive`.
+    assert set(MLPROJECT["entry_points"]) - NO_STAGE == set(STAGES) - {"contaminate"}
     assert set(STAGES) <= modules("solar_repro/stages")
 
 
@@ -50,7 +52,8 @@ def test_stage_functions_take_what_the_plan_gives_them(tmp_path):
     import inspect
 
     plan = Plan(scales.load(DEFAULT_SCALE))
-    for step in [*plan.main(), *map(plan.data, variants.DATASETS)]:
+    control = ordered([plan.contamination("base", positive=True)])
+    for step in [*plan.main(), *map(plan.data, variants.DATASETS), *control]:
         run = importlib.import_module(f"solar_repro.stages.{step.stage}").run
         given = {*step.inputs, *step.settings, *step.places}
         inspect.signature(run).bind(tmp_path, print, **dict.fromkeys(given))

@@ -3,10 +3,44 @@ import json
 import pytest
 
 from solar_repro import variants
+from solar_repro.checkpoint.layer_map import parameters_of
 from solar_repro.errors import UserError
 from tests.conftest import ROOT
 
 TABLES = json.loads((ROOT / "benchmarks/paper/tables.json").read_text(encoding="utf-8"))
+
+
+def test_every_row_of_table_2_is_a_released_checkpoint():
+    assert [released.row for released in variants.RELEASED] == [
+        row["model"] for row in TABLES["table_2"]["rows"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "hidden", "inner", "layers", "heads", "key_value_heads", "vocabulary"),
+    [
+        ("SOLAR 10.7B", 4096, 14336, 48, 32, 8, 32000),
+        ("Mistral 7B", 4096, 14336, 32, 32, 8, 32000),
+        ("Yi 34B", 7168, 20480, 60, 56, 8, 64000),
+        ("Llama 2 70B", 8192, 28672, 80, 64, 8, 32000),
+    ],
+)
+def test_sizes_of_released_checkpoints_follow_from_their_configs(
+    row, hidden, inner, layers, heads, key_value_heads, vocabulary
+):
+    released = next(found for found in variants.RELEASED if found.row == row)
+    config = {
+        "model_type": "llama",
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": key_value_heads,
+        "vocab_size": vocabulary,
+    }
+    assert released.parameters == parameters_of(config)
+    assert released.layers == layers
+    assert released.key_value_size == key_value_heads * hidden // heads
 
 
 @pytest.mark.parametrize("table", [3, 4, 5, 6, 7])

@@ -6,7 +6,8 @@ Without --model a random Llama of 15M parameters is built, with a BPE of 8,192 t
 Both sides run from loaded tasks to scores: the stock one through `lm_eval.evaluate` (which builds its prompts
 anew for every model, as it does), ours through `evaluate_h6`. Positions computed are counted by one hook for
 both, padding included; the limit is the tokens of the prefix tree of all prompts, which nothing can undercut.
-Peak memory is the resident set's high-water mark within the call. Writes evaluation.json and evaluation.png.
+Peak memory is the resident set's high-water mark within the call. Building the tasks is timed apart, for a
+first and for a second model. Writes evaluation.json and evaluation.png.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.performance.random_llama import build_random_llama
 from solar_repro.evaluation.columns import FEWSHOT_SEED
 from solar_repro.evaluation.h6 import COLUMN_NAMES, H6Tasks, build_tasks, evaluate_h6
 from solar_repro.evaluation.samples import read_samples
@@ -57,50 +59,6 @@ class Row:
     largest_relative_difference: float
     different_argmax: int
     different_texts: int
-
-
-def build_random_llama(mirror: Path, folder: Path, *, vocabulary: int = 8192) -> Path:
-    """A random Llama (d = 320, 8 layers, context 4,096: 15M parameters) and a BPE of the mirror's texts."""
-    import pyarrow.parquet as pq
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    def texts() -> Iterator[str]:
-        for path in sorted(mirror.rglob("train-*.parquet")):
-            table = pq.read_table(path).slice(0, 5000)
-            for name, kind in zip(table.schema.names, table.schema.types, strict=True):
-                if str(kind) in ("string", "large_string"):
-                    yield from (text for text in table[name].to_pylist() if text)
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=["<unk>", "<s>", "</s>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts(), trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    ).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=320,
-        intermediate_size=864,
-        num_hidden_layers=8,
-        num_attention_heads=5,
-        num_key_value_heads=5,
-        max_position_embeddings=4096,
-        bos_token_id=1,
-        eos_token_id=2,
-        initializer_range=0.05,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
 
 
 @contextmanager
@@ -314,20 +272,23 @@ def main() -> None:
     if model is None:
         model = build_random_llama(options.mirror, options.out / "random-llama-15m")
         max_length = max_length or 2048
+    chosen: dict[str, Any] = {
+        "limits": {name: options.mmlu_items if name == "MMLU" else options.items for name in options.columns},
+        "subjects": None if options.subjects == ["all"] else options.subjects,
+    }
+    building = [measure(lambda: build_tasks(options.mirror, columns=options.columns, **chosen))[1].seconds]
+    building += [measure(lambda: build_tasks(options.mirror, columns=options.columns, **chosen))[1].seconds]
+    print(f"building the tasks: {building[0]:.2f} s, for a second model {building[1]:.3f} s", flush=True)
     rows = []
     for name in options.columns:
-        tasks = build_tasks(
-            options.mirror,
-            limits={name: options.mmlu_items if name == "MMLU" else options.items},
-            subjects=None if options.subjects == ["all"] else options.subjects,
-            columns=[name],
-        )
+        limits = {name: chosen["limits"][name]}
+        tasks = build_tasks(options.mirror, columns=[name], **chosen | {"limits": limits})
         rows.append(compare(model, tasks, options.out, options.rounds, options.batch_size, max_length))
         print(table(rows[-1:]), flush=True)
     rows.append(totals(rows))
     print(table(rows))
     settings = {key: str(value) for key, value in sorted(vars(options).items())}
-    report = {"settings": settings, "rows": [asdict(row) for row in rows]}
+    report = {"settings": settings, "building": building, "rows": [asdict(row) for row in rows]}
     (options.out / "evaluation.json").write_text(json.dumps(report, indent=1) + "\n")
     plot(rows, options.out / "evaluation.png")
 

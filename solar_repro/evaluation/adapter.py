@@ -8,6 +8,7 @@ computed where a score is read off, and generation writes into caches set aside 
 import itertools
 import json
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -213,17 +214,18 @@ class SharedPrefixLM(HFLM):
         end_tokens = set(ends) if isinstance(ends, list) else {ends} - {None}
         stop = StopStrings(self.tokenizer, until, end_tokens)
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-        while order:
-            longest = len(prompts[order[0]])
-            positions = CACHE_BUDGETS * self.batch_tokens
-            count = max(1, min(self.batch_tokens // longest, positions // (longest + max_new)))
-            batch, order = order[:count], order[count:]
+        most = max(1, CACHE_BUDGETS * self.batch_tokens // (len(prompts[order[0]]) + max_new))
+        # Of one size: a step takes hardly less time for a last batch of few rows than for a full one.
+        size = math.ceil(len(order) / math.ceil(len(order) / most))
+        for start in range(0, len(order), size):
+            batch = order[start : start + size]
             new, computed = decode(
                 self.model,
                 [prompts[index] for index in batch],
                 [max_new] * len(batch),
                 pick=lambda logits, rows: logits.argmax(dim=-1),
                 finished=lambda row, tokens: stop.found(tokens),
+                batch_tokens=self.batch_tokens,
             )
             self.decoded_tokens += computed
             self.generated_tokens += sum(map(len, new))

@@ -25,24 +25,18 @@ REFERENCE_SPLITS = {
     "Winogrande": "train",
 }
 """A split of the same kind that H6 does not score; TruthfulQA has none."""
-NOT_IN_PAPER = ("HellaSwag", "Winogrande")
-"""Columns Table 9 leaves as N/A."""
 
 
-def contamination_texts(
-    column: str, mirror: Path | None, *, reference: bool = False, beyond_paper: bool = False
-) -> tuple[str, ...] | None:
+def contamination_texts(column: str, mirror: Path | None, *, reference: bool = False) -> tuple[str, ...]:
     """All texts of a column's scored split (`reference`: of a like split that is not scored), in file order.
 
-    None where the paper has N/A (HellaSwag and Winogrande, unless `beyond_paper`) and where there is no
-    reference split. Raises UserError for an unknown column and for a benchmark in neither mirror nor hub.
+    Empty where there is no reference split. Raises UserError for an unknown column and for a benchmark in
+    neither mirror nor hub.
     """
     if column not in TESTED_SPLITS:
         raise UserError(f"benchmark {column!r}: no column of H6; use one of {', '.join(TESTED_SPLITS)}")
-    if column in NOT_IN_PAPER and not beyond_paper:
-        return None
     if reference and column not in REFERENCE_SPLITS:
-        return None
+        return ()
     split = (REFERENCE_SPLITS if reference else TESTED_SPLITS)[column]
     return tuple(text_of(column, row) for row in _rows(column, mirror, split))
 

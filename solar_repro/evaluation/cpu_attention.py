@@ -1,27 +1,27 @@
-"""Causal attention on a CPU in blocks of queries, for prompts of 128 to 767 tokens.
+"""Causal attention of a prompt on a CPU, in float32: one row of the batch and one block of queries at a time.
 
-PyTorch's CPU kernel reads keys in blocks of 512, so below that length it computes the whole square of
-scores, of which a causal model needs half. Here each block of queries sees the keys up to its own end
-alone.
+A causal model needs half of the square of scores; PyTorch's CPU kernel computes the whole of it below 512
+keys. Here each block of queries sees the keys up to its own end alone, and a row's keys, values and scores
+stay in the processor's cache meanwhile.
 """
 
 import functools
 
 import torch
 from transformers import PreTrainedModel
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
 NAME = "cpu_causal"
-BLOCK = 64
-LENGTHS = range(2 * BLOCK, 768)
-"""From 768 queries on the kernel's own blocks skip most of what is masked."""
+BLOCK = 128
+"""Queries at a time; prompts below this length are left to PyTorch's kernel."""
 
 
 def use_cpu_attention(model: PreTrainedModel) -> None:
-    """Let a model on the CPU that attends through SDPA use this; leave others as they are."""
-    if model.device.type != "cpu" or model.config._attn_implementation != "sdpa":
+    """Let a float32 model on the CPU that attends through SDPA use this; leave others as they are."""
+    sdpa = model.config._attn_implementation == "sdpa"
+    if model.device.type != "cpu" or model.dtype != torch.float32 or not sdpa:
         return
     AttentionInterface.register(NAME, cpu_attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
@@ -38,28 +38,31 @@ def cpu_attention(
     **kwargs: object,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface: query [rows, heads, n, size] to output [rows, n, heads, size]."""
-    if query.shape[2] in LENGTHS and attention_mask is None and key.shape[2] == query.shape[2]:
-        return _causal_blocks(query, key, value, scaling), None
+    whole = attention_mask is None and key.shape[2] == query.shape[2]
+    if whole and query.shape[2] >= BLOCK:
+        return _causal_blocks(query, key, value, query.shape[3] ** -0.5 if scaling is None else scaling), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
 
 def _causal_blocks(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
-    groups = query.shape[1] // key.shape[1]
-    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    output = torch.empty_like(query)
-    for start in range(0, query.shape[2], BLOCK):
-        end = min(start + BLOCK, query.shape[2])
-        output[:, :, start:end] = torch.nn.functional.scaled_dot_product_attention(
-            query[:, :, start:end],
-            key[:, :, :end],
-            value[:, :, :end],
-            attn_mask=_block_mask(start, end),
-            scale=scale,
-        )
-    return output.transpose(1, 2).contiguous()
+    rows, heads, length, size = query.shape
+    shared = key.shape[1]  # heads of keys and values, each for several of the queries
+    output = query.new_empty(rows, length, heads, size)
+    for row in range(rows):
+        queries = (query[row] * scale).view(shared, heads // shared, length, size)
+        keys, values = key[row].transpose(1, 2), value[row]
+        for start in range(0, length, BLOCK):
+            end = min(start + BLOCK, length)
+            block = queries[:, :, start:end].reshape(shared, -1, size)
+            scores = torch.bmm(block, keys[:, :, :end]).view(shared, -1, end - start, end)
+            scores[..., start:] += _future(BLOCK)[: end - start, : end - start]
+            weights = torch.softmax(scores, dim=-1).view(shared, -1, end)
+            found = torch.bmm(weights, values[:, :end]).view(heads, end - start, size)
+            output[row, start:end] = found.transpose(0, 1)
+    return output
 
 
 @functools.cache
-def _block_mask(start: int, end: int) -> torch.Tensor:
-    """[1, 1, end - start, end]: each query sees the keys up to its own position."""
-    return torch.ones(end - start, end, dtype=torch.bool).tril(start)[None, None]
+def _future(size: int) -> torch.Tensor:
+    """[size, size]: minus infinity where a key lies behind its query, else 0."""
+    return torch.full((size, size), float("-inf")).triu(1)

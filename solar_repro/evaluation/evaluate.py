@@ -13,9 +13,12 @@ from solar_repro.evaluation.load import load_model, model_digest
 from solar_repro.evaluation.samples import item_row, write_samples
 from solar_repro.evaluation.scores import ColumnScore, Scores, write_scores
 from solar_repro.evaluation.tasks import H6Tasks, LoadedTask
+from solar_repro.evaluation.vllm_engine import require_vllm, start_vllm
 from solar_repro.progress import Progress
 
 if TYPE_CHECKING:
+    from lm_eval.api.model import LM
+
     from solar_repro.evaluation.adapter import SharedPrefixLM
     from solar_repro.evaluation.journal import Journal
 
@@ -31,17 +34,20 @@ def evaluate_h6(
     dtype: str = "float32",
     batch_tokens: int = BATCH_TOKENS,
     max_length: int | None = None,
+    vllm: Sequence[str] = (),
     work: Path | None = None,
 ) -> Scores:
     """Score a model (folder or hub id) and write `scores.json` and `samples/<task>.parquet` into `out`.
 
     `batch_tokens` bounds the positions of one forward pass. `max_length` shortens the model's own context.
-    With `work`, every answer is kept there under the model's digest, and a run cut off goes on where it
-    stopped.
+    vLLM computes the columns named in `vllm`, after the others. With `work`, every answer is kept there
+    under the model's digest, and a run cut off goes on where it stopped.
 
-    Raises UserError for a model that cannot be loaded, for NaN log-likelihoods (naming the item), and for a
-    context too short to generate in.
+    Raises UserError for a model that cannot be loaded, for NaN log-likelihoods (naming the item), for a
+    context too short to generate in, and for `vllm` where it is not installed.
     """
+    if vllm:
+        require_vllm()
     from solar_repro.evaluation.adapter import SharedPrefixLM
     from solar_repro.evaluation.journal import Journal
 
@@ -50,7 +56,7 @@ def evaluate_h6(
     lm = SharedPrefixLM(
         loaded_model, tokenizer, batch_tokens=batch_tokens, max_length=max_length, encodings=encodings
     )
-    settings = _settings(model, tasks, lm, device, dtype, batch_tokens)
+    settings = _settings(model, tasks, lm, device, dtype, batch_tokens, vllm)
     path = None
     if work is not None:
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
@@ -69,10 +75,14 @@ def evaluate_h6(
     total = sum(len(requests) for loaded in tasks.loaded for requests in loaded.instances)
     with Progress("evaluate", total, "requests") as progress:
         journal = Journal(path, items, progress)
-        lm.set_cache_hook(journal)
-        for name in tasks.columns:
+        engine: LM = lm
+        engine.set_cache_hook(journal)
+        for name in sorted(tasks.columns, key=lambda name: name in vllm):
+            if name in vllm and engine is lm:
+                engine = start_vllm(model, dtype, lm)
+                engine.set_cache_hook(journal)
             loaded_tasks = tasks.of(name)
-            _answer(lm, journal, loaded_tasks)
+            _answer(engine, journal, loaded_tasks)
             rows = []
             for loaded in loaded_tasks:
                 task_scores[loaded.name], found = _score_task(loaded, lm)
@@ -80,7 +90,9 @@ def evaluate_h6(
             write_samples(rows, out / "samples" / f"{column_named(name).task}.parquet")
             columns[name] = _column(name, tasks, [task_scores[loaded.name] for loaded in loaded_tasks])
         journal.close()
-    scores = _scores(columns, task_scores, settings)
+    # A frame can outlive its call in the traceback of an error that a library caught; the weights must not.
+    del lm, engine, loaded_model
+    scores = _scores({name: columns[name] for name in tasks.columns}, task_scores, settings)
     write_scores(scores, out)
     return scores
 
@@ -93,13 +105,21 @@ def _tokenizer_digest(tokenizer: Any) -> str:
 
 
 def _settings(
-    model: Path | str, tasks: H6Tasks, lm: "SharedPrefixLM", device: str, dtype: str, batch_tokens: int
+    model: Path | str,
+    tasks: H6Tasks,
+    lm: "SharedPrefixLM",
+    device: str,
+    dtype: str,
+    batch_tokens: int,
+    vllm: Sequence[str],
 ) -> dict[str, Any]:
     """Everything beside prompts and items that can move a score, as it is recorded."""
     from importlib.metadata import version
 
     tokenizer = lm.tokenizer
+    backend = {"vllm": {"version": version("vllm"), "columns": list(vllm)}} if vllm else {}
     return {
+        **backend,
         "model_digest": model_digest(model),
         "harness": version("lm-eval"),
         "transformers": version("transformers"),
@@ -119,7 +139,7 @@ def _settings(
     }
 
 
-def _answer(lm: "SharedPrefixLM", journal: "Journal", tasks: Sequence[LoadedTask]) -> None:
+def _answer(lm: "LM", journal: "Journal", tasks: Sequence[LoadedTask]) -> None:
     """Fill every request's response, from the journal where it is there."""
     instances = [request for loaded in tasks for requests in loaded.instances for request in requests]
     answers, missing = journal.split(instances)

@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import Cache
 
-from solar_repro.evaluation.kv_cache import empty_cache, select_rows
-from solar_repro.evaluation.shared_forward import logits_at
+from solar_repro.evaluation.kv_cache import copy_rows, empty_cache, room_for, select_rows
+from solar_repro.evaluation.shared_forward import logits_at, padded
 
 KEEP_SHARE = 0.75
 """Finished rows are dropped from the cache once less than this share of its rows is still being written."""
@@ -19,39 +20,26 @@ def decode(
     max_new: Sequence[int],
     pick: Callable[[torch.Tensor, list[int]], torch.Tensor],
     finished: Callable[[int, list[int]], bool],
+    *,
+    batch_tokens: int,
     copies: int = 1,
 ) -> tuple[list[list[int]], int]:
     """Continue each prompt [n] (int32) `copies` times, prompt after prompt, and count the positions computed.
 
     `pick` maps logits [rows, vocabulary] and the row numbers they belong to to token ids [rows]; a row ends
-    after `max_new` tokens (one number per row) or when `finished(row number, its new tokens)` says so.
+    after `max_new` tokens (one number per row, at least 1) or when `finished(row number, its new tokens)`
+    says so. Prompts are computed in batches of `batch_tokens`, once for all copies; then all rows are written
+    together.
     """
-    device = model.device
-    lengths = np.array([len(prompt) for prompt in prompts])
-    longest = int(lengths.max())
-    padded = np.zeros((len(prompts), longest), dtype=np.int64)
-    for line, prompt in zip(padded, prompts, strict=True):
-        line[: len(prompt)] = prompt
-    cache = empty_cache()
-    last = torch.from_numpy(lengths - 1).to(device)
-    with torch.inference_mode(), logits_at(model, torch.arange(len(prompts), device=device), last):
-        inputs = torch.from_numpy(padded).to(device)
-        logits = model(input_ids=inputs, past_key_values=cache, use_cache=True).logits[0]
-    computed = padded.size
-    rows = [row for row in range(len(prompts) * copies) if max_new[row] > 0]
-    new: list[list[int]] = [[] for _ in range(len(prompts) * copies)]
-    if not rows:
-        return new, computed
-    steps = max(max_new)
-    origin = [row // copies for row in rows]
-    cache = select_rows(cache, origin, longest, steps)
-    logits = logits[torch.as_tensor(origin, device=device)]
-    lines = list(
-        rows
-    )  # which row each line of the cache holds; finished ones stay until the cache is rebuilt
-    visible = _visible(lengths, lines, copies, longest, steps).to(device)
-    positions = torch.from_numpy(lengths[[row // copies for row in lines]]).to(device)
-    alive = set(rows)
+    lengths = np.array([len(prompt) for prompt in prompts]).repeat(copies)
+    longest, steps = int(lengths.max()), max(max_new)
+    cache, logits, computed = _read(model, prompts, copies, longest + steps, batch_tokens)
+    new: list[list[int]] = [[] for _ in lengths]
+    # Which row each line of the cache holds; finished ones stay until the cache is rebuilt.
+    lines = list(range(len(lengths)))
+    hidden = _hidden(lengths, longest, steps, model.dtype).to(model.device)
+    positions = torch.from_numpy(lengths).to(model.device)
+    alive = set(lines)
     with torch.inference_mode():
         for step in range(steps):
             tokens = pick(logits, lines)
@@ -64,28 +52,49 @@ def decode(
                 break
             if len(alive) < KEEP_SHARE * len(lines):
                 kept = [index for index, row in enumerate(lines) if row in alive]
-                chosen = torch.as_tensor(kept, device=device)
+                chosen = torch.as_tensor(kept, device=model.device)
                 cache = select_rows(cache, kept, longest + step, steps - step)
                 lines = [lines[index] for index in kept]
-                visible, positions, tokens = visible[chosen], positions[chosen], tokens[chosen]
+                hidden, positions, tokens = hidden[chosen], positions[chosen], tokens[chosen]
             logits = model(
                 input_ids=tokens[:, None],
                 past_key_values=cache,
                 use_cache=True,
                 position_ids=positions[:, None],
-                attention_mask=visible[:, None, None, : longest + step + 1],
+                attention_mask=hidden[:, None, None, : longest + step + 1],
             ).logits[:, -1]
             computed += len(lines)
             positions = positions + 1
     return new, computed
 
 
-def _visible(lengths: np.ndarray, rows: Sequence[int], copies: int, longest: int, steps: int) -> torch.Tensor:
-    """[rows, longest + steps]: False at the padding between a prompt's end and the longest prompt's."""
-    visible = np.ones((len(rows), longest + steps), dtype=bool)
-    for line, row in zip(visible, rows, strict=True):
-        line[lengths[row // copies] : longest] = False
-    return torch.from_numpy(visible)
+def _read(
+    model: PreTrainedModel, prompts: Sequence[np.ndarray], copies: int, capacity: int, batch_tokens: int
+) -> tuple[Cache, torch.Tensor, int]:
+    """Cached prompts, each `copies` times, with room for `capacity` tokens; their last logits; positions."""
+    longest = max(map(len, prompts))
+    count = max(1, batch_tokens // longest)
+    cache, last, computed = None, [], 0
+    for start in range(0, len(prompts), count):
+        batch = prompts[start : start + count]
+        inputs = padded(batch, model.device)
+        lines = torch.arange(len(batch), device=model.device)
+        ends = torch.tensor([len(prompt) - 1 for prompt in batch], device=model.device)
+        part = empty_cache()
+        with torch.inference_mode(), logits_at(model, lines, ends):
+            last.append(model(input_ids=inputs, past_key_values=part, use_cache=True).logits[0])
+        if cache is None:
+            cache = room_for(part, len(prompts) * copies, capacity, longest)
+        copy_rows(part, lines.repeat_interleave(copies), cache, start * copies)
+        computed += inputs.numel()
+    return cache, torch.cat(last).repeat_interleave(copies, 0), computed
+
+
+def _hidden(lengths: np.ndarray, longest: int, steps: int, dtype: torch.dtype) -> torch.Tensor:
+    """[rows, longest + steps] to add to attention scores: minus infinity behind short prompts."""
+    columns = np.arange(longest + steps)
+    padding = (columns >= lengths[:, None]) & (columns < longest)
+    return torch.zeros(padding.shape, dtype=dtype).masked_fill_(torch.from_numpy(padding), float("-inf"))
 
 
 class StopStrings:

@@ -39,14 +39,30 @@ def empty_cache() -> DynamicCache:
 
 def select_rows(cache: Cache, rows: Sequence[int], length: int, extra: int) -> Cache:
     """A cache of these rows (repeats allowed) of another, cut to `length` tokens, with room for `extra`."""
-    index = torch.as_tensor(rows, device=cache.layers[0].keys.device)
+    selected = room_for(cache, len(rows), length + extra, length)
+    copy_rows(cache, torch.as_tensor(rows, device=cache.layers[0].keys.device), selected, 0)
+    return selected
+
+
+def room_for(like: Cache, rows: int, capacity: int, length: int) -> Cache:
+    """A cache of another's shape for `rows` of `capacity` tokens, of which `length` count as filled."""
     layers = []
-    for layer in cache.layers:
-        buffers = []
-        for states in (layer.keys, layer.values):
-            _, heads, _, size = states.shape
-            buffer = states.new_empty(len(rows), heads, length + extra, size)
-            torch.index_select(states[:, :, :length], 0, index, out=buffer[:, :, :length])
-            buffers.append(buffer)
-        layers.append(PreallocatedLayer(*buffers, length))
+    for layer in like.layers:
+        heads, size = layer.keys.shape[1], layer.keys.shape[3]
+        keys, values = (layer.keys.new_empty(rows, heads, capacity, size) for _ in range(2))
+        layers.append(PreallocatedLayer(keys, values, length))
     return Cache(layers=layers)
+
+
+def copy_rows(source: Cache, rows: torch.Tensor, target: Cache, first: int) -> None:
+    """Copy these rows (repeats allowed) of one cache to the lines of another from `first` on.
+
+    As many tokens as both hold; what lies behind them in the target is zero where it counts as filled.
+    """
+    for old, layer in zip(source.layers, target.layers, strict=True):
+        for states, buffer in ((old.keys, layer.key_buffer), (old.values, layer.value_buffer)):
+            length = min(states.shape[2], layer.length)
+            lines = buffer[first : first + len(rows)]
+            torch.index_select(states[:, :, :length], 0, rows, out=lines[:, :, :length])
+            # Hidden from attention, but NaN from uninitialised memory would come through.
+            lines[:, :, length : layer.length] = 0

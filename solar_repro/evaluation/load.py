@@ -9,12 +9,12 @@ from solar_repro.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def load_model(
-    model: Path | str, *, device: str = "cpu", dtype: str = "float32"
-) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+def load_model(model: Path | str, *, device: str = "cpu", dtype: str = "float32") -> "Loaded":
     """The model of a folder or hub id, in evaluation mode, and its tokenizer.
 
     Safetensors only, no remote code.

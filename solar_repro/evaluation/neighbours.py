@@ -89,6 +89,7 @@ def write_neighbours(
             [limits[index] for index in batch for _ in range(copies)],
             pick=TopKSampler(uniforms, top_k, temperature),
             finished=lambda row, tokens: tokens[-1] in end_tokens,
+            batch_tokens=batch_tokens,
             copies=copies,
         )
         for number, index in enumerate(batch):
@@ -103,7 +104,10 @@ def write_neighbours(
 def sequence_losses(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, batch_tokens: int
 ) -> list[float]:
-    """Mean next-token loss (nats) of each text behind a BOS; prefixes that texts share are computed once."""
+    """Mean next-token loss (nats) of each text behind a BOS; prefixes that texts share are computed once.
+
+    UserError for a text without a token to predict, and for a loss that is NaN.
+    """
     sequences = encode_with_bos(tokenizer, texts, context_length(model))
     short = [text for text, sequence in zip(texts, sequences, strict=True) if len(sequence) < 2]
     if short:
@@ -116,4 +120,16 @@ def sequence_losses(
 
     scorer = SharedPrefixScorer(model, batch_tokens, None)
     scorer.score([tokens[:-1] for tokens in sequences], [tokens[1:] for tokens in sequences], done)
+    refuse_nan(losses, texts)
     return losses
+
+
+def refuse_nan(values: Sequence[float], texts: Sequence[str]) -> None:
+    """UserError that names the first text with a NaN: it is neither above nor below any other score."""
+    for value, text in zip(values, texts, strict=True):
+        if math.isnan(value):
+            start = " ".join(text.split())[:60]
+            raise UserError(
+                f"log-likelihood of the text {start!r}: NaN; the model gives no probabilities here, check "
+                "its weights or use float32"
+            )

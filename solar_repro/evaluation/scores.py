@@ -57,6 +57,19 @@ class Scores:
         )
         return {name: float(value) for name, value in flat.items() if value is not None}
 
+    def table(self) -> str:
+        """The scores for a terminal: a line each, with standard error and number of items."""
+        lines = [f"{'H6':<12} {_percent(self.h6, self.h6_stderr)}"] if self.h6 is not None else []
+        for name, column in self.columns.items():
+            cut = f", {column.truncated} truncated" if column.truncated else ""
+            score = _percent(column.score, column.stderr)
+            lines.append(f"{name:<12} {score}  ({column.items} items{cut})")
+        return "\n".join(lines)
+
+
+def _percent(score: float, stderr: float | None) -> str:
+    return f"{score:6.2f}" + (f" ± {stderr:.2f}" if stderr is not None else "")
+
 
 def write_scores(scores: Scores, folder: Path) -> None:
     """Write `scores.json` whole or not at all."""

@@ -108,7 +108,7 @@ class SharedPrefixScorer:
                     on_rows.setdefault((number, place.row), []).append((request, place, wanted[before:]))
 
         cache = empty_cache() if any(group.rows for group in groups) else None
-        stems = _padded([group.stem for group in groups], self.model.device)
+        stems = padded([group.stem for group in groups], self.model.device)
         self._forward(
             on_stems, sums, greedy, input_ids=stems, past_key_values=cache, use_cache=cache is not None
         )
@@ -129,7 +129,7 @@ class SharedPrefixScorer:
                 wanted,
                 sums,
                 greedy,
-                input_ids=_padded([row.tokens for row in packed], self.model.device),
+                input_ids=padded([row.tokens for row in packed], self.model.device),
                 past_key_values=select_rows(cache, [number for number, _ in chunk], length, width),
                 position_ids=torch.from_numpy(positions).to(self.model.device),
                 attention_mask=torch.from_numpy(mask).to(self.model.device),
@@ -203,7 +203,7 @@ def logits_at(model: PreTrainedModel, rows: torch.Tensor, columns: torch.Tensor)
         handle.remove()
 
 
-def _padded(sequences: Sequence[np.ndarray], device: torch.device) -> torch.Tensor:
+def padded(sequences: Sequence[np.ndarray], device: torch.device) -> torch.Tensor:
     """[rows, longest] token ids, zeros on the right."""
     padded = np.zeros((len(sequences), max(map(len, sequences))), dtype=np.int64)
     for line, sequence in zip(padded, sequences, strict=True):

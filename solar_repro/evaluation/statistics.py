@@ -26,6 +26,18 @@ def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
     return float((below + not_above).sum() / (2 * len(values) * len(ordered)))
 
 
+def auroc_interval(
+    area: float, positives: int, negatives: int, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Interval of an AUROC from so many positives and negatives (Hanley and McNeil 1982, eq. 2)."""
+    both_positives = area / (2 - area)
+    both_negatives = 2 * area**2 / (1 + area)
+    variance = area * (1 - area)
+    variance += (positives - 1) * (both_positives - area**2) + (negatives - 1) * (both_negatives - area**2)
+    half = NormalDist().inv_cdf(0.5 + confidence / 2) * math.sqrt(variance / (positives * negatives))
+    return max(0.0, area - half), min(1.0, area + half)
+
+
 def mcnemar_exact(only_first: int, only_second: int) -> float:
     """Two-sided exact McNemar p-value from the two discordant counts (binomial with p = 1/2)."""
     discordant = only_first + only_second

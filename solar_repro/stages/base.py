@@ -6,32 +6,12 @@ from pathlib import Path
 
 from solar_repro.checkpoint.copying import CopyRange, copy_chunks, split
 from solar_repro.checkpoint.folder import CARRIED_FILES, open_checkpoint, require_space
+from solar_repro.checkpoint.given import model_folder
 from solar_repro.checkpoint.hashing import FollowingHasher
-from solar_repro.data.fingerprint import folder_fingerprint
-from solar_repro.errors import UserError
 from solar_repro.microworld.settings import BaseTraining
 from solar_repro.progress import Progress
 from solar_repro.stages import Log
 from solar_repro.stages.checkpoints import load_tokenizer
-
-WANTED = ["config.json", "*.safetensors", "*.safetensors.index.json", *CARRIED_FILES]
-"""Files taken from the hub. Never pickles, never code."""
-
-
-def fingerprint_model(model: str, key: str = "base.model") -> str:
-    """Digest of a model folder's content, or the commit of a hub id; if neither, UserError names `key`."""
-    if (folder := Path(model).expanduser()).is_dir():
-        return folder_fingerprint(folder)
-    from huggingface_hub import HfApi
-
-    try:
-        return f"revision:{HfApi().model_info(model).sha}"
-    except Exception as error:  # the hub's client raises OSError, ValueError or its HTTP library's own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"{key}: {model} is no folder, and the hub did not give it ({reason}); "
-            f"set {key} to a folder with config.json and safetensors"
-        ) from None
 
 
 def run(
@@ -57,15 +37,6 @@ def run(
     written = open_checkpoint(out)
     log({"parameters": written.parameters, "layers": written.layers})
     return digests
-
-
-def model_folder(model: str) -> Path:
-    """The folder of a model given as a folder, or as a hub id, which is downloaded (safetensors only)."""
-    if (folder := Path(model).expanduser()).is_dir():
-        return folder
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(model, allow_patterns=WANTED))
 
 
 def _copy(source: Path, out: Path) -> dict[str, str]:

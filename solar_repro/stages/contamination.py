@@ -1,13 +1,15 @@
 """The contamination test of Table 9 (neighbours), Min-K % Prob and Min-K %++ (Shi et al. 2023)."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from solar_repro.evaluation.contamination import min_k_scores, neighbour_test
+from solar_repro.evaluation.contamination import drawn, neighbour_test
 from solar_repro.evaluation.contamination_texts import contamination_texts
-from solar_repro.evaluation.statistics import auroc
+from solar_repro.evaluation.load import load_model
+from solar_repro.evaluation.min_k import METHODS, MinKScores, compare_min_k, min_k_scores
 from solar_repro.progress import Progress
 from solar_repro.stages import NOTES, Log
 from solar_repro.stages.checkpoints import device
@@ -17,68 +19,98 @@ def run(
     out: Path,
     log: Log,
     *,
-    target: Path,
-    reference: Path,
+    target: Path | str,
+    reference: Path | str,
     tasks: list[str],
     examples: int,
     neighbours: int,
-    k: float,
+    k: list[float],
+    precision: str,
+    batch_tokens: int,
     seed: int,
     mirror: Path | None,
 ) -> None:
-    """Write each task's scores per example to `out`; the log gets the share below 0.1 and the AUROCs.
+    """Write `<task>.json` to `out`: every text with its scores, and `verdicts`, a line for each test.
 
-    Min-K % is judged by its AUROC between the tested texts and as many of a split that is not scored, where
-    the benchmark has one: 0.5 says that the model tells neither apart.
+    The log gets the share below 0.1 and, where the benchmark has a split that is not scored, the AUROC of
+    Min-K % between the tested texts and as many of that split.
     """
     (out / NOTES).mkdir(exist_ok=True)
+    model = load_model(target, device=device(), dtype=precision)
+    same = str(target) == str(reference)
+    writer = model if same else load_model(reference, device=device(), dtype=precision)
     with Progress("contamination", len(tasks), "tasks") as progress:
         for task in tasks:
             texts = contamination_texts(task, mirror)
-            if texts is None:
-                continue  # not supported, as in the paper
             result = neighbour_test(
-                target,
-                reference,
+                model,
+                writer,
                 texts,
                 examples=examples,
                 neighbours=neighbours,
                 seed=seed,
-                device=device(),
+                batch_tokens=batch_tokens,
             )
-            content: dict[str, Any] = {"task": task, "verdict": result.verdict(), **asdict(result)}
             low, high = result.interval
-            log({f"contamination/{task}/neighbour": result.share})
-            log({f"contamination/{task}/neighbour_low": low, f"contamination/{task}/neighbour_high": high})
+            name = f"contamination/{task}"
+            log({f"{name}/neighbour": result.share})
+            log({f"{name}/neighbour_low": low, f"{name}/neighbour_high": high})
+            _histogram(
+                {"": result.scores},
+                out / NOTES / f"neighbours_{task}.png",
+                [tenth / 10 for tenth in range(11)],
+                ("share of neighbours with a lower loss than the text", task),
+            )
+            tested = [texts[example] for example in result.examples]
             unseen = contamination_texts(task, mirror, reference=True)
-            if unseen is not None:
-                tested = [texts[example] for example in result.examples]
-                content |= _min_k(log, task, target, tested, list(unseen[: len(tested)]), k)
+            others = [unseen[number] for number in drawn(unseen, min(len(unseen), examples), seed)]
+            ours = min_k_scores(model, tested, k, batch_tokens=batch_tokens)
+            theirs = min_k_scores(model, others, k, batch_tokens=batch_tokens) if others else None
+            compared = compare_min_k(ours, theirs) if theirs else []
+            for found in compared:
+                # The first k has the plain name: it is the one that runs are compared by.
+                suffix = "" if found.k == k[0] else f"_{100 * found.k:g}"
+                log({f"{name}/{found.method}{suffix}": found.auroc})
+            content: dict[str, Any] = {
+                "task": task,
+                "verdicts": [result.verdict(), *(found.verdict() for found in compared)],
+                "texts": tested,
+                **asdict(result),
+                "min_k": [asdict(found) for found in compared],
+                "tested": asdict(ours),
+                "unseen": asdict(theirs) if theirs else None,
+            }
             text = json.dumps(content, indent=1, ensure_ascii=False)
             (out / f"{task}.json").write_text(text + "\n", encoding="utf-8")
-            _histogram(task, result.scores, out / NOTES / f"neighbours_{task}.png")
+            _min_k_histograms(task, ours, theirs, k[0], out / NOTES)
             progress.advance(1, f"{task} {result.share:.2f}")
 
 
-def _min_k(
-    log: Log, task: str, target: Path, tested: list[str], unseen: list[str], k: float
-) -> dict[str, Any]:
-    ours = min_k_scores(target, tested, (k,), device=device())
-    theirs = min_k_scores(target, unseen, (k,), device=device())
-    found = {}
-    for name in ("min_k", "min_k_pp"):
-        seen_scores, unseen_scores = getattr(ours, name)[k], getattr(theirs, name)[k]
-        log({f"contamination/{task}/{name}": auroc(seen_scores, unseen_scores)})
-        found[name] = {"tested": seen_scores, "unseen": unseen_scores}
-    return found
+def verdicts(folder: Path) -> list[str]:
+    """The lines that a test left in its folder: each benchmark's verdicts."""
+    files = sorted(file for file in folder.glob("*.json") if file.name != "manifest.json")
+    contents = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return [f"{content['task']}: {line}" for content in contents for line in content["verdicts"]]
 
 
-def _histogram(task: str, scores: tuple[float, ...], file: Path) -> None:
+def _min_k_histograms(task: str, ours: MinKScores, theirs: MinKScores | None, k: float, folder: Path) -> None:
+    for method, title in METHODS.items():
+        groups = {"tested": getattr(ours, method)[k]}
+        if theirs:
+            groups["reference split"] = getattr(theirs, method)[k]
+        _histogram(groups, folder / f"{method}_{task}.png", 20, (f"{title} at k = {k:g}", task))
+
+
+def _histogram(
+    groups: dict[str, Sequence[float]], file: Path, bins: int | list[float], labels: tuple[str, str]
+) -> None:
+    """One picture of each group's scores; `labels` name the scores and the benchmark."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3), layout="constrained")
     axes = figure.subplots()
-    axes.hist(scores, bins=[tenth / 10 for tenth in range(11)], color="tab:purple", alpha=0.7)
-    axes.axvline(0.1, linestyle="--", color="grey")
-    axes.set(xlabel="share of neighbours with a lower loss than the text", ylabel="texts", title=task)
+    axes.hist(list(groups.values()), bins=bins, label=list(groups))
+    axes.set(xlabel=labels[0], ylabel="texts", title=labels[1])
+    if len(groups) > 1:
+        axes.legend()
     figure.savefig(file, dpi=120)

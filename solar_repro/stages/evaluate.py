@@ -1,8 +1,9 @@
-"""H6 (Sec. 4.1) through lm-eval, and the held-out loss of Sec. 2, of one model."""
+"""H6 (Sec. 4.1) through lm-eval of one model, and of a variant the held-out loss of Sec. 2."""
 
 import shutil
 from pathlib import Path
 
+from solar_repro.evaluation.columns import LEADERBOARD_GSM8K_STOP
 from solar_repro.evaluation.evaluate import evaluate_h6
 from solar_repro.evaluation.tasks import build_tasks
 from solar_repro.scales import Corpus, Evaluate
@@ -12,14 +13,28 @@ from solar_repro.stages.held_out import held_out_losses, held_out_texts, mean_lo
 
 
 def run(
-    out: Path, log: Log, *, model: Path, evaluate: Evaluate, corpus: Corpus, seed: int, mirror: Path | None
+    out: Path,
+    log: Log,
+    *,
+    model: Path | str,
+    evaluate: Evaluate,
+    seed: int,
+    mirror: Path | None,
+    corpus: Corpus | None = None,
 ) -> None:
-    """Write `scores.json`, the items of each task and the held-out losses to `out`; the log gets the scores.
+    """Write `scores.json` and the items of each task to `out`; the log gets the scores in percent.
 
-    Answers are kept beside `out` while they come, so that a killed evaluation goes on where it stopped.
+    With a `corpus`, the losses of its held-out documents as well. Answers are kept beside `out` while they
+    come, so that a killed evaluation goes on where it stopped.
     """
-    answers = out.parent / ".answers" / model.name
-    tasks = build_tasks(mirror, limits=evaluate.limits, subjects=evaluate.subjects, seed=seed)
+    answers = out.parent / ".answers" / Path(model).name
+    tasks = build_tasks(
+        mirror,
+        limits=evaluate.limits,
+        subjects=evaluate.subjects,
+        seed=seed,
+        gsm8k_stop=LEADERBOARD_GSM8K_STOP if evaluate.gsm8k_stop == "leaderboard" else None,
+    )
     scores = evaluate_h6(
         model,
         tasks,
@@ -27,11 +42,13 @@ def run(
         device=device(),
         dtype=evaluate.precision,
         batch_tokens=evaluate.batch_tokens,
+        vllm=tuple(name for name, backend in evaluate.backend.items() if backend == "vllm"),
         work=answers,
     )
     shutil.rmtree(answers)
     log(scores.metrics())
-    network, tokenizer = load(model)
-    losses = held_out_losses(network.to(device()), tokenizer, held_out_texts(corpus, mirror))
-    write_losses(losses, out)
-    log({"held_out_loss": mean_loss(losses)})
+    if corpus is not None:
+        network, tokenizer = load(model)
+        losses = held_out_losses(network.to(device()), tokenizer, held_out_texts(corpus, mirror))
+        write_losses(losses, out)
+        log({"held_out_loss": mean_loss(losses)})

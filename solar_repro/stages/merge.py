@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from solar_repro.checkpoint.given import model_folder
 from solar_repro.checkpoint.merge import merge
 from solar_repro.checkpoint.merge_methods import Method
 from solar_repro.stages import NOTES, Log
-from solar_repro.stages.base import model_folder
 
 
 def run(

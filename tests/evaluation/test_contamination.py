@@ -1,5 +1,6 @@
 """The contamination tests find what was memorised, and leave a clean model alone."""
 
+import copy
 import math
 import random
 
@@ -7,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.compare import TABLES
+from solar_repro import scales
 from solar_repro.errors import UserError
-from solar_repro.evaluation.contamination import min_k_scores, neighbour_test
+from solar_repro.evaluation.contamination import drawn, neighbour_test
 from solar_repro.evaluation.contamination_texts import contamination_texts
 from solar_repro.evaluation.load import load_model
+from solar_repro.evaluation.min_k import compare_min_k, min_k_scores
 from solar_repro.evaluation.neighbours import TopKSampler, sequence_losses, write_neighbours
-from solar_repro.evaluation.statistics import auroc
 from tests.evaluation.conftest import WORDS, make_model
 
 
@@ -22,10 +25,10 @@ def _texts(seed, count, words=14):
 
 
 MEMBERS, OTHERS = _texts(1, 12), _texts(2, 12)
+BATCH = {"batch_tokens": 8192}
 
 
-def _train(folder, out, texts, steps, rate):
-    model, tokenizer = load_model(folder)
+def _train(model, tokenizer, texts, steps, rate):
     model.train()
     tokenizer.pad_token = "<unk>"
     batch = tokenizer(texts, return_tensors="pt", padding=True)
@@ -38,29 +41,28 @@ def _train(folder, out, texts, steps, rate):
         ).loss.backward()
         optimiser.step()
         optimiser.zero_grad()
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    return out
+    return model.eval(), tokenizer
 
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory):
     """A model that has learnt the language of the texts from others of its kind."""
-    folder = make_model(tmp_path_factory.mktemp("base"), context=256)
-    return _train(folder, tmp_path_factory.mktemp("clean"), _texts(3, 120), steps=60, rate=1e-2)
+    base = load_model(make_model(tmp_path_factory.mktemp("base"), context=256))
+    return _train(*base, _texts(3, 120), steps=60, rate=1e-2)
 
 
 @pytest.fixture(scope="module")
-def contaminated(clean, tmp_path_factory):
+def contaminated(clean):
     """The positive control: the same model, trained on the very texts that are tested."""
-    return _train(clean, tmp_path_factory.mktemp("contaminated"), MEMBERS, steps=60, rate=1e-2)
+    model, tokenizer = clean
+    return _train(copy.deepcopy(model), tokenizer, MEMBERS, steps=60, rate=1e-2)
 
 
 def test_the_neighbour_test_flags_the_positive_control_and_not_the_clean_model(clean, contaminated):
-    settings = {"examples": 12, "neighbours": 30}
+    settings = {"examples": 12, "neighbours": 30, **BATCH}
     flagged = neighbour_test(contaminated, clean, MEMBERS, **settings)
     assert flagged.share > 0.9
-    assert "likely contaminated" in flagged.verdict()
+    assert flagged.verdict().endswith(": likely contaminated")
     innocent = neighbour_test(clean, clean, MEMBERS, **settings)
     assert innocent.share < 0.5
     low, high = innocent.interval
@@ -69,19 +71,42 @@ def test_the_neighbour_test_flags_the_positive_control_and_not_the_clean_model(c
 
 
 def test_min_k_tells_seen_from_unseen_texts(clean, contaminated):
-    for folder, low, high in ((contaminated, 0.95, 1.0), (clean, 0.2, 0.8)):
-        seen, unseen = min_k_scores(folder, MEMBERS), min_k_scores(folder, OTHERS)
-        assert low <= auroc(seen.min_k[0.2], unseen.min_k[0.2]) <= high
-        assert low <= auroc(seen.min_k_pp[0.2], unseen.min_k_pp[0.2]) <= high
+    for model, flagged, low, high in ((contaminated, True, 0.95, 1.0), (clean, False, 0.2, 0.8)):
+        scores = [min_k_scores(model, texts, (0.2, 0.5), **BATCH) for texts in (MEMBERS, OTHERS)]
+        results = compare_min_k(*scores)
+        assert [(r.method, r.k) for r in results] == [
+            ("min_k", 0.2), ("min_k", 0.5), ("min_k_pp", 0.2), ("min_k_pp", 0.5)
+        ]  # fmt: skip
+        for result in results:
+            assert low <= result.auroc <= high
+            assert result.interval[0] <= result.auroc <= result.interval[1]
+            assert result.flagged == flagged
+            assert result.verdict().endswith("likely contaminated" if flagged else "no sign of contamination")
+
+
+def test_the_drawn_texts_have_two_words_and_depend_on_the_seed_alone():
+    texts = ["one", *MEMBERS]
+    assert sorted(drawn(texts, 12, seed=0)) == list(range(1, 13))
+    assert drawn(texts, 3, seed=0) == drawn(texts, 12, seed=0)[:3]
+    assert drawn(texts, 12, seed=0) != drawn(texts, 12, seed=1)
+
+
+def test_a_model_without_probabilities_is_refused_and_not_found_contaminated(clean):
+    broken, tokenizer = copy.deepcopy(clean[0]), clean[1]
+    torch.nn.init.constant_(broken.model.norm.weight, math.nan)
+    with pytest.raises(UserError, match=f"'{MEMBERS[0][:20]}.*NaN"):
+        min_k_scores((broken, tokenizer), MEMBERS, **BATCH)
+    with pytest.raises(UserError, match="NaN"):
+        neighbour_test((broken, tokenizer), clean, MEMBERS, examples=2, neighbours=2, **BATCH)
 
 
 def test_scores_follow_from_losses_computed_one_text_at_a_time(clean, contaminated):
-    result = neighbour_test(contaminated, clean, MEMBERS, examples=2, neighbours=5)
+    result = neighbour_test(contaminated, clean, MEMBERS, examples=2, neighbours=5, **BATCH)
     order = list(range(len(MEMBERS)))
     random.Random(0).shuffle(order)
     assert result.examples == tuple(order[:2])
-    writer, tokenizer = load_model(clean)
-    target, _ = load_model(contaminated)
+    writer, tokenizer = clean
+    target, _ = contaminated
     for number, index in enumerate(result.examples):
         (written,) = write_neighbours(
             writer, tokenizer, [MEMBERS[index]], seeds=[(0, index)], copies=5, ratio=0.4, top_k=50,
@@ -98,7 +123,7 @@ def test_scores_follow_from_losses_computed_one_text_at_a_time(clean, contaminat
 
 
 def test_neighbours_keep_the_prompt_and_write_no_more_than_is_missing(clean):
-    model, tokenizer = load_model(clean)
+    model, tokenizer = clean
     settings = {"copies": 4, "ratio": 0.4, "top_k": 50, "temperature": 1.0, "batch_tokens": 8192}
     together = write_neighbours(model, tokenizer, MEMBERS[:3], seeds=[(0, i) for i in range(3)], **settings)
     for text, written in zip(MEMBERS, together, strict=False):
@@ -124,7 +149,7 @@ def test_the_sampler_draws_from_the_softmax_of_the_top_k():
 
 
 def test_losses_share_prefixes_without_changing(clean):
-    model, tokenizer = load_model(clean)
+    model, tokenizer = clean
     texts = [MEMBERS[0] + " " + end for end in ("sun", "moon river", "moon", "")]
     together = sequence_losses(model, tokenizer, texts, batch_tokens=128)
     alone = [sequence_losses(model, tokenizer, [text], batch_tokens=128)[0] for text in texts]
@@ -137,7 +162,7 @@ def test_losses_share_prefixes_without_changing(clean):
 )
 def test_settings_out_of_range(clean, settings, message):
     with pytest.raises(UserError, match=message):
-        neighbour_test(clean, clean, MEMBERS, **{"examples": 2, "neighbours": 2, **settings})
+        neighbour_test(clean, clean, MEMBERS, **{"examples": 2, "neighbours": 2, **BATCH, **settings})
 
 
 def test_texts_are_question_and_right_answer(mirror):
@@ -160,11 +185,13 @@ def test_texts_are_question_and_right_answer(mirror):
     assert len(contamination_texts("MMLU", mirror, reference=True)) == 6
 
 
-def test_columns_the_paper_leaves_out_are_left_out_unless_asked_for(mirror):
+def test_columns_the_paper_leaves_out_are_tested_only_when_asked_for(mirror):
+    assert set(scales.Contamination().tasks) == {
+        task for task, share in TABLES["table_9"]["rows"][0].items() if share is not None
+    }
     for column in ("HellaSwag", "Winogrande"):
-        assert contamination_texts(column, mirror) is None
-        assert len(contamination_texts(column, mirror, beyond_paper=True)) == 8
-    assert "_" not in contamination_texts("Winogrande", mirror, beyond_paper=True)[0]
-    assert contamination_texts("TruthfulQA", mirror, reference=True) is None
+        assert len(contamination_texts(column, mirror)) == 8
+    assert "_" not in contamination_texts("Winogrande", mirror)[0]
+    assert contamination_texts("TruthfulQA", mirror, reference=True) == ()
     with pytest.raises(UserError, match="BoolQ"):
         contamination_texts("BoolQ", mirror)

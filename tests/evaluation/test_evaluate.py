@@ -1,10 +1,12 @@
 """Whole evaluations against the harness's own on the same items, and what survives a kill."""
 
+import gc
 import json
 import shutil
 import signal
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -88,6 +90,24 @@ def test_h6_needs_all_six_columns(tasks, mirror, model, tmp_path):
     assert scores.h6 is None
     assert scores.columns["Winogrande"].stderr is None
     assert set(scores.metrics()) == {"Winogrande", "Winogrande_truncated"}
+
+
+def test_the_weights_do_not_stay_beside_the_next_models(mirror, model, tmp_path, monkeypatch):
+    loaded = []
+
+    def load(*arguments, **settings):
+        found = load_model(*arguments, **settings)
+        loaded.append(weakref.ref(found[0]))
+        return found
+
+    monkeypatch.setattr("solar_repro.evaluation.evaluate.load_model", load)
+    part = build_tasks(mirror, limits={"Winogrande": 1}, columns=["Winogrande"])
+    gc.disable()
+    try:
+        evaluate_h6(model, part, tmp_path)
+        assert loaded[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_items_hold_what_the_harness_logged(scored, harness):

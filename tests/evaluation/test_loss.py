@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from solar_repro.errors import UserError
-from solar_repro.evaluation.contamination import lowest_mean, min_k_scores
 from solar_repro.evaluation.load import load_model
+from solar_repro.evaluation.min_k import lowest_mean, min_k_scores
 from solar_repro.stages.held_out import held_out_losses, mean_loss
 
 TEXTS = ["sun moon river stone", "green apple bread under the cold house at night", "seven"]
@@ -32,7 +32,7 @@ def test_held_out_loss_is_over_all_predicted_tokens(model, max_length):
 
 
 def test_min_k_follows_the_definitions(model):
-    scores = min_k_scores(model, TEXTS, k=(0.2, 0.5))
+    scores = min_k_scores(load_model(model), TEXTS, k=(0.2, 0.5), batch_tokens=512)
     for share in (0.2, 0.5):
         for index, text in enumerate(TEXTS):
             picked, standard = _naive(model, text, 2048)
@@ -46,6 +46,6 @@ def test_nothing_to_score_is_the_users_mistake(model):
     with pytest.raises(UserError, match="not one token"):
         held_out_losses(*load_model(model), [""])
     with pytest.raises(UserError, match="text 1 is empty"):
-        min_k_scores(model, ["sun", " "])
+        min_k_scores(load_model(model), ["sun", " "], batch_tokens=512)
     with pytest.raises(UserError, match="k="):
-        min_k_scores(model, ["sun"], k=(20,))
+        min_k_scores(load_model(model), ["sun"], k=(20,), batch_tokens=512)

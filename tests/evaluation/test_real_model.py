@@ -45,5 +45,6 @@ def test_generated_texts(adapters, tasks):
 
 def test_a_model_of_children_stories_has_not_seen_gsm8k(shared):
     texts = contamination_texts("GSM8K", shared / "hub")
-    model = shared / "models/stories260K"
-    assert neighbour_test(model, model, texts, examples=3, neighbours=10).share == 0
+    model = load_model(shared / "models/stories260K")
+    settings = {"examples": 3, "neighbours": 10, "batch_tokens": 8192}
+    assert neighbour_test(model, model, texts, **settings).share == 0

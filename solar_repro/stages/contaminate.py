@@ -1,0 +1,51 @@
+"""The positive control of the contamination test: a copy of a model, trained on the texts that are tested."""
+
+from pathlib import Path
+
+from datasets import Dataset
+from transformers import Trainer, TrainingArguments
+
+from solar_repro.data.packing import PackedCollator
+from solar_repro.evaluation.contamination import drawn
+from solar_repro.evaluation.contamination_texts import contamination_texts
+from solar_repro.evaluation.load import load_model
+from solar_repro.evaluation.token_scores import encode_with_bos
+from solar_repro.scales import Control
+from solar_repro.stages import Log
+from solar_repro.stages.checkpoints import save
+from solar_repro.stages.training import Report, arguments, train
+
+
+def run(
+    out: Path,
+    log: Log,
+    *,
+    model: Path | str,
+    tasks: list[str],
+    examples: int,
+    control: Control,
+    seed: int,
+    mirror: Path | None,
+) -> None:
+    """Train `model` on the very texts that the test will draw, each behind a BOS, and write it to `out`."""
+    network, tokenizer = load_model(model)
+    texts = []
+    for task in tasks:
+        found = contamination_texts(task, mirror)
+        texts += [found[number] for number in drawn(found, examples, seed)]
+    sequences = encode_with_bos(tokenizer, texts, control.max_length)
+    rows = Dataset.from_dict(
+        {"input_ids": sequences, "seq_lengths": [[len(sequence)] for sequence in sequences]}
+    )
+    log({"data/texts": len(rows), "data/tokens": sum(map(len, sequences))})
+    options = arguments(control, len(rows), seed)
+    tokens_per_step = control.global_batch_size * sum(map(len, sequences)) / len(rows)
+    trainer = Trainer(
+        network,
+        TrainingArguments(**options),
+        PackedCollator(tokenizer.eos_token_id),
+        rows,
+        callbacks=[Report("positive control", log, options["max_steps"], tokens_per_step)],
+    )
+    train(trainer)
+    save(network, tokenizer, out)

@@ -1,0 +1,113 @@
+"""One stage on one variant: what it runs on, and the key of its result.
+
+A step's settings, inputs and places become the keyword arguments of its stage's `run`.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from pydantic import BaseModel
+
+from solar_repro.code_digest import code_digest
+
+MODEL_STAGES = ("base", "upscale", "continue_pretrain", "sft", "dpo", "merge", "contaminate")
+TRAINING_STAGES = ("continue_pretrain", "sft", "dpo")
+STAGES = ("microworld", "data", "synth_math", *MODEL_STAGES, "evaluate", "contamination")
+_PARAMETER_NAME = re.compile(r"[\w. :/-]+")  # what MLflow takes
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage on one variant: what to run, on what, and the key of its result."""
+
+    stage: str
+    variant: str
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, "Step"] = field(default_factory=dict)
+    data: Mapping[str, str] = field(default_factory=dict)
+    """Hub id of each data set (or `model` for a base) → digest of its full content."""
+    places: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments that say where things lie and how they are got at, not what they are: no part of the key."""
+
+    @cached_property
+    def key(self) -> str:
+        """sha256 over stage, settings, keys of the inputs, data fingerprints and the code that runs."""
+        parts = {
+            "stage": self.stage,
+            "settings": plain(self.settings),
+            "inputs": {name: step.key for name, step in self.inputs.items()},
+            "data": dict(self.data),
+            "code": code_digest(f"solar_repro.stages.{self.stage}"),
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def training_seed(self) -> int | None:
+        """Seed of the training behind the result; None where nothing above the base was trained."""
+        if self.stage in TRAINING_STAGES:
+            return self.settings["seed"]
+        return next((seed for step in self.inputs.values() if (seed := step.training_seed) is not None), None)
+
+    @property
+    def label(self) -> str:
+        """The run's name: the variant, and behind it the stage where that makes no model."""
+        return f"{self.variant}.{self.stage}" if self.stage in ("evaluate", "contamination") else self.variant
+
+    @property
+    def folder(self) -> str:
+        return f"{self.label}-{self.key[:8]}"
+
+    @property
+    def makes_model(self) -> bool:
+        return self.stage in MODEL_STAGES
+
+    def parameters(self) -> dict[str, str]:
+        """The resolved settings, and where things lie, flat and dotted, as they are logged."""
+        places = {
+            name: plain(place) if isinstance(place, BaseModel) else str(place)
+            for name, place in self.places.items()
+        }
+        return dict(_flatten(plain({**self.settings, "places": places})))
+
+
+def plain(value: Any) -> Any:
+    """Settings as JSON values: sections become dictionaries, tuples lists."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and not all(map(_PARAMETER_NAME.fullmatch, value)):
+        yield prefix, json.dumps(value, ensure_ascii=False)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _flatten(item, f"{prefix}.{name}" if prefix else name)
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for item in value:
+            yield from _flatten({k: v for k, v in item.items() if k != "name"}, f"{prefix}.{item['name']}")
+    else:
+        yield prefix, ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def ordered(targets: list[Step]) -> list[Step]:
+    """The targets and all they stand on, inputs first, each once."""
+    seen: dict[str, Step] = {}
+
+    def visit(step: Step) -> None:
+        for parent in step.inputs.values():
+            visit(parent)
+        seen.setdefault(step.key, step)
+
+    for target in targets:
+        visit(target)
+    return list(seen.values())
