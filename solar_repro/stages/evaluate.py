@@ -22,9 +22,9 @@ def run(
     mirror: Path | None,
     corpus: Corpus | None = None,
 ) -> None:
-    """Write `scores.json`, the items of each task and the held-out losses to `out`; the log gets the scores.
+    """Write `scores.json` and the items of each task to `out`; the log gets the scores in percent.
 
-    With a `corpus`, the loss on its held-out documents as well. Answers are kept beside `out` while they
+    With a `corpus`, the losses of its held-out documents as well. Answers are kept beside `out` while they
     come, so that a killed evaluation goes on where it stopped.
     """
     answers = out.parent / ".answers" / Path(model).name
