@@ -118,40 +118,5 @@ def study(arguments: Arguments) -> None:
         print(studies.finish(found, runs, runner.tracker, out))
 
 
-def table_2(arguments: Arguments) -> None:
-    from solar_repro.evaluation.released import accepted, candidates, describe, device_memory
-    from solar_repro.plan import Plan
-    from solar_repro.scales import EMBEDDED
-
-    scale, rows = arguments.scale, arguments.options.rows
-    if scale.data.mirror == EMBEDDED:
-        raise UserError(
-            f"scale {scale.name}: its benchmarks are the embedded world's; score released checkpoints on the "
-            "real ones, -P scale=stories with -P data.mirror=DIR, or -P data.mirror=null for the hub's"
-        )
-    plan = Plan(scale)
-    memory = device_memory()
-    mirror = Path(scale.data.mirror) if scale.data.mirror else None
-    found = candidates(rows, mirror, scale.evaluate.batch_tokens, memory)
-    if arguments.options.dry_run == "true":
-        print(describe(found, memory))
-        return
-    scored = accepted(found, named=bool(rows))
-    for candidate in found:
-        if candidate.refusal:
-            print(f"row {candidate.released.row!r} is left out: {candidate.refusal}")
-    from benchmarks.runs import of_steps
-    from benchmarks.tables import table_text
-
-    steps = {
-        candidate.released.row: plan.evaluation_of(candidate.released.hub_id, candidate.released.dtype)
-        for candidate in scored
-    }
-    with running(arguments, "ablation table 2") as runner:
-        runner.all(list(steps.values()))
-        runs = of_steps(scale.name, steps.values(), runner.tracker)
-        print(table_text(2, runs, {row: step.variant for row, step in steps.items()}))
-
-
 if __name__ == "__main__":
     run_main(main)

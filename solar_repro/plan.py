@@ -19,7 +19,6 @@ from solar_repro.scales import EMBEDDED, Evaluate, Scale
 from solar_repro.step import UNKNOWN, Step, ordered
 
 
-
 @dataclass(frozen=True)
 class Subject:
     """A model to be scored: a variant, by the step that makes it, or a checkpoint used where it lies."""
