@@ -1,10 +1,24 @@
-"""Merging: sft_v3_v4, dpo_v1_v2, merge_v1 … merge_v4 (Sec. 4.1, Table 7)."""
+"""Merging: sft_v3_v4, dpo_v1_v2, merge_v1 … merge_v4 (Sec. 4.1, Table 7), or any checkpoints by a recipe."""
 
-from entry_points.command import make, run_main
+from pathlib import Path
+
+from entry_points.command import make_step, parse, run_main, variant_option
 
 
 def main() -> None:
-    make(__doc__, "merge", lambda plan, variant: plan.model(variant), "solar_instruct")
+    recipe = {
+        "default": "",
+        "help": "YAML file of any other merge (solar_repro/merge_recipe.py)",
+    }
+    arguments = parse(__doc__, variant=variant_option("solar_instruct"), recipe=recipe)
+    if not arguments.options.recipe:
+        make_step(arguments, "merge", lambda plan: plan.model(arguments.options.variant))
+        return
+    from solar_repro.merge_recipe import load_recipe, merge_step
+
+    file = Path(arguments.options.recipe)
+    step = merge_step(load_recipe(file), file.stem)
+    make_step(arguments, "merge", lambda plan: step)
 
 
 if __name__ == "__main__":

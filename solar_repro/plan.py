@@ -8,10 +8,11 @@ from typing import Any
 
 from solar_repro import variants
 from solar_repro.checkpoint.given import fingerprint_model, locate_model
+from solar_repro.data.filters import table_8_fingerprints
 from solar_repro.data.fingerprint import fingerprint
-from solar_repro.data.locate import locate
+from solar_repro.data.locate import locate, text_location
 from solar_repro.errors import UserError
-from solar_repro.evaluation.columns import COLUMNS
+from solar_repro.evaluation.columns import COLUMN_NAMES, COLUMNS
 from solar_repro.scales import EMBEDDED, Evaluate, Scale
 from solar_repro.step import Step, ordered
 
@@ -109,6 +110,14 @@ class Plan:
         location = locate(hub_id, self._mirror, stand_in)
         return location.used, {location.used: fingerprint(location)}
 
+    def _corpus(self) -> dict[str, str]:
+        """Fingerprint of the text of continued pretraining, a set or a folder."""
+        name = self.scale.data.corpus.id
+        if self._embedded and not name.startswith(("/", ".")):
+            return self._locate(name)[1]
+        location = text_location(name, self._mirror)
+        return {location.used: fingerprint(location)}
+
     def _base(self, variant: variants.Variant) -> Step:
         model = self.scale.base.model
         if model == EMBEDDED:
@@ -126,14 +135,13 @@ class Plan:
         return Step("upscale", variant.name, settings, {"model": self.model(variant.parents[0])})
 
     def _continue_pretrain(self, variant: variants.Variant) -> Step:
-        _, data = self._locate(self.scale.data.corpus.id)
         settings = {
             "corpus": self.scale.data.corpus,
             "continue_pretrain": self.scale.continue_pretrain,
             "seed": self.scale.seed,
         }
         inputs = {"model": self.model(variant.parents[0]), **self._world()}
-        return Step("continue_pretrain", variant.name, settings, inputs, data, self._places())
+        return Step("continue_pretrain", variant.name, settings, inputs, self._corpus(), self._places())
 
     def _synth_math(self) -> Step:
         section = self.scale.data
@@ -143,14 +151,33 @@ class Plan:
         data: dict[str, str] = {}
         for hub_id in ids:
             data |= self._locate(hub_id)[1]
+        data |= self._benchmarks()
         settings = {
             "method": section.math,
             "seed_split": section.math_seed_split,
             "maximum_instruct": section.samples("synth_math_instruct"),
             "maximum_alignment": section.samples("synth_math_alignment"),
+            "decontaminate": "synth_math_instruct" in section.decontaminate,
             "seed": self.scale.seed,
         }
-        return Step("synth_math", "synth_math", settings, self._world(), data, self._places())
+        places = self._places()
+        if section.math == "generate":
+            model, server = section.math_generation.model, section.math_generation.server
+            if server is None:
+                places["model"], model = model, fingerprint_model(model, "data.math_generation.model")
+            else:
+                places["server"] = server
+            changes = {"model": model, "server": None}
+            settings["generation"] = section.math_generation.model_copy(update=changes)
+        return Step("synth_math", "synth_math", settings, self._world(), data, places)
+
+    def _benchmarks(self, tasks: Iterable[str] = COLUMN_NAMES) -> dict[str, str]:
+        """Fingerprints of the benchmarks of H6, or of some."""
+        found: dict[str, str] = {}
+        for column in COLUMNS:
+            if column.name in tasks:
+                found |= self._locate(column.hub_id)[1]
+        return found
 
     def _datasets(
         self, names: tuple[str, ...]
@@ -171,6 +198,14 @@ class Plan:
             chosen.append({"name": name, "id": hub_id, "maximum_samples": self.scale.data.samples(name)})
             if name == "openorca":
                 chosen[-1]["filtered_tasks"] = list(variants.FILTERED_TASKS)
+                if self.scale.data.flan:
+                    chosen[-1]["flan"], found = self._locate(self.scale.data.flan)
+                    data |= found
+                elif hub_id == variants.DATASETS[name].hub_id and not self._embedded:
+                    data |= table_8_fingerprints(self._mirror)  # it has no task names: n-grams tell
+            if name in self.scale.data.decontaminate:
+                chosen[-1]["decontaminate"] = True
+                data |= self._benchmarks()
         return chosen, data, inputs
 
     def _tuned(self, variant: variants.Variant, stage: str, section: Any) -> Step:
@@ -182,7 +217,8 @@ class Plan:
             stage: section,
             "seed": self.scale.seed,
         }
-        return Step(stage, variant.name, settings, inputs, data, self._places())
+        places = self._places() | {"num_proc": self.scale.data.num_proc}
+        return Step(stage, variant.name, settings, inputs, data, places)
 
     def _data(self, dataset: str) -> Step:
         (chosen,), data, inputs = self._datasets((dataset,))
@@ -193,10 +229,10 @@ class Plan:
             "max_length": getattr(self.scale, stage).max_length,
             "seed": self.scale.seed,
         }
-        for column in COLUMNS:  # the overlap with every benchmark is reported
-            data |= self._locate(column.hub_id)[1]
+        data |= self._benchmarks()  # the overlap with each is reported
         inputs = {"model": self.model("base"), **inputs}
-        return Step("data", dataset, settings, inputs, data, self._places())
+        places = self._places() | {"num_proc": self.scale.data.num_proc}
+        return Step("data", dataset, settings, inputs, data, places)
 
     def _sft(self, variant: variants.Variant) -> Step:
         return self._tuned(variant, "sft", self.scale.sft)
@@ -224,21 +260,21 @@ class Plan:
         return Subject(Path(model).name, place=place, digest=fingerprint_model(place, setting))
 
     def _evaluate(self, subject: Subject, evaluate: Evaluate) -> Step:
-        hub_ids = [column.hub_id for column in COLUMNS]
+        data = self._benchmarks()
         settings: dict[str, Any] = {"evaluate": evaluate, "seed": self.scale.seed}
         if subject.step:  # the loss that Sec. 2 is about
             settings["corpus"] = self.scale.data.corpus
-            hub_ids.append(self.scale.data.corpus.id)
-        return self._scoring("evaluate", subject.name, settings, {"model": subject}, hub_ids)
+            data |= self._corpus()
+        return self._scoring("evaluate", subject.name, settings, {"model": subject}, data)
 
     def _contamination(self, subject: Subject, positive: bool) -> Step:
         section, evaluate = self.scale.contamination, self.scale.evaluate
         drawn = {"tasks": section.tasks, "examples": section.examples, "seed": self.scale.seed}
-        hub_ids = [column.hub_id for column in COLUMNS if column.name in section.tasks]
+        data = self._benchmarks(section.tasks)
         if positive:
             settings = {**drawn, "control": section.control}
             name = f"{subject.name}_positive"
-            step = self._scoring("contaminate", name, settings, {"model": subject}, hub_ids)
+            step = self._scoring("contaminate", name, settings, {"model": subject}, data)
             subject = Subject(name, step)
         settings = {
             **drawn,
@@ -255,7 +291,7 @@ class Plan:
             else self._variant(section.reference)
         )
         models = {"target": subject, "reference": reference}
-        return self._scoring("contamination", subject.name, settings, models, hub_ids)
+        return self._scoring("contamination", subject.name, settings, models, data)
 
     def _scoring(
         self,
@@ -263,16 +299,14 @@ class Plan:
         name: str,
         settings: Mapping[str, Any],
         models: Mapping[str, Subject],
-        hub_ids: Iterable[str],
+        data: Mapping[str, str],
     ) -> Step:
         """A step that takes models, by the role they have for it, and benchmarks."""
-        data: dict[str, str] = {}
-        for hub_id in hub_ids:
-            data |= self._locate(hub_id)[1]
+        digests = dict(data)
         inputs, places = self._world(), self._places()
         for role, subject in models.items():
             if subject.step:
                 inputs[role] = subject.step
             else:
-                places[role], data[role] = subject.place, subject.digest
-        return Step(stage, name, settings, inputs, data, places)
+                places[role], digests[role] = subject.place, subject.digest
+        return Step(stage, name, settings, inputs, digests, places)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from solar_repro.data.settings import Generation
 from solar_repro.errors import UserError
 from solar_repro.microworld.settings import BaseTraining, WorldSettings
 from solar_repro.variants import DATASETS
@@ -20,6 +21,8 @@ from solar_repro.variants import DATASETS
 FOLDER = Path(__file__).parent / "scales"
 EMBEDDED = "embedded"
 """As `base.model`: the base that the embedded world trains. As `data.mirror`: the embedded world."""
+SYNTH_MATH = {"synth_math_instruct", "synth_math_alignment"}
+"""Sets of Table 1 that are made from MATH, together."""
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -44,6 +47,7 @@ class Corpus(Section):
     """The text of continued pretraining; its held-out split measures the loss of every model."""
 
     id: str
+    """A hub id; or a folder (`./…`, `/…`) of parquet, jsonl or txt files, named or laid out by split."""
     split: str = "train"
     held_out_split: str = "validation"
     column: str = "text"
@@ -56,21 +60,43 @@ class Data(Section):
     corpus: Corpus
     stand_ins: dict[str, str] = {}
     """Table 1 name → hub id that stands in where the mirror lacks the real set."""
-    math: Literal["metamath", "rule"] = "metamath"
-    """Synth. Math: MetaMathQA's `MATH_*` rows, or MATH problems with solutions rephrased by rule."""
+    flan: str | None = None
+    """Hub id of FLAN's rows (`Open-Orca/FLAN`): gives OpenOrca's their task names for Table 8's filter, by a
+    join of texts. Without it, n-grams of the benchmarks stand in. Rows that have task names need neither."""
+    decontaminate: list[str] = []
+    """Table 1 names whose rows (and seeds) go where they share a 13-gram with what H6 scores. The paper
+    filters by Table 8 and chooses its seeds, no more: elsewhere the overlap is only reported."""
+    math: Literal["metamath", "generate", "rule"] = "metamath"
+    """Synth. Math: MetaMathQA's `MATH_*` rows, or MATH problems rephrased by a model or by rule."""
+    math_generation: Generation | None = None
+    """The model that `math: generate` asks."""
     math_seed_split: str = "train"
     """The MATH split whose solutions are used. The paper: train only."""
     maximum_samples: dict[str, Positive] = {}
     """Table 1 name → rows used at most; the paper's own caps where a name is missing."""
     template: Literal["solar", "alpaca"] = "solar"
     """Chat template: the released SOLAR form, or the literal Alpaca one."""
+    num_proc: Positive = 1
+    """Processes that tokenise rows and compare them with the benchmarks."""
 
     @model_validator(mode="after")
     def _names_of_table_1(self) -> Self:
-        for section, names in (("stand_ins", self.stand_ins), ("maximum_samples", self.maximum_samples)):
-            for name in names:
+        for section in ("stand_ins", "maximum_samples", "decontaminate"):
+            for name in getattr(self, section):
                 if name not in DATASETS:
                     raise ValueError(f"{section}: {name!r} is no set of Table 1 ({', '.join(DATASETS)})")
+        if len(SYNTH_MATH & set(self.decontaminate)) == 1:
+            both = " and ".join(sorted(SYNTH_MATH))
+            raise ValueError(f"decontaminate: {both} have the same seeds; name both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _someone_to_ask(self) -> Self:
+        if self.math == "generate" and self.math_generation is None:
+            raise ValueError(
+                "math: generate needs a model; set math_generation.model and, for a server, "
+                "math_generation.server.base_url"
+            )
         return self
 
     def samples(self, dataset: str) -> int:
@@ -227,7 +253,7 @@ class Scale(Section):
         try:
             return AlignmentTuning.model_validate({**self.dpo.model_dump(), **changes})
         except ValidationError as error:
-            raise UserError(_explain(error, f"scale {self.name}", AlignmentTuning, f"{overrides}.")) from None
+            raise UserError(explain(error, f"scale {self.name}", AlignmentTuning, f"{overrides}.")) from None
 
 
 def names() -> list[str]:
@@ -258,7 +284,7 @@ def load(scale: str, overrides: Mapping[str, str] | None = None) -> Scale:
     try:
         loaded = Scale.model_validate({"name": path.stem, **content})
     except ValidationError as error:
-        raise UserError(_explain(error, source, Scale, "")) from None
+        raise UserError(explain(error, source, Scale)) from None
     for section in ("cand_1", "cand_2"):
         loaded.alignment(section)
     return loaded
@@ -291,9 +317,11 @@ def _set(content: dict[str, Any], dotted: str, text: str) -> None:
     content[key] = value
 
 
-def _explain(error: ValidationError, source: str, model: type[BaseModel], prefix: str) -> str:
+def explain(error: ValidationError, source: str, model: type[BaseModel], prefix: str = "") -> str:
     """The first problem of a validation error as one line: file, key, value, what to do."""
-    problem = error.errors(include_url=False)[0]
+    problems = error.errors(include_url=False)
+    # A misspelt key is also a missing one; its own name says more.
+    problem = next((found for found in problems if found["type"] == "extra_forbidden"), problems[0])
     key = prefix + ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         known = [prefix + name for name in dotted_keys(model)]

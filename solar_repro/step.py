@@ -5,6 +5,7 @@ A step's settings, inputs and places become the keyword arguments of its stage's
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,8 +15,10 @@ from pydantic import BaseModel
 
 from solar_repro.code_digest import code_digest
 
+MODEL__PARAMETER_NAME = re.compile(r"[\w. :/-]+")  # what MLflow takes
 MODEL_STAGES = ("base", "upscale", "continue_pretrain", "sft", "dpo", "merge", "contaminate")
 STAGES = ("microworld", "data", "synth_math", *MODEL_STAGES, "evaluate", "contamination")
+_PARAMETER_NAME = re.compile(r"[\w. :/-]+")  # what MLflow takes
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Step:
     data: Mapping[str, str] = field(default_factory=dict)
     """Hub id of each data set (or `model` for a base) → digest of its full content."""
     places: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments that say where things lie, not what they are: no part of the key."""
+    """Arguments that say where things lie and how they are got at, not what they are: no part of the key."""
 
     @cached_property
     def key(self) -> str:
@@ -58,7 +61,10 @@ class Step:
 
     def parameters(self) -> dict[str, str]:
         """The resolved settings, and where things lie, flat and dotted, as they are logged."""
-        places = {name: str(place) for name, place in self.places.items()}
+        places = {
+            name: plain(place) if isinstance(place, BaseModel) else str(place)
+            for name, place in self.places.items()
+        }
         return dict(_flatten(plain({**self.settings, "places": places})))
 
 
@@ -74,7 +80,9 @@ def plain(value: Any) -> Any:
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
+    if isinstance(value, dict) and not all(map(_PARAMETER_NAME.fullmatch, value)):
+        yield prefix, json.dumps(value, ensure_ascii=False)
+    elif isinstance(value, dict):
         for name, item in value.items():
             yield from _flatten(item, f"{prefix}.{name}" if prefix else name)
     elif isinstance(value, list) and any(isinstance(item, dict) for item in value):

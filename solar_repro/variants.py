@@ -80,7 +80,7 @@ class Variant:
     rows: Mapping[int, str] = field(default_factory=dict)
     """Table number → the model's row name there."""
     layer_map: str = ""
-    """For `upscale`: `dus`, `dus:<m>`, `repeat` or `block_expansion`."""
+    """For `upscale`: `dus`, `dus:<m>`, `ranges:<0-24,8-32>`, `repeat` or `block_expansion`."""
     merge_method: str = ""
     """For `merge`: `average` or `slerp`."""
     merge_weights: tuple[float, ...] = ()
@@ -230,12 +230,18 @@ MAIN = (*PAPER, "upscaled_repeat", "repeat_continued")
 
 
 def variant(name: str) -> Variant:
-    """The variant of that name; `upscaled_m<k>` is DUS with m = k. Unknown: UserError with the nearest."""
+    """The variant of that name; unknown: UserError with the nearest.
+
+    `upscaled_m<k>` is DUS with m = k; `upscaled_0-24_8-32` stacks these ranges of layers, ends excluded.
+    """
     name = ALIASES.get(name, name)
     if found := PAPER.get(name) or CONTROLS.get(name):
         return found
     if match := re.fullmatch(r"upscaled_m([1-9]\d*)", name):
         return Variant(name, "upscale", ("base",), layer_map=f"dus:{match[1]}")
+    if match := re.fullmatch(r"upscaled((?:_\d+-\d+)+)", name):
+        layers = match[1].removeprefix("_").replace("_", ",")
+        return Variant(name, "upscale", ("base",), layer_map=f"ranges:{layers}")
     known = [*PAPER, *CONTROLS, *ALIASES]
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"

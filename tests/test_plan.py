@@ -73,8 +73,43 @@ def test_another_table_8_reruns_what_is_tuned_on_openorca(monkeypatch):
     assert {label for label in before if before[label] != after[label]} == descendants("sft_v2", "sft_v3")
 
 
+def test_a_folder_of_texts_as_the_corpus(tmp_path):
+    """Its content is part of the key, also where all else is of the embedded world."""
+    (tmp_path / "train.txt").write_text("a text\n")
+    override = {"data.corpus.id": str(tmp_path)}
+    before = Plan(scales.load("check", override)).model("solar")
+    assert set(before.data) == {f"local/{tmp_path.name}"}
+    (tmp_path / "train.txt").write_text("another text\n")
+    assert Plan(scales.load("check", override)).model("solar").key != before.key
+
+
+def test_decontamination_reruns_what_is_tuned_on_the_set():
+    assert changed("data.decontaminate", "[openorca]") == descendants("sft_v2", "sft_v3")
+    synthetic = "[synth_math_instruct, synth_math_alignment]"
+    assert changed("data.decontaminate", synthetic) == descendants("sft_v3", "sft_v4", "dpo_v2") | {
+        "synth_math"
+    }
+
+
+def test_flan_is_an_input_of_the_filter(shared, tmp_path, monkeypatch):
+    """Its content, or without it that of the benchmarks whose n-grams stand in, is part of the key."""
+    for name in ("Open-Orca/OpenOrca", "Open-Orca/FLAN"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "README.md").write_text(name)
+    for found in (shared / "hub").glob("*/*"):
+        (tmp_path / found.parent.name).mkdir(exist_ok=True)
+        (tmp_path / found.relative_to(shared / "hub")).symlink_to(found)
+    override = {"base.model": str(shared / "models" / "stories260K"), "data.mirror": str(tmp_path)}
+    step = Plan(scales.load("stories", override)).model("sft_v2")
+    assert {"Rowan/hellaswag", "openai/gsm8k"} < set(step.data)
+    joined = Plan(scales.load("stories", override | {"data.flan": "Open-Orca/FLAN"})).model("sft_v2")
+    assert joined.parameters()["datasets.openorca.flan"] == "Open-Orca/FLAN"
+    assert set(joined.data) == {"llamafactory/alpaca_en_demo", "Open-Orca/OpenOrca", "Open-Orca/FLAN"}
+
+
 def test_what_only_says_where_or_how_things_are_logged_changes_nothing():
     assert changed("tracking.checkpoints", "reference") == set()
+    assert changed("data.num_proc", "2") == set()
 
 
 def test_dpo_v2_stands_on_exactly_its_lineage(plan):

@@ -1,5 +1,6 @@
 """The project's own files agree with each other: MLproject, entry points, stages, pins, README."""
 
+import json
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from itertools import chain
 import pytest
 import yaml
 
+from benchmarks.performance.checkpoint_results import table
 from entry_points.command import DEFAULT_SCALE
 from solar_repro import scales, variants
 from solar_repro.plan import Plan
@@ -97,3 +99,11 @@ def test_only_tracking_and_its_users_import_mlflow():
 def test_readme_names_every_entry_point():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [name for name in MLPROJECT["entry_points"] if f"`{name}`" not in readme] == []
+
+
+def test_readme_shows_the_measured_table_of_checkpoints():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition("<!-- checkpoint -->\n")[2].partition("\n<!-- /checkpoint -->")[0]
+    results = json.loads((ROOT / "benchmarks" / "results" / "checkpoint.json").read_text(encoding="utf-8"))
+    assert results["size"] == "full"
+    assert shown == table(results).partition("\n\n")[0]

@@ -28,6 +28,10 @@ def test_every_scale_file_validates_and_opens_with_its_command(name):
         ("contamination.k", "[]", "contamination.k"),
         ("contamination.control.epochs", "0", "contamination.control.epochs = 0: input should be greater"),
         ("data.stand_ins.orca", "a/b", "'orca' is no set of Table 1"),
+        ("data.decontaminate", "[orca]", "decontaminate: 'orca' is no set of Table 1"),
+        ("data.decontaminate", "[synth_math_instruct]", "have the same seeds; name both or neither"),
+        ("data.math", "generate", "math: generate needs a model; set math_generation.model"),
+        ("data.math_generation.model.x", "1", "data.math_generation.model = {'x': 1}"),
         ("seed.x", "1", "override seed.x=1: 'seed' is a setting, not a section"),
     ],
 )

@@ -50,7 +50,7 @@ def ours_filter(work: Path) -> Callable[[], dict[str, Any]]:
     from solar_repro.data.filters import by_task_name
 
     def step() -> dict[str, Any]:
-        rows = _rows(work, row_filter=by_task_name(FILTERED_TASKS))
+        rows = _rows(work, row_filters=[by_task_name(FILTERED_TASKS)])
         return {"rows_in": rows.report["rows_in"], "rows_out": len(rows.dataset)}
 
     return step
@@ -59,7 +59,7 @@ def ours_filter(work: Path) -> Callable[[], dict[str, Any]]:
 def _ours_filtered(work: Path) -> Any:
     from solar_repro.data.filters import by_task_name
 
-    return _rows(work, row_filter=by_task_name(FILTERED_TASKS))
+    return _rows(work, row_filters=[by_task_name(FILTERED_TASKS)])
 
 
 def ours_tokenise(work: Path) -> Callable[[], dict[str, Any]]:
@@ -95,7 +95,7 @@ def ours_overlap(work: Path) -> Callable[[], dict[str, Any]]:
     index = benchmark_index(work / "mirror", [BENCHMARK])
 
     def step() -> dict[str, Any]:
-        lines, _ = overlap(rows, index, processes=os.cpu_count())
+        lines, _ = overlap(rows, index, num_proc=os.cpu_count())
         return {"rows_in": len(rows.dataset), "rows_out": lines[0].hit}
 
     return step

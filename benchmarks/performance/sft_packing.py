@@ -1,11 +1,12 @@
-"""Training rows a second: rows packed by best fit beside TRL's padded batches.
+"""Training rows a second: packed as stage `sft` trains, beside TRL's padded batches.
 
     python -m benchmarks.performance.sft_packing --mirror ../shared/hub --model ../shared/models/stories260K
 
-Both contenders are TRL's SFTTrainer on the flan-cot rows, tokenised once, with the loss on the answers alone;
-an optimiser step sees the same number of (real) tokens. `padded` takes TRL's default of 8 rows a batch, the
-step's other rows by accumulation; `padded, one batch` the step's rows at once. Rounds alternate in one
-process; without a GPU the rates are by processor time.
+All contenders train on the flan-cot rows, tokenised once, with the loss on the answers alone; an optimiser
+step sees the same number of (real) tokens. `padded` is TRL's SFTTrainer with its default of 8 rows a batch,
+the step's other rows by accumulation; `padded, one batch` the step's rows at once; `packed` the stage's
+trainer, attention and blocks, about 8 blocks a batch. Rounds alternate in one process; without a GPU the
+rates are by processor time.
 """
 
 import argparse
@@ -30,18 +31,25 @@ def train(
     from transformers import AutoModelForCausalLM, TrainerCallback, set_seed
     from trl import SFTConfig, SFTTrainer
 
+    from solar_repro.stages.document_attention import use_document_attention
+    from solar_repro.stages.sft import AnswersTrainer
+
     set_seed(0)
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32)
     mean = sequence_lengths(rows).mean()
     rows_a_step = max(8, round(options.tokens_a_step / mean / 8) * 8)
     if contender == "packed":
         data = blocks
-        batch = max(1, round(rows_a_step / len(rows) * len(blocks)))
-        accumulation, collator = 1, PackedCollator(tokenizer.pad_token_id)
+        kind, collator = AnswersTrainer, PackedCollator(tokenizer.pad_token_id)
+        use_document_attention(model)
+        blocks_a_step = rows_a_step / len(rows) * len(blocks)
+        accumulation = max(1, round(blocks_a_step / 8))
+        batch = max(1, round(blocks_a_step / accumulation))
     else:
+        kind, collator = SFTTrainer, None
         data = rows.map(_labels, remove_columns=["completion_mask"])
         batch = 8 if contender == "padded" else rows_a_step
-        accumulation, collator = rows_a_step // batch, None
+        accumulation = rows_a_step // batch
     steps = options.steps
     # Without a GPU processor time, so that what else the machine does counts for none of the contenders.
     clock = time.perf_counter if torch.cuda.is_available() else time.process_time
@@ -75,7 +83,7 @@ def train(
             max_length=None,
             dataset_kwargs={"skip_prepare_dataset": True},
         )
-        trainer = SFTTrainer(
+        trainer = kind(
             model, config, collator, train_dataset=data, processing_class=tokenizer, callbacks=[Watch()]
         )
         trainer.train()

@@ -90,6 +90,8 @@ def copy_chunks(
 
         def copy(chunk: CopyRange) -> None:
             copy_range(sources[chunk.source], targets[chunk.target], chunk)
+            # Begins to write the chunk back at once, where the kernel would wait for more dirty pages.
+            os.posix_fadvise(targets[chunk.target], chunk.target_offset, chunk.length, os.POSIX_FADV_DONTNEED)
             with calling_done:
                 done(chunk)
 

@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+from solar_repro.checkpoint.folder import CARRIED_FILES
 from solar_repro.data.fingerprint import folder_fingerprint
 from solar_repro.errors import UserError
+
+WANTED = ["config.json", "*.safetensors", "*.safetensors.index.json", *CARRIED_FILES]
+"""Files taken from the hub. Never pickles, never code."""
 
 
 def locate_model(model: str, mirror: Path | None) -> Path | str:
@@ -11,7 +15,7 @@ def locate_model(model: str, mirror: Path | None) -> Path | str:
 
     UserError for a folder without config.json.
     """
-    places = [Path(model), *([mirror / model] if mirror else [])]
+    places = [Path(model).expanduser(), *([mirror / model] if mirror else [])]
     for place in places:
         if (place / "config.json").is_file():
             return place.resolve()
@@ -25,8 +29,8 @@ def fingerprint_model(model: Path | str, setting: str) -> str:
 
     `setting` is what names the model, for the message.
     """
-    if Path(model).is_dir():
-        return folder_fingerprint(Path(model))
+    if (folder := Path(model).expanduser()).is_dir():
+        return folder_fingerprint(folder)
     from huggingface_hub import HfApi
 
     try:
@@ -35,5 +39,14 @@ def fingerprint_model(model: Path | str, setting: str) -> str:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"{setting}: {model} is no folder, and the hub did not give it ({reason}); "
-            f"set -P {setting}=DIR to a folder with config.json and safetensors"
+            f"set {setting} to a folder with config.json and safetensors"
         ) from None
+
+
+def model_folder(model: str) -> Path:
+    """The folder itself, or the hub's files in the Hugging Face cache (safetensors only)."""
+    if (folder := Path(model).expanduser()).is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(model, allow_patterns=WANTED))

@@ -1,8 +1,8 @@
-"""The card of a prepared set: rows in, dropped by reason, tokens, and the lengths as a picture."""
+"""Cards of prepared data: rows in, dropped by reason, tokens, and the lengths as a picture."""
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from solar_repro.data.report import Report
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from solar_repro.data.overlap import Overlap
 
 BARS = 48
+BLOCKS_AT_ONCE = 4096
 
 
 def write_card(
@@ -25,15 +26,45 @@ def write_card(
 ) -> None:
     """Write `<name>.md`, `<name>.json` and `<name>_lengths.png` into `out`, from the reports of loading and
     tokenising and, where it was done, of decontamination."""
-    out.mkdir(parents=True, exist_ok=True)
     lengths = sequence_lengths(tokenised)
     figures = {"rows": rows, "tokens": tokens, "lengths": quantiles(lengths)}
     if overlaps is not None:
         figures["overlap"] = [vars(line) for line in overlaps]
+    _write(out, name, figures, _markdown(name, rows, tokens, lengths, overlaps))
+    _picture(out / f"{name}_lengths.png", f"{name}: {len(lengths):,} rows", lengths)
+
+
+def write_corpus_card(out: Path, about: Report, packed: Report, blocks: "Dataset", bos_token_id: int) -> None:
+    """The same as `corpus.…` for packed text: `about` has `used`, `split` and `fingerprint`, `packed` is the
+    report of packing, `blocks` what it made, whose documents begin with BOS."""
+    lengths = document_lengths(blocks, bos_token_id)
+    dropped = packed.get("dropped", {})
+    lines = [
+        "# corpus",
+        "",
+        f"Source: `{about['used']}`, split `{about['split']}`  ",
+        f"Fingerprint: `{about['fingerprint']}`",
+        "",
+        "| | documents |",
+        "|---|--:|",
+        f"| read | {packed['documents'] + sum(dropped.values()):,} |",
+        *(f"| dropped: {reason} | {count:,} |" for reason, count in dropped.items()),
+        f"| tokenised | {packed['documents']:,} |",
+        f"| in the blocks, the last perhaps in part | {len(lengths):,} |",
+        "",
+        f"Blocks: {packed['blocks']:,}, tokens: {packed['tokens']:,}; special tokens that texts spelt out, "
+        f"removed: {packed['special_tokens_removed']:,}. Lengths: {_told(quantiles(lengths))}.",
+    ]
+    figures = {"about": about, "packed": packed, "lengths": quantiles(lengths)}
+    _write(out, "corpus", figures, "\n".join([*lines, "", "![lengths](corpus_lengths.png)", ""]))
+    _picture(out / "corpus_lengths.png", f"corpus: {len(lengths):,} documents", lengths)
+
+
+def _write(out: Path, name: str, figures: dict[str, Any], markdown: str) -> None:
+    out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(figures, indent=2, ensure_ascii=False, sort_keys=True, default=list)
     (out / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-    (out / f"{name}.md").write_text(_markdown(name, rows, tokens, lengths, overlaps), encoding="utf-8")
-    _picture(out / f"{name}_lengths.png", name, lengths)
+    (out / f"{name}.md").write_text(markdown, encoding="utf-8")
 
 
 def sequence_lengths(tokenised: "Dataset") -> "np.ndarray":
@@ -47,6 +78,21 @@ def sequence_lengths(tokenised: "Dataset") -> "np.ndarray":
     if "input_ids" in tokenised.column_names:
         return lengths("input_ids")
     return lengths("prompt_ids") + np.maximum(lengths("chosen_ids"), lengths("rejected_ids"))
+
+
+def document_lengths(blocks: "Dataset", bos_token_id: int) -> "np.ndarray":
+    """Tokens of each document of packed text; one that lies in several blocks counts as one."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    pieces, begins = [np.zeros(0, np.int32)], [np.zeros(0, bool)]
+    for batch in blocks.with_format("arrow").iter(BLOCKS_AT_ONCE):
+        sizes = pc.list_flatten(batch["seq_lengths"].combine_chunks()).to_numpy()
+        first = pc.list_flatten(batch["input_ids"].combine_chunks()).to_numpy()[np.cumsum(sizes) - sizes]
+        pieces.append(sizes)
+        begins.append(first == bos_token_id)
+    starts = np.flatnonzero(np.concatenate(begins))
+    return np.add.reduceat(np.concatenate(pieces), starts) if len(starts) else starts
 
 
 def quantiles(lengths: "np.ndarray") -> dict[str, float]:
@@ -83,8 +129,7 @@ def _markdown(
         f"| of these with an answer cut | {tokens['answers_cut']:,} |",
         "",
         f"Tokens: {tokens['tokens']:,}, of which answers {tokens['answer_tokens']:,}. Lengths: "
-        + ", ".join(f"{key} {value:,.0f}" for key, value in quantiles(lengths).items())
-        + ".",
+        f"{_told(quantiles(lengths))}.",
     ]
     if "filter" in rows:
         told = {key: value for key, value in rows["filter"].items() if key != "removed"}
@@ -97,7 +142,11 @@ def _markdown(
     return "\n".join([*lines, "", f"![lengths]({name}_lengths.png)", ""])
 
 
-def _picture(file: Path, name: str, lengths: "np.ndarray") -> None:
+def _told(figures: dict[str, float]) -> str:
+    return ", ".join(f"{key} {value:,.0f}" for key, value in figures.items())
+
+
+def _picture(file: Path, title: str, lengths: "np.ndarray") -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -105,6 +154,6 @@ def _picture(file: Path, name: str, lengths: "np.ndarray") -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.hist(lengths, bins=BARS)
-    axes.set(xlabel="tokens a row", ylabel="rows", title=f"{name}: {len(lengths):,} rows")
+    axes.set(xlabel="tokens", ylabel="how many", title=title)
     # Without the library's version in it the same rows give the same bytes.
     figure.savefig(file, metadata={"Software": None})

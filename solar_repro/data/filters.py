@@ -1,14 +1,20 @@
-"""The filter of Table 8: rows of benchmarks' tasks removed from OpenOrca, in one of three ways.
+"""Filters of rows: Table 8's, and decontamination.
 
-OpenOrca dropped FLAN's task names, so: by a `task_name` column where the rows have one; else by a text join
-with FLAN's rows, which have them; else the declared substitute, rows whose prompt shares a 13-gram with a
-training or test text of the benchmarks that Table 8 names. The report says which way ran.
+Table 8's removes the rows of benchmarks' tasks from OpenOrca, in one of three ways. OpenOrca dropped FLAN's
+task names, so: by a `task_name` column where the rows have one; else by a text join with FLAN's rows, which
+have them; else the declared substitute, rows whose prompt shares a 13-gram with a training or test text of
+the benchmarks that Table 8 names. The report says which way ran.
+
+Decontamination goes further than the paper: it removes, from any set, rows that share a 13-gram with what H6
+scores.
 """
 
+import contextlib
 import re
 from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from solar_repro.code_digest import code_digest
 from solar_repro.data.benchmark_texts import BENCHMARKS, benchmark_location, benchmark_texts
@@ -19,9 +25,13 @@ from solar_repro.data.fingerprint import fingerprint
 from solar_repro.data.locate import Location
 from solar_repro.data.ngram_index import NgramIndex
 from solar_repro.data.ngrams import N, hash_texts
+from solar_repro.data.overlap import H6_BENCHMARKS
 from solar_repro.data.report import Report
 from solar_repro.data.sources import RowFilter
 from solar_repro.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TABLE_8_BENCHMARKS = ("ARC", "HellaSwag", "Winogrande", "GSM8K", "DROP")
 MISSED_BY_TABLE_8 = re.compile(r"task(026|027|028|029|03[0-5]|1391)_")
@@ -53,7 +63,7 @@ def by_task_name(task_names: Sequence[str]) -> RowFilter:
             raise UserError("filter by task name: the rows have no column 'task_name'; filter another way")
         return _by_names(flat, flat.task_names.to_pylist(), set(task_names), report)
 
-    return RowFilter(_key(way="task_name", tasks=list(task_names)), reasons, report)
+    return RowFilter("filter", _key(way="task_name", tasks=list(task_names)), reasons, report)
 
 
 def by_flan_join(
@@ -99,49 +109,77 @@ def by_flan_join(
         return _by_names(flat, found, set(names), report)
 
     key = _key(way="flan_join", tasks=names, flan=fingerprint(flan, cache_dir), split=split)
-    return RowFilter(key, reasons, report)
+    return RowFilter("filter", key, reasons, report)
 
 
-def by_ngrams(
-    mirror: Path | None,
-    benchmarks: Sequence[str] = TABLE_8_BENCHMARKS,
-    *,
-    cache_dir: Path | None = None,
-) -> RowFilter:
-    """Removes rows whose prompt shares a 13-gram with a training or test text of the benchmarks.
+def table_8_fingerprints(mirror: Path | None, cache_dir: Path | None = None) -> dict[str, str]:
+    """Hub id → fingerprint of those benchmarks of Table 8 that mirror or hub have."""
+    found = {}
+    for name in TABLE_8_BENCHMARKS:
+        with contextlib.suppress(UserError):
+            location = benchmark_location(name, mirror)
+            found[location.hub_id] = fingerprint(location, cache_dir)
+    return found
+
+
+def by_ngrams(mirror: Path | None, *, cache_dir: Path | None = None) -> RowFilter:
+    """Removes rows whose prompt shares a 13-gram with a training or test text of Table 8's benchmarks.
 
     A benchmark that neither mirror nor hub has is left out, and the report says so; none at all: UserError.
     """
-    texts, used, missing = {}, {}, []
-    for name in benchmarks:
-        try:
-            location = benchmark_location(name, mirror)
-        except UserError:
-            missing.append(BENCHMARKS[name].hub_id)
-            continue
-        texts[name] = benchmark_texts(name, location, test_only=False)
-        used[name] = fingerprint(location, cache_dir)
-    if not texts:
+    used = table_8_fingerprints(mirror, cache_dir)
+    ids = {name: BENCHMARKS[name].hub_id for name in TABLE_8_BENCHMARKS}
+    names = [name for name, hub_id in ids.items() if hub_id in used]
+    missing = [hub_id for hub_id in ids.values() if hub_id not in used]
+    if not used:
         raise UserError(
             f"filter by n-grams: none of {', '.join(missing)} is in the mirror {mirror} or on the hub; "
             "give a mirror that has them (data.mirror)"
         )
-    index = NgramIndex(texts)
-    report: Report = {"way": "ngrams", "n": N, "ngrams": len(index), "benchmarks": list(used)}
-    report |= {"benchmarks_missing": missing, "removed": {}}
+    report: Report = {"way": "ngrams", "n": N, "benchmarks": names, "benchmarks_missing": missing}
+    report["removed"] = {}
 
     def reasons(flat: Flat, report: Report) -> list[str | None]:
-        found: list[str | None] = [None] * len(flat.reasons)
-        owners = index.owners(flat.columns["user"])
-        for row in owners.nonzero()[0]:
-            if flat.reasons[row] is not None:
-                continue
-            name = " and ".join(index.owner_names(owners[row]))
-            found[row] = f"Table 8: {N}-gram of {name}"
-            report["removed"][name] = report["removed"].get(name, 0) + 1
-        return found
+        found = index().owners(flat.columns["user"])
+        return _by_owners(flat, found, index(), "Table 8", report)
 
-    return RowFilter(_key(way="ngrams", n=N, benchmarks=used), reasons, report)
+    index = cache(partial(_index, names, mirror, test_only=False))
+    key = _key(way="ngrams", n=N, benchmarks=used)
+    return RowFilter("filter", key, reasons, report)
+
+
+def decontamination(mirror: Path | None, *, cache_dir: Path | None = None) -> RowFilter:
+    """Removes rows any turn of which shares a 13-gram with an item that H6 scores."""
+    used = {name: fingerprint(benchmark_location(name, mirror), cache_dir) for name in H6_BENCHMARKS}
+
+    def reasons(flat: Flat, report: Report) -> list[str | None]:
+        import numpy as np
+
+        turns = [texts for name, texts in flat.columns.items() if name != "row_id"]
+        found = np.bitwise_or.reduce([index().owners(texts) for texts in turns])
+        return _by_owners(flat, found, index(), "decontamination", report)
+
+    index = cache(partial(_index, H6_BENCHMARKS, mirror, test_only=True))
+    report = {"n": N, "benchmarks": list(used), "removed": {}}
+    return RowFilter("decontamination", _key(way="all turns", n=N, benchmarks=used), reasons, report)
+
+
+def _index(names: Sequence[str], mirror: Path | None, test_only: bool) -> NgramIndex:
+    texts = (benchmark_texts(name, benchmark_location(name, mirror), test_only=test_only) for name in names)
+    return NgramIndex(dict(zip(names, texts, strict=True)))
+
+
+def _by_owners(
+    flat: Flat, owners: "np.ndarray", names: NgramIndex, what: str, report: Report
+) -> list[str | None]:
+    reasons: list[str | None] = [None] * len(owners)
+    for row in owners.nonzero()[0]:
+        if flat.reasons[row] is not None:
+            continue  # counted under its own fault
+        name = " and ".join(names.owner_names(owners[row]))
+        reasons[row] = f"{what}: {N}-gram of {name}"
+        report["removed"][name] = report["removed"].get(name, 0) + 1
+    return reasons
 
 
 def _key(**parts: Any) -> str:

@@ -6,14 +6,13 @@ the original's.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 from solar_repro.data.answers import MARK, final_answer, same_answer
 from solar_repro.data.report import Report, drop
 from solar_repro.progress import Progress
 
-TEMPERATURE = 0.7
-"""MetaMath's."""
 WAVE = 128
 """Requests given to `Complete` at once."""
 
@@ -66,7 +65,7 @@ class Request:
     sample: int
     """Tells apart several answers to one prompt."""
     seed: int
-    temperature: float = TEMPERATURE
+    temperature: float
 
 
 Complete = Callable[[Sequence[Request]], Iterable[str | None]]
@@ -74,7 +73,13 @@ Complete = Callable[[Sequence[Request]], Iterable[str | None]]
 
 
 def generate(
-    problems: Iterable[dict[str, str]], complete: Complete, *, seed: int, samples: int, report: Report
+    problems: Iterable[dict[str, str]],
+    complete: Complete,
+    *,
+    seed: int,
+    samples: int,
+    temperature: float,
+    report: Report,
 ) -> Iterator[dict[str, str]]:
     """Rows in MetaMathQA's columns from problems (`problem`, `solution`, `answer`), up to `samples` of each.
 
@@ -83,18 +88,22 @@ def generate(
     report |= {"asked": 0, "accepted": 0}
     report.setdefault("dropped", {})
     tasks = [(row, sample) for row in problems for sample in range(samples)]
+    ask = partial(Request, seed=seed, temperature=temperature)
     with Progress("synthetic mathematics", len(tasks), "rows") as progress:
         source = iter(tasks)
         while wave := list(islice(source, WAVE)):
             report["asked"] += len(wave)
-            for row in _wave(wave, complete, seed, report):
+            for row in _wave(wave, complete, ask, report):
                 report["accepted"] += 1
                 yield row
             progress.advance(len(wave), f"{report['accepted']} accepted")
 
 
 def _wave(
-    wave: list[tuple[dict[str, str], int]], complete: Complete, seed: int, report: Report
+    wave: list[tuple[dict[str, str], int]],
+    complete: Complete,
+    ask: Callable[[str, int], Request],
+    report: Report,
 ) -> Iterator[dict[str, str]]:
     solvable = []
     for row, sample in wave:
@@ -105,7 +114,7 @@ def _wave(
         else:
             drop(report, "original without a final answer")
     prompts = [
-        Request(f"{REPHRASE}Question: {problem}\nRephrase the above question:", sample, seed)
+        ask(f"{REPHRASE}Question: {problem}\nRephrase the above question:", sample)
         for problem, sample, _ in solvable
     ]
     rephrased = []
@@ -119,7 +128,7 @@ def _wave(
             drop(report, "rephrasing is the original")
         else:
             rephrased.append((problem, sample, gold, query))
-    prompts = [Request(ANSWER + query, sample, seed) for _, sample, _, query in rephrased]
+    prompts = [ask(ANSWER + query, sample) for _, sample, _, query in rephrased]
     for (problem, _, gold, query), text in zip(rephrased, complete(prompts), strict=True):
         answer = final_answer(text) if text else None
         if text is None:

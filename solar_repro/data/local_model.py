@@ -1,55 +1,99 @@
 """Asking a local Hugging Face model, in the place of a server."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+import torch
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from solar_repro.data.answer_file import Answer, AnswerFile, Counts
 from solar_repro.data.generate import Request
+from solar_repro.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+BATCH_REQUESTS = 8
 
-@dataclass(frozen=True)
+
 class LocalModel:
-    """A `Complete` that samples from a model; the same requests in the same batches give the same answers.
+    """A `Complete` that samples from a model and keeps every answer in a file.
 
-    The prompt is rendered with the tokenizer's chat template; the tokenizer needs one and a pad token.
+    A request draws from a generator of its own, so its answer does not hang on what is asked beside it. The
+    prompt is rendered with the tokenizer's chat template; none: UserError.
     """
 
-    model: "PreTrainedModel"
-    tokenizer: "PreTrainedTokenizerBase"
-    max_new_tokens: int = 512
-    batch_size: int = 8
+    def __init__(
+        self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", answers: AnswerFile
+    ) -> None:
+        if tokenizer.chat_template is None:
+            raise UserError(
+                f"model {tokenizer.name_or_path}: its tokenizer has no chat template; take a model that was "
+                "tuned on instructions (data.math_generation.model)"
+            )
+        self._model, self._tokenizer = model, tokenizer
+        self._answers, self.counts = answers, Counts()
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
 
     def __call__(self, requests: Sequence[Request]) -> Iterator[str | None]:
-        for start in range(0, len(requests), self.batch_size):
-            yield from self._batch(requests[start : start + self.batch_size])
+        missing = self._answers.missing(requests)
+        self.counts.cached += len(requests) - len(missing)
+        for start in range(0, len(missing), BATCH_REQUESTS):
+            batch = missing[start : start + BATCH_REQUESTS]
+            for request, answer in zip(batch, self._batch(batch), strict=True):
+                self._answers.keep(request, answer)
+                self.counts.answered += 1
+        for request in requests:
+            answer = self._answers.get(request)
+            self.counts.prompt_tokens += answer.prompt_tokens
+            self.counts.completion_tokens += answer.completion_tokens
+            yield answer.text
 
-    def _batch(self, requests: Sequence[Request]) -> list[str]:
-        import torch
-
+    def _batch(self, requests: Sequence[Request]) -> list[Answer]:
         texts = [
-            self.tokenizer.apply_chat_template(
+            self._tokenizer.apply_chat_template(
                 [{"role": "user", "content": request.prompt}], tokenize=False, add_generation_prompt=True
             )
             for request in requests
         ]
-        inputs = self.tokenizer(
+        inputs = self._tokenizer(
             texts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
-        ).to(self.model.device)
-        first = requests[0]
-        devices = [self.model.device] if self.model.device.type == "cuda" else []
-        with torch.no_grad(), torch.random.fork_rng(devices):
-            torch.manual_seed(first.seed + first.sample)
-            ids = self.model.generate(
+        ).to(self._model.device)
+        with torch.no_grad():
+            ids = self._model.generate(
                 input_ids=inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],
-                do_sample=first.temperature > 0,
-                temperature=first.temperature or None,
-                max_new_tokens=self.max_new_tokens,
-                pad_token_id=self.tokenizer.pad_token_id,
-                eos_token_id=self.tokenizer.eos_token_id,
+                do_sample=False,
+                logits_processor=LogitsProcessorList([_Drawn(requests)]),
+                max_new_tokens=self._answers.max_tokens,
+                pad_token_id=self._tokenizer.pad_token_id,
+                eos_token_id=self._tokenizer.eos_token_id,
             )
         new = ids[:, inputs["input_ids"].shape[1] :]
-        return self.tokenizer.batch_decode(new, skip_special_tokens=True)
+        answers = self._tokenizer.batch_decode(new, skip_special_tokens=True)
+        asked = inputs["attention_mask"].sum(1).tolist()
+        given = new.ne(self._tokenizer.pad_token_id).sum(1).tolist()
+        return [Answer(*parts) for parts in zip(answers, asked, given, strict=True)]
+
+
+class _Drawn(LogitsProcessor):
+    """Gumbel noise on logits / temperature, row by row: its maximum is a sample of the softmax."""
+
+    def __init__(self, requests: Sequence[Request]) -> None:
+        self._rows = []
+        for request in requests:
+            digest = hashlib.sha256(json.dumps(asdict(request), sort_keys=True).encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+            self._rows.append((request.temperature, generator))
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        drawn = scores.float().clone()
+        for row, (temperature, generator) in zip(drawn, self._rows, strict=True):
+            if temperature:
+                noise = torch.empty(row.shape).exponential_(generator=generator).log()
+                row.div_(temperature).sub_(noise.to(row.device))
+        return drawn

@@ -72,3 +72,8 @@ def folder_location(folder: Path) -> Location:
         raise UserError(f"data folder {folder} does not exist; give a folder of parquet, jsonl or txt files")
     name = f"local/{folder.name}"
     return Location(name, name, folder)
+
+
+def text_location(name: str, mirror: Path | None) -> Location:
+    """A set of mirror or hub by its id, or, where the name begins with `/` or `.`, a user's own folder."""
+    return folder_location(Path(name)) if name.startswith(("/", ".")) else locate(name, mirror)

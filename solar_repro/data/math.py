@@ -8,33 +8,43 @@ stays the same; rephrasing by rule. No seed comes from GSM8K, which H6 scores.
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from solar_repro.data.benchmark_texts import benchmark_texts
 from solar_repro.data.files import TEXT, columns_of, data_files, read_batches
 from solar_repro.data.generate import Complete, generate
 from solar_repro.data.locate import Location
+from solar_repro.data.ngram_index import NgramIndex
 from solar_repro.data.ngrams import hash_texts
 from solar_repro.data.rephrase import in_steps, rephrase
 from solar_repro.data.report import Report, drop
 from solar_repro.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Method = Literal["metamath", "generate", "rule"]
 Row = dict[str, str]
 METAMATH_COLUMNS = ("query", "response", "type", "original_question")
 
 
-def math_problems(location: Location, split: str = "train") -> list[Row]:
-    """MATH problems of a split, all subjects: `problem`, `solution` and `answer`, "" where there is none."""
+def math_problems(location: Location, split: str = "train", report: Report | None = None) -> list[Row]:
+    """MATH problems of a split, all subjects: `problem`, `solution` and `answer`, "" where there is none.
+
+    Rows without a problem are dropped, counted and named in the report.
+    """
     rows: list[Row] = []
     for file in data_files(location.folder, split):
+        first = 0
         columns = ["problem", "solution", *(["answer"] if "answer" in columns_of(file) else [])]
         for batch in read_batches(file, dict.fromkeys(columns, TEXT)):
-            rows += [
-                {name: row.get(name) or "" for name in ("problem", "solution", "answer")}
-                for row in batch.table.to_pylist()
-                if row["problem"]
-            ]
+            for number, row in enumerate(batch.table.to_pylist()):
+                if row["problem"]:
+                    rows.append({name: row.get(name) or "" for name in ("problem", "solution", "answer")})
+                elif report is not None:
+                    reason = batch.faults.get(number, "no problem")
+                    drop(report, reason, f"{file.parent.name}/{file.name} row {first + number}")
+            first += batch.table.num_rows
     return rows
 
 
@@ -45,17 +55,22 @@ def synthesise(
     metamath: Location | None = None,
     complete: Complete | None = None,
     gsm8k: Location | None = None,
+    known: NgramIndex | None = None,
     seed: int = 0,
     samples: int = 1,
+    temperature: float = 0.7,
 ) -> tuple[list[Row], Report]:
     """Rows in MetaMathQA's columns, and a report of what was asked, kept and dropped, by reason.
 
     `metamath` takes the rows of that set; `generate` asks `complete` (a server or a local model) for
-    `samples` rephrasings of each problem; `rule` makes `samples` of each problem that has a solution. A seed
-    that is a GSM8K question (compared with all of them where `gsm8k` is given): UserError.
+    `samples` rephrasings of each problem; `rule` makes `samples` of each problem that has a solution. With
+    `known` what shares an n-gram with it is dropped: seeds before they are rephrased, which would hide it,
+    and rows. A seed that is a GSM8K question (compared with all of them where `gsm8k` is given): UserError.
     """
     problems = list(problems)
     report: Report = {"method": method, "problems": len(problems), "dropped": {}}
+    if known is not None:
+        problems, tainted = _without_overlap(problems, known, report, "seed")
     if method == "metamath":
         if metamath is None:
             raise UserError("synthetic mathematics: method 'metamath' needs the set meta-math/MetaMathQA")
@@ -64,9 +79,14 @@ def synthesise(
         if complete is None:
             raise UserError("synthetic mathematics: method 'generate' needs a server or a model to ask")
         _refuse_gsm8k([row["problem"] for row in problems], gsm8k, report)
-        rows = list(generate(problems, complete, seed=seed, samples=samples, report=report))
+        settings = {"seed": seed, "samples": samples, "temperature": temperature}
+        rows = list(generate(problems, complete, **settings, report=report))
     else:
         rows = list(_by_rule(problems, seed, samples, report))
+    if known is not None:
+        seeds = {row["problem"].strip() for row in tainted}
+        rows = [row for row in rows if row["original_question"].strip() not in seeds]
+        rows, _ = _without_overlap(rows, known, report, "row")
     if not rows:
         raise UserError(
             f"synthetic mathematics by {method!r}: no row from {len(problems)} problems, dropped "
@@ -79,14 +99,17 @@ def synthesise(
 
 def _metamath_rows(location: Location, report: Report) -> Iterator[Row]:
     for file in data_files(location.folder, "train"):
+        first = 0
         for batch in read_batches(file, dict.fromkeys(METAMATH_COLUMNS, TEXT)):
-            for row in batch.table.to_pylist():
+            for number, row in enumerate(batch.table.to_pylist(), first):
                 if not all(row.values()):
-                    drop(report, "null or empty value")
+                    reason = batch.faults.get(number - first, "null or empty value")
+                    drop(report, reason, f"{file.name} row {number}")
                 elif row["type"].startswith("MATH_"):
                     yield row
                 else:
-                    drop(report, "no MATH seed")
+                    drop(report, "no MATH seed", f"{file.name} row {number}")
+            first += batch.table.num_rows
 
 
 def _by_rule(problems: list[Row], seed: int, samples: int, report: Report) -> Iterator[Row]:
@@ -124,9 +147,32 @@ def _refuse_gsm8k(questions: list[str], gsm8k: Location | None, report: Report) 
         )
 
 
-def math_instruct_rows(rows: list[Row], maximum: int | None, seed: int) -> list[Row]:
-    """A seeded sample of at most `maximum` rows, in their order."""
-    return _sample(rows, maximum, seed)
+def overlap_counts(rows: list[Row], known: NgramIndex) -> dict[str, int]:
+    """For each collection of `known` how many rows share an n-gram with it, in any of their texts."""
+    owners = _owners(rows, known)
+    return {name: sum(int(found) >> place & 1 for found in owners) for place, name in enumerate(known.names)}
+
+
+def _without_overlap(
+    rows: list[Row], known: NgramIndex, report: Report, what: str
+) -> tuple[list[Row], list[Row]]:
+    """Rows that share no n-gram with `known`, and those that do, counted in the report."""
+    owners = _owners(rows, known)
+    for found in owners[owners > 0]:
+        drop(report, f"{what}: {known.n}-gram of {' and '.join(known.owner_names(found))}")
+    clean = [row for row, found in zip(rows, owners, strict=True) if not found]
+    return clean, [row for row, found in zip(rows, owners, strict=True) if found]
+
+
+def _owners(rows: list[Row], known: NgramIndex) -> "np.ndarray":
+    import numpy as np
+    import pyarrow as pa
+
+    owners = np.zeros(len(rows), np.uint64)
+    for name in rows[0] if rows else ():
+        if name not in ("type", "answer"):
+            owners |= known.owners(pa.array([row[name] for row in rows], pa.string()))
+    return owners
 
 
 def math_alignment_rows(
@@ -148,7 +194,7 @@ def math_alignment_rows(
             drop(report, "alignment: no original solution")
         else:
             pairs.append({"prompt": row["query"], "chosen": row["response"], "rejected": solution})
-    return _sample(pairs, maximum, seed)
+    return sample(pairs, maximum, seed)
 
 
 def write_math_sets(
@@ -159,10 +205,12 @@ def write_math_sets(
     maximum_instruct: int | None,
     maximum_alignment: int | None,
     seed: int,
+    known: NgramIndex,
     report: Report,
 ) -> None:
-    """Write `out/instruct` and `out/alignment` in hub layout, and their counts into the report."""
-    instruct = math_instruct_rows(rows, maximum_instruct, seed)
+    """Write `out/instruct` and `out/alignment` in hub layout; the report gets their rows, and how many of
+    them share an n-gram with which collection of `known`."""
+    instruct = sample(rows, maximum_instruct, seed)
     alignment = math_alignment_rows(rows, problems, maximum_alignment, seed, report)
     if not alignment:
         raise UserError(
@@ -172,6 +220,7 @@ def write_math_sets(
     for name, kept in (("instruct", instruct), ("alignment", alignment)):
         _write_hub_set(out / name, kept)
         report[name] = len(kept)
+        report[f"overlap/{name}"] = overlap_counts(kept, known)
 
 
 def _write_hub_set(folder: Path, rows: list[Row]) -> None:
@@ -187,7 +236,8 @@ def _write_hub_set(folder: Path, rows: list[Row]) -> None:
     )
 
 
-def _sample(rows: list[Any], maximum: int | None, seed: int) -> list[Any]:
+def sample(rows: list[Any], maximum: int | None, seed: int) -> list[Any]:
+    """A seeded sample of at most `maximum` rows, in their order."""
     if maximum is None or len(rows) <= maximum:
         return rows
     return [rows[place] for place in sorted(random.Random(seed).sample(range(len(rows)), maximum))]

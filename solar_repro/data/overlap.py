@@ -3,20 +3,19 @@
 The benchmarks' n-grams are held once a process (`NgramIndex`); the rows stream past in batches.
 """
 
-import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solar_repro.data.benchmark_texts import BENCHMARKS, benchmark_location, benchmark_texts
 from solar_repro.data.ngram_index import NgramIndex
+from solar_repro.data.parallel import in_order
 from solar_repro.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
-    from datasets import Dataset
 
     from solar_repro.data.sources import Rows
 
@@ -45,7 +44,7 @@ def benchmark_index(mirror: Path | None, benchmarks: Sequence[str] = H6_BENCHMAR
     )
 
 
-def overlap(rows: "Rows", index: NgramIndex, *, processes: int = 1) -> tuple[list[Overlap], "np.ndarray"]:
+def overlap(rows: "Rows", index: NgramIndex, *, num_proc: int = 1) -> tuple[list[Overlap], "np.ndarray"]:
     """A line per benchmark, and for each row of the set whether it is hit (to `select` the clean ones).
 
     Every turn of a row is compared by itself; an n-gram never reaches from one turn into the next.
@@ -57,8 +56,12 @@ def overlap(rows: "Rows", index: NgramIndex, *, processes: int = 1) -> tuple[lis
     examples: dict[str, list[tuple[str, str]]] = {known: [] for known in index.names}
     hits = []
     with Progress(f"{name}: comparing with benchmarks", len(rows.dataset), "rows") as progress:
-        starts = range(0, len(rows.dataset), BATCH_ROWS)
-        for start, owners in zip(starts, _owners(rows.dataset, index, starts, processes), strict=True):
+        batches, starts = rows.dataset.with_format("arrow"), range(0, len(rows.dataset), BATCH_ROWS)
+
+        def compared(start: int) -> np.ndarray:
+            return row_owners(batches[start : start + BATCH_ROWS], index)
+
+        for start, owners in zip(starts, in_order(compared, starts, num_proc), strict=True):
             hits.append(owners != 0)
             for place in owners.nonzero()[0]:
                 for benchmark in index.owner_names(owners[place]):
@@ -87,30 +90,6 @@ def row_owners(batch: "pa.Table", index: NgramIndex) -> "np.ndarray":
         rows = pc.list_parent_indices(turns).to_numpy()
         np.bitwise_or.at(owners, rows, index.owners(pc.struct_field(pc.list_flatten(turns), "content")))
     return owners
-
-
-def _owners(
-    dataset: "Dataset", index: NgramIndex, starts: Sequence[int], processes: int
-) -> Iterator["np.ndarray"]:
-    """`row_owners` of each batch, in order."""
-    if processes == 1:
-        for batch in dataset.with_format("arrow").iter(BATCH_ROWS):
-            yield row_owners(batch, index)
-        return
-    with multiprocessing.Pool(processes, _open, (dataset, index)) as pool:
-        yield from pool.imap(_batch_owners, starts, chunksize=4)
-
-
-_opened: dict[str, Any] = {}
-"""What a process of the pool compares: the rows, memory-mapped, and the benchmarks' n-grams."""
-
-
-def _open(dataset: "Dataset", index: NgramIndex) -> None:
-    _opened.update(dataset=dataset.with_format("arrow"), index=index)
-
-
-def _batch_owners(start: int) -> "np.ndarray":
-    return row_owners(_opened["dataset"][start : start + BATCH_ROWS], _opened["index"])
 
 
 def _start_of(row: dict[str, Any]) -> str:

@@ -143,7 +143,8 @@ def pack_text(
     `key` names the content and order of `texts`, a `TextStream` or anything else that gives the same texts
     each time. Stops at `max_tokens` tokens, rounded up to a block; the tokens after the last full block are
     left out. Written in shards: a run that is killed goes on at the text after the last whole shard.
-    Report: `documents`, `blocks`, `tokens`, `tokens_left_out`, `special_tokens_removed`.
+    Report: `documents`, `blocks`, `tokens`, `tokens_left_out`, `special_tokens_removed`, and of a
+    `TextStream` `dropped` and `examples` by reason.
     """
     key = key_of(
         texts=key,
@@ -178,6 +179,7 @@ def pack_text(
                 progress.advance(len(full) * length)
                 if done or len(blocks) >= SHARD_BLOCKS:
                     left_out = {"tokens_left_out": sum(map(len, rest)), "done": done}
+                    left_out |= getattr(source, "report", {})
                     resume = {"rest": rest, "stream": getattr(source, "state", None)}
                     yield (
                         list_table(TEXT_COLUMNS, list(zip(*blocks, strict=True)) or [[], []]),

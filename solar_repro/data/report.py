@@ -14,3 +14,17 @@ def drop(report: Report, reason: str, row_id: str | None = None) -> None:
         named = report.setdefault("examples", {}).setdefault(reason, [])
         if len(named) < EXAMPLES_NAMED:
             named.append(row_id)
+
+
+def add(report: Report, part: Report) -> None:
+    """Add what became of another part of the set's rows; of `longest` the greater stays."""
+    for name, value in part.items():
+        if name == "examples":
+            for reason, row_ids in value.items():
+                known = report[name].setdefault(reason, [])
+                known += row_ids[: EXAMPLES_NAMED - len(known)]
+        elif name == "dropped":
+            for reason, count in value.items():
+                report[name][reason] = report[name].get(reason, 0) + count
+        else:
+            report[name] = max(report[name], value) if name == "longest" else report[name] + value

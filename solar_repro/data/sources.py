@@ -7,7 +7,7 @@ dropped, counted and named in the report, never raised. Memory is bound by one b
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,12 +53,14 @@ class Rows:
 class RowFilter:
     """Names, for each row of a batch, why it goes; None for the rows that stay."""
 
+    name: str
+    """Where its report stands in that of the rows."""
     key: str
     """Names the filter and all that its verdict rests on."""
     reasons: Callable[[Flat, Report], list[str | None]]
     """Counts what it removes in the report it is given: its own copy of `report`."""
     report: Report
-    """What the filter says of itself before the first row; goes into the rows' report under `filter`."""
+    """What the filter says of itself before the first row."""
 
 
 def load_instruction(
@@ -67,14 +69,15 @@ def load_instruction(
     *,
     max_samples: int | None = None,
     seed: int = 0,
-    row_filter: RowFilter | None = None,
+    row_filters: Sequence[RowFilter] = (),
     cache_dir: Path | None = None,
 ) -> Rows:
     """Rows of `alpaca_gpt4`, `openorca` or `synth_math_instruct`, at most `max_samples` of them.
 
-    `row_filter` (Table 8) goes before the cap. The rows under the cap are a seeded sample in the set's order.
+    `row_filters` (Table 8, decontamination) go before the cap. The rows under the cap are a seeded sample in
+    the set's order.
     """
-    return _load(name, "instruction", location, "train", max_samples, seed, row_filter, cache_dir)
+    return _load(name, "instruction", location, "train", max_samples, seed, row_filters, cache_dir)
 
 
 def load_preferences(
@@ -83,6 +86,7 @@ def load_preferences(
     *,
     max_samples: int | None = None,
     seed: int = 0,
+    row_filters: Sequence[RowFilter] = (),
     cache_dir: Path | None = None,
 ) -> Rows:
     """Rows of `orca_dpo_pairs`, `ultrafeedback` or `synth_math_alignment`, at most `max_samples` of them.
@@ -90,7 +94,7 @@ def load_preferences(
     Dropped and counted: identical pairs; prompts that UltraFeedback took from TruthfulQA (column `source`).
     """
     split = "train_prefs" if name == "ultrafeedback" else "train"
-    return _load(name, "alignment", location, split, max_samples, seed, None, cache_dir)
+    return _load(name, "alignment", location, split, max_samples, seed, row_filters, cache_dir)
 
 
 def _load(
@@ -100,7 +104,7 @@ def _load(
     split: str,
     max_samples: int | None,
     seed: int,
-    row_filter: RowFilter | None,
+    row_filters: Sequence[RowFilter],
     cache_dir: Path | None,
 ) -> Rows:
     columns = COLUMNS.get(name)
@@ -114,7 +118,7 @@ def _load(
         split=split,
         max_samples=max_samples,
         seed=seed,
-        filter=row_filter and row_filter.key,
+        filters=[found.key for found in row_filters],
         code=code_digest("solar_repro.data.sources"),
     )
     about = {
@@ -127,7 +131,7 @@ def _load(
 
     def tables(report: Report) -> Iterator[Any]:
         files = data_files(location.folder, split)
-        yield from _canonical_tables(files, name, max_samples, seed, row_filter, report)
+        yield from _canonical_tables(files, name, max_samples, seed, row_filters, report)
 
     dataset, report = arrow_rows(key, tables, cache_dir)
     if not len(dataset):
@@ -142,20 +146,20 @@ def _canonical_tables(
     name: str,
     max_samples: int | None,
     seed: int,
-    row_filter: RowFilter | None,
+    row_filters: Sequence[RowFilter],
     report: Report,
 ) -> Iterator[Any]:
     """First pass: which rows are usable. Second pass: the sample of them, written."""
     import numpy as np
 
     report |= {"dropped": {}, "examples": {}}
-    if row_filter is not None:
-        report["filter"] = copy.deepcopy(row_filter.report)
+    for row_filter in row_filters:
+        report[row_filter.name] = copy.deepcopy(row_filter.report)
     usable = []
     for flat in _flat_batches(files, name, f"{name}: reading"):
         reasons = flat.reasons
-        if row_filter is not None:
-            filtered = row_filter.reasons(flat, report["filter"])
+        for row_filter in row_filters:
+            filtered = row_filter.reasons(flat, report[row_filter.name])
             reasons = [own or other for own, other in zip(reasons, filtered, strict=True)]
         keep = np.ones(len(reasons), bool)
         for number, reason in enumerate(reasons):

@@ -1,10 +1,13 @@
 """Plain text for continued pretraining: streamed, shuffled with a seed, resumable at the same row."""
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from solar_repro.data.files import TEXT, columns_of, data_files, read_batches
 from solar_repro.data.locate import Location
+from solar_repro.data.report import Report, drop
 from solar_repro.errors import UserError
 
 
@@ -13,23 +16,24 @@ class TextStream:
 
     Files are visited in a shuffled order, batches of rows of a file in the file's order, rows of a batch
     shuffled; memory is bound by one batch. `state` after any text, given to a new stream, continues with the
-    next one. Damaged and blank rows are left out and counted in `dropped`.
+    next one. Damaged and blank rows are left out, counted and named (file and row) in `report`.
     """
 
     def __init__(
         self, files: list[Path], column: str, seed: int, epochs: int | None, state: dict | None
     ) -> None:
         self._files, self._column, self._seed, self._epochs = files, column, seed, epochs
-        self._at = dict(state or {"epoch": 0, "file": 0, "batch": 0, "row": 0})
-        self.dropped: dict[str, int] = {}
+        state = copy.deepcopy(state) or {"epoch": 0, "file": 0, "batch": 0, "row": 0, "report": {}}
+        self.report: Report = {"dropped": {}, "examples": {}} | state.pop("report")
+        self._at: dict[str, int] = state
 
-    def after(self, state: dict[str, int]) -> "TextStream":
+    def after(self, state: dict[str, Any]) -> "TextStream":
         """The rest of this stream from `state` on."""
         return TextStream(self._files, self._column, self._seed, self._epochs, state)
 
     @property
-    def state(self) -> dict[str, int]:
-        return dict(self._at)
+    def state(self) -> dict[str, Any]:
+        return copy.deepcopy(self._at | {"report": self.report})
 
     def __iter__(self) -> Iterator[str]:
         import numpy as np
@@ -40,9 +44,9 @@ class TextStream:
             found = any(at[place] for place in ("file", "batch", "row"))
             order = np.random.default_rng([self._seed, at["epoch"]]).permutation(len(self._files))
             while at["file"] < len(order):
-                for number, batch in enumerate(
-                    read_batches(self._files[order[at["file"]]], {self._column: TEXT})
-                ):
+                file, first = self._files[order[at["file"]]], 0
+                for number, batch in enumerate(read_batches(file, {self._column: TEXT})):
+                    first += batch.table.num_rows
                     if number < at["batch"]:
                         continue
                     seed = [self._seed, at["epoch"], at["file"], number]
@@ -54,7 +58,7 @@ class TextStream:
                             yield texts[place]
                         else:
                             reason = batch.faults.get(int(place), "empty text")
-                            self.dropped[reason] = self.dropped.get(reason, 0) + 1
+                            drop(self.report, reason, f"{file.name} row {first - len(texts) + int(place)}")
                     at["batch"], at["row"] = number + 1, 0
                 at["file"], at["batch"] = at["file"] + 1, 0
             if not found:

@@ -6,13 +6,14 @@ room beside that is dropped, or the answer cut with `long_answers="cut"`, and co
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from solar_repro.code_digest import code_digest
 from solar_repro.data.cache import arrow_rows, key_of
-from solar_repro.data.report import Report, drop
+from solar_repro.data.parallel import in_order
+from solar_repro.data.report import Report, add, drop
 from solar_repro.errors import UserError
 from solar_repro.progress import Progress
 
@@ -32,6 +33,7 @@ def tokenise_instruction(
     max_length: int,
     *,
     long_answers: LongAnswers = "drop",
+    num_proc: int = 1,
     cache_dir: Path | None = None,
 ) -> "tuple[Dataset, Report]":
     """`input_ids` and `completion_mask` (1 on the answer and its EOS), one row per usable row of `rows`.
@@ -49,7 +51,7 @@ def tokenise_instruction(
                 prompt, (answer,) = fitted
                 yield [prompt + answer, [0] * len(prompt) + [1] * len(answer)]
 
-    return _tokenise(rows, tokenizer, max_length, long_answers, columns, encode, cache_dir)
+    return _tokenise(rows, tokenizer, max_length, long_answers, columns, encode, num_proc, cache_dir)
 
 
 def tokenise_preferences(
@@ -58,6 +60,7 @@ def tokenise_preferences(
     max_length: int,
     *,
     long_answers: LongAnswers = "drop",
+    num_proc: int = 1,
     cache_dir: Path | None = None,
 ) -> "tuple[Dataset, Report]":
     """`prompt_ids`, `chosen_ids`, `rejected_ids`, the columns of TRL's preference collator; report as above.
@@ -76,7 +79,7 @@ def tokenise_preferences(
             if fitted:
                 yield [fitted[0], *fitted[1]]
 
-    return _tokenise(rows, tokenizer, max_length, long_answers, columns, encode, cache_dir)
+    return _tokenise(rows, tokenizer, max_length, long_answers, columns, encode, num_proc, cache_dir)
 
 
 def _tokenise(
@@ -85,7 +88,8 @@ def _tokenise(
     max_length: int,
     long_answers: LongAnswers,
     columns: dict[str, str],
-    encode: Any,
+    encode: Callable[[dict[str, list[Any]], Report], Iterator[list[list[int]]]],
+    num_proc: int,
     cache_dir: Path | None,
 ) -> "tuple[Dataset, Report]":
     key = key_of(
@@ -98,16 +102,21 @@ def _tokenise(
     )
     _check_template(tokenizer)
 
+    def tokenised_part(start: int) -> tuple[Any, Report]:
+        report = _empty_report()
+        batch = rows.dataset[start : start + BATCH_ROWS]
+        encoded = list(encode(batch, report))
+        report["rows_in"], report["kept"] = len(batch["row_id"]), len(encoded)
+        return list_table(columns, list(zip(*encoded, strict=True)) or [[] for _ in columns]), report
+
     def tables(report: Report) -> Iterator[Any]:
-        report |= {"rows_in": len(rows.dataset), "kept": 0, "dropped": {}, "examples": {}}
-        report |= {"prompts_truncated": 0, "answers_cut": 0, "merged_boundaries": 0}
-        report |= {"tokens": 0, "answer_tokens": 0, "longest": 0}
+        report |= _empty_report()
         with Progress(f"{rows.report['set']}: tokenising", len(rows.dataset), "rows") as progress:
-            for batch in rows.dataset.iter(BATCH_ROWS):
-                encoded = list(encode(batch, report))
-                report["kept"] += len(encoded)
-                yield list_table(columns, list(zip(*encoded, strict=True)) or [[] for _ in columns])
-                progress.advance(len(batch["row_id"]))
+            parts = range(0, len(rows.dataset), BATCH_ROWS)
+            for table, part in in_order(tokenised_part, parts, num_proc):
+                add(report, part)
+                yield table
+                progress.advance(part["rows_in"])
 
     tokenised, report = arrow_rows(key, tables, cache_dir)
     if not len(tokenised):
@@ -116,6 +125,12 @@ def _tokenise(
             f"{report['dropped']}; raise max_length"
         )
     return tokenised, report
+
+
+def _empty_report() -> Report:
+    counts = ("rows_in", "kept", "prompts_truncated", "answers_cut", "merged_boundaries")
+    counts += ("tokens", "answer_tokens", "longest")
+    return dict.fromkeys(counts, 0) | {"dropped": {}, "examples": {}}
 
 
 def tokenizer_fingerprint(tokenizer: "PreTrainedTokenizerBase") -> str:

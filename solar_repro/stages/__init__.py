@@ -5,5 +5,8 @@ from collections.abc import Callable
 NOTES = "solar"
 """Subfolder of every result with what belongs to the run: metrics, data reports, pictures."""
 
+CARDS = f"{NOTES}/data"
+"""Subfolder of a training run with a card of every set it was trained on."""
+
 Log = Callable[..., None]
 """`log(metrics, step)`: metrics by name, for a step."""

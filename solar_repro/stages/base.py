@@ -4,13 +4,14 @@ import json
 import shutil
 from pathlib import Path
 
-from solar_repro.checkpoint.folder import CARRIED_FILES, open_checkpoint
+from solar_repro.checkpoint.copying import CopyRange, copy_chunks, split
+from solar_repro.checkpoint.folder import CARRIED_FILES, open_checkpoint, require_space
+from solar_repro.checkpoint.given import model_folder
+from solar_repro.checkpoint.hashing import FollowingHasher
 from solar_repro.microworld.settings import BaseTraining
+from solar_repro.progress import Progress
 from solar_repro.stages import Log
-from solar_repro.stages.checkpoints import load
-
-WANTED = ["config.json", "*.safetensors", "*.safetensors.index.json", *CARRIED_FILES]
-"""Files taken from the hub. Never pickles, never code."""
+from solar_repro.stages.checkpoints import load_tokenizer
 
 
 def run(
@@ -20,35 +21,46 @@ def run(
     base: BaseTraining | None = None,
     model: str | None = None,
     mirror: Path | None = None,
-) -> None:
-    """Write the base to `out`: trained on the world's `mirror` as `base` says, else a copy of `model`."""
+) -> dict[str, str]:
+    """Write the base to `out`: trained on the world's `mirror` as `base` says, else a copy of `model`.
+
+    Returns the sha256 of copied shards by name.
+    """
+    digests: dict[str, str] = {}
     if base is not None:
         from solar_repro.microworld.base import train_base
 
         train_base(mirror, out, base, log)
     else:
-        _copy(_folder(model), out)
-    load(out)  # a tokenizer without BOS or EOS is refused here, not after an hour of training
-    log({"parameters": open_checkpoint(out).parameters, "layers": open_checkpoint(out).layers})
+        digests = _copy(model_folder(model), out)
+    load_tokenizer(out)  # one without BOS or EOS is refused here, not after an hour of training
+    written = open_checkpoint(out)
+    log({"parameters": written.parameters, "layers": written.layers})
+    return digests
 
 
-def _folder(model: str) -> Path:
-    if Path(model).is_dir():
-        return Path(model)
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(model, allow_patterns=WANTED))
-
-
-def _copy(source: Path, out: Path) -> None:
+def _copy(source: Path, out: Path) -> dict[str, str]:
     """Copy a checkpoint after its headers were checked; Mistral becomes the Llama 2 architecture (Sec. 2)."""
     checkpoint = open_checkpoint(source)
-    files = {tensor.file.name for tensor in checkpoint.tensors.values()}
-    for name in (*sorted(files), "model.safetensors.index.json", *CARRIED_FILES):
+    shards = sorted({tensor.file for tensor in checkpoint.tensors.values()})
+    sizes = {out / shard.name: shard.stat().st_size for shard in shards}
+    require_space(out, sum(sizes.values()))
+    for name in ("model.safetensors.index.json", *CARRIED_FILES):
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)
     config = as_llama(checkpoint.config)
     (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    whole = [CopyRange(shard, 0, out / shard.name, 0, sizes[out / shard.name]) for shard in shards]
+    with FollowingHasher(sizes) as hasher, Progress("copying", sum(sizes.values()), "B") as progress:
+
+        def done(chunk: CopyRange) -> None:
+            progress.advance(chunk.length)
+            hasher.written(chunk.target, chunk.target_offset, chunk.length)
+
+        for target in sizes:
+            target.touch()
+        copy_chunks([chunk for copy in whole for chunk in split(copy)], done)
+        return hasher.digests()
 
 
 def as_llama(config: dict) -> dict:

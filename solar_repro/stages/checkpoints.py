@@ -12,12 +12,21 @@ if TYPE_CHECKING:
 
 
 def load(folder: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """A checkpoint's model, in float32 master weights, and its tokenizer (BOS and EOS are required)."""
+    """A checkpoint's model, in float32 master weights, and its tokenizer."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+    tokenizer = load_tokenizer(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    return model, tokenizer
+
+
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """A checkpoint's tokenizer, with a token to pad with; one without BOS or EOS: UserError."""
+    from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(folder)
     for name in ("bos_token_id", "eos_token_id"):
         if getattr(tokenizer, name) is None:
@@ -26,8 +35,7 @@ def load(folder: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     if tokenizer.pad_token_id is None:
         # Padding never reaches the loss; unk keeps a padded answer from looking like one that ended.
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    return model, tokenizer
+    return tokenizer
 
 
 def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:

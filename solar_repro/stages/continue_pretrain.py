@@ -5,13 +5,15 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from solar_repro.data.card import write_corpus_card
 from solar_repro.data.fingerprint import fingerprint
-from solar_repro.data.locate import locate
+from solar_repro.data.locate import text_location
 from solar_repro.data.packing import PackedCollator, pack_text
 from solar_repro.data.sources import load_text
 from solar_repro.scales import Corpus, Pretraining
-from solar_repro.stages import Log
+from solar_repro.stages import CARDS, Log
 from solar_repro.stages.checkpoints import load, save
+from solar_repro.stages.document_attention import use_document_attention
 from solar_repro.stages.held_out import held_out_loss, held_out_texts
 from solar_repro.stages.training import Report, arguments, train
 
@@ -50,13 +52,17 @@ def run(
     """Train `model` on `continue_pretrain.tokens` tokens of the corpus and write it to `out`."""
     settings = continue_pretrain
     network, tokenizer = load(model)
-    location = locate(corpus.id, mirror)
+    location = text_location(corpus.id, mirror)
     texts = load_text(location, corpus.split, corpus.column, seed=seed, epochs=None)
-    name = f"{fingerprint(location)} {corpus.split} {corpus.column} {seed}"
+    about = {"used": location.used, "split": corpus.split, "fingerprint": fingerprint(location)}
+    name = f"{about['fingerprint']} {corpus.split} {corpus.column} {seed}"
     blocks, report = pack_text(texts, tokenizer, settings.max_length, key=name, max_tokens=settings.tokens)
+    write_corpus_card(out / CARDS, about, report, blocks, tokenizer.bos_token_id)
     log({f"data/corpus/{figure}": report[figure] for figure in ("documents", "tokens")})
+    log({"data/corpus/dropped": sum(report["dropped"].values())})
     tokens_per_step = settings.global_batch_size * settings.max_length
     options = arguments(settings, len(blocks), seed)
+    use_document_attention(network)
     trainer = Trainer(
         network,
         TrainingArguments(**options),

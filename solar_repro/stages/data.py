@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from solar_repro.data.prepare import prepare
+from solar_repro.data.card import write_card
+from solar_repro.data.overlap import benchmark_index, overlap
 from solar_repro.data.templates import set_chat_template
+from solar_repro.data.tokens import tokenise_instruction, tokenise_preferences
 from solar_repro.stages import Log
-from solar_repro.stages.tuning_data import location_of
+from solar_repro.stages.tuning_data import figures, instruction_rows, preference_rows
 from solar_repro.variants import DATASETS
 
 
@@ -20,6 +22,7 @@ def run(
     max_length: int,
     seed: int,
     mirror: Path | None,
+    num_proc: int,
     synth_math: Path | None = None,
 ) -> None:
     """Write the set's data card to `out`; `model` gives the tokenizer, the log gets the counts."""
@@ -28,16 +31,13 @@ def run(
     tokenizer = AutoTokenizer.from_pretrained(model)
     set_chat_template(tokenizer, template)
     name = dataset["name"]
-    part = "instruct" if DATASETS[name].stage == "instruction" else "alignment"
-    location = location_of(dataset, mirror, synth_math and synth_math / part)
-    counts = prepare(
-        out,
-        name,
-        location,
-        tokenizer,
-        max_samples=dataset["maximum_samples"],
-        max_length=max_length,
-        seed=seed,
-        mirror=mirror,
-    )
+    if DATASETS[name].stage == "instruction":
+        load, tokenise = instruction_rows, tokenise_instruction
+    else:
+        load, tokenise = preference_rows, tokenise_preferences
+    rows = load(dataset, seed, mirror, synth_math)
+    tokenised, report = tokenise(rows, tokenizer, max_length, num_proc=num_proc)
+    lines, _ = overlap(rows, benchmark_index(mirror), num_proc=num_proc)
+    write_card(out, name, rows.report, report, tokenised, lines)
+    counts = figures(rows, report) | {f"overlap/{line.benchmark}": line.hit for line in lines}
     log({f"data/{name}/{figure}": value for figure, value in counts.items()})

@@ -12,7 +12,7 @@ from solar_repro.scales import AlignmentTuning
 from solar_repro.stages import Log
 from solar_repro.stages.checkpoints import load, save
 from solar_repro.stages.training import Report, arguments, train
-from solar_repro.stages.tuning_data import log_reports, preference_rows
+from solar_repro.stages.tuning_data import preference_rows, tokenised_sets
 
 
 class TokenisedDPOTrainer(DPOTrainer):
@@ -32,21 +32,22 @@ def run(
     dpo: AlignmentTuning,
     seed: int,
     mirror: Path | None,
+    num_proc: int,
     synth_math: Path | None = None,
 ) -> None:
     """Tune `model` on the named preference sets together, against itself as reference; write it to `out`."""
     network, tokenizer = load(model)
     set_chat_template(tokenizer, template)
-    tokenised, reports = [], {}
-    for chosen in datasets:
-        rows = preference_rows(chosen, seed, mirror, synth_math)
-        ready, report = tokenise_preferences(rows, tokenizer, dpo.max_length)
-        tokenised.append(ready)
-        reports[chosen["name"]] = {"rows": rows.report, "tokens": report}
-    log_reports(out, log, reports)
-    pairs = concatenate_datasets(tokenised).shuffle(seed=seed)
+    sets = tokenised_sets(
+        out,
+        log,
+        datasets,
+        lambda chosen: preference_rows(chosen, seed, mirror, synth_math),
+        lambda rows: tokenise_preferences(rows, tokenizer, dpo.max_length, num_proc=num_proc),
+    )
+    pairs = concatenate_datasets([rows for rows, _, _ in sets]).shuffle(seed=seed)
     options = arguments(dpo, len(pairs), seed)
-    tokens = sum(report["tokens"]["tokens"] for report in reports.values())
+    tokens = sum(report["tokens"] for _, report, _ in sets)
     trainer = TokenisedDPOTrainer(
         network,
         args=DPOConfig(**options, beta=dpo.beta, max_length=dpo.max_length, precompute_ref_log_probs=True),

@@ -4,7 +4,7 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from solar_repro.data.locate import locate
+from solar_repro.data.locate import text_location
 from solar_repro.data.sources import load_text
 from solar_repro.evaluation.token_scores import encode_with_bos, token_scores
 from solar_repro.scales import Corpus
@@ -17,7 +17,7 @@ BATCH_TOKENS = 8192
 
 def held_out_texts(corpus: Corpus, mirror: Path | None) -> list[str]:
     """The first documents, in a fixed order, of the corpus's held-out split."""
-    texts = load_text(locate(corpus.id, mirror), corpus.held_out_split, corpus.column)
+    texts = load_text(text_location(corpus.id, mirror), corpus.held_out_split, corpus.column)
     return list(itertools.islice(texts, corpus.held_out_documents))
 
 

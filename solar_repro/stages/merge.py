@@ -1,34 +1,41 @@
-"""Merging two models (Sec. 4.1, Table 7): average with weights, or SLERP (Shoemake 1985)."""
+"""Merging models: average with weights or SLERP as in Sec. 4.1 and Table 7; for a recipe, every method."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from solar_repro.checkpoint.given import model_folder
 from solar_repro.checkpoint.merge import merge
-from solar_repro.stages import NOTES
+from solar_repro.checkpoint.merge_methods import Method
+from solar_repro.stages import NOTES, Log
 
 
 def run(
     out: Path,
-    log: Any,
+    log: Log,
     *,
-    first: Path,
-    second: Path,
-    method: str,
-    weights: list[float] | None = None,
-    t: float = 0.5,
+    method: Method,
+    first: Path | None = None,
+    second: Path | None = None,
+    models: Sequence[str] = (),
+    base: str | None = None,
+    **settings: Any,
 ) -> Mapping[str, str]:
-    """Write the merge of two checkpoints to `out`; `weights` of an average, `t` of SLERP.
+    """Write the merge of `first` and `second`, or of `models`, to `out`; settings as for `checkpoint.merge`.
 
     The log gets the cosine between the parents by layer (the last value: the tensors outside the layers).
     Returns the sha256 of the shards by name.
     """
-    report = merge([first, second], out, method, weights=weights, t=t)
+    parents = [path for path in (first, second) if path is not None] or [*map(model_folder, models)]
+    report = merge(parents, out, method, base=None if base is None else model_folder(base), **settings)
     (out / NOTES).mkdir(exist_ok=True)
     report.write(out / NOTES / "merge.json")
     report.plot(out / NOTES / "merge_cosine.png")
     log({"linear_fallbacks": len(report.linear_fallbacks)})
-    for layer, (cosine,) in enumerate(report.layer_cosines.values()):
-        if cosine is not None:
-            log({"parents_cosine": cosine}, layer)
+    names = ["parents_cosine"]
+    if len(report.pairs) > 1:
+        names = [f"parents_cosine_{i + 1}_{j + 1}" for i, j in report.pairs]
+    for layer, cosines in enumerate(report.layer_cosines.values()):
+        known = zip(names, cosines, strict=True) if report.pairs else ()
+        log({name: cosine for name, cosine in known if cosine is not None}, layer)
     return report.digests

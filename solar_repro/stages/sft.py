@@ -13,8 +13,27 @@ from solar_repro.data.tokens import tokenise_instruction, tokenizer_fingerprint
 from solar_repro.scales import InstructionTuning
 from solar_repro.stages import Log
 from solar_repro.stages.checkpoints import load, save
+from solar_repro.stages.document_attention import use_document_attention
 from solar_repro.stages.training import Report, arguments, train
-from solar_repro.stages.tuning_data import instruction_rows, log_reports
+from solar_repro.stages.tuning_data import instruction_rows, tokenised_sets
+
+
+class AnswersTrainer(SFTTrainer):
+    """TRL's trainer, whose head scores the answers alone: without a GPU TRL's scores every prompt as well."""
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        labels = inputs["labels"][:, 1:]
+        scored = labels != -100
+
+        def answers_alone(module: Any, arguments: Any, output: Any) -> None:
+            output.last_hidden_state = output.last_hidden_state[:, :-1][scored][None]
+
+        hook = self.model.base_model.register_forward_hook(answers_alone)
+        try:
+            inputs["shift_labels"] = labels[scored][None]
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        finally:
+            hook.remove()
 
 
 def run(
@@ -27,25 +46,26 @@ def run(
     sft: InstructionTuning,
     seed: int,
     mirror: Path | None,
+    num_proc: int,
     synth_math: Path | None = None,
 ) -> None:
     """Tune `model` on the named sets of Table 1 together and write it to `out`."""
     network, tokenizer = load(model)
     set_chat_template(tokenizer, template)
-    tokenised, keys, reports = [], [], {}
-    for chosen in datasets:
-        rows = instruction_rows(chosen, seed, mirror, synth_math)
-        ready, report = tokenise_instruction(rows, tokenizer, sft.max_length)
-        tokenised.append(ready)
-        keys.append(rows.key)
-        reports[chosen["name"]] = {"rows": rows.report, "tokens": report}
-    log_reports(out, log, reports)
-    mixed = concatenate_datasets(tokenised).shuffle(seed=seed)
-    key = key_of(rows=keys, tokenizer=tokenizer_fingerprint(tokenizer), seed=seed)
+    sets = tokenised_sets(
+        out,
+        log,
+        datasets,
+        lambda chosen: instruction_rows(chosen, seed, mirror, synth_math),
+        lambda rows: tokenise_instruction(rows, tokenizer, sft.max_length, num_proc=num_proc),
+    )
+    mixed = concatenate_datasets([rows for rows, _, _ in sets]).shuffle(seed=seed)
+    key = key_of(rows=[key for _, _, key in sets], tokenizer=tokenizer_fingerprint(tokenizer), seed=seed)
     blocks, packed = pack_instruction(mixed, sft.max_length, key)
     log({"data/padding_share": packed["padding_share"], "data/blocks": packed["blocks"]})
     options = arguments(sft, len(blocks), seed)
-    trainer = SFTTrainer(
+    use_document_attention(network)
+    trainer = AnswersTrainer(
         network,
         # The rows are tokenised and packed: TRL prepares nothing and keeps their columns.
         SFTConfig(**options, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None),

@@ -1,11 +1,16 @@
 """Synth. Math-Instruct and Synth. Math-Alignment (Sec. 3): rephrased MATH problems, never GSM8K."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
+from solar_repro.data.answer_file import AnswerFile
 from solar_repro.data.locate import locate
-from solar_repro.data.math import math_problems, synthesise, write_math_sets
+from solar_repro.data.math import Method, math_problems, overlap_counts, sample, synthesise, write_math_sets
+from solar_repro.data.overlap import benchmark_index
+from solar_repro.data.report import Report
+from solar_repro.data.settings import ChatServer, Generation
 from solar_repro.evaluation.columns import column_named
 from solar_repro.stages import NOTES, Log
 from solar_repro.variants import DATASETS, MATH_SEEDS
@@ -18,17 +23,38 @@ def run(
     out: Path,
     log: Log,
     *,
-    method: Literal["metamath", "rule"],
+    method: Method,
     seed_split: str,
     maximum_instruct: int,
     maximum_alignment: int,
+    decontaminate: bool,
     seed: int,
     mirror: Path | None,
+    generation: Generation | None = None,
+    model: str | None = None,
+    server: ChatServer | None = None,
 ) -> None:
-    """Write `instruct` and `alignment` in hub layout to `out`; seeds are `seed_split` of MATH."""
-    problems = math_problems(locate(MATH_SEEDS, mirror), seed_split)
-    metamath = locate(METAMATH, mirror) if method == "metamath" else None
-    rows, report = synthesise(method, problems, metamath=metamath, gsm8k=locate(GSM8K, mirror), seed=seed)
+    """Write `instruct` and `alignment` in hub layout to `out`; seeds are `seed_split` of MATH.
+
+    Method `generate` asks `server`, or the model in the folder or of the hub id `model`. Its answers are kept
+    beside `out`, so that a killed run, or one with other settings, pays for none of them again.
+    """
+    seeds: Report = {"split": seed_split}
+    problems = math_problems(locate(MATH_SEEDS, mirror), seed_split, seeds)
+    known = benchmark_index(mirror)
+    sources: dict[str, Any] = {"gsm8k": locate(GSM8K, mirror), "known": known if decontaminate else None}
+    asked = problems
+    if method == "metamath":
+        sources["metamath"] = locate(METAMATH, mirror)
+    elif method == "generate":
+        asked = sample(problems, generation.problems, seed)
+        answers = AnswerFile(out.parent / ".answers" / "synth_math", generation.model, generation.max_tokens)
+        sources["complete"] = _complete(answers, model, server)
+        sources |= {"samples": generation.samples, "temperature": generation.temperature}
+    rows, report = synthesise(method, asked, seed=seed, **sources)
+    report["seeds"] = seeds | {"overlap": overlap_counts(problems, known)}
+    if method == "generate":
+        report["requests"] = asdict(sources["complete"].counts)
     write_math_sets(
         out,
         rows,
@@ -36,10 +62,34 @@ def run(
         maximum_instruct=maximum_instruct,
         maximum_alignment=maximum_alignment,
         seed=seed,
+        known=known,
         report=report,
     )
-    report["seed_split"] = seed_split
     (out / NOTES).mkdir(exist_ok=True)
     text = json.dumps(report, indent=2, sort_keys=True, ensure_ascii=False)
     (out / NOTES / "data.json").write_text(text + "\n", encoding="utf-8")
-    log({f"data/{name}": value for name, value in report.items() if isinstance(value, int)})
+    log({f"data/{name}": value for name, value in _figures(report).items()})
+
+
+def _complete(answers: AnswerFile, model: str | None, server: ChatServer | None) -> Any:
+    if server is not None:
+        from solar_repro.data.chat_server import ChatClient
+
+        return ChatClient(server, answers)
+    from solar_repro.checkpoint.given import model_folder
+    from solar_repro.data.local_model import LocalModel
+    from solar_repro.evaluation.load import load_model
+    from solar_repro.stages.checkpoints import device
+
+    return LocalModel(*load_model(model_folder(model), device=device()), answers)
+
+
+def _figures(report: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a report, those of its parts under the part's name."""
+    figures = {}
+    for name, value in report.items():
+        if isinstance(value, dict):
+            figures |= {f"{name}/{part}": number for part, number in _figures(value).items()}
+        elif isinstance(value, int | float):
+            figures[name] = value
+    return figures

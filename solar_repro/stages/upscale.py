@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from solar_repro.checkpoint.folder import open_checkpoint
-from solar_repro.checkpoint.layer_map import LayerMap, block_expansion, dus, repeat
+from solar_repro.checkpoint.layer_map import LayerMap, block_expansion, dus, ranges, repeat
 from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
 
 
@@ -24,12 +24,14 @@ def run(
 
 
 def variant_map(kind: str, n: int, m: int | None = None) -> LayerMap:
-    """The layer map that a variant names, for a base of n layers: `dus` (with m), `dus:<m>`, `repeat`, or
-    `block_expansion` (a layer added to every two).
+    """The layer map that a variant names, for a base of n layers: `dus` (with m), `dus:<m>`, `ranges:<text>`,
+    `repeat`, or `block_expansion` (a layer added to every two).
     """
-    kind, _, own_m = kind.partition(":")
+    kind, _, detail = kind.partition(":")
     if kind == "dus":
-        return dus(n, int(own_m) if own_m else m)
+        return dus(n, int(detail) if detail else m)
+    if kind == "ranges":
+        return ranges(detail, n)
     if kind == "repeat":
         return repeat(n)
     return block_expansion(n, 2 if n % 2 == 0 else 1)

@@ -4,12 +4,17 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from solar_repro.data.card import quantiles, sequence_lengths, write_card
-from solar_repro.data.locate import locate
+from solar_repro.data.card import (
+    document_lengths,
+    quantiles,
+    sequence_lengths,
+    write_card,
+    write_corpus_card,
+)
 from solar_repro.data.overlap import Overlap, benchmark_index
-from solar_repro.data.prepare import prepare
-from solar_repro.data.templates import set_chat_template
-from solar_repro.variants import DATASETS
+from solar_repro.data.packing import pack_text
+from solar_repro.stages import data
+from solar_repro.variants import DATASETS, FILTERED_TASKS
 
 ROWS = {
     "set": "openorca",
@@ -71,26 +76,51 @@ def test_quantiles():
     assert quantiles(np.array([5])) == {"mean": 5, "median": 5, "p90": 5, "p99": 5, "longest": 5}
 
 
+def test_corpus_card(llama_tokenizer, tmp_path):
+    texts = ["the sea is deep", "a", "the sea " * 30, "b"]
+    sizes = [len(ids) + 2 for ids in llama_tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    blocks, packed = pack_text(texts, llama_tokenizer, 8, key="k", cache_dir=tmp_path)
+    lengths = document_lengths(blocks, llama_tokenizer.bos_token_id)
+    left_out = packed["tokens_left_out"]
+    assert lengths.sum() == packed["tokens"] == sum(sizes) - left_out
+    assert lengths.tolist()[:3] == sizes[:3]
+    about = {"used": "org/corpus", "split": "train", "fingerprint": "sha256:ab"}
+    packed["dropped"] = {"broken UTF-8": 2}
+    write_corpus_card(tmp_path / "card", about, packed, blocks, llama_tokenizer.bos_token_id)
+    lines = (tmp_path / "card" / "corpus.md").read_text().splitlines()
+    assert "| read | 6 |" in lines
+    assert "| dropped: broken UTF-8 | 2 |" in lines
+    assert (tmp_path / "card" / "corpus_lengths.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize(
-    ("name", "stand_in"), [("openorca", "google-research/flan-cot"), ("ultrafeedback", None)]
+    ("name", "hub_id"), [("openorca", "google-research/flan-cot"), ("ultrafeedback", None)]
 )
-def test_one_set_prepared_by_itself(shared, llama_tokenizer, tmp_path, monkeypatch, name, stand_in):
-    set_chat_template(llama_tokenizer)
-    mirror = shared / "hub"
+def test_one_set_prepared_by_itself(shared, llama_tokenizer, tmp_path, monkeypatch, name, hub_id):
     monkeypatch.setattr(benchmark_index, "__defaults__", (("GSM8K",),))  # of all six: test_overlap
-    figures = prepare(
-        tmp_path / "card",
-        name,
-        locate(DATASETS[name].hub_id, mirror, stand_in),
-        llama_tokenizer,
-        max_samples=100,
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    llama_tokenizer.save_pretrained(tmp_path / "model")
+    figures = {}
+    data.run(
+        tmp_path,
+        figures.update,
+        model=tmp_path / "model",
+        dataset={
+            "name": name,
+            "id": hub_id or DATASETS[name].hub_id,
+            "maximum_samples": 100,
+            "filtered_tasks": FILTERED_TASKS if name == "openorca" else [],
+        },
+        template="solar",
         max_length=1024,
         seed=0,
-        mirror=mirror,
-        long_answers="cut",
-        cache_dir=tmp_path / "cache",
+        mirror=shared / "hub",
+        num_proc=1,
     )
-    assert figures["kept"] == 100
-    assert figures["tokens"] > figures["answer_tokens"] > figures["tokenised"] > 90
-    assert figures["overlap/GSM8K"] == 0
-    assert (tmp_path / "card" / f"{name}.md").is_file()
+    assert figures[f"data/{name}/kept"] == 100
+    assert figures[f"data/{name}/tokens"] > figures[f"data/{name}/answer_tokens"] > 1000
+    assert figures[f"data/{name}/used"] > 20
+    assert figures[f"data/{name}/overlap/GSM8K"] == 0
+    if name == "openorca":
+        assert figures["data/openorca/removed/cot_gsm8k"] == 7473
+    assert (tmp_path / f"{name}.md").is_file()

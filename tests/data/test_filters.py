@@ -1,8 +1,14 @@
 import pytest
 
-from solar_repro.data.filters import by_flan_join, by_ngrams, by_task_name, table_8_filter
+from solar_repro.data.filters import (
+    by_flan_join,
+    by_ngrams,
+    by_task_name,
+    decontamination,
+    table_8_filter,
+)
 from solar_repro.data.locate import locate
-from solar_repro.data.sources import load_instruction
+from solar_repro.data.sources import load_instruction, load_preferences
 from solar_repro.errors import UserError
 from solar_repro.variants import FILTERED_TASKS
 
@@ -13,8 +19,8 @@ def row(number: int, question: str, **more: str) -> dict[str, str]:
     return {"id": f"flan.{number}", "system_prompt": "", "question": question, "response": "a"} | more
 
 
-def load(location, cache, row_filter):
-    return load_instruction("openorca", location, row_filter=row_filter, cache_dir=cache)
+def load(location, cache, *row_filters):
+    return load_instruction("openorca", location, row_filters=row_filters, cache_dir=cache)
 
 
 def test_by_task_name(write_set, mirror, cache):
@@ -42,7 +48,7 @@ def test_one_filter_counts_each_load_by_itself(write_set, mirror, cache):
     write_set("org/orca", rows)
     location, row_filter = locate("org/orca", mirror), by_task_name(FILTERED_TASKS)
     for seed in (1, 2):
-        found = load_instruction("openorca", location, row_filter=row_filter, seed=seed, cache_dir=cache)
+        found = load_instruction("openorca", location, row_filters=[row_filter], seed=seed, cache_dir=cache)
         assert found.report["filter"]["removed"] == {"cot_gsm8k": 2}
         assert found.report["dropped"] == {"Table 8: cot_gsm8k": 2, "empty answer": 1}
 
@@ -116,6 +122,33 @@ def test_by_ngrams(write_set, mirror, cache):
     assert "ucinlp/drop" in found.report["filter"]["benchmarks_missing"]
 
 
+def test_decontamination_of_any_set(write_set, mirror, cache):
+    """Rows that hold an item of what H6 scores go, from either kind of set, before the cap."""
+    for config in ("ARC-Challenge", "ARC-Easy"):
+        write_set("allenai/ai2_arc", [{"question": "arc?"}], split="test", config=config)
+    write_set("Rowan/hellaswag", [{"ctx": "hella"}], split="validation")
+    write_set("cais/mmlu", [{"question": LEAK}], split="test", config="all")
+    write_set("truthfulqa/truthful_qa", [{"question": "tq?"}], split="validation", config="multiple_choice")
+    item = {"sentence": "the _ won", "option1": "a", "option2": "b"}
+    write_set("allenai/winogrande", [item], split="validation", config="winogrande_xl")
+    write_set("openai/gsm8k", [{"question": "gsm?"}], split="test", config="main")
+    write_set("org/alpaca", [{"instruction": f"q{n}", "output": LEAK if n % 4 else "a"} for n in range(40)])
+    row_filter = decontamination(mirror, cache_dir=cache)
+    found = load_instruction(
+        "alpaca_gpt4", locate("org/alpaca", mirror), max_samples=9, row_filters=[row_filter], cache_dir=cache
+    )
+    assert found.report["dropped"] == {"decontamination: 13-gram of MMLU": 30}
+    assert found.report["decontamination"]["removed"] == {"MMLU": 30}
+    assert (found.report["usable"], found.report["kept"]) == (10, 9)
+    pair = {"question": "q", "chosen": "a", "rejected": "b", "system": ""}
+    write_set("org/pairs", [pair, pair | {"rejected": LEAK}, pair | {"system": "the a won"}])
+    found = load_preferences(
+        "orca_dpo_pairs", locate("org/pairs", mirror), row_filters=[row_filter], cache_dir=cache
+    )
+    assert found.dataset["row_id"][:] == ["0"]
+    assert found.report["decontamination"]["removed"] == {"MMLU": 1, "Winogrande": 1}
+
+
 def test_by_ngrams_without_any_benchmark(mirror):
     with pytest.raises(UserError, match="none of"):
         by_ngrams(mirror)
@@ -127,7 +160,7 @@ def test_real_rows_of_gsm8k_by_name_and_by_ngrams(shared, cache):
     location = locate("Open-Orca/OpenOrca", mirror, "google-research/flan-cot")
     named = load(location, cache, table_8_filter(location, mirror, FILTERED_TASKS))
     assert named.report["dropped"] == {"Table 8: cot_gsm8k": 7473}
-    everything = load(location, cache, None)
+    everything = load(location, cache)
     others = set(named.dataset["row_id"])
     gsm8k = set(everything.dataset["row_id"]) - others
     assert (len(gsm8k), len(others)) == (7473, 25_970)

@@ -6,17 +6,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import torch
 
-from solar_repro.data.chat_server import ChatClient, Server
+from solar_repro.data.answer_file import AnswerFile
+from solar_repro.data.chat_server import ChatClient
 from solar_repro.data.generate import ANSWER, REPHRASE, Request, generate
-from solar_repro.data.local_model import LocalModel
+from solar_repro.data.local_model import LocalModel, _Drawn
 from solar_repro.data.math import synthesise
+from solar_repro.data.settings import ChatServer
 from solar_repro.data.templates import set_chat_template
 from solar_repro.errors import UserError
+from tests.model_server import ModelServer, serving
 
 PROBLEMS = [
     {"problem": f"What is ${n} + 1$?", "solution": f"It is $\\boxed{{{n + 1}}}$.", "answer": "damaged"}
@@ -33,79 +35,28 @@ def model(prompt: str) -> str:
     return f"We add.\nThe answer is: $\\frac{{{2 * number + 2}}}{{2}}$"
 
 
-class ModelServer:
-    """Answers by `model`, unless `faults` has a function for the request (its prompt's count so far)."""
-
-    def __init__(self) -> None:
-        self.answered: Counter[str] = Counter()
-        self.bodies: list[dict] = []
-        self.headers: list[dict] = []
-        self.fault = lambda handler, prompt, count: False
-        self.lock = threading.Lock()
-        seen: Counter[str] = Counter()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                prompt = body["messages"][0]["content"]
-                with outer.lock:
-                    seen[prompt] += 1
-                    outer.bodies.append(body | {"path": self.path})
-                    outer.headers.append(dict(self.headers))
-                    count = seen[prompt]
-                if outer.fault(self, prompt, count):
-                    return
-                with outer.lock:
-                    outer.answered[prompt] += 1
-                message = {"role": "assistant", "content": model(prompt)}
-                usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
-                self.reply(200, json.dumps({"choices": [{"index": 0, "message": message}], "usage": usage}))
-
-            def reply(self, status: int, text: str, **headers: str) -> None:
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name.replace("_", "-"), value)
-                self.send_header("Content-Length", str(len(text.encode())))
-                self.end_headers()
-                self.wfile.write(text.encode())
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        class Quiet(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *_: object) -> None:
-                pass  # a client that was killed
-
-        self.server = Quiet(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-
 @pytest.fixture
 def served():
-    made = ModelServer()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
+    with serving(model) as server:
+        yield server
 
 
-def settings(served: ModelServer, **changes) -> Server:
+def ask(served: ModelServer, folder, **changes) -> ChatClient:
     defaults = {
         "concurrency": 4,
         "attempts": 5,
         "timeout": 0.5,
         "first_wait": 0.01,
-        "price_per_million": (1.0, 10.0),
+        "prompt_price": 1.0,
+        "completion_price": 10.0,
     }
-    return Server(served.url, "m", **defaults | changes)
+    server = ChatServer(base_url=served.url, **defaults | changes)
+    return ChatClient(server, AnswerFile(folder, "m", 1024))
 
 
 def run(client) -> tuple[list[dict[str, str]], dict]:
     report: dict = {}
-    return list(generate(PROBLEMS, client, seed=0, samples=1, report=report)), report
+    return list(generate(PROBLEMS, client, seed=0, samples=1, temperature=0.7, report=report)), report
 
 
 def check(rows) -> None:
@@ -117,7 +68,7 @@ def check(rows) -> None:
 
 def test_rephrase_answer_and_keep(served, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
-    client = ChatClient(settings(served), tmp_path)
+    client = ask(served, tmp_path)
     rows, report = synthesise("generate", PROBLEMS, complete=client)
     check(rows)
     assert (report["asked"], report["accepted"], report["dropped"]) == (12, 12, {})
@@ -146,6 +97,7 @@ def test_every_kind_of_failure_is_tried_again(served, tmp_path):
             lambda: handler.reply(200, json.dumps({"choices": []})),
             lambda: handler.reply(200, json.dumps({"choices": [{"message": {"content": None}}]})),
             lambda: handler.reply(200, json.dumps({"choices": [{"message": None}]})),
+            lambda: handler.reply(200, json.dumps({"choices": [{"message": {"content": "\ud800"}}]})),
         ]
         number = int(prompt.rpartition("$")[0].rpartition("$")[2].partition(" +")[0])
         if number >= len(kinds):
@@ -154,7 +106,7 @@ def test_every_kind_of_failure_is_tried_again(served, tmp_path):
         return True
 
     served.fault = fault
-    client = ChatClient(settings(served), tmp_path)
+    client = ask(served, tmp_path)
     rows, report = run(client)
     check(rows)
     assert report["dropped"] == {}
@@ -165,7 +117,7 @@ def test_every_kind_of_failure_is_tried_again(served, tmp_path):
         "status 503": 2,
         "timeout": 2,
         "connection": 2,
-        "malformed answer": 10,
+        "malformed answer": 12,
     }
 
 
@@ -179,8 +131,10 @@ def test_retry_after_is_kept_to(served, tmp_path):
         return count == 1
 
     served.fault = fault
-    client = ChatClient(settings(served), tmp_path)
-    assert list(client([Request(ANSWER + "$1 + 1$", 0, 0)])) == ["We add.\nThe answer is: $\\frac{4}{2}$"]
+    client = ask(served, tmp_path)
+    assert list(client([Request(ANSWER + "$1 + 1$", 0, 0, 0.7)])) == [
+        "We add.\nThe answer is: $\\frac{4}{2}$"
+    ]
     assert times[1] - times[0] >= 1.0
 
 
@@ -191,10 +145,10 @@ def test_what_keeps_failing_is_left_out_and_asked_again_by_the_next_run(served, 
         return "$3 + 1$" in prompt
 
     served.fault = fault
-    rows, report = run(ChatClient(settings(served, attempts=2), tmp_path))
+    rows, report = run(ask(served, tmp_path, attempts=2))
     assert (len(rows), report["dropped"]) == (11, {"no response": 1})
     served.fault = lambda *_: False
-    client = ChatClient(settings(served), tmp_path)
+    client = ask(served, tmp_path)
     check(run(client)[0])
     assert (client.counts.cached, client.counts.answered) == (22, 2)
 
@@ -202,14 +156,14 @@ def test_what_keeps_failing_is_left_out_and_asked_again_by_the_next_run(served, 
 def test_a_server_that_never_answers(served, tmp_path):
     served.fault = lambda handler, prompt, count: handler.reply(500, "") or True
     with pytest.raises(UserError, match=r"none of 12 requests was answered.*status 500"):
-        run(ChatClient(settings(served, attempts=2), tmp_path))
+        run(ask(served, tmp_path, attempts=2))
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 def test_a_refusal_stops_at_once(served, tmp_path, status):
     served.fault = lambda handler, prompt, count: handler.reply(status, "no such\nmodel") or True
     with pytest.raises(UserError, match=f"status {status} .no such model.*OPENAI_API_KEY"):
-        run(ChatClient(settings(served), tmp_path))
+        run(ask(served, tmp_path))
     assert len(served.bodies) <= 4
 
 
@@ -243,13 +197,13 @@ def test_wrong_answers_and_idle_rephrasings_are_dropped_by_reason(served):
         "response without a final answer": 1,
     }
     unsolved = [{"problem": "x", "solution": "", "answer": ""}]
-    assert list(generate(unsolved, complete, seed=0, samples=1, report=report)) == []
+    assert list(generate(unsolved, complete, seed=0, samples=1, temperature=0.7, report=report)) == []
     assert report["dropped"]["original without a final answer"] == 1
 
 
 def test_samples_of_a_problem_are_different_requests(served, tmp_path):
-    client = ChatClient(settings(served), tmp_path)
-    rows = list(generate(PROBLEMS[:2], client, seed=0, samples=3, report={}))
+    client = ask(served, tmp_path)
+    rows = list(generate(PROBLEMS[:2], client, seed=0, samples=3, temperature=0.7, report={}))
     assert len(rows) == 6
     assert sorted(body["seed"] for body in served.bodies) == [0] * 4 + [1] * 4 + [2] * 4
 
@@ -270,12 +224,14 @@ def test_killed_run_loses_nothing_and_pays_nothing_twice(served, tmp_path):
     script = (
         "import json, sys\n"
         "from pathlib import Path\n"
-        "from solar_repro.data.chat_server import ChatClient, Server\n"
+        "from solar_repro.data.answer_file import AnswerFile\n"
+        "from solar_repro.data.chat_server import ChatClient\n"
         "from solar_repro.data.generate import generate\n"
-        "server = Server(sys.argv[1], 'm', concurrency=1, timeout=60)\n"
+        "from solar_repro.data.settings import ChatServer\n"
+        "server = ChatServer(base_url=sys.argv[1], concurrency=1, timeout=60)\n"
         "problems = json.loads(sys.argv[3])\n"
-        "client = ChatClient(server, Path(sys.argv[2]))\n"
-        "list(generate(problems, client, seed=0, samples=1, report={}))\n"
+        "client = ChatClient(server, AnswerFile(Path(sys.argv[2]), 'm', 1024))\n"
+        "list(generate(problems, client, seed=0, samples=1, temperature=0.7, report={}))\n"
     )
     arguments = [sys.executable, "-c", script, served.url, str(tmp_path), json.dumps(PROBLEMS)]
     with subprocess.Popen(arguments, stderr=subprocess.DEVNULL) as process:
@@ -286,26 +242,52 @@ def test_killed_run_loses_nothing_and_pays_nothing_twice(served, tmp_path):
     with (tmp_path / "answers.jsonl").open("a") as out:
         out.write('{"key": "cut short by the ki')
     served.fault = lambda *_: False
-    client = ChatClient(settings(served), tmp_path)
+    client = ask(served, tmp_path)
     check(run(client)[0])
     assert set(served.answered.values()) == {1}
     assert (client.counts.cached, client.counts.answered) == (15, 9)
-    again = ChatClient(settings(served), tmp_path)
+    again = ask(served, tmp_path)
     check(run(again)[0])
     assert (again.counts.cached, again.counts.answered) == (24, 0)
 
 
-def test_local_model(tiny_llama, llama_tokenizer):
+def test_local_model(tiny_llama, llama_tokenizer, tmp_path):
     set_chat_template(llama_tokenizer)
-    local = LocalModel(tiny_llama, llama_tokenizer, max_new_tokens=4, batch_size=2)
-    requests = [Request("the sea", sample, 0) for sample in (0, 1)] + [Request("a longer prompt", 0, 0, 0.0)]
-    first, again = list(local(requests)), list(local(requests))
-    assert first == again
-    assert len(first) == 3
+    requests = [Request("the sea", sample, 0, 0.7) for sample in range(9)]
+    requests.append(Request("a longer prompt", 0, 0, 0.0))
+
+    def local(name):
+        return LocalModel(tiny_llama, llama_tokenizer, AnswerFile(tmp_path / name, "m", 4))
+
+    first = list(local("a")(requests))
+    assert len(set(first[:9])) > 1
+    # What a request is answered does not hang on what is asked beside it.
+    assert [next(iter(local("b")([request]))) for request in requests] == first
+    # A run that was killed goes on with what is missing; another asks for nothing.
+    assert list(local("c")(requests[:3])) == first[:3]
+    resumed, again = local("c"), local("c")
+    assert list(resumed(requests)) == first
+    assert (resumed.counts.cached, resumed.counts.answered) == (3, 7)
+    again = local("c")
+    assert list(again(requests)) == first
+    assert (again.counts.cached, again.counts.answered) == (10, 0)
     # Greedy: what generating alone, without padding, gives.
     turns = [{"role": "user", "content": "a longer prompt"}]
     prompt = llama_tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt")[
         "input_ids"
     ]
     ids = tiny_llama.generate(prompt, do_sample=False, max_new_tokens=4, pad_token_id=0, eos_token_id=2)
-    assert first[2] == llama_tokenizer.decode(ids[0, prompt.shape[1] :], skip_special_tokens=True)
+    assert first[9] == llama_tokenizer.decode(ids[0, prompt.shape[1] :], skip_special_tokens=True)
+
+
+def test_samples_of_a_local_model_follow_its_probabilities(tiny_llama, llama_tokenizer, tmp_path):
+    set_chat_template(llama_tokenizer)
+    local = LocalModel(tiny_llama, llama_tokenizer, AnswerFile(tmp_path, "m", 1))
+    drawn = _Drawn([Request("x", sample, 0, 2.0) for sample in range(4000)])
+    logits = torch.tensor([2.0, 0.0, 1.0, -2.0])
+    counts = drawn(None, logits.repeat(4000, 1)).argmax(1).bincount(minlength=4)
+    expected = 4000 * torch.softmax(logits / 2.0, 0)
+    assert ((counts - expected) ** 2 / expected).sum() < 16.27  # chi squared, 3 degrees, 0.1 %
+    llama_tokenizer.chat_template = None
+    with pytest.raises(UserError, match="no chat template"):
+        LocalModel(tiny_llama, llama_tokenizer, local._answers)

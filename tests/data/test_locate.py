@@ -1,6 +1,6 @@
 import pytest
 
-from solar_repro.data.locate import folder_location, locate
+from solar_repro.data.locate import folder_location, locate, text_location
 from solar_repro.errors import UserError
 
 
@@ -48,3 +48,11 @@ def test_hub_set_is_fetched_when_its_files_are_wanted(monkeypatch, tmp_path):
 def test_missing_folder(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         folder_location(tmp_path / "nowhere")
+
+
+def test_text_of_a_set_or_of_a_folder(write_set, mirror, tmp_path):
+    folder = write_set("org/name", [{"text": "a"}])
+    assert text_location("org/name", mirror).used == "org/name"
+    assert text_location(str(folder), None).folder == folder
+    with pytest.raises(UserError, match="does not exist"):
+        text_location("./nowhere", mirror)

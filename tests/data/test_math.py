@@ -1,12 +1,14 @@
 import random
 import re
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from solar_repro.data.answers import final_answer, same_answer
 from solar_repro.data.locate import folder_location, locate
 from solar_repro.data.math import math_problems, synthesise, write_math_sets
+from solar_repro.data.ngram_index import NgramIndex
 from solar_repro.data.rephrase import in_steps, rephrase
 from solar_repro.data.sources import load_instruction, load_preferences
 from solar_repro.errors import UserError
@@ -21,6 +23,9 @@ PROBLEMS = [
 ]
 
 
+NOTHING = NgramIndex({})
+
+
 def metamath(question: str, kind: str = "MATH_Rephrased", **change: str | None) -> dict[str, str | None]:
     row = {"query": f"new {question}", "response": "So.\nThe answer is: 1", "type": kind}
     return row | {"original_question": question} | change
@@ -32,6 +37,15 @@ def test_problems_of_all_subjects(write_set, mirror):
     assert math_problems(locate("org/math", mirror)) == [
         {"problem": subject, "solution": "s", "answer": ""} for subject in ("algebra", "geometry")
     ]
+
+
+def test_damaged_problems_are_counted_and_named(write_set, mirror):
+    lines = b'{"problem": "p", "solution": "s"}\n{"problem": null, "solution": "s"}\n{"problem": "\xff"}\n'
+    write_set("org/math", lines, suffix="jsonl", config="algebra")
+    report = {}
+    assert len(math_problems(locate("org/math", mirror), report=report)) == 1
+    assert report["dropped"] == {"no problem": 1, "broken UTF-8": 1}
+    assert report["examples"]["broken UTF-8"] == ["algebra/train-00000-of-00001.jsonl row 2"]
 
 
 def test_metamath_joined_to_math(write_set, mirror, tmp_path, cache):
@@ -48,7 +62,7 @@ def test_metamath_joined_to_math(write_set, mirror, tmp_path, cache):
     found, report = synthesise("metamath", PROBLEMS, metamath=locate("meta-math/MetaMathQA", mirror))
     assert [row["query"] for row in found] == [rows[at]["query"] for at in (0, 1, 3, 4)]
     out = tmp_path / "out"
-    limits = {"maximum_instruct": 3, "maximum_alignment": None, "seed": 0, "report": report}
+    limits = {"maximum_instruct": 3, "maximum_alignment": None, "seed": 0, "known": NOTHING, "report": report}
     write_math_sets(out, found, PROBLEMS, **limits)
     assert report["dropped"] == {
         "no MATH seed": 1,
@@ -71,11 +85,53 @@ def test_samples_are_seeded(tmp_path):
 
     def queries(name, seed):
         write_math_sets(
-            tmp_path / name, rows, PROBLEMS, maximum_instruct=5, maximum_alignment=5, seed=seed, report=report
+            tmp_path / name,
+            rows,
+            PROBLEMS,
+            maximum_instruct=5,
+            maximum_alignment=5,
+            seed=seed,
+            known=NOTHING,
+            report=report,
         )
         return pq.read_table(next((tmp_path / name / "instruct").glob("*.parquet")))["query"].to_pylist()
 
     assert queries("a", 1) == queries("b", 1) != queries("c", 2)
+
+
+LEAK = "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May."
+KNOWN = NgramIndex({"ARC": [pa.array(["none of it"])], "MMLU": [pa.array([LEAK])]})
+
+
+@pytest.mark.parametrize("method", ["rule", "metamath", "generate"])
+def test_seeds_and_rows_of_benchmarks_go_where_that_is_asked(write_set, mirror, tmp_path, method):
+    """A rephrased seed no longer shares an n-gram, so it has to go before."""
+    problem = {"problem": LEAK, "solution": "\\boxed{1}", "answer": "1"}
+    leaking_solution = {"problem": "How many?", "solution": LEAK + " \\boxed{1}", "answer": "1"}
+    problems = [*PROBLEMS[:3], problem, leaking_solution]
+    asked = [metamath(row["problem"]) for row in problems]
+    asked.append(metamath(PROBLEMS[0]["problem"], response=LEAK + " The answer is: 1"))
+    write_set("meta-math/MetaMathQA", asked)
+
+    def complete(requests):
+        for request in requests:
+            assert "clips" not in request.prompt
+            number = re.findall(r"\$(\d+) \+", request.prompt)[-1]
+            rephrased = f"Add one to it: ${number} + 1$"
+            yield f"The answer is: {int(number) + 1}" if "Below is" in request.prompt else rephrased
+
+    sources = {"metamath": locate("meta-math/MetaMathQA", mirror), "complete": complete}
+    rows, report = synthesise(method, problems, known=KNOWN, **sources)
+    assert [row["original_question"] for row in rows] == [row["problem"] for row in PROBLEMS[:3]]
+    assert report["dropped"]["seed: 13-gram of MMLU"] == 2
+    assert report["dropped"].get("row: 13-gram of MMLU", 0) == (1 if method == "metamath" else 0)
+    if method != "generate":
+        rows, report = synthesise(method, problems, **sources)
+        limits = {"maximum_instruct": None, "maximum_alignment": None, "seed": 0}
+        write_math_sets(tmp_path / "out", rows, problems, **limits, known=KNOWN, report=report)
+        assert report["overlap/instruct"] == {"ARC": 0, "MMLU": 2}
+        # Of MetaMathQA's rows a third is hit in the original solution, which stands as `rejected`.
+        assert report["overlap/alignment"] == {"ARC": 0, "MMLU": 3 if method == "metamath" else 2}
 
 
 @pytest.mark.parametrize("method", ["rule", "metamath", "generate"])
@@ -105,7 +161,14 @@ def test_nothing_to_work_with(write_set, mirror, tmp_path):
     rows, report = synthesise("rule", PROBLEMS)
     with pytest.raises(UserError, match="no row could be joined"):
         write_math_sets(
-            tmp_path / "out", rows, unsolved, maximum_instruct=1, maximum_alignment=1, seed=0, report=report
+            tmp_path / "out",
+            rows,
+            unsolved,
+            maximum_instruct=1,
+            maximum_alignment=1,
+            seed=0,
+            known=NOTHING,
+            report=report,
         )
     assert not (tmp_path / "out").exists()
 

@@ -59,8 +59,8 @@ def test_many_batches_stay_in_order(index, write_set, mirror, cache):
     ]
     write_set("org/set", rows)
     loaded = load_instruction("alpaca_gpt4", locate("org/set", mirror), cache_dir=cache)
-    for processes in (1, 2):
-        lines, hit = overlap(loaded, index, processes=processes)
+    for num_proc in (1, 2):
+        lines, hit = overlap(loaded, index, num_proc=num_proc)
         assert np.flatnonzero(hit).tolist() == list(range(7, 9000, 1000))
         assert [row_id for row_id, _ in lines[1].examples] == ["7", "1007", "2007"]
 

@@ -209,7 +209,7 @@ def test_filter_comes_before_the_cap(numbered, cache):
         "alpaca_gpt4",
         numbered,
         max_samples=300,
-        row_filter=RowFilter("odd", odd, {"way": "test"}),
+        row_filters=[RowFilter("filter", "odd", odd, {"way": "test"})],
         cache_dir=cache,
     )
     assert found.report["dropped"] == {"odd": 10_000}
@@ -233,7 +233,9 @@ def test_kill_while_writing_leaves_nothing_that_passes_for_rows(numbered, cache)
 
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            load_instruction("alpaca_gpt4", numbered, row_filter=RowFilter("k", killed, {}), cache_dir=cache)
+            load_instruction(
+                "alpaca_gpt4", numbered, row_filters=[RowFilter("filter", "k", killed, {})], cache_dir=cache
+            )
     assert {file.name for file in cache.iterdir()} == {"fingerprints.json"}
 
 

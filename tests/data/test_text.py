@@ -37,7 +37,7 @@ def two_epochs(folder):
 @example(75)  # the end of an epoch
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
 def test_goes_on_at_the_same_row(two_epochs, after):
-    beginning = {"epoch": 0, "file": 0, "batch": 0, "row": 0}
+    beginning = two_epochs.state
     whole = list(two_epochs.after(beginning))
     stream = two_epochs.after(beginning)
     walk = iter(stream)
@@ -63,7 +63,28 @@ def test_damaged_and_blank_rows_are_counted(write_set, mirror):
     write_set("org/text", lines, suffix="jsonl")
     stream = load_text(locate("org/text", mirror))
     assert list(stream) == ["good"]
-    assert stream.dropped == {"broken UTF-8": 1, "empty text": 2, "wrong type: text": 1, "no valid JSON": 1}
+    assert stream.report["dropped"] == {
+        "broken UTF-8": 1,
+        "empty text": 2,
+        "wrong type: text": 1,
+        "no valid JSON": 1,
+    }
+    assert stream.report["examples"]["broken UTF-8"] == ["train-00000-of-00001.jsonl row 1"]
+
+
+def test_what_was_dropped_is_remembered_over_a_kill(write_set, mirror):
+    lines = b"".join(b'{"text": "\xff"}\n' if n % 3 else b'{"text": "good"}\n' for n in range(30))
+    write_set("org/text", lines, suffix="jsonl")
+    stream = load_text(locate("org/text", mirror))
+    list(stream)
+    first = load_text(locate("org/text", mirror))
+    walk = iter(first)
+    for _ in range(6):
+        next(walk)
+    rest = first.after(first.state)
+    list(rest)
+    assert rest.report == stream.report
+    assert stream.report["dropped"] == {"broken UTF-8": 20}
 
 
 def test_without_any_text_is_an_error_not_an_endless_loop(write_set, mirror):

@@ -4,6 +4,7 @@ import pytest
 from datasets import Dataset
 from transformers import AutoTokenizer
 
+from solar_repro.data import tokens
 from solar_repro.data.locate import locate
 from solar_repro.data.sources import Rows, load_instruction, load_preferences
 from solar_repro.data.templates import set_chat_template
@@ -153,6 +154,25 @@ def test_cached_by_content_tokenizer_and_settings(tokenizer, cache):
     other, _ = tokenise_instruction(rows, tokenizer, 200, cache_dir=cache)
     assert len(list(cache.iterdir())) == 6
     assert other.to_list() != first.to_list()
+
+
+@pytest.mark.parametrize(
+    ("rows", "tokenise"),
+    [
+        (questions(*[(f"q{n}", "word " * (n % 30)) for n in range(50)]), tokenise_instruction),
+        (preferences(*[(f"q{n}", "word " * (n % 30), "b") for n in range(50)]), tokenise_preferences),
+    ],
+)
+def test_processes_change_nothing(tokenizer, cache, monkeypatch, rows, tokenise):
+    monkeypatch.setattr(tokens, "BATCH_ROWS", 8)
+    one, report = tokenise(rows, tokenizer, 60, cache_dir=cache / "one")
+    two, same_report = tokenise(rows, tokenizer, 60, num_proc=2, cache_dir=cache / "two")
+    assert two.to_list() == one.to_list()
+    assert same_report == report
+    assert report["rows_in"] == 50
+    assert report["kept"] == len(one) < 50
+    (named,) = report["examples"].values()
+    assert len(named) == 5
 
 
 def test_template_that_does_not_fit(tokenizer, cache):

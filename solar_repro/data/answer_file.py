@@ -1,0 +1,83 @@
+"""A language model's answers by request, in a file: a run that is killed asks only for what it has not got.
+
+An answer is on disk before it is used, so nothing is lost, and nothing that was received is paid for again.
+"""
+
+import hashlib
+import json
+import os
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from solar_repro.data.generate import Request
+
+
+@dataclass(frozen=True)
+class Answer:
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass
+class Counts:
+    cached: int = 0
+    answered: int = 0
+    failed: int = 0
+    retries: Counter = field(default_factory=Counter)
+    """By cause."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    """Tokens of all answers in the file that this run used, whenever they were paid."""
+    cost: float = 0.0
+
+
+class AnswerFile:
+    """The answers in `folder/answers.jsonl` that a model of this name gave within `max_tokens`.
+
+    A last line that a kill cut short is taken off the file. Several threads may `keep` answers.
+    """
+
+    def __init__(self, folder: Path, model: str, max_tokens: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "answers.jsonl"
+        self.model, self.max_tokens = model, max_tokens
+        self._lock = threading.Lock()
+        self._answers: dict[str, Answer] = {}
+        if not self.path.exists():
+            return
+        whole = 0
+        with self.path.open("rb") as lines:
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    break
+                answer = json.loads(line)
+                key = answer.pop("key")
+                self._answers[key] = Answer(**answer)
+                whole += len(line)
+        if whole < self.path.stat().st_size:
+            os.truncate(self.path, whole)
+
+    def get(self, request: Request) -> Answer | None:
+        return self._answers.get(self._key(request))
+
+    def keep(self, request: Request, answer: Answer) -> None:
+        key = self._key(request)
+        line = json.dumps({"key": key} | asdict(answer), ensure_ascii=False) + "\n"
+        with self._lock:
+            with self.path.open("ab") as out:
+                out.write(line.encode("utf-8"))
+                out.flush()
+                os.fsync(out.fileno())
+            self._answers[key] = answer
+
+    def missing(self, requests: Sequence[Request]) -> list[Request]:
+        """Those without an answer, each once."""
+        return [request for request in dict.fromkeys(requests) if self.get(request) is None]
+
+    def _key(self, request: Request) -> str:
+        asked = asdict(request) | {"model": self.model, "max_tokens": self.max_tokens}
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,35 @@
+"""Settings of the language model that writes synthetic mathematics (`data.math: generate`)."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ChatServer(BaseModel):
+    """An OpenAI-compatible server and how it is asked; nothing here changes what the model answers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base_url: str = Field(description="Up to and with the version: `http://localhost:8000/v1`.")
+    key_variable: str = Field(
+        "OPENAI_API_KEY", description="Environment variable with the key; none is sent where it is unset."
+    )
+    concurrency: int = Field(8, ge=1, description="Requests under way at once.")
+    attempts: int = Field(6, ge=1, description="Tries of a request before it is left out.")
+    timeout: float = Field(120.0, gt=0, description="Seconds a request may take.")
+    first_wait: float = Field(1.0, ge=0, description="Seconds before the second try; doubled for each more.")
+    prompt_price: float = Field(0.0, ge=0, description="Of a million prompt tokens, in any currency.")
+    completion_price: float = Field(0.0, ge=0, description="Of a million completion tokens.")
+
+
+class Generation(BaseModel):
+    """A model that rephrases MATH problems and answers them, in MetaMath's way (Yu et al. 2023)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(description="Its name at the server; without one the folder or hub id to load here.")
+    server: ChatServer | None = None
+    problems: int | None = Field(
+        None, ge=1, description="Seeds asked about at most, a seeded sample; nothing: all."
+    )
+    samples: int = Field(1, ge=1, description="Rephrasings of each problem.")
+    temperature: float = Field(0.7, ge=0, description="MetaMath's is 0.7.")
+    max_tokens: int = Field(1024, ge=1, description="Of an answer.")

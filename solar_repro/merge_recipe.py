@@ -1,0 +1,72 @@
+"""A merge of any checkpoints, outside the paper's graph, as one YAML file.
+
+method: ties
+models: [~/models/one, org/another]
+base: org/base
+weights: [0.7, 0.3]
+density: 0.5
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from solar_repro.checkpoint.given import fingerprint_model
+from solar_repro.checkpoint.layout import SHARD_BYTES
+from solar_repro.checkpoint.merge import Dtype
+from solar_repro.checkpoint.merge_methods import Method
+from solar_repro.errors import UserError
+from solar_repro.scales import Positive, Section, explain
+from solar_repro.step import Step
+
+
+class MergeRecipe(Section):
+    """What `checkpoint.merge` is called with; folders or hub ids for `models` and `base`."""
+
+    method: Method
+    models: Annotated[list[str], Field(min_length=1)]
+    base: str | None = None
+    """What task vectors are taken from (TIES, DARE, task arithmetic)."""
+    weights: list[float] | dict[str, list[float]] | None = None
+    """A number a model; or by pattern of the tensor's name, the first that matches counts."""
+    t: float | dict[str, float] = 0.5
+    """Position of SLERP between two models, or by pattern."""
+    density: float = 0.5
+    """Share of a task vector that TIES and DARE keep."""
+    scale: float = 1.0
+    dtype: Dtype | None = None
+    """Of the output; nothing: the models' own, widened where they differ."""
+    accumulate: Literal["float32", "float64"] = "float32"
+    device: str = "cpu"
+    shard_bytes: Positive = SHARD_BYTES
+    seed: int = 0
+    """Of DARE's thinning."""
+
+
+def load_recipe(file: Path) -> MergeRecipe:
+    """Read a recipe; bad input: UserError."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}; give the YAML file of a merge") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: expected keys such as 'method:' and 'models:'")
+    try:
+        return MergeRecipe.model_validate(content)
+    except ValidationError as error:
+        raise UserError(explain(error, str(file), MergeRecipe)) from None
+
+
+def merge_step(recipe: MergeRecipe, name: str) -> Step:
+    """The step that makes the recipe's merge; the models' content is part of its key, their place is not."""
+    places = {"models": recipe.models, "base": recipe.base, "device": recipe.device}
+    given = {f"model_{number}": model for number, model in enumerate(recipe.models, start=1)}
+    if recipe.base is not None:
+        given["base"] = recipe.base
+    settings = recipe.model_dump(exclude=set(places))
+    data = {role: fingerprint_model(model, role) for role, model in given.items()}
+    return Step("merge", name, settings, data=data, places=places)
