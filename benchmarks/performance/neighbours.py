@@ -41,8 +41,10 @@ def plain_test(
         prompt = tokenizer(" ".join(words[:first]), return_tensors="pt")["input_ids"]
         written = []
         while len(written) < neighbours:
+            batch = prompt.expand(min(PLAIN_BATCH, neighbours - len(written)), -1)
             new = network.generate(
-                prompt.expand(min(PLAIN_BATCH, neighbours - len(written)), -1),
+                batch,
+                attention_mask=torch.ones_like(batch),
                 do_sample=True,
                 temperature=1.0,
                 top_k=50,

@@ -13,6 +13,7 @@ from solar_repro.evaluation.token_scores import encode_with_bos
 from solar_repro.scales import Control
 from solar_repro.stages import Log
 from solar_repro.stages.checkpoints import save
+from solar_repro.stages.document_attention import use_document_attention
 from solar_repro.stages.training import Report, arguments, train
 
 
@@ -29,6 +30,7 @@ def run(
 ) -> None:
     """Train `model` on the very texts that the test will draw, each behind a BOS, and write it to `out`."""
     network, tokenizer = load_model(model)
+    use_document_attention(network)
     texts = []
     for task in tasks:
         found = contamination_texts(task, mirror)
