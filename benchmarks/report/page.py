@@ -108,21 +108,21 @@ def data_cards(runs: Runs) -> list[dict[str, Any]]:
     """What became of each set's rows, from the first model that was trained on it."""
     found: dict[str, dict[str, Any]] = {}
     for variant in runs.found.get(MODEL, {}):
-        report = runs.note(runs.first(MODEL, variant), "data.json") or {}
-        for name, parts in report.items():
-            if name in found or not isinstance(parts, dict) or "rows" not in parts:
-                continue
-            read, tokens = parts["rows"], parts["tokens"]
-            found[name] = {
-                "name": name,
-                "used": read["used"],
-                "hub_id": read["hub_id"],
-                "rows_in": read["rows_in"],
-                "kept": read["kept"],
-                "tokenised": tokens["kept"],
-                "tokens": tokens["tokens"],
-                "dropped": _by_reason({**read["dropped"], **tokens["dropped"]}),
-            }
+        for name in variants.PAPER[variant].datasets if variant in variants.PAPER else ():
+            card = None if name in found else runs.note(runs.first(MODEL, variant), f"data/{name}.json")
+            if card:
+                read, tokens = card["rows"], card["tokens"]
+                found[name] = {
+                    "name": name,
+                    "used": read["used"],
+                    "hub_id": read["hub_id"],
+                    "rows_in": read["rows_in"],
+                    "kept": read["kept"],
+                    "tokenised": tokens["kept"],
+                    "tokens": tokens["tokens"],
+                    "lengths": card["lengths"],
+                    "dropped": _by_reason({**read["dropped"], **tokens["dropped"]}),
+                }
     return list(found.values())
 
 

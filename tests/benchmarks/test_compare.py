@@ -44,6 +44,12 @@ def test_page_stands_alone_and_opens_with_the_verdicts(report):
     assert "currentColor" in text
 
 
+def test_page_tells_what_became_of_the_rows(report):
+    text = (report / "compare.html").read_text(encoding="utf-8")
+    for name in ("alpaca_gpt4", "openorca", "synth_math_instruct", "ultrafeedback", "synth_math_alignment"):
+        assert f"<td>{name}</td>" in text
+
+
 def test_page_escapes_what_runs_say():
     planted = "<script>alert(1)</script>"
     tags = {"mlflow.source.git.commit": planted, "solar.version.torch": planted}
@@ -153,4 +159,5 @@ def test_results_in_no_store_of_this_machine_come_from_the_server(place, tracker
             run.data.tags["solar.output"] = "/nowhere"
     assert runs.items("sft_v1", "ARC", ["42"]).values.shape == (1, 6)
     assert runs.items("merge_v1", "contamination/ARC", ["42"]).values.shape == (1, 6)
-    assert runs.note(runs.first("model", "sft_v1"), "data.json")["alpaca_gpt4"]["rows"]["used"]
+    assert runs.note(runs.first("model", "sft_v1"), "data/alpaca_gpt4.json")["rows"]["used"]
+    assert runs.note(runs.first("model", "sft_v1"), "data/nothing.json") is None
