@@ -101,6 +101,7 @@ def serving(folder: Path, backend: str) -> Iterator[int]:
                     urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
                     break
                 time.sleep(0.1)
+            assert process.poll() is None, (folder / "server.log").read_text()
             yield port
         finally:
             process.terminate()

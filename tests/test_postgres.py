@@ -37,7 +37,7 @@ def postgres():
     run = functools.partial(subprocess.run, check=True, user=user, stdout=subprocess.DEVNULL, cwd="/")
     run([str(programs / "initdb"), "-D", str(folder / "data"), "-U", "postgres", "-A", "trust"])
     run([*control, "-o", f"-k {folder} -c listen_addresses=", "-l", str(folder / "log"), "start"])
-    yield f"postgresql://postgres:planted@/postgres?host={folder}"
+    yield f"postgresql+psycopg2://postgres:planted@/postgres?host={folder}"
     run([*control, "-m", "immediate", "stop"])
     shutil.rmtree(folder)
 
@@ -47,6 +47,7 @@ def test_results_and_metrics_go_to_postgresql_and_come_back(finished, postgres, 
         place = Workplace(tmp_path / "store", f"http://127.0.0.1:{port}")
         shutil.copytree(finished.store, place.store)
         done = place.entry_point("upscale", "--scale", "check")
+        assert done.returncode == 0, done.stderr
         assert re.findall(r"^(\w+) +registered$", done.stderr, re.MULTILINE) == [
             "microworld",
             "base",
