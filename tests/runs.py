@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -94,7 +95,8 @@ def serving(folder: Path, backend: str) -> Iterator[int]:
     command = [mlflow, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", backend, "--artifacts-destination", str(folder / "artifacts")]
     with (folder / "server.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+        # A session of its own: the server's workers must go with it.
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
         try:
             while process.poll() is None:
                 with suppress(OSError):
@@ -104,7 +106,8 @@ def serving(folder: Path, backend: str) -> Iterator[int]:
             assert process.poll() is None, (folder / "server.log").read_text()
             yield port
         finally:
-            process.terminate()
+            # At once: asked kindly, it would wait for connections that a test has left open.
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 

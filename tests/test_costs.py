@@ -159,7 +159,7 @@ def test_sizes_on_disk_are_those_of_the_checkpoints(finished):
     plan = Plan(scales.load("check"))
     for name in ("base", "upscaled", "solar", "sft_v1", "merge_v1", "upscaled_repeat"):
         file = finished.folder(name) / "model.safetensors"
-        assert costs.checkpoint_bytes(plan, plan.model(name)) == pytest.approx(file.stat().st_size, rel=0.03)
+        assert costs.checkpoint_bytes(plan, plan.model(name)) == pytest.approx(file.stat().st_size, rel=0.05)
     inputs = {"model": finished.folder("solar")}
     assert costs.bytes_to_write(plan.model("sft_v1"), inputs) == costs.checkpoint_bytes(
         plan, plan.model("sft_v1")
