@@ -37,6 +37,8 @@ class Base(Section):
     """A folder, a hub id, or `embedded`."""
     training: BaseTraining = BaseTraining()
     """How the embedded base is trained; without effect for a folder or hub id."""
+    retrain: bool = False
+    """Train the embedded base; else the one that ships with the package, trained on `smoke`, is taken."""
 
 
 class Corpus(Section):

@@ -8,6 +8,7 @@ from solar_repro.checkpoint.folder import CARRIED_FILES, open_checkpoint
 from solar_repro.data.fingerprint import folder_fingerprint
 from solar_repro.errors import UserError
 from solar_repro.microworld.settings import BaseTraining
+from solar_repro.microworld.trained_base import copy_trained_base
 from solar_repro.stages import Log
 from solar_repro.stages.checkpoints import load
 
@@ -36,14 +37,21 @@ def run(
     log: Log,
     *,
     base: BaseTraining | None = None,
+    trained: str | None = None,
     model: str | None = None,
     mirror: Path | None = None,
 ) -> None:
-    """Write the base to `out`: trained on the world's `mirror` as `base` says, else a copy of `model`."""
-    if base is not None:
+    """Write the base to `out`: trained on the world's `mirror` as `base` says, else a copy of `model`.
+
+    With `trained`, the digest of the base that ships with the package, that one is copied, which was trained
+    as `base` says. A training's state is kept beside `out`, so that one killed goes on where it stopped.
+    """
+    if trained is not None:
+        copy_trained_base(out, mirror)
+    elif base is not None:
         from solar_repro.microworld.base import train_base
 
-        train_base(mirror, out, base, log)
+        train_base(mirror, out, base, log, work=out.parent)
     else:
         _copy(_folder(model), out)
     load(out)  # a tokenizer without BOS or EOS is refused here, not after an hour of training
