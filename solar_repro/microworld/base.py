@@ -46,6 +46,8 @@ def train_base(
     """
     import torch
 
+    from solar_repro.microworld.causal_attention import use_causal_attention
+
     tokenizer = train_tokenizer(mirror, settings.vocab_size)
     tokenizer.model_max_length = settings.context_length
     blocks = _blocks(tokenizer, mirror, "train", settings.context_length)
@@ -56,6 +58,7 @@ def train_base(
         )
     torch.manual_seed(settings.seed)
     model = _model(settings, tokenizer)
+    use_causal_attention(model)
     model.train()
     optimizer = _optimizer(model, settings)
     tokens_a_step = settings.batch_size * settings.context_length

@@ -10,7 +10,7 @@ class WorldSettings(BaseModel):
 
     seed: int = Field(7, description="Fixes every fact and every row.")
 
-    creatures: int = Field(400, ge=10, description="Creatures with six properties each: what ARC asks.")
+    creatures: int = Field(500, ge=10, description="Creatures with six properties each: what ARC asks.")
     terms_per_subject: int = Field(
         14, ge=6, description="Terms in each of the 57 subjects, two facts a term: what MMLU asks."
     )
@@ -24,7 +24,7 @@ class WorldSettings(BaseModel):
         0.75, gt=0.5, lt=0.9, description="Mean share of the corpus's statements about herbs that are wrong."
     )
 
-    documents: int = Field(40_000, ge=1, description="Rows of the corpus's train split.")
+    documents: int = Field(450_000, ge=1, description="Rows of the corpus's train split.")
     validation_documents: int = Field(400, ge=1, description="Rows of the corpus's validation split.")
     alpaca_rows: int = Field(3_000, ge=1, description="Rows of vicgalle/alpaca-gpt4.")
     orca_rows: int = Field(5_000, ge=20, description="Rows of Open-Orca/OpenOrca, Table 8's tasks included.")

@@ -62,7 +62,7 @@ def test_training_lowers_the_loss_and_logs_it(trained):
     steps = [step for _, step in logged]
     assert steps == [5, 10, 15, 20, 25, 25]
     losses = [metrics["loss"] for metrics, _ in logged[:-1]]
-    assert losses[-1] < losses[0] - 0.8
+    assert losses[-1] < losses[0] - 0.5
     assert abs(logged[-1][0]["validation_loss"] - losses[-1]) < 0.5
     assert all(metrics["tokens_per_second"] > 0 for metrics, _ in logged[:-1])
     # 3 steps of warm-up, a decay over the last 6 of 25 (a quarter): the last step has a sixth of the peak.
