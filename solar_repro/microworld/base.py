@@ -60,10 +60,10 @@ def train_base(
     model = _model(settings, tokenizer)
     use_causal_attention(model)
     model.train()
-    optimizer = _optimizer(model, settings)
+    optimizers = _optimizers(model, settings)
     tokens_a_step = settings.batch_size * settings.context_length
     state = work and work / f".base-{_state_key(mirror, settings)}.safetensors"
-    done, logged = read_state(state, model, optimizer) if state and state.is_file() else (0, [])
+    done, logged = read_state(state, model, optimizers) if state and state.is_file() else (0, [])
     for metrics, step in logged:
         log(metrics, step)
     with Progress("base", settings.steps * tokens_a_step, "tokens") as progress:
@@ -72,14 +72,15 @@ def train_base(
         order = islice(_batches(len(blocks), settings), done, None)
         for step in range(done + 1, settings.steps + 1):
             rate = settings.learning_rate * _schedule(step, settings)
-            for group in optimizer.param_groups:
+            for group in [group for optimizer in optimizers for group in optimizer.param_groups]:
                 group["lr"] = rate
             with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
                 loss = _loss(model, torch.from_numpy(blocks[next(order)].astype("int64")))
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
             progress.advance(tokens_a_step, f"loss {loss.item():.3f}")
             now = time.monotonic()
             if step % settings.log_every == 0 or step == settings.steps:
@@ -90,7 +91,7 @@ def train_base(
                 log(*logged[-1])
                 started, told = now, step
             if state and now - kept >= STATE_SECONDS:
-                write_state(state, model, optimizer, step, logged)
+                write_state(state, model, optimizers, step, logged)
                 kept = now
     log({"validation_loss": _validation_loss(model, tokenizer, mirror, settings)}, settings.steps)
     out.mkdir(parents=True, exist_ok=True)
@@ -148,21 +149,32 @@ def _model(settings: BaseTraining, tokenizer: PreTrainedTokenizerFast) -> LlamaF
     )
 
 
-def _optimizer(model: LlamaForCausalLM, settings: BaseTraining) -> torch.optim.Optimizer:
-    """Fused AdamW; weight decay on matrices alone."""
+def _optimizers(model: LlamaForCausalLM, settings: BaseTraining) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al. 2024) for the matrices of the layers, AdamW for the embedding and the norms.
+
+    Muon's steps are scaled to AdamW's size (Liu et al. 2025), so that one learning rate serves both.
+    """
     import torch
 
-    matrices = [weight for weight in model.parameters() if weight.ndim >= 2]
-    vectors = [weight for weight in model.parameters() if weight.ndim < 2]
-    return torch.optim.AdamW(
+    embedding = model.get_input_embeddings().weight
+    inner = [weight for weight in model.parameters() if weight.ndim == 2 and weight is not embedding]
+    norms = [weight for weight in model.parameters() if weight.ndim < 2]
+    muon = torch.optim.Muon(
+        inner,
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    adamw = torch.optim.AdamW(
         [
-            {"params": matrices, "weight_decay": settings.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
+            {"params": [embedding], "weight_decay": settings.weight_decay},
+            {"params": norms, "weight_decay": 0.0},
         ],
         lr=settings.learning_rate,
         betas=(0.9, 0.95),
         fused=True,
     )
+    return [muon, adamw]
 
 
 def _schedule(step: int, settings: BaseTraining) -> float:
