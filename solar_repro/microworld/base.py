@@ -46,7 +46,7 @@ def train_base(
     """
     import torch
 
-    from solar_repro.microworld.causal_attention import use_causal_attention
+    from solar_repro.training_attention import use_training_attention
 
     tokenizer = train_tokenizer(mirror, settings.vocab_size)
     tokenizer.model_max_length = settings.context_length
@@ -58,7 +58,7 @@ def train_base(
         )
     torch.manual_seed(settings.seed)
     model = _model(settings, tokenizer)
-    use_causal_attention(model)
+    use_training_attention(model, settings.context_length)
     model.train()
     optimizers = _optimizers(model, settings)
     tokens_a_step = settings.batch_size * settings.context_length

@@ -14,6 +14,7 @@ from solar_repro.stages import Log
 from solar_repro.stages.checkpoints import load, save
 from solar_repro.stages.held_out import held_out_loss, held_out_texts
 from solar_repro.stages.training import Report, arguments, train
+from solar_repro.training_attention import use_training_attention
 
 
 class HeldOut(TrainerCallback):
@@ -50,6 +51,7 @@ def run(
     """Train `model` on `continue_pretrain.tokens` tokens of the corpus and write it to `out`."""
     settings = continue_pretrain
     network, tokenizer = load(model)
+    use_training_attention(network, settings.max_length)
     location = locate(corpus.id, mirror)
     texts = load_text(location, corpus.split, corpus.column, seed=seed, epochs=None)
     name = f"{fingerprint(location)} {corpus.split} {corpus.column} {seed}"

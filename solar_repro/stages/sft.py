@@ -15,6 +15,7 @@ from solar_repro.stages import Log
 from solar_repro.stages.checkpoints import load, save
 from solar_repro.stages.training import Report, arguments, train
 from solar_repro.stages.tuning_data import instruction_rows, log_reports
+from solar_repro.training_attention import use_training_attention
 
 
 def run(
@@ -31,6 +32,7 @@ def run(
 ) -> None:
     """Tune `model` on the named sets of Table 1 together and write it to `out`."""
     network, tokenizer = load(model)
+    use_training_attention(network, sft.max_length)
     set_chat_template(tokenizer, template)
     tokenised, keys, reports = [], [], {}
     for chosen in datasets:
