@@ -66,8 +66,7 @@ def train_base(
     done, logged = read_state(state, model, optimizers) if state and state.is_file() else (0, [])
     for metrics, step in logged:
         log(metrics, step)
-    with Progress("base", settings.steps * tokens_a_step, "tokens") as progress:
-        progress.advance(done * tokens_a_step)
+    with Progress("base", (settings.steps - done) * tokens_a_step, "tokens") as progress:
         started, told, kept = time.monotonic(), done, time.monotonic()
         order = islice(_batches(len(blocks), settings), done, None)
         for step in range(done + 1, settings.steps + 1):
