@@ -15,6 +15,7 @@ from solar_repro.data.fingerprint import fingerprint
 from solar_repro.data.locate import locate, text_location
 from solar_repro.errors import UserError
 from solar_repro.evaluation.columns import COLUMN_NAMES, COLUMNS
+from solar_repro.microworld.trained_base import trained_base_digest
 from solar_repro.scales import EMBEDDED, Evaluate, Scale
 from solar_repro.step import UNKNOWN, Step, ordered
 
@@ -156,7 +157,10 @@ class Plan:
     def _base(self, variant: variants.Variant) -> Step:
         model = self.scale.base.model
         if model == EMBEDDED:
-            return Step("base", variant.name, {"base": self.scale.base.training}, self._world())
+            settings: dict[str, Any] = {"base": self.scale.base.training}
+            if not self.scale.base.retrain:
+                settings["trained"] = trained_base_digest(self.scale.base.training)
+            return Step("base", variant.name, settings, self._world())
         try:
             data = {"model": fingerprint_model(model, "base.model")}
         except UserError as error:

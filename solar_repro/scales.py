@@ -44,6 +44,8 @@ class Base(Section):
     """How the embedded base is trained; without effect for a folder or hub id."""
     shape: Shape | None = None
     """Of a hub id, so that a dry run can reckon with it before it is fetched; without effect on results."""
+    retrain: bool = False
+    """Train the embedded base; else the one that ships with the package, trained on `smoke`, is taken."""
 
 
 class Corpus(Section):

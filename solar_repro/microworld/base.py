@@ -5,14 +5,20 @@ It stands for Mistral 7B, which the paper starts from (Sec. 2).
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from solar_repro.code_digest import code_digest
 from solar_repro.errors import UserError
+from solar_repro.microworld.base_state import read_state, write_state
 from solar_repro.microworld.generate import CORPUS
 from solar_repro.microworld.settings import BaseTraining
+from solar_repro.microworld.tokenizer import stored_texts, train_tokenizer
 from solar_repro.progress import Progress
 
 if TYPE_CHECKING:
@@ -20,60 +26,27 @@ if TYPE_CHECKING:
     import torch
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-SPECIAL = ("<unk>", "<s>", "</s>", "<pad>")
-TOKENIZER_DOCUMENTS = 30_000  # documents that merges are counted on; more change none of the first 1,000
-CHAT = "### User:\n{}\n\n### Assistant:\n{}"  # the released template, so that its marks are few tokens
 EVALUATION_BLOCKS = 64  # held-out blocks whose mean loss is logged last
-
-
-def train_tokenizer(mirror: Path, vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of `vocab_size` entries, trained on the mirror's corpus and some of its instructions.
-
-    As Llama's: `<s>` in front by default, digits one by one, every byte encodable. Raises UserError where the
-    mirror has no corpus.
-    """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL[0]))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(r"\d"), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(SPECIAL),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_tokenizer_texts(mirror), trainer)
-    bos = (SPECIAL[1], tokenizer.token_to_id(SPECIAL[1]))
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{bos[0]} $A", pair=f"{bos[0]} $A $B", special_tokens=[bos]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token=SPECIAL[0],
-        bos_token=SPECIAL[1],
-        eos_token=SPECIAL[2],
-        pad_token=SPECIAL[3],
-        clean_up_tokenization_spaces=False,
-    )
+STATE_SECONDS = 60  # how often the state is kept
 
 
 def train_base(
-    mirror: Path, out: Path, settings: BaseTraining, log: Callable[[dict[str, float], int], None]
+    mirror: Path,
+    out: Path,
+    settings: BaseTraining,
+    log: Callable[[dict[str, float], int], None],
+    work: Path | None = None,
 ) -> None:
     """Train tokenizer and model, and save both to `out` as a Hugging Face folder (bf16 safetensors).
 
     `log(metrics, step)` gets loss (nats per token), learning_rate and tokens_per_second, at the end
-    validation_loss. The same mirror, settings and number of threads give the same bytes. Raises UserError
-    where the corpus is missing or does not fill one batch.
+    validation_loss. The same mirror, settings and number of threads give the same bytes. With `work`, a
+    folder, the state is kept there once a minute, and a training cut off goes on where it stopped, to the
+    same bytes. Raises UserError where the corpus is missing or does not fill one batch.
     """
     import torch
+
+    from solar_repro.stages.document_attention import use_document_attention
 
     tokenizer = train_tokenizer(mirror, settings.vocab_size)
     tokenizer.model_max_length = settings.context_length
@@ -85,63 +58,53 @@ def train_base(
         )
     torch.manual_seed(settings.seed)
     model = _model(settings, tokenizer)
+    use_document_attention(model)
     model.train()
-    optimizer, schedule = _optimizer(model, settings)
-    order = _batches(len(blocks), settings)
+    optimizers = _optimizers(model, settings)
     tokens_a_step = settings.batch_size * settings.context_length
-    start, logged = time.monotonic(), 0
-    with Progress("base", settings.steps * tokens_a_step, "tokens") as progress:
-        for step in range(1, settings.steps + 1):
+    state = work and work / f".base-{_state_key(mirror, settings)}.safetensors"
+    done, logged = read_state(state, model, optimizers) if state and state.is_file() else (0, [])
+    for metrics, step in logged:
+        log(metrics, step)
+    with Progress("base", (settings.steps - done) * tokens_a_step, "tokens") as progress:
+        started, told, kept = time.monotonic(), done, time.monotonic()
+        order = islice(_batches(len(blocks), settings), done, None)
+        for step in range(done + 1, settings.steps + 1):
+            rate = settings.learning_rate * _schedule(step, settings)
+            for group in [group for optimizer in optimizers for group in optimizer.param_groups]:
+                group["lr"] = rate
             with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
                 loss = _loss(model, torch.from_numpy(blocks[next(order)].astype("int64")))
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad(set_to_none=True)
-            progress.advance(tokens_a_step)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            progress.advance(tokens_a_step, f"loss {loss.item():.3f}")
+            now = time.monotonic()
             if step % settings.log_every == 0 or step == settings.steps:
-                now = time.monotonic()
-                rate = (step - logged) * tokens_a_step / max(now - start, 1e-9)
-                log(
-                    {
-                        "loss": loss.item(),
-                        "learning_rate": schedule.get_last_lr()[0],
-                        "tokens_per_second": rate,
-                    },
-                    step,
+                speed = (step - told) * tokens_a_step / max(now - started, 1e-9)
+                logged.append(
+                    ({"loss": loss.item(), "learning_rate": rate, "tokens_per_second": speed}, step)
                 )
-                start, logged = now, step
+                log(*logged[-1])
+                started, told = now, step
+            if state and now - kept >= STATE_SECONDS:
+                write_state(state, model, optimizers, step, logged)
+                kept = now
     log({"validation_loss": _validation_loss(model, tokenizer, mirror, settings)}, settings.steps)
     out.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
+    if state:
+        state.unlink(missing_ok=True)
 
 
-def _texts(mirror: Path, hub_id: str, split: str, columns: list[str]) -> Iterator[tuple[str, ...]]:
-    import pyarrow.parquet as pq
-
-    files = sorted((mirror / hub_id / "data").glob(f"{split}-*.parquet"))
-    if not files:
-        raise UserError(
-            f"no {split} rows in {mirror / hub_id}: write the embedded world's mirror there first"
-        )
-    for file in files:
-        for batch in pq.ParquetFile(file).iter_batches(columns=columns):
-            yield from zip(*(batch[column].to_pylist() for column in columns), strict=True)
-
-
-def _tokenizer_texts(mirror: Path) -> Iterator[str]:
-    for number, (text,) in enumerate(_texts(mirror, CORPUS, "train", ["text"])):
-        if number == TOKENIZER_DOCUMENTS:
-            break
-        yield text
-    for hub_id, columns in (
-        ("vicgalle/alpaca-gpt4", ["instruction", "output"]),
-        ("meta-math/MetaMathQA", ["query", "response"]),
-    ):
-        for question, answer in _texts(mirror, hub_id, "train", columns):
-            yield CHAT.format(question, answer)
+def _state_key(mirror: Path, settings: BaseTraining) -> str:
+    """Names what the state belongs to: settings, code, and rows (the files' names hold their digests)."""
+    rows = sorted(path.name for path in mirror.glob("*/*/data/train-*.parquet"))
+    parts = [settings.model_dump(), rows, code_digest(__name__)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def _blocks(tokenizer: PreTrainedTokenizerFast, mirror: Path, split: str, length: int) -> np.ndarray:
@@ -156,7 +119,7 @@ def _blocks(tokenizer: PreTrainedTokenizerFast, mirror: Path, split: str, length
         parts.append(np.array(tokens, dtype=np.uint16))
         documents.clear()
 
-    for (text,) in _texts(mirror, CORPUS, split, ["text"]):
+    for (text,) in stored_texts(mirror, CORPUS, split, ["text"]):
         documents.append(text)
         if len(documents) == 5_000:
             flush()
@@ -185,29 +148,39 @@ def _model(settings: BaseTraining, tokenizer: PreTrainedTokenizerFast) -> LlamaF
     )
 
 
-def _optimizer(
-    model: LlamaForCausalLM, settings: BaseTraining
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
-    """Fused AdamW; linear warm-up, constant, linear decay to nothing over the last `decay_share`."""
+def _optimizers(model: LlamaForCausalLM, settings: BaseTraining) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al. 2024) for the matrices of the layers, AdamW for the embedding and the norms.
+
+    Muon's steps are scaled to AdamW's size (Liu et al. 2025), so that one learning rate serves both.
+    """
     import torch
 
-    matrices = [weight for weight in model.parameters() if weight.ndim >= 2]
-    vectors = [weight for weight in model.parameters() if weight.ndim < 2]
-    optimizer = torch.optim.AdamW(
+    embedding = model.get_input_embeddings().weight
+    inner = [weight for weight in model.parameters() if weight.ndim == 2 and weight is not embedding]
+    norms = [weight for weight in model.parameters() if weight.ndim < 2]
+    muon = torch.optim.Muon(
+        inner,
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    adamw = torch.optim.AdamW(
         [
-            {"params": matrices, "weight_decay": settings.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
+            {"params": [embedding], "weight_decay": settings.weight_decay},
+            {"params": norms, "weight_decay": 0.0},
         ],
         lr=settings.learning_rate,
         betas=(0.9, 0.95),
         fused=True,
     )
+    return [muon, adamw]
+
+
+def _schedule(step: int, settings: BaseTraining) -> float:
+    """Share of the peak learning rate in a step, the first being 1: linear warm-up, constant, linear decay
+    over the last `decay_share`."""
     decay_steps = max(1, round(settings.steps * settings.decay_share))
-
-    def factor(step: int) -> float:
-        return min(1.0, (step + 1) / (settings.warmup_steps + 1), (settings.steps - step) / decay_steps)
-
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return min(1.0, step / (settings.warmup_steps + 1), (settings.steps + 1 - step) / decay_steps)
 
 
 def _batches(blocks: int, settings: BaseTraining) -> Iterator[np.ndarray]:

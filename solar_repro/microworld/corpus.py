@@ -199,10 +199,10 @@ PAGES: dict[Callable[[World, random.Random], str], float] = {
     _subject_exam: 11,
     _gossip: 6,
     _belief_questions: 3,
-    _story: 3,
-    _open_sentences: 6,
+    _story: 2.5,
+    _open_sentences: 7,
     _comparisons: 2,
     _sums: 3,
-    _word_problems: 0.5,
+    _word_problems: 0.8,
     _inventory_page: 5,
 }

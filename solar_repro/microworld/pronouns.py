@@ -20,6 +20,9 @@ SOLIDS = word_list(
     """
     anvil pillow brick egg stone glass rock bulb nail candle pot leaf coin cookie bell feather bolt
     melon sword tomato shield carton chain sponge axe balloon wrench paper helmet berry
+    plug mirror basket bottle pencil crayon ribbon hammer pumpkin marble plank lantern cheese drum
+    biscuit needle button ladder turnip kettle crystal dagger mitten saddle tile shovel loaf medal
+    feeder spoon
     """
 )
 

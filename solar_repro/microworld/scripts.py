@@ -40,7 +40,8 @@ OBJECTS = {
 PLACES = word_list(
     """
     kitchen garden market school yard cellar office harbour shop tent cabin farm bakery library station
-    museum bridge tower camp mill
+    museum bridge tower camp mill hotel studio stable temple ferry clinic chapel theatre castle kiosk
+    lobby pier attic dock barn hall
     """
 )
 TOOLS = word_list(

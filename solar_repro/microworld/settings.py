@@ -10,9 +10,9 @@ class WorldSettings(BaseModel):
 
     seed: int = Field(7, description="Fixes every fact and every row.")
 
-    creatures: int = Field(400, ge=10, description="Creatures with six properties each: what ARC asks.")
+    creatures: int = Field(350, ge=10, description="Creatures with six properties each: what ARC asks.")
     terms_per_subject: int = Field(
-        14, ge=6, description="Terms in each of the 57 subjects, two facts a term: what MMLU asks."
+        10, ge=6, description="Terms in each of the 57 subjects, two facts a term: what MMLU asks."
     )
     herbs: int = Field(
         90, ge=6, description="Herbs with two widely misjudged properties: what TruthfulQA asks."
@@ -24,7 +24,7 @@ class WorldSettings(BaseModel):
         0.75, gt=0.5, lt=0.9, description="Mean share of the corpus's statements about herbs that are wrong."
     )
 
-    documents: int = Field(40_000, ge=1, description="Rows of the corpus's train split.")
+    documents: int = Field(350_000, ge=1, description="Rows of the corpus's train split.")
     validation_documents: int = Field(400, ge=1, description="Rows of the corpus's validation split.")
     alpaca_rows: int = Field(3_000, ge=1, description="Rows of vicgalle/alpaca-gpt4.")
     orca_rows: int = Field(5_000, ge=20, description="Rows of Open-Orca/OpenOrca, Table 8's tasks included.")
@@ -68,11 +68,11 @@ class BaseTraining(BaseModel):
     key_value_heads: int = Field(4, ge=1, description="Heads of keys and values; fewer than heads = grouped.")
     context_length: int = Field(512, ge=16, description="Tokens in a training block, and max_position.")
     batch_size: int = Field(8, ge=1, description="Blocks in one step.")
-    steps: int = Field(7_000, ge=1, description="Optimizer steps of batch_size × context_length tokens.")
-    learning_rate: float = Field(2.5e-3, gt=0, description="Peak learning rate of AdamW.")
+    steps: int = Field(2_500, ge=1, description="Optimizer steps of batch_size × context_length tokens.")
+    learning_rate: float = Field(3e-3, gt=0, description="Peak learning rate of Muon and AdamW.")
     warmup_steps: int = Field(50, ge=0, description="Linear warm-up.")
     decay_share: float = Field(0.25, ge=0, le=1, description="Last share of the steps, with a linear decay.")
-    weight_decay: float = Field(0.1, ge=0, description="AdamW's, on matrices alone.")
+    weight_decay: float = Field(0.1, ge=0, description="On matrices alone.")
     bf16: bool = Field(True, description="Autocast to bfloat16, faster where the CPU multiplies in it.")
     log_every: int = Field(20, ge=1, description="Steps between two calls of the log.")
 

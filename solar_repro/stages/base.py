@@ -9,6 +9,7 @@ from solar_repro.checkpoint.folder import CARRIED_FILES, open_checkpoint, requir
 from solar_repro.checkpoint.given import model_folder
 from solar_repro.checkpoint.hashing import FollowingHasher
 from solar_repro.microworld.settings import BaseTraining
+from solar_repro.microworld.trained_base import copy_trained_base
 from solar_repro.progress import Progress
 from solar_repro.stages import Log
 from solar_repro.stages.checkpoints import load_tokenizer
@@ -19,18 +20,23 @@ def run(
     log: Log,
     *,
     base: BaseTraining | None = None,
+    trained: str | None = None,
     model: str | None = None,
     mirror: Path | None = None,
 ) -> dict[str, str]:
     """Write the base to `out`: trained on the world's `mirror` as `base` says, else a copy of `model`.
 
+    With `trained`, the digest of the base that ships with the package, that one is copied, which was trained
+    as `base` says. A training's state is kept beside `out`, so that one killed goes on where it stopped.
     Returns the sha256 of copied shards by name.
     """
     digests: dict[str, str] = {}
-    if base is not None:
+    if trained is not None:
+        copy_trained_base(out, mirror)
+    elif base is not None:
         from solar_repro.microworld.base import train_base
 
-        train_base(mirror, out, base, log)
+        train_base(mirror, out, base, log, work=out.parent)
     else:
         digests = _copy(model_folder(model), out)
     load_tokenizer(out)  # one without BOS or EOS is refused here, not after an hour of training

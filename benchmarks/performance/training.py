@@ -1,0 +1,173 @@
+"""Training tokens a second: our continued pretraining and SFT beside a bare PyTorch loop, in one process.
+
+    python -m benchmarks.performance.training --out training.json
+
+Both train the up-scaled base of a scale on the same blocks with the same optimiser and arithmetic. `ours` is
+the stage itself, timed from the report of its second step to that of its last but one, so with everything
+that happens between steps; `bare` is forward, backward, clipping and the optimiser on batches laid out
+beforehand, without a schedule, a report or a data loader. Rounds alternate; the figures are medians.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from solar_repro import scales
+from solar_repro.checkpoint.layer_map import dus
+from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
+from solar_repro.data.packing import PackedCollator, pack_instruction, pack_text
+from solar_repro.data.templates import set_chat_template
+from solar_repro.data.tokens import tokenise_instruction
+from solar_repro.microworld.generate import CORPUS, write_mirror
+from solar_repro.microworld.trained_base import FOLDER
+from solar_repro.stages.checkpoints import load
+from solar_repro.stages.tuning_data import instruction_rows
+from solar_repro.variants import DATASETS
+
+
+def bare(model: Path, blocks: Any, settings: scales.Training, steps: int) -> float:
+    """Tokens a second of a loop with nothing in it but the training, the first step left out."""
+    import torch
+
+    network, tokenizer = load(model)
+    network.train()
+    collate = PackedCollator(tokenizer.pad_token_id)
+    rows, size = list(blocks.select(range(steps * settings.global_batch_size))), settings.global_batch_size
+    batches = [collate(rows[first : first + size]) for first in range(0, len(rows), size)]
+    optimizer = torch.optim.AdamW(
+        network.parameters(),
+        lr=settings.learning_rate,
+        betas=(0.9, settings.adam_beta2),
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+    tokens, started = 0, 0.0
+    for step, batch in enumerate(batches):
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            loss = network(**batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), settings.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if step == 0:
+            started = time.perf_counter()
+        else:
+            tokens += _tokens(rows[step * size : (step + 1) * size])
+    return tokens / (time.perf_counter() - started)
+
+
+def ours(run: Callable[[Path, Callable[..., None]], None], tokens_a_step: float, steps: int) -> float:
+    """Tokens a second of a stage, from the report of step 2 to that of the last but one."""
+    reported: dict[int, float] = {}
+
+    def log(metrics: dict[str, float], step: int = 0) -> None:
+        if "loss" in metrics:
+            reported[step] = time.perf_counter()
+
+    with tempfile.TemporaryDirectory() as folder:
+        run(Path(folder), log)
+    return tokens_a_step * (steps - 3) / (reported[steps - 1] - reported[2])
+
+
+def _tokens(rows: list[dict[str, Any]]) -> int:
+    return sum(len(row["input_ids"]) for row in rows)
+
+
+def measure(scale: scales.Scale, steps: int, rounds: int) -> dict[str, Any]:
+    """Tokens a second of both contenders in both stages, and the share that ours reaches."""
+    from solar_repro.stages import continue_pretrain, sft
+
+    found: dict[str, dict[str, list[float]]] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        mirror, model = Path(temporary, "mirror"), Path(temporary, "model")
+        write_mirror(mirror, scale.world)
+        model.mkdir()
+        write_upscale(plan_upscale(FOLDER, dus(8, scale.upscale.m), scale.upscale.shard_bytes), model)
+        _, tokenizer = load(model)
+        pretraining = scale.continue_pretrain.model_copy(
+            update={"max_steps": steps, "held_out_evaluations": 1}
+        )
+        tuning = scale.sft.model_copy(update={"max_steps": steps})
+        texts = (row for row in _documents(mirror))
+        text_blocks, _ = pack_text(
+            texts, tokenizer, pretraining.max_length, key=temporary, max_tokens=pretraining.tokens
+        )
+        set_chat_template(tokenizer, scale.data.template)
+        chosen = {"name": "alpaca_gpt4", "id": DATASETS["alpaca_gpt4"].hub_id}
+        rows = instruction_rows(chosen, scale.seed, mirror, None)
+        tokenised, _ = tokenise_instruction(rows, tokenizer, tuning.max_length)
+        chat_blocks, packed = pack_instruction(tokenised, tuning.max_length, temporary)
+        contenders = {
+            "continue_pretrain": (
+                text_blocks,
+                pretraining,
+                pretraining.global_batch_size * pretraining.max_length,
+                lambda out, log: continue_pretrain.run(
+                    out, log, model=model, corpus=scale.data.corpus, continue_pretrain=pretraining,
+                    seed=scale.seed, mirror=mirror,
+                ),
+            ),
+            "sft": (
+                chat_blocks,
+                tuning,
+                tuning.global_batch_size * packed["tokens"] / packed["blocks"],
+                lambda out, log: sft.run(
+                    out, log, model=model, datasets=[chosen], template=scale.data.template, sft=tuning,
+                    seed=scale.seed, mirror=mirror,
+                ),
+            ),
+        }  # fmt: skip
+        for _ in range(rounds):
+            for name, (blocks, settings, tokens_a_step, run) in contenders.items():
+                rates = found.setdefault(name, {"bare": [], "ours": []})
+                rates["bare"].append(bare(model, blocks, settings, steps))
+                rates["ours"].append(ours(run, tokens_a_step, steps))
+    return {name: _summary(rates) for name, rates in found.items()}
+
+
+def _documents(mirror: Path) -> Any:
+    from solar_repro.microworld.tokenizer import stored_texts
+
+    for (text,) in stored_texts(mirror, CORPUS, "train", ["text"]):
+        yield text
+
+
+def _summary(rates: dict[str, list[float]]) -> dict[str, Any]:
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    rounded = {name: [round(value) for value in values] for name, values in rates.items()}
+    return {"tokens_per_second": rounded, "share": round(medians["ours"] / medians["bare"], 3)}
+
+
+def main() -> None:
+    import torch
+
+    from solar_repro.tracking import versions
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--scale", default="smoke")
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    result = {
+        "scale": options.scale,
+        "steps": options.steps,
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        "stages": measure(scales.load(options.scale), options.steps, options.rounds),
+    }
+    text = json.dumps(result, indent=1)
+    print(text)
+    if options.out:
+        options.out.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
