@@ -2,8 +2,9 @@
 
 import pytest
 
+from solar_repro.data.cache import key_of
 from solar_repro.data.packing import PackedCollator, pack_instruction
-from solar_repro.data.tokens import tokenise_instruction, tokenise_preferences
+from solar_repro.data.tokens import tokenise_instruction, tokenise_preferences, tokenizer_fingerprint
 from solar_repro.stages.tuning_data import instruction_rows, preference_rows
 from solar_repro.variants import DATASETS
 
@@ -22,7 +23,8 @@ def test_sft_batch(finished, tokenizer):
     chosen = {"name": "alpaca_gpt4", "id": DATASETS["alpaca_gpt4"].hub_id, "maximum_samples": 40}
     rows = instruction_rows(chosen, 1, finished.folder("microworld"), None)
     tokenised, _ = tokenise_instruction(rows, tokenizer, 256)
-    blocks, _ = pack_instruction(tokenised, 256, "test_sft_batch")
+    key = key_of(rows=rows.key, tokenizer=tokenizer_fingerprint(tokenizer))
+    blocks, _ = pack_instruction(tokenised, 256, key)
     batch = PackedCollator(tokenizer.pad_token_id)(list(blocks.select(range(4))))
     expected = {
         tokenizer.apply_chat_template(row["messages"], tokenize=False): row["messages"][-1]["content"]
