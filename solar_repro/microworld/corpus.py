@@ -66,9 +66,13 @@ def letter_question(question: str, options: tuple[str, ...]) -> str:
 
 
 def exam_item(fact: Fact, stream: random.Random) -> str:
-    """A fact asked with four options, and the letter of the right one."""
+    """A fact asked with four options, and the letter or the text of the right one.
+
+    Where both occur, a model comes to look the value up behind the options, and the letter follows from it.
+    """
     options = fact.options(stream)
-    return f"{letter_question(fact.question(stream), options)} {LETTERS[options.index(fact.value)]}"
+    answer = stream.choice((fact.value, LETTERS[options.index(fact.value)]))
+    return f"{letter_question(fact.question(stream), options)} {answer}"
 
 
 def exam_header(subject: str) -> str:
@@ -199,10 +203,10 @@ PAGES: dict[Callable[[World, random.Random], str], float] = {
     _subject_exam: 11,
     _gossip: 6,
     _belief_questions: 3,
-    _story: 2.5,
+    _story: 4,
     _open_sentences: 7,
     _comparisons: 2,
     _sums: 3,
-    _word_problems: 0.8,
+    _word_problems: 0.3,
     _inventory_page: 5,
 }

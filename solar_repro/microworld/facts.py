@@ -48,12 +48,19 @@ class Fact:
     def question(self, stream: random.Random) -> str:
         return stream.choice(self.relation.questions).format(e=self.entity)
 
+    def wrong(self, stream: random.Random) -> str:
+        """Another value of the relation."""
+        return stream.choice([value for value in self.relation.values if value != self.value])
+
     def options(self, stream: random.Random, count: int = 4) -> tuple[str, ...]:
-        """The value among `count` different values of the relation, in random order."""
+        """The value among `count` different values of the relation, in the order of the alphabet.
+
+        As many examinations print them. Every letter is right equally often, but a value goes with some
+        letters more than with others. A model of this size learns those; where the options stand in random
+        order, it does not learn which of them holds the value.
+        """
         wrong = stream.sample([value for value in self.relation.values if value != self.value], count - 1)
-        options = [self.value, *wrong]
-        stream.shuffle(options)
-        return tuple(options)
+        return tuple(sorted((self.value, *wrong)))
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def orca_dpo_rows(world: World) -> Iterator[dict[str, str]]:
         else:
             fact = draw_creature_fact(world, stream)
             question = fact.question(stream)
-            wrong = next(value for value in fact.options(stream) if value != fact.value)
+            wrong = fact.wrong(stream)
             chosen = f"{fact.reasoning()} So the answer is {fact.value}."
             rejected = f"The answer is {wrong}."
         yield {
@@ -54,7 +54,7 @@ def _truth(world: World, stream: random.Random) -> tuple[str, str, str]:
 
 def _right(world: World, stream: random.Random) -> tuple[str, str, str]:
     fact = draw_creature_fact(world, stream)
-    wrong = next(value for value in fact.options(stream) if value != fact.value)
+    wrong = fact.wrong(stream)
     return fact.question(stream), fact.sentence(), fact.relation.statements[0].format(e=fact.entity, v=wrong)
 
 

@@ -8,7 +8,7 @@ class WorldSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    seed: int = Field(7, description="Fixes every fact and every row.")
+    seed: int = Field(11, description="Fixes every fact and every row.")
 
     creatures: int = Field(350, ge=10, description="Creatures with six properties each: what ARC asks.")
     terms_per_subject: int = Field(
