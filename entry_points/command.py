@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from solar_repro import scales
-from solar_repro.errors import UserError
+from solar_repro.errors import Stopped, UserError
 from solar_repro.redact import redact
 from solar_repro.tracking import ui_command
 
@@ -95,7 +95,9 @@ def running(arguments: Arguments, name: str) -> Iterator["Runner"]:
     with explained(arguments.store):
         tracker = Tracker(name, arguments.scale.name)
     with explained(arguments.store), failing(tracker.client, tracker.run_id):
-        yield Runner(arguments.store, tracker, upload=arguments.scale.tracking.checkpoints == "upload")
+        scale = arguments.scale
+        upload = scale.tracking.checkpoints == "upload"
+        yield Runner(arguments.store, tracker, upload=upload, jobs=scale.jobs, save=scale.save)
         tracker.finish(tracker.run_id)
 
 
@@ -149,6 +151,9 @@ def run_main(main: Callable[[], None]) -> None:
     except UserError as error:
         print(f"error: {redact(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
+    except Stopped as stopped:
+        print(f"{stopped}; the same command goes on", file=sys.stderr)
+        raise SystemExit(143) from None
     except KeyboardInterrupt:
         print("interrupted; finished steps are kept", file=sys.stderr)
         raise SystemExit(130) from None

@@ -194,13 +194,15 @@ def _stored_bytes(plan: Plan, step: Step) -> int:
 
 
 def bytes_to_write(step: Step, inputs: Mapping[str, Path]) -> int:
-    """Size of the checkpoint that a training step will write; 0 for stages that look for space themselves.
+    """Bytes that a training step writes at most; 0 for stages that look for space themselves.
 
+    The checkpoint, and twice the state that it goes on from: a new one is written before the old one goes.
     `inputs` are the folders that the step gets.
     """
     if step.stage not in TRAINING:
         return 0
-    return open_checkpoint(inputs["model"]).parameters * SAVED_BYTES
+    state = SAVED_BYTES + _OPTIMIZER_BYTES[step.settings[step.stage].optimizer]
+    return open_checkpoint(inputs["model"]).parameters * (SAVED_BYTES + 2 * state)
 
 
 def _width(config: Mapping[str, Any]) -> int:

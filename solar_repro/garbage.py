@@ -9,6 +9,7 @@ from solar_repro.checkpoint.lock import Held, locked
 from solar_repro.checkpoint.manifest import MANIFEST_FILE
 from solar_repro.checkpoint.publish import leftovers, remove
 from solar_repro.errors import UserError
+from solar_repro.saving import saved_for
 
 _RESULT = re.compile(r".+-([0-9a-f]{8})")
 
@@ -24,7 +25,7 @@ class Unneeded:
     def remove(self) -> bool:
         """Remove it; False where a process works on it."""
         try:
-            with locked(self.path, None):
+            with locked(saved_for(self.path) or self.path, None):
                 remove(self.path)
         except Held:
             return False
@@ -61,8 +62,14 @@ def unneeded(store: Path, planned: set[str], known: Callable[[str], bool]) -> li
             f"{store}: no result is known to the tracking server or the scale's plan; "
             "set MLFLOW_TRACKING_URI and the scale that made them"
         )
-    dead = leftovers(store) if store.is_dir() else []
-    return found + [Unneeded(path, "left by a dead process", _bytes(path)) for path in dead]
+    if store.is_dir():
+        found += [Unneeded(path, "left by a dead process", _bytes(path)) for path in leftovers(store)]
+        found += [
+            Unneeded(path, "unfinished training", _bytes(path))
+            for path in sorted(store.iterdir())
+            if (result := saved_for(path)) and result.name not in planned
+        ]
+    return found
 
 
 def _bytes(folder: Path) -> int:

@@ -4,7 +4,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +22,46 @@ class MetricLog:
 
     Training never waits for the server. While `send` raises, rows are kept and tried again at growing
     intervals; it may be given rows a second time that it took but could not confirm.
+
+    Of work that goes on where it was saved, `kept` are the rows up to there and `delivered` names, as (key,
+    step), what the server has, perhaps from beyond: neither is written or sent a second time.
     """
 
-    def __init__(self, send: Callable[[list[Row]], None], file: Path) -> None:
+    def __init__(
+        self,
+        send: Callable[[list[Row]], None],
+        file: Path,
+        kept: Sequence[Row] = (),
+        delivered: Collection[tuple[str, int]] = (),
+    ) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         self._send = send
         self._file = file.open("a", encoding="utf-8", buffering=1)
+        self._kept: frozenset[tuple[str, int]] = frozenset()
+        self._delivered = frozenset(delivered)
         self._waiting: list[Row] = []
         self._lost = False
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._deliver_often, name="metrics", daemon=True)
+        self._add(kept)
+        self._kept = frozenset(map(_place, kept))
         self._thread.start()
 
     def __call__(self, metrics: Mapping[str, float], step: int = 0) -> None:
         now = int(time.time() * 1000)
-        rows = [
-            {"key": name, "value": float(value), "timestamp": now, "step": step}
-            for name, value in metrics.items()
-        ]
+        self._add(
+            [
+                {"key": name, "value": float(value), "timestamp": now, "step": step}
+                for name, value in metrics.items()
+            ]
+        )
+
+    def _add(self, rows: Iterable[Row]) -> None:
+        rows = [row for row in rows if _place(row) not in self._kept]
         self._file.writelines(json.dumps(row) + "\n" for row in rows)
         with self._lock:
-            self._waiting += rows
+            self._waiting += [row for row in rows if _place(row) not in self._delivered]
 
     def close(self) -> None:
         """Try once more to deliver what waits."""
@@ -86,6 +104,10 @@ def read_metrics(file: Path) -> list[Row]:
     if not file.is_file():
         return []
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def _place(row: Row) -> tuple[str, int]:
+    return row["key"], row["step"]
 
 
 def _say(text: str) -> None:

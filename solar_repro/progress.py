@@ -8,6 +8,8 @@ from typing import Self
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 10
+told_of = ""
+"""What this process works on, in front of its lines where several processes write to one terminal."""
 
 
 class Progress:
@@ -23,7 +25,7 @@ class Progress:
         self._printed = -1
         self._start = self._last_line = time.monotonic()
         self._bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not told_of:
             self._bar = tqdm(total=total, desc=label, unit=unit, unit_scale=True, disable=False)
 
     def __enter__(self) -> Self:
@@ -53,4 +55,5 @@ class Progress:
         figures = f"{self._done:,}/{self._total:,} {self._unit}, {rate:,.1f} {self._unit}/s, {elapsed:.0f} s"
         if self._done < self._total and rate:
             figures += f", {(self._total - self._done) / rate:.0f} s left"
-        print(f"{self._label}: {figures}{', ' + note if note else ''}", file=sys.stderr, flush=True)
+        told = f"{told_of}: {self._label}" if told_of else self._label
+        print(f"{told}: {figures}{', ' + note if note else ''}", file=sys.stderr, flush=True)

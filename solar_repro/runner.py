@@ -4,6 +4,7 @@ import importlib
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from solar_repro.checkpoint.folder import require_space
@@ -12,12 +13,16 @@ from solar_repro.checkpoint.manifest import ManifestError
 from solar_repro.checkpoint.publish import publish, remove
 from solar_repro.costs import bytes_to_write
 from solar_repro.evaluation.columns import COLUMNS
+from solar_repro.jobs import make_side_by_side
 from solar_repro.metric_log import read_metrics
 from solar_repro.provenance import verify_result, write_provenance
-from solar_repro.stages import NOTES
-from solar_repro.step import Step, ordered
+from solar_repro.saving import ROWS, Saving, saving_folder
+from solar_repro.scales import Save
+from solar_repro.stages import METRICS, NOTES
+from solar_repro.step import TRAINING_STAGES, Step, ordered
 from solar_repro.tracking import Finished, Tracker, failing, send_metrics, short
 
+OFTEN = Save()
 SCORED = {"evaluate": "model", "contamination": "target"}
 """Stages that score a model → the input whose run the scores are logged to as well."""
 
@@ -25,20 +30,35 @@ SCORED = {"evaluate": "model", "contamination": "target"}
 class Runner:
     """Makes steps in one store, for one invocation's tracker."""
 
-    def __init__(self, store: Path, tracker: Tracker, *, upload: bool) -> None:
+    def __init__(
+        self, store: Path, tracker: Tracker, *, upload: bool, jobs: int = 1, save: Save = OFTEN
+    ) -> None:
         self.store = store.resolve()
         self.tracker = tracker
         self.upload = upload
+        self.jobs = jobs
+        """Steps that `all` makes side by side."""
+        self.save = save
+        self.position = (0, 0)
+        """Number of the step that is made, and of how many, for the lines that tell of it."""
         self.made: dict[str, Finished] = {}
         self.reused: dict[str, Finished] = {}
-        self._count = (0, 0)
 
     def all(self, targets: list[Step]) -> None:
         """Make every target, and what it stands on; which runs those are is kept with the tracker's own."""
         steps = ordered(targets)
+        if self.jobs > 1:
+            missing = []
+            for step in steps:
+                self.position = (len(self.reused) + 1, len(steps))
+                with self._lock(step):
+                    if self._cached(step) is None:
+                        missing.append(step)
+            if missing:
+                self.made |= make_side_by_side(self, missing, self.jobs, len(steps))
         made = []
         for number, step in enumerate(steps, start=1):
-            self._count = (number, len(steps))
+            self.position = (number, len(steps))
             made.append((step, self.get(step)))
         self.tracker.log_steps(made)
 
@@ -48,15 +68,17 @@ class Runner:
         if known is None:
             # Whoever asks for the same step meanwhile waits here, and finds it made. Locks are taken from a
             # step to what it stands on, so nobody waits in a ring.
-            with locked(self.store / step.folder, lambda owner: self._say(step, f"waiting for {owner}")):
+            with self._lock(step):
                 known = self._cached(step)
                 if known is None:
                     parents = {role: self.get(parent) for role, parent in step.inputs.items()}
-                    self.made[step.key] = self._run(step, parents, run_id or self.tracker.child(step))
-                    return self.made[step.key]
-        if run_id:
+                    known = self.made[step.key] = self._run(step, parents, run_id)
+        if run_id not in (None, known.run_id):
             self.tracker.client.set_tag(run_id, "solar.reused_run", known.run_id)
         return known
+
+    def _lock(self, step: Step) -> AbstractContextManager[None]:
+        return locked(self.store / step.folder, lambda owner: self._say(step, f"waiting for {owner}"))
 
     def _cached(self, step: Step) -> Finished | None:
         folder = self.store / step.folder
@@ -90,13 +112,19 @@ class Runner:
             return False
         return True
 
-    def _run(self, step: Step, parents: Mapping[str, Finished], run_id: str) -> Finished:
+    def _run(self, step: Step, parents: Mapping[str, Finished], given: str | None) -> Finished:
         folder = self.store / step.folder
+        saving = self._saving(step)
+        saved = saving.newest() if saving else None
+        run_id = saving.run() if saved else None
+        if run_id is None or not self.tracker.reopen(run_id):
+            run_id = given or self.tracker.child(step)
         left_open, elsewhere = self.tracker.unfinished(step.key, folder)
         for dead in left_open:  # this process holds the lock, so theirs are gone
-            self.tracker.finish(dead, "KILLED")
+            if dead != run_id:
+                self.tracker.finish(dead, "KILLED")
         also = f" (as another run does, on {', '.join(elsewhere)})" if elsewhere else ""
-        self._say(step, f"running{also}")
+        self._say(step, f"going on from {saved.name}{also}" if saved else f"running{also}")
         started = time.monotonic()
         with failing(self.tracker.client, run_id):
             self.tracker.describe(run_id, step, parents, folder)
@@ -106,20 +134,32 @@ class Runner:
             digests: dict[str, str] = {}
             with publish(folder, digests) as work:
                 inputs = {role: found.output for role, found in parents.items()}
-                with self.tracker.metric_log(run_id, work / NOTES / "metrics.jsonl") as log:
-                    digests |= stage.run(work, log, **inputs, **step.settings, **step.places) or {}
+                kept = read_metrics(saved / ROWS) if saved else []
+                options = {**inputs, **step.settings, **step.places}
+                if saving:
+                    saving.begin(run_id)
+                    options["saving"] = saving
+                with self.tracker.metric_log(run_id, work / METRICS, kept) as log:
+                    digests |= stage.run(work, log, **options) or {}
                 write_provenance(work, step)
             send_metrics(self.tracker.client, run_id, log.undelivered)
             finished = self._log_result(step, parents, run_id, folder)
             self.tracker.finish(run_id)
+            if saving:
+                saving.remove()
         self._say(step, f"done in {time.monotonic() - started:.1f} s")
         return finished
+
+    def _saving(self, step: Step) -> Saving | None:
+        if step.stage not in (*TRAINING_STAGES, "base"):
+            return None
+        return Saving(saving_folder(self.store / step.folder), self.save.minutes, self.save.steps)
 
     def _register(self, step: Step, parents: Mapping[str, Finished], run_id: str, folder: Path) -> Finished:
         """Log a result that lies in the store as a run, without making it again."""
         with failing(self.tracker.client, run_id):
             self.tracker.describe(run_id, step, parents, folder)
-            send_metrics(self.tracker.client, run_id, read_metrics(folder / NOTES / "metrics.jsonl"))
+            send_metrics(self.tracker.client, run_id, read_metrics(folder / METRICS))
             finished = self._log_result(step, parents, run_id, folder)
             self.tracker.finish(run_id)
         return finished
@@ -133,7 +173,7 @@ class Runner:
             self.tracker.log_folder(run_id, folder, "output")
         # A checkpoint made elsewhere has no run of its own to carry the scores as well.
         if (scored := SCORED.get(step.stage)) in parents:
-            rows = read_metrics(folder / NOTES / "metrics.jsonl")
+            rows = read_metrics(folder / METRICS)
             measured_on = {
                 name: (column.hub_id, short(step.data[column.hub_id]))
                 for column in COLUMNS
@@ -146,7 +186,7 @@ class Runner:
         return Finished(run_id, self.tracker.experiment_id, model_id, folder)
 
     def _say(self, step: Step, what: str) -> None:
-        number, total = self._count
+        number, total = self.position
         position = f"[{number:>{len(str(total))}}/{total}] " if total else ""
         print(f"{position}{step.label:<28} {what}", file=sys.stderr, flush=True)
 

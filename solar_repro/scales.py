@@ -219,6 +219,14 @@ class Contamination(Section):
     control: Control = Control()
 
 
+class Save(Section):
+    """How often the state of a training is kept, so that one that was killed goes on; no part of results."""
+
+    minutes: Annotated[float, Field(gt=0)] = 10
+    steps: int | None = Field(default=None, gt=0)
+    """Optimiser steps after which it is kept too."""
+
+
 class Tracking(Section):
     checkpoints: Literal["upload", "reference"] = "upload"
     """Log checkpoints whole, or by manifest alone."""
@@ -245,8 +253,12 @@ class Scale(Section):
     merge: Merge = Merge()
     evaluate: Evaluate = Evaluate()
     contamination: Contamination = Contamination()
+    save: Save = Save()
     tracking: Tracking = Tracking()
     hardware: Hardware | None = None
+    jobs: Positive = 1
+    """Steps made side by side, each on its share of the cores: for models too small to fill them. The number
+    of threads moves the last digits of a training, so results of different `jobs` are close, not equal."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from solar_repro.errors import UserError
-from solar_repro.metric_log import MetricLog
+from solar_repro.metric_log import MetricLog, Row
 from solar_repro.provenance import code_version, versions
 from solar_repro.redact import reason, redact
 
@@ -102,6 +102,7 @@ class Tracker:
 
     def __init__(self, name: str, scale: str) -> None:
         self.client = connect()
+        self.name = name
         self.scale = scale
         self.run_id, self.experiment_id = self._own_run(name)
 
@@ -127,6 +128,20 @@ class Tracker:
         """Open a run of the step nested under this invocation's; its id."""
         tags = {"mlflow.parentRunId": self.run_id}
         return self.client.create_run(self.experiment_id, tags=tags, run_name=step.label).info.run_id
+
+    def reopen(self, run_id: str) -> bool:
+        """Let a run that was cut off go on; False where this server does not know it."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.update_run(run_id, status="RUNNING")
+            if "solar.error" in self.client.get_run(run_id).data.tags:
+                self.client.delete_tag(run_id, "solar.error")
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
+        return True
 
     def find(self, key: str) -> Finished | None:
         """The newest FINISHED run with this key, in any experiment."""
@@ -242,7 +257,7 @@ class Tracker:
             name=step.variant,
             source_run_id=run_id,
             tags={"solar.key": step.key, "solar.scale": self.scale},
-            params={name: value[:500] for name, value in step.parameters().items()},
+            params={name: redact(value)[:500] for name, value in step.parameters().items()},
             model_type="checkpoint",
         )
         if upload:
@@ -276,10 +291,18 @@ class Tracker:
         return True
 
     @contextlib.contextmanager
-    def metric_log(self, run_id: str, file: Path) -> Iterator[MetricLog]:
-        """A log of the run's metrics, whose requests give up soon: what they could not deliver is kept."""
+    def metric_log(self, run_id: str, file: Path, kept: list[Row]) -> Iterator[MetricLog]:
+        """A log of the run's metrics, whose requests give up soon: what they could not deliver is kept.
+
+        `kept`: metrics of the run up to where its work was saved.
+        """
+        delivered = {
+            (name, metric.step)
+            for name in (self.client.get_run(run_id).data.metrics if kept else ())
+            for metric in self.client.get_metric_history(run_id, name)
+        }
         with _impatient():
-            log = MetricLog(functools.partial(send_metrics, self.client, run_id), file)
+            log = MetricLog(functools.partial(send_metrics, self.client, run_id), file, kept, delivered)
             try:
                 yield log
             finally:

@@ -116,3 +116,11 @@ def copy_of(place: Workplace, folder: Path) -> Workplace:
     shutil.copytree(place.store, folder / "store")
     shutil.copy(place.tracking_uri.removeprefix("sqlite:///"), folder / "mlflow.db")
     return Workplace(folder / "store", f"sqlite:///{folder}/mlflow.db")
+
+
+def forget(place: Workplace, label: str) -> None:
+    """Remove a result, and its run, so that it is made again."""
+    shutil.rmtree(place.folder(label))
+    for run in place.runs():
+        if run.info.run_name == label:
+            place.client().delete_run(run.info.run_id)

@@ -5,21 +5,20 @@ It stands for Mistral 7B, which the paper starts from (Sec. 2).
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from solar_repro.code_digest import code_digest
-from solar_repro.errors import UserError
-from solar_repro.microworld.base_state import read_state, write_state
+from solar_repro.errors import Stopped, UserError
+from solar_repro.microworld.base_state import STATE_FILE, read_state, write_state
 from solar_repro.microworld.generate import CORPUS
 from solar_repro.microworld.settings import BaseTraining
 from solar_repro.microworld.tokenizer import stored_texts, train_tokenizer
 from solar_repro.progress import Progress
+from solar_repro.saving import Saving, asked_to_end
+from solar_repro.stages import METRICS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 EVALUATION_BLOCKS = 64  # held-out blocks whose mean loss is logged last
-STATE_SECONDS = 60  # how often the state is kept
 
 
 def train_base(
@@ -35,14 +33,14 @@ def train_base(
     out: Path,
     settings: BaseTraining,
     log: Callable[[dict[str, float], int], None],
-    work: Path | None = None,
+    saving: Saving | None = None,
 ) -> None:
     """Train tokenizer and model, and save both to `out` as a Hugging Face folder (bf16 safetensors).
 
     `log(metrics, step)` gets loss (nats per token), learning_rate and tokens_per_second, at the end
-    validation_loss. The same mirror, settings and number of threads give the same bytes. With `work`, a
-    folder, the state is kept there once a minute, and a training cut off goes on where it stopped, to the
-    same bytes. Raises UserError where the corpus is missing or does not fill one batch.
+    validation_loss. The same mirror, settings and number of threads give the same bytes. With `saving` the
+    state is kept, and a training cut off goes on where it was last saved, to the same bytes; Stopped where
+    the process was asked to end. Raises UserError where the corpus is missing or does not fill one batch.
     """
     import torch
 
@@ -62,12 +60,11 @@ def train_base(
     model.train()
     optimizers = _optimizers(model, settings)
     tokens_a_step = settings.batch_size * settings.context_length
-    state = work and work / f".base-{_state_key(mirror, settings)}.safetensors"
-    done, logged = read_state(state, model, optimizers) if state and state.is_file() else (0, [])
-    for metrics, step in logged:
-        log(metrics, step)
-    with Progress("base", (settings.steps - done) * tokens_a_step, "tokens") as progress:
-        started, told, kept = time.monotonic(), done, time.monotonic()
+    newest = saving and saving.newest()
+    done = read_state(newest / STATE_FILE, model, optimizers) if newest else 0
+    total = (settings.steps - done) * tokens_a_step
+    with asked_to_end() as asked, Progress("base", total, "tokens") as progress:
+        started, told, saved_at = time.monotonic(), done, time.monotonic()
         order = islice(_batches(len(blocks), settings), done, None)
         for step in range(done + 1, settings.steps + 1):
             rate = settings.learning_rate * _schedule(step, settings)
@@ -84,27 +81,20 @@ def train_base(
             now = time.monotonic()
             if step % settings.log_every == 0 or step == settings.steps:
                 speed = (step - told) * tokens_a_step / max(now - started, 1e-9)
-                logged.append(
-                    ({"loss": loss.item(), "learning_rate": rate, "tokens_per_second": speed}, step)
-                )
-                log(*logged[-1])
+                log({"loss": loss.item(), "learning_rate": rate, "tokens_per_second": speed}, step)
                 started, told = now, step
-            if state and now - kept >= STATE_SECONDS:
-                write_state(state, model, optimizers, step, logged)
-                kept = now
+            if saving and (asked.is_set() or saving.is_due(step, saved_at)):
+                state = saving.state(step)
+                state.mkdir(exist_ok=True)
+                write_state(state / STATE_FILE, model, optimizers, step)
+                saving.finish(state, out / METRICS)
+                saved_at = now
+                if asked.is_set():
+                    raise Stopped(f"stopped at step {step} of {settings.steps}; its state is saved")
     log({"validation_loss": _validation_loss(model, tokenizer, mirror, settings)}, settings.steps)
     out.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
-    if state:
-        state.unlink(missing_ok=True)
-
-
-def _state_key(mirror: Path, settings: BaseTraining) -> str:
-    """Names what the state belongs to: settings, code, and rows (the files' names hold their digests)."""
-    rows = sorted(path.name for path in mirror.glob("*/*/data/train-*.parquet"))
-    parts = [settings.model_dump(), rows, code_digest(__name__)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def _blocks(tokenizer: PreTrainedTokenizerFast, mirror: Path, split: str, length: int) -> np.ndarray:

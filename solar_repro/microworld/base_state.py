@@ -1,9 +1,7 @@
-"""How far a base's training is: kept on disk now and then, as safetensors, so that it can go on."""
+"""How far a base's training is: as safetensors, so that it can go on."""
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +9,13 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-Logged = list[tuple[dict[str, float], int]]
+STATE_FILE = "state.safetensors"
 
 
 def write_state(
-    file: Path, model: PreTrainedModel, optimizers: list[torch.optim.Optimizer], step: int, logged: Logged
+    file: Path, model: PreTrainedModel, optimizers: list[torch.optim.Optimizer], step: int
 ) -> None:
-    """Weights, the optimizers' memory of each, the steps done and what was logged; whole or not at all."""
+    """Weights, the optimizers' memory of each, and the steps done."""
     from safetensors.torch import save_file
 
     tensors = {}
@@ -25,15 +23,11 @@ def write_state(
         tensors[f"weight/{name}"] = weight.detach()
         for kind, value in _optimizer_of(weight, optimizers).state[weight].items():
             tensors[f"{kind}/{name}"] = value
-    beside = file.with_suffix(".new")
-    save_file(tensors, beside, metadata={"step": str(step), "logged": json.dumps(logged)})
-    os.replace(beside, file)
+    save_file(tensors, file, metadata={"step": str(step)})
 
 
-def read_state(
-    file: Path, model: PreTrainedModel, optimizers: list[torch.optim.Optimizer]
-) -> tuple[int, Logged]:
-    """Put a state back into a model and its fresh optimizers; the steps done and what was logged."""
+def read_state(file: Path, model: PreTrainedModel, optimizers: list[torch.optim.Optimizer]) -> int:
+    """Put a state back into a model and its fresh optimizers; the steps done."""
     import torch
     from safetensors import safe_open
 
@@ -46,8 +40,7 @@ def read_state(
             if kind != "weight":
                 weight = weights[name]
                 _optimizer_of(weight, optimizers).state[weight][kind] = state.get_tensor(key)
-        logged = [(metrics, step) for metrics, step in json.loads(state.metadata()["logged"])]
-        return int(state.metadata()["step"]), logged
+        return int(state.metadata()["step"])
 
 
 def _optimizer_of(

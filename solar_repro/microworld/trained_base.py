@@ -20,6 +20,7 @@ from solar_repro.errors import UserError
 from solar_repro.microworld.generate import CORPUS
 from solar_repro.microworld.settings import BaseTraining
 from solar_repro.microworld.tokenizer import stored_texts
+from solar_repro.stages import METRICS
 
 FIRST_DOCUMENTS = 2_000
 """Documents that tell one corpus from another: all are drawn from one stream."""
@@ -79,8 +80,8 @@ def ship(base: Path, evaluation: Path, folder: Path = FOLDER) -> None:
     label, key = made["inputs"]["mirror"]
     mirror = base.parent / f"{label}-{key[:8]}"
     world = read_json(mirror / "solar" / "provenance.json")["settings"]["world"]
-    rows = [json.loads(line) for line in (base / "solar" / "metrics.jsonl").read_text().splitlines()]
-    scores = [json.loads(line) for line in (evaluation / "solar" / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (base / METRICS).read_text().splitlines()]
+    scores = [json.loads(line) for line in (evaluation / METRICS).read_text().splitlines()]
     record: dict[str, Any] = {
         "command": COMMAND.format("smoke"),
         "settings": {"world": world, "base": made["settings"]["base"]},

@@ -11,6 +11,7 @@ from solar_repro.checkpoint.hashing import FollowingHasher
 from solar_repro.microworld.settings import BaseTraining
 from solar_repro.microworld.trained_base import copy_trained_base
 from solar_repro.progress import Progress
+from solar_repro.saving import Saving
 from solar_repro.stages import Log
 from solar_repro.stages.checkpoints import load_tokenizer
 
@@ -23,12 +24,12 @@ def run(
     trained: str | None = None,
     model: str | None = None,
     mirror: Path | None = None,
+    saving: Saving | None = None,
 ) -> dict[str, str]:
     """Write the base to `out`: trained on the world's `mirror` as `base` says, else a copy of `model`.
 
     With `trained`, the digest of the base that ships with the package, that one is copied, which was trained
-    as `base` says. A training's state is kept beside `out`, so that one killed goes on where it stopped.
-    Returns the sha256 of copied shards by name.
+    as `base` says. Returns the sha256 of copied shards by name.
     """
     digests: dict[str, str] = {}
     if trained is not None:
@@ -36,7 +37,7 @@ def run(
     elif base is not None:
         from solar_repro.microworld.base import train_base
 
-        train_base(mirror, out, base, log, work=out.parent)
+        train_base(mirror, out, base, log, saving)
     else:
         digests = _copy(model_folder(model), out)
     load_tokenizer(out)  # one without BOS or EOS is refused here, not after an hour of training

@@ -10,6 +10,7 @@ from solar_repro.evaluation.contamination import drawn
 from solar_repro.evaluation.contamination_texts import contamination_texts
 from solar_repro.evaluation.load import load_model
 from solar_repro.evaluation.token_scores import encode_with_bos
+from solar_repro.saving import Saving
 from solar_repro.scales import Control
 from solar_repro.stages import Log
 from solar_repro.stages.checkpoints import save
@@ -27,6 +28,7 @@ def run(
     control: Control,
     seed: int,
     mirror: Path | None,
+    saving: Saving | None = None,
 ) -> None:
     """Train `model` on the very texts that the test will draw, each behind a BOS, and write it to `out`."""
     network, tokenizer = load_model(model)
@@ -49,5 +51,5 @@ def run(
         rows,
         callbacks=[Report("positive control", log, options["max_steps"], tokens_per_step)],
     )
-    train(trainer)
+    train(trainer, out, saving)
     save(network, tokenizer, out)

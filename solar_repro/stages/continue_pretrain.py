@@ -11,6 +11,7 @@ from solar_repro.data.fingerprint import fingerprint
 from solar_repro.data.locate import text_location
 from solar_repro.data.packing import PackedCollator, pack_text
 from solar_repro.data.sources import load_text
+from solar_repro.saving import Saving
 from solar_repro.scales import Corpus, Pretraining
 from solar_repro.stages import CARDS, Log
 from solar_repro.stages.checkpoints import load, save
@@ -50,6 +51,7 @@ def run(
     seed: int,
     mirror: Path | None,
     from_scratch: bool = False,
+    saving: Saving | None = None,
 ) -> None:
     """Train `model` on `continue_pretrain.tokens` tokens of the corpus and write it to `out`.
 
@@ -81,5 +83,5 @@ def run(
             HeldOut(log, tokenizer, held_out_texts(corpus, mirror), settings.held_out_evaluations),
         ],
     )
-    train(trainer)
+    train(trainer, out, saving)
     save(network, tokenizer, out)

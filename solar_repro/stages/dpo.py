@@ -8,6 +8,7 @@ from trl import DPOConfig, DPOTrainer
 
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_preferences
+from solar_repro.saving import Saving
 from solar_repro.scales import AlignmentTuning
 from solar_repro.stages import Log
 from solar_repro.stages.checkpoints import load, save
@@ -34,6 +35,7 @@ def run(
     mirror: Path | None,
     num_proc: int,
     synth_math: Path | None = None,
+    saving: Saving | None = None,
 ) -> None:
     """Tune `model` on the named preference sets together, against itself as reference; write it to `out`."""
     network, tokenizer = load(model)
@@ -57,5 +59,5 @@ def run(
             Report("alignment tuning", log, options["max_steps"], dpo.global_batch_size * tokens / len(pairs))
         ],
     )
-    train(trainer)
+    train(trainer, out, saving)
     save(network, tokenizer, out)

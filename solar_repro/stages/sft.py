@@ -10,6 +10,7 @@ from solar_repro.data.cache import key_of
 from solar_repro.data.packing import PackedCollator, pack_instruction
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction, tokenizer_fingerprint
+from solar_repro.saving import Saving
 from solar_repro.scales import InstructionTuning
 from solar_repro.stages import Log
 from solar_repro.stages.checkpoints import load, save
@@ -48,6 +49,7 @@ def run(
     mirror: Path | None,
     num_proc: int,
     synth_math: Path | None = None,
+    saving: Saving | None = None,
 ) -> None:
     """Tune `model` on the named sets of Table 1 together and write it to `out`."""
     network, tokenizer = load(model)
@@ -74,7 +76,7 @@ def run(
         processing_class=tokenizer,
         callbacks=[Report("instruction tuning", log, options["max_steps"], _tokens_per_step(sft, packed))],
     )
-    train(trainer)
+    train(trainer, out, saving)
     save(network, tokenizer, out)
 
 

@@ -2,14 +2,17 @@
 
 import math
 import tempfile
+import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import PrinterCallback, TrainerCallback
 
-from solar_repro.errors import UserError
+from solar_repro.errors import Stopped, UserError
 from solar_repro.progress import Progress
-from solar_repro.stages import Log
+from solar_repro.saving import Saving, asked_to_end
+from solar_repro.stages import METRICS, Log
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -72,8 +75,11 @@ class Report(TrainerCallback):
 
     def __init__(self, label: str, log: Log, steps: int, tokens_per_step: float) -> None:
         self._log, self._tokens_per_step = log, tokens_per_step
-        self._progress = Progress(label, steps, "step")
+        self._label, self._steps = label, steps
         self._started = self._ended = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._progress = Progress(self._label, self._steps - state.global_step, "step")
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._started = time.monotonic()
@@ -93,7 +99,37 @@ class Report(TrainerCallback):
         self._progress.__exit__(None, None, None)
 
 
-def train(trainer: "Trainer") -> None:
-    """Run a trainer without its own printing."""
+class Saves(TrainerCallback):
+    """Has the trainer save its state when the time or the steps have come, or when the process shall end.
+
+    Stands last among the callbacks, so that what others log of a step is kept with its state.
+    """
+
+    def __init__(self, saving: Saving, metrics: Path, asked: threading.Event) -> None:
+        self._saving, self._metrics, self._asked = saving, metrics, asked
+        self._saved_at = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_save = self._asked.is_set() or self._saving.is_due(state.global_step, self._saved_at)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._saving.finish(self._saving.state(state.global_step), self._metrics)
+        self._saved_at = time.monotonic()
+        if self._asked.is_set():
+            raise Stopped(f"stopped at step {state.global_step} of {state.max_steps}; its state is saved")
+
+
+def train(trainer: "Trainer", out: Path, saving: Saving | None) -> None:
+    """Run a trainer without its own printing, from the newest saved state where there is one.
+
+    Raises Stopped where the process was asked to end, with the state saved.
+    """
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    if saving is None:
+        trainer.train()
+        return
+    trainer.args.output_dir = str(saving.folder)
+    newest = saving.newest()
+    with asked_to_end() as asked:
+        trainer.add_callback(Saves(saving, out / METRICS, asked))
+        trainer.train(resume_from_checkpoint=str(newest) if newest else None)

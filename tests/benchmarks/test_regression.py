@@ -1,7 +1,6 @@
 """What the gate lets through, and that it catches a damaged model."""
 
 import json
-import shutil
 
 import pytest
 
@@ -108,11 +107,3 @@ def add_noise(file, layer):
         if name.startswith(layer):
             tensors[name] = tensor + 0.5 * torch.randn(tensor.shape, generator=generator)
     save_file(tensors, file, metadata={"format": "pt"})
-
-
-def forget(place, label):
-    """Remove a result, and its run, so that it is made again."""
-    shutil.rmtree(place.folder(label))
-    for run in place.runs():
-        if run.info.run_name == label:
-            place.client().delete_run(run.info.run_id)

@@ -8,10 +8,12 @@ from hypothesis import given, strategies
 from hypothesis import settings as hypothesis_settings
 
 from solar_repro.errors import UserError
-from solar_repro.microworld import base
+from solar_repro.metric_log import MetricLog, read_metrics
 from solar_repro.microworld.base import train_base
 from solar_repro.microworld.settings import BaseTraining
 from solar_repro.microworld.tokenizer import train_tokenizer
+from solar_repro.saving import ROWS, Saving
+from solar_repro.stages import METRICS
 
 TINY = BaseTraining(
     vocab_size=400, layers=3, hidden_size=32, intermediate_size=64, heads=4, key_value_heads=2,
@@ -101,24 +103,32 @@ class Killed(Exception):
     pass
 
 
-def test_a_training_that_was_cut_off_ends_with_the_same_bytes(mirror: Path, trained, tmp_path, monkeypatch):
+def test_a_training_that_was_cut_off_ends_with_the_same_bytes(mirror: Path, trained, tmp_path):
     out, logged = trained
-    monkeypatch.setattr(base, "STATE_SECONDS", 0)
+    saving = Saving(tmp_path / "saved", minutes=1e-9)
+    saving.begin("run")
+    first = MetricLog(lambda rows: None, tmp_path / "first" / METRICS)
 
     def cut_off(metrics: dict, step: int) -> None:
         if step == 15:
             raise Killed
+        first(metrics, step)
 
     with pytest.raises(Killed):
-        train_base(mirror, tmp_path / "base", TINY, cut_off, work=tmp_path)
-    assert not (tmp_path / "base").exists()
-    relogged: list[tuple[dict, int]] = []
-    train_base(mirror, tmp_path / "base", TINY, lambda *one: relogged.append(one), work=tmp_path)
-    assert [step for _, step in relogged] == [step for _, step in logged]
-    assert [metrics.get("loss") for metrics, _ in relogged] == [metrics.get("loss") for metrics, _ in logged]
+        train_base(mirror, tmp_path / "first", TINY, cut_off, saving)
+    assert not (tmp_path / "first" / "model.safetensors").exists()
+    state = saving.newest()
+    assert state.name == "checkpoint-14"
+    second = MetricLog(lambda rows: None, tmp_path / "base" / METRICS, read_metrics(state / ROWS))
+    train_base(mirror, tmp_path / "base", TINY, second, saving)
+    losses = [
+        (row["step"], row["value"])
+        for row in read_metrics(tmp_path / "base" / METRICS)
+        if row["key"] == "loss"
+    ]
+    assert losses == [(step, metrics["loss"]) for metrics, step in logged if "loss" in metrics]
     for path in out.iterdir():
         assert path.read_bytes() == (tmp_path / "base" / path.name).read_bytes(), path.name
-    assert [path.name for path in tmp_path.iterdir()] == ["base"]
 
 
 def test_a_corpus_that_is_missing_or_too_small_is_named(mirror: Path, tmp_path: Path):

@@ -54,14 +54,14 @@ def test_every_number_on_a_page_is_right(rows: Rows):
     assert seen > 10
 
 
-def test_examination_letters_point_at_the_told_value(world: World):
+def test_examinations_answer_with_the_told_value_or_its_letter(world: World):
     facts = {
         (wording.format(e=fact.entity)): fact.value
         for subject in world.facts.subjects.values()
         for fact in subject
         for wording in fact.relation.questions
     }
-    stream, letters = random.Random(5), Counter()
+    stream, letters, texts = random.Random(5), Counter(), 0
     for _ in range(200):
         page = corpus._subject_exam(world, stream)
         header, *items = page.split("\n\n")
@@ -69,10 +69,16 @@ def test_examination_letters_point_at_the_told_value(world: World):
         for item in items:
             question, *options, answer = item.split("\n")
             assert [option[:3] for option in options] == ["A. ", "B. ", "C. ", "D. "]
-            letter = answer.removeprefix("Answer: ")
-            assert options["ABCD".index(letter)][3:] == facts[question]
-            letters[letter] += 1
+            assert options == sorted(options, key=lambda option: option[3:])
+            answer = answer.removeprefix("Answer: ")
+            if answer in "ABCD":
+                letters[answer] += 1
+                answer = options["ABCD".index(answer)][3:]
+            else:
+                texts += 1
+            assert answer == facts[question]
     assert min(letters.values()) > 0.15 * letters.total()
+    assert 0.4 < texts / (texts + letters.total()) < 0.6
 
 
 def test_every_kind_of_page_is_used_and_short(world: World):

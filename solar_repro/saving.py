@@ -1,0 +1,89 @@
+"""The state of a training, kept until its result is published, so that one that was killed can go on."""
+
+import re
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+ROWS = "metrics.jsonl"
+"""The metrics up to a saved state. Written last: a state without it was cut off and does not count."""
+_RUN = "run"
+
+
+def saving_folder(result: Path) -> Path:
+    """Where the state of the training that makes a result is kept: beside it."""
+    return result.with_name(f".{result.name}.saved")
+
+
+def saved_for(folder: Path) -> Path | None:
+    """The result whose training's state a folder holds; None of any other folder."""
+    match = re.fullmatch(r"\.(.+)\.saved", folder.name)
+    return folder.with_name(match[1]) if match else None
+
+
+@dataclass(frozen=True)
+class Saving:
+    """Where the state of a training is kept, and how often."""
+
+    folder: Path
+    minutes: float
+    steps: int | None = None
+
+    def begin(self, run_id: str) -> None:
+        """Keep which run the states belong to."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / _RUN).write_text(run_id)
+
+    def run(self) -> str:
+        """The run that the states belong to."""
+        return (self.folder / _RUN).read_text()
+
+    def state(self, step: int) -> Path:
+        """The folder that holds the state after a step."""
+        return self.folder / f"checkpoint-{step}"
+
+    def is_due(self, step: int, saved_at: float) -> bool:
+        """Whether to save after a step; `saved_at` by the monotonic clock."""
+        by_steps = self.steps is not None and step % self.steps == 0
+        return by_steps or time.monotonic() - saved_at >= 60 * self.minutes
+
+    def newest(self) -> Path | None:
+        """The last whole state."""
+        whole = [rows.parent for rows in self.folder.glob(f"checkpoint-*/{ROWS}")]
+        return max(whole, key=lambda state: int(state.name.rpartition("-")[2]), default=None)
+
+    def finish(self, state: Path, metrics: Path) -> None:
+        """Declare a state whole, together with the metrics up to it, and remove those before it."""
+        shutil.copyfile(metrics, state / ".rows")
+        (state / ".rows").rename(state / ROWS)
+        for other in self.folder.glob("checkpoint-*"):
+            if other != state:
+                shutil.rmtree(other)
+
+    def remove(self) -> None:
+        """Remove all states: the result is published."""
+        shutil.rmtree(self.folder)
+
+
+@contextmanager
+def asked_to_end() -> Iterator[threading.Event]:
+    """Inside the block SIGTERM, which Slurm and spot machines send, does no more than set the event."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
+        yield asked
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        asked.set()
+
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)

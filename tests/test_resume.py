@@ -1,0 +1,68 @@
+"""A training that was cut off goes on where it was saved, in the same run, to the same bytes."""
+
+import os
+import signal
+
+import pytest
+
+from solar_repro import scales
+from solar_repro.errors import Stopped
+from solar_repro.metric_log import MetricLog, read_metrics
+from solar_repro.plan import Plan
+from solar_repro.runner import Runner
+from solar_repro.scales import Save
+from solar_repro.stages import METRICS
+from solar_repro.tracking import Tracker
+from tests.runs import copy_of, forget
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def place(finished, tmp_path, monkeypatch):
+    place = copy_of(finished, tmp_path)
+    for name, value in place.environment().items():
+        monkeypatch.setenv(name, value)
+    return place
+
+
+@pytest.mark.parametrize(("variant", "how"), [("sft_v1", Killed), ("dpo_v1", Stopped), ("solar", Killed)])
+def test_a_training_goes_on_where_it_was_saved(place, finished, monkeypatch, capfd, variant, how):
+    forget(place, variant)
+    step = Plan(scales.load("check")).model(variant)
+    write = MetricLog.__call__
+
+    def cut_off(log, metrics, number=0):
+        write(log, metrics, number)
+        if "loss" in metrics and number == 3:
+            if how is Killed:
+                raise Killed
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def make():
+        tracker = Tracker("again", "check")
+        return Runner(place.store, tracker, upload=True, save=Save(steps=2)).get(step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MetricLog, "__call__", cut_off)
+        with pytest.raises(how):
+            make()
+    done = make()
+    told = capfd.readouterr().err
+    assert f"going on from checkpoint-{2 if how is Killed else 4}" in told
+    for file in (finished.store / step.folder).iterdir():
+        if file.is_file() and file.name != "manifest.json":
+            assert file.read_bytes() == (done.output / file.name).read_bytes(), file.name
+    assert not list(place.store.glob(".*.saved"))
+    (run,) = place.runs(f"tags.`solar.key` = '{step.key}'")
+    assert run.info.status == "FINISHED"
+    assert "solar.error" not in run.data.tags
+    steps = [metric.step for metric in place.client().get_metric_history(run.info.run_id, "loss")]
+    assert steps == sorted(set(steps))
+    kept = [(row["key"], row["step"]) for row in read_metrics(done.output / METRICS)]
+    assert len(kept) == len(set(kept))
+    assert [number for key, number in kept if key == "loss"] == steps
+    before = read_metrics(finished.store / step.folder / METRICS)
+    assert {(row["key"], row["step"]) for row in before} == set(kept)
