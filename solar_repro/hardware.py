@@ -2,16 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Positive = Annotated[int, Field(gt=0)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from solar_repro.section import Positive, Section
 
 
-class Shape(_Section):
+class Shape(Section):
     """Dimensions of a base, in the words of its config.json."""
 
     model_type: Literal["llama", "mistral"] = "llama"
@@ -26,7 +22,7 @@ class Shape(_Section):
     """Bytes a parameter has in its files."""
 
 
-class Hardware(_Section):
+class Hardware(Section):
     """What a dry run reckons with; without effect on results. The defaults: one H100 SXM, dense bfloat16."""
 
     gpus: Positive = 1

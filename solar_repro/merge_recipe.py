@@ -18,7 +18,8 @@ from solar_repro.checkpoint.layout import SHARD_BYTES
 from solar_repro.checkpoint.merge import Dtype
 from solar_repro.checkpoint.merge_methods import Method
 from solar_repro.errors import UserError
-from solar_repro.scales import Positive, Section, explain
+from solar_repro.scales import explain
+from solar_repro.section import Positive, Section
 from solar_repro.step import Step
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from solar_repro.data.settings import Generation
 from solar_repro.errors import UserError
 from solar_repro.hardware import Hardware, Shape
 from solar_repro.microworld.settings import BaseTraining, WorldSettings
+from solar_repro.section import Positive, Section
 from solar_repro.variants import DATASETS
 
 FOLDER = Path(__file__).parent / "scales"
@@ -25,14 +26,9 @@ EMBEDDED = "embedded"
 SYNTH_MATH = {"synth_math_instruct", "synth_math_alignment"}
 """Sets of Table 1 that are made from MATH, together."""
 
-Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Column = Literal["ARC", "HellaSwag", "MMLU", "TruthfulQA", "Winogrande", "GSM8K"]
 Precision = Literal["float32", "bfloat16", "float16"]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Base(Section):
@@ -311,7 +307,7 @@ def load(scale: str, overrides: Mapping[str, str] | None = None) -> Scale:
     return loaded
 
 
-def dotted_keys(model: type[BaseModel] = Scale, prefix: str = "") -> list[str]:
+def dotted_keys(model: type[Section] = Scale, prefix: str = "") -> list[str]:
     """Every setting by its dotted path, in the order of the schema."""
     keys = []
     for name, field in model.model_fields.items():
@@ -320,9 +316,9 @@ def dotted_keys(model: type[BaseModel] = Scale, prefix: str = "") -> list[str]:
     return keys
 
 
-def _section(annotation: Any) -> type[BaseModel] | None:
+def _section(annotation: Any) -> type[Section] | None:
     candidates = (annotation, *getattr(annotation, "__args__", ()))
-    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, Section)), None)
 
 
 def _set(content: dict[str, Any], dotted: str, text: str) -> None:
@@ -338,7 +334,7 @@ def _set(content: dict[str, Any], dotted: str, text: str) -> None:
     content[key] = value
 
 
-def explain(error: ValidationError, source: str, model: type[BaseModel], prefix: str = "") -> str:
+def explain(error: ValidationError, source: str, model: type[Section], prefix: str = "") -> str:
     """The first problem of a validation error as one line: file, key, value, what to do."""
     problems = error.errors(include_url=False)
     # A misspelt key is also a missing one; its own name says more.

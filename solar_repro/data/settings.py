@@ -1,12 +1,12 @@
 """Settings of the language model that writes synthetic mathematics (`data.math: generate`)."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from solar_repro.section import Section
 
 
-class ChatServer(BaseModel):
+class ChatServer(Section):
     """An OpenAI-compatible server and how it is asked; nothing here changes what the model answers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     base_url: str = Field(description="Up to and with the version: `http://localhost:8000/v1`.")
     key_variable: str = Field(
@@ -20,10 +20,8 @@ class ChatServer(BaseModel):
     completion_price: float = Field(0.0, ge=0, description="Of a million completion tokens.")
 
 
-class Generation(BaseModel):
+class Generation(Section):
     """A model that rephrases MATH problems and answers them, in MetaMath's way (Yu et al. 2023)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(description="Its name at the server; without one the folder or hub id to load here.")
     server: ChatServer | None = None

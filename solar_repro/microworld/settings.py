@@ -1,12 +1,12 @@
 """Sizes of the embedded world and of the base trained on it. Defaults are the sizes of scale `smoke`."""
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from solar_repro.section import Section
 
 
-class WorldSettings(BaseModel):
+class WorldSettings(Section):
     """How large the world is, how often its facts are told, and how many rows each set gets."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = Field(11, description="Fixes every fact and every row.")
 
@@ -54,10 +54,8 @@ class WorldSettings(BaseModel):
         return self
 
 
-class BaseTraining(BaseModel):
+class BaseTraining(Section):
     """How the embedded base, a small Llama, is trained from scratch on the world's corpus."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = Field(7, description="Fixes the first weights and the order of the blocks.")
     vocab_size: int = Field(1_024, ge=270, description="Entries of the byte-level BPE.")

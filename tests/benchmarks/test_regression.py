@@ -10,6 +10,7 @@ from solar_repro.checkpoint.manifest import write_manifest
 from solar_repro.errors import UserError
 from solar_repro.plan import Plan
 from solar_repro.runner import Runner
+from tests.runs import forget
 
 BEFORE = {
     "variants": {"solar": {"H6": 50.0, "H6_stderr": 1.0, "held_out_loss": 2.0}},

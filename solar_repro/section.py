@@ -1,0 +1,13 @@
+"""What all sections of settings are: frozen, and without keys that nobody reads."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """Settings that belong together; an unknown key is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
