@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from solar_repro.runner import Runner
     from solar_repro.step import Step
 
-DEFAULT_SCALE = "check"
+DEFAULT_SCALE = "smoke"
 OVERRIDES = (
     "Any setting of the scale can be overridden by its dotted path, e.g. --sft.learning_rate 1e-5\n"
     "(as `mlflow run . -P sft.learning_rate=1e-5` passes it)."
