@@ -88,5 +88,5 @@ def _end_with_parent() -> None:
 
 def _make(step: Step, position: tuple[int, int]) -> Finished:
     progress.told_of = step.label
-    _runner.position = position
+    _runner.position, _runner.tells_of = position, step.key
     return _runner.get(step)

@@ -41,6 +41,8 @@ class Runner:
         self.save = save
         self.position = (0, 0)
         """Number of the step that is made, and of how many, for the lines that tell of it."""
+        self.tells_of: str | None = None
+        """Key of the only step that is told of; nothing: all."""
         self.made: dict[str, Finished] = {}
         self.reused: dict[str, Finished] = {}
 
@@ -186,6 +188,8 @@ class Runner:
         return Finished(run_id, self.tracker.experiment_id, model_id, folder)
 
     def _say(self, step: Step, what: str) -> None:
+        if self.tells_of not in (None, step.key):
+            return
         number, total = self.position
         position = f"[{number:>{len(str(total))}}/{total}] " if total else ""
         print(f"{position}{step.label:<28} {what}", file=sys.stderr, flush=True)

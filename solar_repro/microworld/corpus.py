@@ -207,6 +207,6 @@ PAGES: dict[Callable[[World, random.Random], str], float] = {
     _open_sentences: 7,
     _comparisons: 2,
     _sums: 3,
-    _word_problems: 0.3,
+    _word_problems: 0.8,
     _inventory_page: 5,
 }
