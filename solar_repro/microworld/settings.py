@@ -66,7 +66,7 @@ class BaseTraining(Section):
     key_value_heads: int = Field(4, ge=1, description="Heads of keys and values; fewer than heads = grouped.")
     context_length: int = Field(512, ge=16, description="Tokens in a training block, and max_position.")
     batch_size: int = Field(8, ge=1, description="Blocks in one step.")
-    steps: int = Field(2_500, ge=1, description="Optimizer steps of batch_size × context_length tokens.")
+    steps: int = Field(3_000, ge=1, description="Optimizer steps of batch_size × context_length tokens.")
     learning_rate: float = Field(3e-3, gt=0, description="Peak learning rate of Muon and AdamW.")
     warmup_steps: int = Field(50, ge=0, description="Linear warm-up.")
     decay_share: float = Field(0.25, ge=0, le=1, description="Last share of the steps, with a linear decay.")
