@@ -14,6 +14,10 @@ SHARED = ROOT.parent / "shared"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
+# Several test processes share the cores: threads that outnumber them do nothing but wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
@@ -25,7 +29,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory):
-    """A workplace in which `mlflow run .` has made the whole paper at scale `check`, once a session."""
+    """A workplace in which `mlflow run .` has made the whole paper at scale `check`, once a test process."""
     from tests.runs import EXPERIMENT, workplace
 
     place = workplace(tmp_path_factory.mktemp("finished"))
