@@ -123,6 +123,16 @@ def read_baseline(file: Path, scale: str) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
+def scores_table(baseline: Mapping[str, Any]) -> str:
+    """The scores of a baseline as Markdown: means over its seeds, H6 with its standard error."""
+    lines = [f"| model | {' | '.join(COLUMNS)} | held-out loss |", "|---" * (len(COLUMNS) + 2) + "|"]
+    for name, figures in baseline["variants"].items():
+        scores = [f"{figures['H6']:.1f} ± {figures['H6_stderr']:.1f}"]
+        scores += [f"{figures[column]:.1f}" for column in COLUMNS[1:]]
+        lines.append(f"| {name} | {' | '.join(scores)} | {figures['held_out_loss']:.3f} |")
+    return "\n".join(lines)
+
+
 def moved(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Moved]:
     """Every figure that lies outside what the baseline allows."""
     for variant, figures in before["variants"].items():

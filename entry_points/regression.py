@@ -20,6 +20,7 @@ def main() -> None:
     with running(arguments, f"regression {scale}") as runner:
         if arguments.options.update == "true":
             regression.update(chosen, runner.tracker, file)
+            print(regression.scores_table(regression.read_baseline(file, scale)))
             print(file)
             return
         baseline = regression.read_baseline(file, scale)

@@ -10,7 +10,9 @@ from itertools import chain
 import pytest
 import yaml
 
+from benchmarks import reliability
 from benchmarks.performance.checkpoint_results import table
+from benchmarks.regression import FOLDER, read_baseline, scores_table
 from entry_points.command import DEFAULT_SCALE
 from solar_repro import scales, variants
 from solar_repro.plan import Plan
@@ -131,3 +133,17 @@ def test_the_measured_table_of_checkpoints_is_shown():
     results = json.loads((ROOT / "benchmarks" / "results" / "checkpoint.json").read_text(encoding="utf-8"))
     assert results["size"] == "full"
     assert shown == table(results).partition("\n\n")[0]
+
+
+def test_readme_shows_the_scores_of_the_baseline():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition("<!-- scores -->\n")[2].partition("\n<!-- /scores -->")[0]
+    assert shown == scores_table(read_baseline(FOLDER / "smoke.json", "smoke"))
+
+
+def test_readme_shows_the_measured_fault_campaign():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition("<!-- reliability -->\n")[2].partition("\n<!-- /reliability -->")[0]
+    results = json.loads((ROOT / "benchmarks" / "results" / "reliability.json").read_text(encoding="utf-8"))
+    assert results["differences"] == []
+    assert shown == reliability.table(results)
