@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -89,4 +90,7 @@ def _end_with_parent() -> None:
 def _make(step: Step, position: tuple[int, int]) -> Finished:
     progress.told_of = step.label
     _runner.position, _runner.tells_of = position, step.key
-    return _runner.get(step)
+    try:
+        return _runner.get(step)
+    finally:
+        gc.collect()  # a trainer and its model refer to each other
