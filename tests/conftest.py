@@ -45,7 +45,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture
 def entry_point(finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
     """Call an entry point's `main` in this process, on a copy of what is finished; gives the workplace."""
-    from tests.runs import copy_of
+    from tests.runs import at_check, copy_of
 
     place = copy_of(finished, tmp_path)
     for name, value in place.environment().items():
@@ -54,7 +54,7 @@ def entry_point(finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         monkeypatch.delenv(name, raising=False)
 
     def call(module, *arguments: str):
-        monkeypatch.setattr(sys, "argv", [module.__name__, *arguments])
+        monkeypatch.setattr(sys, "argv", [module.__name__, *at_check(arguments)])
         module.main()
         return place
 

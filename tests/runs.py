@@ -36,12 +36,12 @@ class Workplace:
         }
 
     def entry_point(self, name: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
-        """`python -m entry_points.<name> …`, with these environment variables."""
-        return self._run([sys.executable, "-m", f"entry_points.{name}", *arguments], **variables)
+        """`python -m entry_points.<name> …` with these variables, at scale `check` unless one is named."""
+        return self._run([sys.executable, "-m", f"entry_points.{name}", *at_check(arguments)], **variables)
 
     def start(self, name: str, *arguments: str) -> subprocess.Popen:
         """The same without waiting for its end; stderr can be read line by line."""
-        command = [sys.executable, "-m", f"entry_points.{name}", *arguments]
+        command = [sys.executable, "-m", f"entry_points.{name}", *at_check(arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, cwd=ROOT, env=self.environment(), **pipes)
 
@@ -76,6 +76,11 @@ class Workplace:
         """The one result of that label in the store."""
         (found,) = [path for path in self.store.glob(f"{label}-????????") if path.is_dir()]
         return found
+
+
+def at_check(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """The arguments of an entry point, with the smallest scale where none is named."""
+    return arguments if "--scale" in arguments else ("--scale", "check", *arguments)
 
 
 def workplace(folder: Path) -> Workplace:
