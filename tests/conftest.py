@@ -43,6 +43,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture
+def own_place(finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A copy of what is finished, and this process's environment set to it."""
+    from tests.runs import copy_of
+
+    place = copy_of(finished, tmp_path)
+    for name, value in place.environment().items():
+        monkeypatch.setenv(name, value)
+    return place
+
+
+@pytest.fixture
 def entry_point(finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
     """Call an entry point's `main` in this process, on a copy of what is finished; gives the workplace."""
     from tests.runs import at_check, copy_of

@@ -7,40 +7,33 @@ from solar_repro.errors import UserError
 from solar_repro.plan import Plan
 from solar_repro.runner import Runner
 from solar_repro.tracking import Tracker
-from tests.runs import copy_of
 
 
-@pytest.fixture
-def place(finished, tmp_path, monkeypatch):
-    place = copy_of(finished, tmp_path)
-    for name, value in place.environment().items():
-        monkeypatch.setenv(name, value)
-    return place
-
-
-def test_steps_are_made_side_by_side_under_one_run_and_then_found(place, capfd):
+def test_steps_are_made_side_by_side_under_one_run_and_then_found(own_place, capfd):
     plan = Plan(scales.load("check", {"upscale.shard_bytes": "4000000000"}))
     targets = [plan.model("upscaled"), plan.model("upscaled_repeat")]
     tracker = Tracker("two", "check")
-    Runner(place.store, tracker, upload=True, jobs=2).all(targets)
+    Runner(own_place.store, tracker, upload=True, jobs=2).all(targets)
     told = capfd.readouterr().err
     assert "[1/4] microworld" in told
     assert "[2/4] base" in told
     for number in ("[3/4]", "[4/4]"):
         assert told.count(number) == 2  # running, done
-    made = {run.info.run_name: run for run in place.runs(f"tags.`mlflow.parentRunId` = '{tracker.run_id}'")}
+    made = {
+        run.info.run_name: run for run in own_place.runs(f"tags.`mlflow.parentRunId` = '{tracker.run_id}'")
+    }
     assert {name: run.info.status for name, run in made.items()} == dict.fromkeys(
         ("upscaled", "upscaled_repeat"), "FINISHED"
     )
-    Runner(place.store, tracker, upload=True, jobs=2).all(targets)
+    Runner(own_place.store, tracker, upload=True, jobs=2).all(targets)
     assert capfd.readouterr().err.count("cached") == 4
 
 
-def test_an_error_in_one_process_reaches_the_caller_and_the_other_step_is_kept(place, capfd):
+def test_an_error_in_one_process_reaches_the_caller_and_the_other_step_is_kept(own_place, capfd):
     changed = {"upscale.shard_bytes": "4100000000", "sft.global_batch_size": "4096"}
     plan = Plan(scales.load("check", {**changed, "sft.per_device_batch_size": "4096"}))
     targets = [plan.model("upscaled_repeat"), plan.model("sft_v1")]
     with pytest.raises(UserError, match="training rows for a global_batch_size of 4096"):
-        Runner(place.store, Tracker("two", "check"), upload=True, jobs=2).all(targets)
-    assert (place.store / targets[0].folder / "manifest.json").is_file()
-    assert not (place.store / targets[1].folder).exists()
+        Runner(own_place.store, Tracker("two", "check"), upload=True, jobs=2).all(targets)
+    assert (own_place.store / targets[0].folder / "manifest.json").is_file()
+    assert not (own_place.store / targets[1].folder).exists()

@@ -13,24 +13,16 @@ from solar_repro.runner import Runner
 from solar_repro.scales import Save
 from solar_repro.stages import METRICS
 from solar_repro.tracking import Tracker
-from tests.runs import copy_of, forget
+from tests.runs import forget
 
 
 class Killed(BaseException):
     pass
 
 
-@pytest.fixture
-def place(finished, tmp_path, monkeypatch):
-    place = copy_of(finished, tmp_path)
-    for name, value in place.environment().items():
-        monkeypatch.setenv(name, value)
-    return place
-
-
 @pytest.mark.parametrize(("variant", "how"), [("sft_v1", Killed), ("dpo_v1", Stopped), ("solar", Killed)])
-def test_a_training_goes_on_where_it_was_saved(place, finished, monkeypatch, capfd, variant, how):
-    forget(place, variant)
+def test_a_training_goes_on_where_it_was_saved(own_place, finished, monkeypatch, capfd, variant, how):
+    forget(own_place, variant)
     step = Plan(scales.load("check")).model(variant)
     write = MetricLog.__call__
 
@@ -43,7 +35,7 @@ def test_a_training_goes_on_where_it_was_saved(place, finished, monkeypatch, cap
 
     def make():
         tracker = Tracker("again", "check")
-        return Runner(place.store, tracker, upload=True, save=Save(steps=2)).get(step)
+        return Runner(own_place.store, tracker, upload=True, save=Save(steps=2)).get(step)
 
     with monkeypatch.context() as patch:
         patch.setattr(MetricLog, "__call__", cut_off)
@@ -55,11 +47,11 @@ def test_a_training_goes_on_where_it_was_saved(place, finished, monkeypatch, cap
     for file in (finished.store / step.folder).iterdir():
         if file.is_file() and file.name != "manifest.json":
             assert file.read_bytes() == (done.output / file.name).read_bytes(), file.name
-    assert not list(place.store.glob(".*.saved"))
-    (run,) = place.runs(f"tags.`solar.key` = '{step.key}'")
+    assert not list(own_place.store.glob(".*.saved"))
+    (run,) = own_place.runs(f"tags.`solar.key` = '{step.key}'")
     assert run.info.status == "FINISHED"
     assert "solar.error" not in run.data.tags
-    steps = [metric.step for metric in place.client().get_metric_history(run.info.run_id, "loss")]
+    steps = [metric.step for metric in own_place.client().get_metric_history(run.info.run_id, "loss")]
     assert steps == sorted(set(steps))
     kept = [(row["key"], row["step"]) for row in read_metrics(done.output / METRICS)]
     assert len(kept) == len(set(kept))
