@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -93,4 +95,11 @@ def _make(step: Step, position: tuple[int, int]) -> Finished:
     try:
         return _runner.get(step)
     finally:
-        gc.collect()  # a trainer and its model refer to each other
+        _give_memory_back()
+
+
+def _give_memory_back() -> None:
+    """glibc keeps what a step has freed, in pieces too small for the next one, until it is told."""
+    gc.collect()  # a trainer and its model refer to each other
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
