@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from solar_repro import scales
 from solar_repro.errors import Stopped, UserError
+from solar_repro.launch import follow
 from solar_repro.redact import redact
 from solar_repro.tracking import ui_command
 
@@ -97,7 +98,7 @@ def running(arguments: Arguments, name: str) -> Iterator["Runner"]:
     with explained(arguments.store), failing(tracker.client, tracker.run_id):
         scale = arguments.scale
         upload = scale.tracking.checkpoints == "upload"
-        yield Runner(arguments.store, tracker, upload=upload, jobs=scale.jobs, save=scale.save)
+        yield Runner(arguments.store, tracker, upload=upload, jobs=scale.jobs, save=scale.save, how=scale)
         tracker.finish(tracker.run_id)
 
 
@@ -137,6 +138,9 @@ def make_step(arguments: Arguments, stage: str, choose: Callable[["Plan"], "Step
             f"variant {step.variant!r} is made by stage {step.stage!r}: "
             f"mlflow run . -e {step.stage} -P variant={step.variant}"
         )
+    if arguments.scale.machine_rank:
+        follow(arguments.store, [step], arguments.scale)
+        return arguments.store / step.folder
     with running(arguments, step.label) as runner:
         finished = runner.get(step, runner.tracker.run_id)
     print(finished.output)

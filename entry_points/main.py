@@ -1,6 +1,7 @@
 """The whole paper at one scale: every variant, its scores, the comparison with the paper, the registry."""
 
 from entry_points.command import SEEDS, parse, plans, run_main, running, ui_command
+from solar_repro.launch import follow
 
 
 def main() -> None:
@@ -11,6 +12,9 @@ def main() -> None:
 
     chosen = plans(arguments)
     steps = [step for plan in chosen for step in plan.main()]
+    if arguments.scale.machine_rank:
+        follow(arguments.store, steps, arguments.scale)
+        return
     with running(arguments, f"main {arguments.scale.name}") as runner:
         runner.all(steps)
         runs = of_plans(chosen, runner.tracker)

@@ -22,6 +22,9 @@ EMBEDDED_BYTES = 2
 _OPTIMIZER_BYTES = {"adamw_torch_fused": 8, "rmsprop": 4}
 """Bytes a parameter has in the optimizer's state: two moments, or one, in float32."""
 
+QUANTISED_BYTES = 0.52
+"""A parameter in NF4: 4 bits, and 0.127 of constants (QLoRA, Dettmers et al. 2023, Sec. 3)."""
+
 STRATEGIES = ("ddp", "fsdp2")
 """Every GPU holds everything; or parameters, gradients and optimizer state in shares (ZeRO-3 alike)."""
 
@@ -109,11 +112,17 @@ def training_memory(
     A parameter: 4 of weight, 4 of gradient, the optimizer's state (AdamW 8), and under bfloat16 autocast 2 of
     the cast weight. `ddp` on several GPUs keeps 4 more in buckets of gradients. `fsdp2` divides the first
     three by the GPUs and gathers two units at a time, a layer or what lies outside the layers. Activations:
-    `activation_bytes`.
+    `activation_bytes`. With adapters (LoRA) that is so for them alone, beside the frozen weights, in half
+    precision or quantised.
     """
     parameters = parameters_of(config)
     half = settings.precision == "bfloat16"
-    state = parameters * (8 + _OPTIMIZER_BYTES[settings.optimizer])
+    frozen = 0.0
+    lora = getattr(settings, "lora", None)
+    if lora is not None:
+        frozen = parameters * (QUANTISED_BYTES if lora.quantised else 2 if half else 4)
+        parameters = adapter_parameters(config, lora.rank)
+    state = frozen + parameters * (8 + _OPTIMIZER_BYTES[settings.optimizer])
     if strategy == "fsdp2":
         outside = parameters_of({**config, "num_hidden_layers": 0})
         unit = max(outside, parameters_of({**config, "num_hidden_layers": 1}) - outside)
@@ -122,6 +131,15 @@ def training_memory(
         weights = state + parameters * ((2 if half else 0) + (4 if gpus > 1 else 0))
     tokens = settings.per_device_batch_size * settings.max_length * (2 if pairs else 1)
     return weights + tokens * activation_bytes(config, half, settings.activation_checkpointing)
+
+
+def adapter_parameters(config: Mapping[str, Any], rank: int) -> int:
+    """Parameters of the low-rank adapters of all linear layers: rank × (inputs + outputs) each."""
+    hidden, inner, width = config["hidden_size"], config["intermediate_size"], _width(config)
+    heads = config["num_attention_heads"]
+    keys = (config.get("num_key_value_heads") or heads) * width // heads
+    ends = 2 * (hidden + width) + 2 * (hidden + keys) + 3 * (hidden + inner)
+    return config["num_hidden_layers"] * rank * ends
 
 
 def activation_bytes(config: Mapping[str, Any], half: bool, checkpointing: bool) -> float:

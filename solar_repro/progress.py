@@ -10,6 +10,8 @@ from tqdm import tqdm
 SECONDS_BETWEEN_LINES = 10
 told_of = ""
 """What this process works on, in front of its lines where several processes write to one terminal."""
+silent = False
+"""Set where another process tells the same."""
 
 
 class Progress:
@@ -25,7 +27,7 @@ class Progress:
         self._printed = -1
         self._start = self._last_line = time.monotonic()
         self._bar = None
-        if sys.stderr.isatty() and not told_of:
+        if sys.stderr.isatty() and not told_of and not silent:
             self._bar = tqdm(total=total, desc=label, unit=unit, unit_scale=True, disable=False)
 
     def __enter__(self) -> Self:
@@ -49,6 +51,8 @@ class Progress:
             self._print_line(note)
 
     def _print_line(self, note: str) -> None:
+        if silent:
+            return
         self._printed = self._done
         elapsed = time.monotonic() - self._start
         rate = self._done / elapsed if elapsed else 0.0

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from solar_repro.checkpoint.folder import require_space
 from solar_repro.checkpoint.lock import locked
@@ -14,15 +15,17 @@ from solar_repro.checkpoint.publish import publish, remove
 from solar_repro.costs import bytes_to_write
 from solar_repro.evaluation.columns import COLUMNS
 from solar_repro.jobs import make_side_by_side
+from solar_repro.launch import Launch, job_file, launch
 from solar_repro.metric_log import read_metrics
 from solar_repro.provenance import verify_result, write_provenance
 from solar_repro.saving import ROWS, Saving, saving_folder
 from solar_repro.scales import Save
-from solar_repro.stages import METRICS, NOTES
+from solar_repro.stages import METRICS, NOTES, Log
 from solar_repro.step import TRAINING_STAGES, Step, ordered
 from solar_repro.tracking import Finished, Tracker, failing, send_metrics, short
 
 OFTEN = Save()
+HERE = Launch()
 SCORED = {"evaluate": "model", "contamination": "target"}
 """Stages that score a model → the input whose run the scores are logged to as well."""
 
@@ -31,7 +34,14 @@ class Runner:
     """Makes steps in one store, for one invocation's tracker."""
 
     def __init__(
-        self, store: Path, tracker: Tracker, *, upload: bool, jobs: int = 1, save: Save = OFTEN
+        self,
+        store: Path,
+        tracker: Tracker,
+        *,
+        upload: bool,
+        jobs: int = 1,
+        save: Save = OFTEN,
+        how: Launch = HERE,
     ) -> None:
         self.store = store.resolve()
         self.tracker = tracker
@@ -39,6 +49,8 @@ class Runner:
         self.jobs = jobs
         """Steps that `all` makes side by side."""
         self.save = save
+        self.how = how
+        """In how many processes trainings run."""
         self.position = (0, 0)
         """Number of the step that is made, and of how many, for the lines that tell of it."""
         self.tells_of: str | None = None
@@ -132,7 +144,6 @@ class Runner:
             self.tracker.describe(run_id, step, parents, folder)
             if needed := bytes_to_write(step, {role: found.output for role, found in parents.items()}):
                 require_space(self.store, needed)
-            stage = importlib.import_module(f"solar_repro.stages.{step.stage}")
             digests: dict[str, str] = {}
             with publish(folder, digests) as work:
                 inputs = {role: found.output for role, found in parents.items()}
@@ -142,7 +153,7 @@ class Runner:
                     saving.begin(run_id)
                     options["saving"] = saving
                 with self.tracker.metric_log(run_id, work / METRICS, kept) as log:
-                    digests |= stage.run(work, log, **options) or {}
+                    digests |= self._run_stage(step, work, log, options)
                 write_provenance(work, step)
             send_metrics(self.tracker.client, run_id, log.undelivered)
             finished = self._log_result(step, parents, run_id, folder)
@@ -151,6 +162,12 @@ class Runner:
                 saving.remove()
         self._say(step, f"done in {time.monotonic() - started:.1f} s")
         return finished
+
+    def _run_stage(self, step: Step, work: Path, log: Log, options: dict[str, Any]) -> dict[str, str]:
+        if self.how.is_needed and step.stage in TRAINING_STAGES:
+            return launch(job_file(self.store, step), step.stage, work, log, options, self.how)
+        stage = importlib.import_module(f"solar_repro.stages.{step.stage}")
+        return stage.run(work, log, **options) or {}
 
     def _saving(self, step: Step) -> Saving | None:
         if step.stage not in (*TRAINING_STAGES, "base"):

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from solar_repro.data.settings import Generation
 from solar_repro.errors import UserError
 from solar_repro.hardware import Hardware, Shape
+from solar_repro.launch import Launch
 from solar_repro.microworld.settings import BaseTraining, WorldSettings
 from solar_repro.section import Positive, Section
 from solar_repro.variants import DATASETS
@@ -157,11 +158,26 @@ class Pretraining(Training):
     """How often the held-out loss is measured along the way, beside the start and the end."""
 
 
-class InstructionTuning(Training):
+class Lora(Section):
+    """Tuning by low-rank adapters of all linear layers, which are merged into the checkpoint at the end."""
+
+    rank: Positive = 64
+    alpha: Positive = 16
+    """The adapters' product is scaled by alpha / rank. Defaults: QLoRA's (Dettmers et al. 2023, App. B)."""
+    quantised: bool = False
+    """Hold the frozen weights in 4 bits (NF4)."""
+
+
+class Tuning(Training):
+    lora: Lora | None = None
+    """Nothing: train all weights, as the paper does."""
+
+
+class InstructionTuning(Tuning):
     """Supervised fine-tuning (Sec. 3, instruction tuning)."""
 
 
-class AlignmentTuning(Training):
+class AlignmentTuning(Tuning):
     """Direct preference optimisation (Sec. 3, alignment tuning; Rafailov et al. 2023)."""
 
     beta: Annotated[float, Field(gt=0)] = 0.1
@@ -228,7 +244,7 @@ class Tracking(Section):
     """Log checkpoints whole, or by manifest alone."""
 
 
-class Scale(Section):
+class Scale(Launch):
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
     """Part of the names of experiments and of the report's folder."""
     description: str
@@ -258,6 +274,12 @@ class Scale(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.is_needed and self.jobs > 1:
+            raise ValueError(
+                f"jobs: {self.jobs}, but steps side by side and a launcher share no machine; jobs=1"
+            )
+        for section in (self.continue_pretrain, self.sft, self.dpo, self.contamination.control):
+            section.accumulation(self.num_processes)
         if EMBEDDED in (self.base.model, self.data.mirror) and self.world is None:
             raise ValueError("world: missing, though base.model or data.mirror is 'embedded'")
         if self.base.model == EMBEDDED and self.data.mirror != EMBEDDED:

@@ -5,9 +5,11 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from solar_repro.checkpoint.lock import locked
 from solar_repro.data.report import Report
 
 if TYPE_CHECKING:
@@ -39,10 +41,11 @@ def arrow_rows(
 
     folder = folder or default_folder()
     rows_file, report_file = folder / f"{key}.arrow", folder / f"{key}.json"
-    if not report_file.is_file():
-        report: Report = {}
-        _write_arrow(rows_file, tables(report))
-        write_json(report_file, report)
+    with _made_once(report_file):
+        if not report_file.is_file():
+            report: Report = {}
+            _write_arrow(rows_file, tables(report))
+            write_json(report_file, report)
     rows = Dataset.from_file(str(rows_file))
     return rows, json.loads(report_file.read_text(encoding="utf-8"))
 
@@ -60,16 +63,22 @@ def arrow_shards(
     from datasets import Dataset, concatenate_datasets
 
     folder = folder or default_folder()
-    number, last = 0, None
-    while (state_file := folder / f"{key}-{number:05}.json").is_file():
-        number, last = number + 1, json.loads(state_file.read_text(encoding="utf-8"))
-    if last is None or not last["done"]:
-        for table, state in shards(last):
-            _write_arrow(folder / f"{key}-{number:05}.arrow", iter([table]))
-            write_json(folder / f"{key}-{number:05}.json", state)
-            number, last = number + 1, state
+    with _made_once(folder / key):
+        number, last = 0, None
+        while (state_file := folder / f"{key}-{number:05}.json").is_file():
+            number, last = number + 1, json.loads(state_file.read_text(encoding="utf-8"))
+        if last is None or not last["done"]:
+            for table, state in shards(last):
+                _write_arrow(folder / f"{key}-{number:05}.arrow", iter([table]))
+                write_json(folder / f"{key}-{number:05}.json", state)
+                number, last = number + 1, state
     files = [str(folder / f"{key}-{place:05}.arrow") for place in range(number)]
     return concatenate_datasets([Dataset.from_file(file) for file in files]), last
+
+
+def _made_once(place: Path) -> AbstractContextManager[None]:
+    """Of the processes that want the same rows at once, one makes them and the others wait."""
+    return locked(place, lambda owner: None)
 
 
 def _write_arrow(file: Path, tables: "Iterator[pa.Table]") -> None:

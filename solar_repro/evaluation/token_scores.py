@@ -54,7 +54,7 @@ def token_scores(
         for line, index in zip(padded, batch, strict=True):
             line[: len(sequences[index])] = sequences[index]
         tokens = torch.from_numpy(padded).to(model.device)
-        with torch.inference_mode():
+        with torch.no_grad():  # inference tensors cannot be gathered from shards
             logits = model(input_ids=tokens[:, :-1], use_cache=False).logits.float()
             log_probs = torch.log_softmax(logits, dim=-1)
             picked = log_probs.gather(2, tokens[:, 1:, None])[:, :, 0].double()

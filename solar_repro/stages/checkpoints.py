@@ -3,23 +3,28 @@
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from solar_repro.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def load(folder: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """A checkpoint's model, in float32 master weights, and its tokenizer."""
+def load(
+    folder: Path, dtype: str = "float32", **settings: Any
+) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+    """A checkpoint's model, by default in float32 master weights, and its tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
     tokenizer = load_tokenizer(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=getattr(torch, dtype), use_safetensors=True, **settings
+    )
     return model, tokenizer
 
 
@@ -38,14 +43,16 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
-def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:
+def save(
+    model: "PreTrainedModel", weights: "dict[str, Tensor]", tokenizer: "PreTrainedTokenizerBase", out: Path
+) -> None:
     """Write a Hugging Face folder: config, safetensors, tokenizer with its chat template."""
     from safetensors import SafetensorError
 
-    if not all(parameter.isfinite().all() for parameter in model.parameters()):
+    if not all(weight.isfinite().all() for weight in weights.values()):
         raise UserError("training diverged: the weights hold NaN or infinity; lower the learning rate")
     try:
-        model.save_pretrained(out)
+        model.save_pretrained(out, state_dict=weights)
         tokenizer.save_pretrained(out)
     except SafetensorError as error:
         # The library hides the errno by which a full disk is told from other faults.

@@ -13,7 +13,6 @@ from solar_repro.evaluation.token_scores import encode_with_bos
 from solar_repro.saving import Saving
 from solar_repro.scales import Control
 from solar_repro.stages import Log
-from solar_repro.stages.checkpoints import save
 from solar_repro.stages.document_attention import use_document_attention
 from solar_repro.stages.training import Report, arguments, train
 
@@ -51,5 +50,4 @@ def run(
         rows,
         callbacks=[Report("positive control", log, options["max_steps"], tokens_per_step)],
     )
-    train(trainer, out, saving)
-    save(network, tokenizer, out)
+    train(trainer, tokenizer, out, saving)

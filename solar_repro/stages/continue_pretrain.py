@@ -14,7 +14,7 @@ from solar_repro.data.sources import load_text
 from solar_repro.saving import Saving
 from solar_repro.scales import Corpus, Pretraining
 from solar_repro.stages import CARDS, Log
-from solar_repro.stages.checkpoints import load, save
+from solar_repro.stages.checkpoints import load
 from solar_repro.stages.document_attention import use_document_attention
 from solar_repro.stages.held_out import held_out_losses, held_out_texts, mean_loss
 from solar_repro.stages.training import Report, arguments, train
@@ -83,5 +83,4 @@ def run(
             HeldOut(log, tokenizer, held_out_texts(corpus, mirror), settings.held_out_evaluations),
         ],
     )
-    train(trainer, out, saving)
-    save(network, tokenizer, out)
+    train(trainer, tokenizer, out, saving)

@@ -11,7 +11,7 @@ from solar_repro.data.tokens import tokenise_preferences
 from solar_repro.saving import Saving
 from solar_repro.scales import AlignmentTuning
 from solar_repro.stages import Log
-from solar_repro.stages.checkpoints import load, save
+from solar_repro.stages.adapters import load_for_tuning
 from solar_repro.stages.training import Report, arguments, train
 from solar_repro.stages.tuning_data import preference_rows, tokenised_sets
 
@@ -38,7 +38,7 @@ def run(
     saving: Saving | None = None,
 ) -> None:
     """Tune `model` on the named preference sets together, against itself as reference; write it to `out`."""
-    network, tokenizer = load(model)
+    network, tokenizer = load_for_tuning(model, dpo, seed)
     set_chat_template(tokenizer, template)
     sets = tokenised_sets(
         out,
@@ -59,5 +59,4 @@ def run(
             Report("alignment tuning", log, options["max_steps"], dpo.global_batch_size * tokens / len(pairs))
         ],
     )
-    train(trainer, out, saving)
-    save(network, tokenizer, out)
+    train(trainer, tokenizer, out, saving)

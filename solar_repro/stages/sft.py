@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import is_peft_model
 from datasets import concatenate_datasets
 from trl import SFTConfig, SFTTrainer
 
@@ -13,7 +14,7 @@ from solar_repro.data.tokens import tokenise_instruction, tokenizer_fingerprint
 from solar_repro.saving import Saving
 from solar_repro.scales import InstructionTuning
 from solar_repro.stages import Log
-from solar_repro.stages.checkpoints import load, save
+from solar_repro.stages.adapters import load_for_tuning
 from solar_repro.stages.document_attention import use_document_attention
 from solar_repro.stages.training import Report, arguments, train
 from solar_repro.stages.tuning_data import instruction_rows, tokenised_sets
@@ -29,7 +30,8 @@ class AnswersTrainer(SFTTrainer):
         def answers_alone(module: Any, arguments: Any, output: Any) -> None:
             output.last_hidden_state = output.last_hidden_state[:, :-1][scored][None]
 
-        hook = self.model.base_model.register_forward_hook(answers_alone)
+        whole = self.model.get_base_model() if is_peft_model(self.model) else self.model
+        hook = whole.base_model.register_forward_hook(answers_alone)
         try:
             inputs["shift_labels"] = labels[scored][None]
             return super().compute_loss(model, inputs, *args, **kwargs)
@@ -52,7 +54,7 @@ def run(
     saving: Saving | None = None,
 ) -> None:
     """Tune `model` on the named sets of Table 1 together and write it to `out`."""
-    network, tokenizer = load(model)
+    network, tokenizer = load_for_tuning(model, sft, seed)
     set_chat_template(tokenizer, template)
     sets = tokenised_sets(
         out,
@@ -76,8 +78,7 @@ def run(
         processing_class=tokenizer,
         callbacks=[Report("instruction tuning", log, options["max_steps"], _tokens_per_step(sft, packed))],
     )
-    train(trainer, out, saving)
-    save(network, tokenizer, out)
+    train(trainer, tokenizer, out, saving)
 
 
 def _tokens_per_step(settings: InstructionTuning, packed: dict[str, Any]) -> float:

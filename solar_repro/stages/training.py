@@ -1,21 +1,25 @@
 """What the training stages share: trainer arguments and live metrics."""
 
 import math
+import os
 import tempfile
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from accelerate.utils import is_peft_model
 from transformers import PrinterCallback, TrainerCallback
 
 from solar_repro.errors import Stopped, UserError
 from solar_repro.progress import Progress
 from solar_repro.saving import Saving, asked_to_end
 from solar_repro.stages import METRICS, Log
+from solar_repro.stages.adapters import merged
+from solar_repro.stages.checkpoints import save
 
 if TYPE_CHECKING:
-    from transformers import Trainer
+    from transformers import PreTrainedTokenizerBase, Trainer
 
     from solar_repro.scales import Training
 
@@ -50,7 +54,8 @@ def arguments(settings: "Training", rows: int, seed: int) -> dict[str, Any]:
         "warmup_steps": math.ceil(settings.warmup_ratio * optimiser_steps(settings, rows)),
         "max_steps": optimiser_steps(settings, rows),
         "per_device_train_batch_size": settings.per_device_batch_size,
-        "gradient_accumulation_steps": settings.accumulation(),
+        "gradient_accumulation_steps": settings.accumulation(int(os.environ.get("WORLD_SIZE", 1))),
+        "ddp_find_unused_parameters": False,
         "optim": settings.optimizer,
         "weight_decay": settings.weight_decay,
         "adam_beta2": settings.adam_beta2,
@@ -102,34 +107,63 @@ class Report(TrainerCallback):
 class Saves(TrainerCallback):
     """Has the trainer save its state when the time or the steps have come, or when the process shall end.
 
-    Stands last among the callbacks, so that what others log of a step is kept with its state.
+    Stands last among the callbacks, so that what others log of a step is kept with its state. Of several
+    processes, rank 0 decides.
     """
 
     def __init__(self, saving: Saving, metrics: Path, asked: threading.Event) -> None:
         self._saving, self._metrics, self._asked = saving, metrics, asked
         self._saved_at = time.monotonic()
+        self._shall_end = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        control.should_save = self._asked.is_set() or self._saving.is_due(state.global_step, self._saved_at)
+        due = self._saving.is_due(state.global_step, self._saved_at)
+        self._shall_end, due = _as_rank_0(self._asked.is_set(), due, args.device)
+        control.should_save = self._shall_end or due
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._saving.finish(self._saving.state(state.global_step), self._metrics)
+        import torch
+
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()  # all have written their part
+        if state.is_world_process_zero:
+            self._saving.finish(self._saving.state(state.global_step), self._metrics)
         self._saved_at = time.monotonic()
-        if self._asked.is_set():
+        if self._shall_end:
             raise Stopped(f"stopped at step {state.global_step} of {state.max_steps}; its state is saved")
 
 
-def train(trainer: "Trainer", out: Path, saving: Saving | None) -> None:
-    """Run a trainer without its own printing, from the newest saved state where there is one.
+def _as_rank_0(shall_end: bool, due: bool, device: Any) -> tuple[bool, bool]:
+    """What rank 0 has decided, on every rank."""
+    import torch
+
+    if not torch.distributed.is_initialized():
+        return shall_end, due
+    decided = torch.tensor([shall_end, due], device=device, dtype=torch.int32)
+    torch.distributed.broadcast(decided, 0)
+    return bool(decided[0]), bool(decided[1])
+
+
+def train(trainer: "Trainer", tokenizer: "PreTrainedTokenizerBase", out: Path, saving: Saving | None) -> None:
+    """Run a trainer without its own printing, from the newest saved state if there is one; write the model.
 
     Raises Stopped where the process was asked to end, with the state saved.
     """
     trainer.remove_callback(PrinterCallback)
     if saving is None:
         trainer.train()
-        return
-    trainer.args.output_dir = str(saving.folder)
-    newest = saving.newest()
-    with asked_to_end() as asked:
-        trainer.add_callback(Saves(saving, out / METRICS, asked))
-        trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    else:
+        trainer.args.output_dir = str(saving.folder)
+        newest = saving.newest()
+        with asked_to_end() as asked:
+            trainer.add_callback(Saves(saving, out / METRICS, asked))
+            trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # from all processes that hold a part
+    if trainer.is_world_process_zero():
+        model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
+        if is_peft_model(model):
+            model = merged(model, weights)
+            weights = model.state_dict()
+        # Gathered from shards, the two names of a tied weight are two tensors.
+        weights |= {name: weights[source] for name, source in model.all_tied_weights_keys.items()}
+        save(model, weights, tokenizer, out)

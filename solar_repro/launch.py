@@ -1,0 +1,162 @@
+"""Trainings in several processes, on one machine or many, under `accelerate launch`.
+
+The plan, the tracking and the store stay with the process that was started by hand. It writes down a job,
+which each launched process (`launched.py`) reads; rank 0 sends its metrics back. Other machines, where the
+same command was started with a `machine_rank` of its own, see the job in the shared store and join.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from multiprocessing.connection import Listener
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import to_jsonable_python
+
+from solar_repro.checkpoint.folder import read_json
+from solar_repro.checkpoint.manifest import MANIFEST_FILE
+from solar_repro.errors import Stopped, UserError
+from solar_repro.saving import asked_to_end
+from solar_repro.section import Positive, Section
+from solar_repro.stages import Log
+from solar_repro.step import TRAINING_STAGES, Step, ordered
+
+CONFIGS = Path(__file__).parent / "launchers"
+SECONDS_BETWEEN_LOOKS = 0.5
+
+
+class Launch(Section):
+    """In how many processes the trainings run, and where; no part of results."""
+
+    launcher: Literal["none", "ddp", "fsdp2", "deepspeed"] = "none"
+    """`none`: in this process. Else a configuration of accelerate's, in `launchers/`."""
+    num_processes: Positive = 1
+    """On all machines together: one a GPU. The global batch stays what the scale says."""
+    num_machines: Positive = 1
+    machine_rank: int = Field(default=0, ge=0)
+    """0 on the machine that works on the plan and tracks it; the others join its trainings."""
+    main_process_ip: str = "127.0.0.1"
+    """Of machine 0, as the others see it."""
+    main_process_port: Positive = 29500
+
+    @model_validator(mode="after")
+    def _processes_on_machines(self) -> Self:
+        if self.launcher == "none" and (self.num_processes, self.num_machines) != (1, 1):
+            raise ValueError("num_processes: several need a launcher: ddp, fsdp2 or deepspeed")
+        if self.num_processes % self.num_machines:
+            raise ValueError(
+                f"num_processes: {self.num_processes} do not spread evenly over {self.num_machines} machines"
+            )
+        if self.machine_rank >= self.num_machines:
+            raise ValueError(f"machine_rank: {self.machine_rank}, but the machines count from 0")
+        return self
+
+    @property
+    def is_needed(self) -> bool:
+        return self.launcher != "none"
+
+
+def launch(
+    job: Path, stage: str, out: Path, log: Log, options: Mapping[str, Any], how: Launch
+) -> dict[str, str]:
+    """Run a training stage in several processes; what its `run` returns.
+
+    `job` is the file that tells them what to do; it lies in the store for the time of the training. Raises
+    what the stage raises: UserError, Stopped after SIGTERM.
+    """
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder, Listener(f"{folder}/rank-0", "AF_UNIX") as listener:
+        listening = threading.Thread(target=_listen, args=(listener, log, found), daemon=True)
+        listening.start()
+        content = {"stage": stage, "out": out, "options": options, "address": listener.address}
+        job.with_suffix(".partial").write_text(
+            json.dumps(to_jsonable_python({"id": uuid.uuid4().hex, **content})), encoding="utf-8"
+        )
+        job.with_suffix(".partial").rename(job)
+        try:
+            with asked_to_end() as asked:
+                process = _start(job, how)
+                while process.poll() is None:
+                    if asked.is_set() and "pid" in found:
+                        with suppress(ProcessLookupError):
+                            os.kill(found["pid"], signal.SIGTERM)  # rank 0 has all ranks save their state
+                    time.sleep(SECONDS_BETWEEN_LOOKS)
+        finally:
+            job.unlink()
+        if "pid" in found:
+            listening.join()
+    if "stopped" in found:
+        raise Stopped(found["stopped"])
+    if "error" in found:
+        raise UserError(found["error"])
+    if "digests" not in found:
+        raise UserError(
+            f"{stage}: a launched process failed (exit code {process.returncode}); its error stands above"
+        )
+    return found["digests"]
+
+
+def follow(store: Path, targets: list[Step], how: Launch) -> None:
+    """On a machine that is not the first: join each training of the plan, until the targets are there."""
+    trainings = [step for step in ordered(targets) if step.stage in TRAINING_STAGES]
+    joined = ""
+    while not all((store / target.folder / MANIFEST_FILE).is_file() for target in targets):
+        for step in trainings:
+            job = job_file(store, step)
+            if job.is_file() and (found := read_json(job)["id"]) != joined:
+                print(f"{step.label:<28} joining", file=sys.stderr, flush=True)
+                joined = found
+                if _start(job, how).wait():
+                    raise UserError(f"{step.label}: the training ended early; machine 0 says why")
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def job_file(store: Path, step: Step) -> Path:
+    """Where a training that runs in several processes is written down."""
+    return store / f".{step.folder}.job.json"
+
+
+def _listen(listener: Listener, log: Log, found: dict[str, Any]) -> None:
+    """Take rank 0's metrics, each confirmed once it is kept, and what came of its work."""
+    with listener.accept() as rank_0:
+        while True:
+            try:
+                message = json.loads(rank_0.recv_bytes())
+            except EOFError:
+                return
+            if "metrics" in message:
+                log(message["metrics"], message["step"])
+                rank_0.send_bytes(b"kept")
+            else:
+                found |= message
+
+
+def _start(job: Path, how: Launch) -> subprocess.Popen:
+    import torch
+
+    on_this_machine = how.num_processes // how.num_machines
+    environment = dict(os.environ)
+    if not torch.cuda.is_available():
+        # Waiting threads must not spin where processes share the cores.
+        threads = max(1, (os.cpu_count() or 1) // on_this_machine)
+        environment |= {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+    port = how.main_process_port if how.num_machines > 1 else 0  # 0: one that is free
+    command = [
+        *(sys.executable, "-m", "accelerate.commands.launch"),
+        *("--config_file", str(CONFIGS / f"{how.launcher}.yaml")),
+        *("--num_processes", str(how.num_processes), "--num_machines", str(how.num_machines)),
+        *("--machine_rank", str(how.machine_rank), "--main_process_port", str(port)),
+        *(["--main_process_ip", how.main_process_ip] if how.num_machines > 1 else []),
+        *("-m", "solar_repro.launched", str(job)),
+    ]
+    return subprocess.Popen(command, env=environment, cwd=CONFIGS)

@@ -1,0 +1,80 @@
+"""One process of a training that `launch.py` launches: `accelerate launch -m solar_repro.launched JOB`."""
+
+import importlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from multiprocessing.connection import Client, Connection
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter
+
+from solar_repro import progress
+from solar_repro.errors import Stopped, UserError
+
+
+def main(job: Path) -> None:
+    """Run the stage that the job names, as one rank of all."""
+    told = json.loads(job.read_text(encoding="utf-8"))
+    _allow_sharding_on_cpu()
+    stage = importlib.import_module(f"solar_repro.stages.{told['stage']}")
+    kinds = get_type_hints(stage.run)
+    options = {
+        name: TypeAdapter(kinds[name]).validate_python(value) for name, value in told["options"].items()
+    }
+    if int(os.environ["RANK"]):
+        progress.silent = True
+        with tempfile.TemporaryDirectory() as scratch:  # what rank 0 writes is the result
+            _end_quietly(lambda: stage.run(Path(scratch), lambda metrics, step=0: None, **options))
+        return
+    with Client(told["address"], "AF_UNIX") as parent:
+        _send(parent, {"pid": os.getpid()})
+
+        def log(metrics: Mapping[str, float], step: int = 0) -> None:
+            _send(parent, {"metrics": {name: float(value) for name, value in metrics.items()}, "step": step})
+            parent.recv_bytes()  # it is kept: a state that is saved now may count on it
+
+        try:
+            _send(parent, {"digests": stage.run(Path(told["out"]), log, **options) or {}})
+        except UserError as error:
+            _send(parent, {"error": str(error)})
+            raise SystemExit(2) from None
+        except Stopped as stopped:
+            _send(parent, {"stopped": str(stopped)})
+            raise SystemExit(143) from None
+
+
+def _end_quietly(work: Any) -> None:
+    """Rank 0 tells of what all ranks meet."""
+    try:
+        work()
+    except UserError:
+        raise SystemExit(2) from None
+    except Stopped:
+        raise SystemExit(143) from None
+
+
+def _send(parent: Connection, message: dict[str, Any]) -> None:
+    parent.send_bytes(json.dumps(message).encode())
+
+
+def _allow_sharding_on_cpu() -> None:
+    """accelerate shards a model on accelerators alone; torch does it on CPUs too, with gloo."""
+    from accelerate import DistributedType, PartialState
+
+    begin = PartialState.__init__
+
+    def begun(self: PartialState, *arguments: Any, **settings: Any) -> None:
+        begin(self, *arguments, **settings)
+        if self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type = DistributedType.MULTI_GPU
+
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        PartialState.__init__ = begun
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
