@@ -17,7 +17,7 @@ from solar_repro.costs import (
 )
 from solar_repro.errors import UserError
 from solar_repro.plan import Plan
-from solar_repro.scales import Hardware, Training
+from solar_repro.scales import Hardware, Lora, Training, Tuning
 from solar_repro.step import Step
 
 GIB = 1 << 30
@@ -177,8 +177,20 @@ def _what_helps(plan: Plan, step: Step, hardware: Hardware) -> str:
             if min(_memory(config, step, changed, number).values()) <= hardware.gpu_memory_gib * GIB:
                 knobs = [f"-P {step.stage}.{name}={str(value).lower()}" for name, value in changes.items()]
                 knobs += [f"-P hardware.gpus={number}"] if number != hardware.gpus else []
-                return f"{' '.join(knobs)} would fit"
-    return "a smaller base or larger GPUs are needed"
+                return f"{' '.join(knobs)} would fit{_adapters_help(config, step, hardware)}"
+    return f"a smaller base or larger GPUs are needed{_adapters_help(config, step, hardware)}"
+
+
+def _adapters_help(config: dict[str, Any], step: Step, hardware: Hardware) -> str:
+    """For tuning: the way to train adapters that fits these GPUs, which is not what the paper does."""
+    settings = step.settings[step.stage]
+    if not isinstance(settings, Tuning):
+        return ""
+    for lora, knob in ((Lora(), f"rank={Lora().rank}"), (Lora(quantised=True), "quantised=true")):
+        changed = settings.model_copy(update={"lora": lora})
+        if min(_memory(config, step, changed, hardware.gpus).values()) <= hardware.gpu_memory_gib * GIB:
+            return f"; adapters in place of whole weights too: -P {step.stage}.lora.{knob}"
+    return ""
 
 
 def _memory(config: dict[str, Any], step: Step, settings: Training, gpus: int) -> dict[str, float]:

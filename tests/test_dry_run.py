@@ -122,3 +122,10 @@ def test_the_hub_tells_the_size_of_the_download(tmp_path, monkeypatch):
     # 12 sets of 3 GB and the base's 0.72 GB
     assert f"download: {len(plan.hub_sets) * 3 + 0.7236:.1f} GB" in describe(plan, found, tmp_path)
     assert len(plan.hub_sets) == 12
+
+
+def test_adapters_are_named_where_whole_weights_do_not_fit(tmp_path):
+    plan, found = dry("one_gpu", tmp_path, hardware__gpu_memory_gib="10")
+    (tuned,) = [item for item in found if item.step.label == "sft_v1"]
+    with pytest.raises(UserError, match=r"adapters in place of whole weights too: -P sft\.lora\.rank=64$"):
+        refuse_what_cannot_fit(plan, [tuned])

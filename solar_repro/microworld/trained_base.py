@@ -27,7 +27,7 @@ FIRST_DOCUMENTS = 2_000
 FOLDER = Path(__file__).parent / "trained_base"
 RECORD = "training.json"
 """What made the base, beside its files: command, settings, versions, loss curve, scores."""
-RETRAIN = "set -P base.retrain=true to train one (about an hour on two cores)"
+RETRAIN = "set -P base.retrain=true to train one (about 25 minutes on two cores)"
 COMMAND = "mlflow run . -e evaluate --env-manager local -P scale={} -P base.retrain=true -P variant=base"
 
 
