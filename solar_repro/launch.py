@@ -83,9 +83,9 @@ def launch(
             json.dumps(to_jsonable_python({"id": uuid.uuid4().hex, **content})), encoding="utf-8"
         )
         job.with_suffix(".partial").rename(job)
+        process = _start(job, how)
         try:
             with asked_to_end() as asked:
-                process = _start(job, how)
                 while process.poll() is None:
                     if asked.is_set() and "pid" in found:
                         with suppress(ProcessLookupError):
@@ -93,12 +93,16 @@ def launch(
                     time.sleep(SECONDS_BETWEEN_LOOKS)
         finally:
             job.unlink()
+            process.terminate()  # does nothing where it has ended
+            process.wait()
         if "pid" in found:
             listening.join()
     if "stopped" in found:
         raise Stopped(found["stopped"])
     if "error" in found:
         raise UserError(found["error"])
+    if "digests" not in found and asked.is_set():
+        raise Stopped(f"{stage}: stopped before its training began")
     if "digests" not in found:
         raise UserError(
             f"{stage}: a launched process failed (exit code {process.returncode}); its error stands above"
@@ -157,6 +161,7 @@ def _start(job: Path, how: Launch) -> subprocess.Popen:
         *("--num_processes", str(how.num_processes), "--num_machines", str(how.num_machines)),
         *("--machine_rank", str(how.machine_rank), "--main_process_port", str(port)),
         *(["--main_process_ip", how.main_process_ip] if how.num_machines > 1 else []),
+        *(["--deepspeed_config_file", str(CONFIGS / "zero3.json")] if how.launcher == "deepspeed" else []),
         *("-m", "solar_repro.launched", str(job)),
     ]
-    return subprocess.Popen(command, env=environment, cwd=CONFIGS)
+    return subprocess.Popen(command, env=environment)
