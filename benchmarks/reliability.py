@@ -1,12 +1,12 @@
 """Fault campaign: a plan that is cut off again and again, beside the same plan left alone.
 
-    python -m benchmarks.reliability --scale check --kills 50 --out build/reliability
+    python -m benchmarks.reliability --scale check --kills 50 --others 10 --out build/reliability
 
 The plan is started, and after a random time (seeded) it is killed, asked to end (SIGTERM), or its tracking
-server is killed and started again, until every fault was tried as often as asked for; a plan that comes to
-its end begins anew in a fresh store. In the end every result must have the bytes that the undisturbed run
-gave, and every step one finished run and none left open. Writes reliability.json; exit 1 where something
-differs.
+server is killed and started again, until all was killed `--kills` times and each other fault was tried
+`--others` times; a plan that comes to its end begins anew in a fresh store. In the end every result must have
+the bytes that the undisturbed run gave, and every step one finished run and none left open. Writes
+reliability.json; exit 1 where something differs.
 """
 
 import argparse
@@ -132,8 +132,8 @@ def place() -> Iterator[tuple[Path, Server]]:
             server.kill()
 
 
-def campaign(scale: str, kills: int, seed: int) -> dict:
-    """Try every fault `kills` times; what was tried, survived and lost, and the differences at the ends."""
+def campaign(scale: str, times: dict[str, int], seed: int) -> dict:
+    """Try every fault so many times; what was tried, survived and lost, and the differences at the ends."""
     stream = random.Random(seed)
     with place() as (folder, server):
         started = time.monotonic()
@@ -145,10 +145,10 @@ def campaign(scale: str, kills: int, seed: int) -> dict:
         lost: dict[str, list[float]] = {fault: [] for fault in FAULTS}
         differences: list[str] = []
         rounds = 0
-        while any(len(tried) < kills for tried in lost.values()):
+        while any(len(tried) < times[fault] for fault, tried in lost.items()):
             rounds += 1
             with place() as (scratch, other):
-                differences += disturbed(scale, scratch, other, stream, lost, kills)
+                differences += disturbed(scale, scratch, other, stream, lost, times)
                 differences += compared(expected, contents(scratch / "store"))
                 differences += left_open(other.uri, len(expected))
             print(f"round {rounds}: {({name: len(tried) for name, tried in lost.items()})}, "
@@ -162,12 +162,17 @@ def campaign(scale: str, kills: int, seed: int) -> dict:
 
 
 def disturbed(
-    scale: str, folder: Path, server: Server, stream: random.Random, lost: dict[str, list[float]], kills: int
+    scale: str,
+    folder: Path,
+    server: Server,
+    stream: random.Random,
+    lost: dict[str, list[float]],
+    times: dict[str, int],
 ) -> list[str]:
     """Start the plan until it comes to its end, each time with a fault that is still to be tried."""
     while True:
         plan = Plan.start(scale, folder, server.uri)
-        open_faults = [fault for fault in FAULTS if len(lost[fault]) < kills]
+        open_faults = [fault for fault in FAULTS if len(lost[fault]) < times[fault]]
         if not open_faults or plan.ended_within(stream.uniform(SHORTEST, LONGEST)):
             if plan.process.wait():
                 return ["a start without a fault failed: " + "".join(plan.said[-5:])]
@@ -242,11 +247,13 @@ def table(results: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--scale", default="check")
-    parser.add_argument("--kills", type=int, default=50, help="times that each fault is tried")
+    parser.add_argument("--kills", type=int, default=50, help="times that everything is killed")
+    parser.add_argument("--others", type=int, default=10, help="times that each other fault is tried")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("build/reliability"))
     arguments = parser.parse_args()
-    results = campaign(arguments.scale, arguments.kills, arguments.seed)
+    times = {fault: arguments.kills if fault == "SIGKILL" else arguments.others for fault in FAULTS}
+    results = campaign(arguments.scale, times, arguments.seed)
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "reliability.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(table(results))
