@@ -67,17 +67,21 @@ def measure(plans: Sequence[Plan], tracker: Tracker) -> dict[str, Any]:
     }
 
 
-def _figures(runs: Runs, name: str) -> dict[str, float]:
-    figures: dict[str, float | None] = {}
+def _figures(runs: Runs, name: str) -> dict[str, Any]:
+    """Each figure's mean over seeds, the scores' standard errors and deviations, and all figures by seed."""
+    figures: dict[str, Any] = {}
+    by_seed: dict[str, dict[str, float]] = {}
+    for figure in (*COLUMNS, *LOSS_TOLERANCE):
+        values = runs.metric(MODEL if figure == "loss" else EVALUATE, name, figure)
+        for seed, value in values.items():
+            by_seed.setdefault(seed, {})[figure] = value
+        if values:
+            figures[figure] = sum(values.values()) / len(values)
     for column in COLUMNS:
-        figures[column], figures[f"{column}_stderr"] = score(runs, name, column)
-        values = list(runs.metric(EVALUATE, name, column).values())
-        mean = sum(values) / len(values)
-        spread = sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)
-        figures[f"{column}_deviation"] = math.sqrt(spread)
-    figures["held_out_loss"] = runs.mean(EVALUATE, name, "held_out_loss")
-    figures["loss"] = runs.mean(MODEL, name, "loss")
-    return {key: value for key, value in figures.items() if value is not None}
+        figures[f"{column}_stderr"] = score(runs, name, column)[1]
+        off = [(values[column] - figures[column]) ** 2 for values in by_seed.values()]
+        figures[f"{column}_deviation"] = math.sqrt(sum(off) / max(1, len(off) - 1))
+    return {**figures, "by_seed": by_seed}
 
 
 def _digest(step: Step, runs: Sequence[Any]) -> dict[str, Any] | None:
@@ -148,7 +152,15 @@ def moved(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Moved
             yield Moved(f"{stage}: {was:.0%} → {now:.0%} of the whole time", worse=True)
 
 
-def _moved_scores(variant: str, before: Mapping[str, float], after: Mapping[str, float]) -> Iterator[Moved]:
+def _moved_scores(variant: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Moved]:
+    """Seeds that both have are compared with each other; where they share none, all with all."""
+    seeds = before.get("by_seed", {}).keys() & after.get("by_seed", {}).keys()
+
+    def value(figures: Mapping[str, Any], name: str) -> float:
+        if not seeds:
+            return figures[name]
+        return sum(figures["by_seed"][seed][name] for seed in sorted(seeds)) / len(seeds)
+
     for column in COLUMNS:
         if column not in before:
             continue
@@ -156,13 +168,13 @@ def _moved_scores(variant: str, before: Mapping[str, float], after: Mapping[str,
             *(found.get(f"{column}_stderr", 0.0) for found in (before, after)),
             before.get(f"{column}_deviation", 0.0),
         )
-        change = after[column] - before[column]
-        if abs(change) > STANDARD_ERRORS * spread:
-            text = f"{variant} {column}: {before[column]:.2f} → {after[column]:.2f}"
-            yield Moved(f"{text}, beyond {STANDARD_ERRORS:g} × {spread:.2f}", worse=change < 0)
+        was, now = value(before, column), value(after, column)
+        if abs(now - was) > STANDARD_ERRORS * spread:
+            text = f"{variant} {column}: {was:.2f} → {now:.2f}"
+            yield Moved(f"{text}, beyond {STANDARD_ERRORS:g} × {spread:.2f}", worse=now < was)
     for name, tolerance in LOSS_TOLERANCE.items():
         if name in before:
-            was, now = before[name], after[name]
+            was, now = value(before, name), value(after, name)
             if abs(now - was) > was * tolerance:
                 text = f"{variant} {name}: {was:.4f} → {now:.4f}"
                 yield Moved(f"{text}, beyond {tolerance:.0%}", worse=now > was)

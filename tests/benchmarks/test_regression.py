@@ -57,6 +57,20 @@ def test_the_spread_over_seeds_is_allowed_for():
     assert not list(moved(wide, after(H6=41.0)))
 
 
+def test_a_seed_is_compared_with_itself():
+    several = json.loads(json.dumps(BEFORE))
+    several["variants"]["solar"]["by_seed"] = {
+        "42": {**BEFORE["variants"]["solar"], "held_out_loss": 2.4},
+        "43": {**BEFORE["variants"]["solar"], "held_out_loss": 1.6},
+    }
+    now = after(held_out_loss=2.4)
+    now["variants"]["solar"]["by_seed"] = {"42": dict(now["variants"]["solar"])}
+    assert not list(moved(several, now))
+    now["variants"]["solar"]["by_seed"]["42"]["held_out_loss"] = 2.5
+    (line,) = moved(several, now)
+    assert line.text == "solar held_out_loss: 2.4000 → 2.5000, beyond 2%"
+
+
 def test_a_higher_loss_is_a_regression():
     (line,) = moved(BEFORE, after(held_out_loss=2.05))
     assert line.text == "solar held_out_loss: 2.0000 → 2.0500, beyond 2%"
