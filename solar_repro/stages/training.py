@@ -114,12 +114,10 @@ class Saves(TrainerCallback):
     def __init__(self, saving: Saving, metrics: Path, asked: threading.Event) -> None:
         self._saving, self._metrics, self._asked = saving, metrics, asked
         self._saved_at = time.monotonic()
-        self._shall_end = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        due = self._saving.is_due(state.global_step, self._saved_at)
-        self._shall_end, due = _as_rank_0(self._asked.is_set(), due, args.device)
-        control.should_save = self._shall_end or due
+        due = self._asked.is_set() or self._saving.is_due(state.global_step, self._saved_at)
+        control.should_save = _as_rank_0(due, args.device)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         import torch
@@ -129,19 +127,19 @@ class Saves(TrainerCallback):
         if state.is_world_process_zero:
             self._saving.finish(self._saving.state(state.global_step), self._metrics)
         self._saved_at = time.monotonic()
-        if self._shall_end:
+        if _as_rank_0(self._asked.is_set(), args.device):
             raise Stopped(f"stopped at step {state.global_step} of {state.max_steps}; its state is saved")
 
 
-def _as_rank_0(shall_end: bool, due: bool, device: Any) -> tuple[bool, bool]:
+def _as_rank_0(decision: bool, device: Any) -> bool:
     """What rank 0 has decided, on every rank."""
     import torch
 
     if not torch.distributed.is_initialized():
-        return shall_end, due
-    decided = torch.tensor([shall_end, due], device=device, dtype=torch.int32)
+        return decision
+    decided = torch.tensor(decision, device=device, dtype=torch.int32)
     torch.distributed.broadcast(decided, 0)
-    return bool(decided[0]), bool(decided[1])
+    return bool(decided)
 
 
 def train(trainer: "Trainer", tokenizer: "PreTrainedTokenizerBase", out: Path, saving: Saving | None) -> None:
