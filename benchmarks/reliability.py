@@ -209,7 +209,7 @@ def contents(store: Path) -> dict[str, dict[str, str]]:
         verify_manifest(manifest.parent)
         files = read_json(manifest)["files"]
         found[manifest.parent.name] = {
-            name: entry["sha256"] for name, entry in files.items() if not name.startswith(f"{NOTES}/")
+            entry["name"]: entry["sha256"] for entry in files if not entry["name"].startswith(f"{NOTES}/")
         }
     return found
 

@@ -132,7 +132,7 @@ def of_plans(plans: Sequence[Plan], tracker: Tracker, names: Sequence[str] = ())
         chosen = [variants.variant(name).name for name in names or (*variants.PAPER, *variants.CONTROLS)]
         tested = {variants.variant(name).name for name in plan.scale.contamination.variants}
         steps += [step for name in chosen for step in (plan.model(name), plan.evaluation(name))]
-        steps += [plan.contamination(name) for name in chosen if name in tested]
+        steps += plan.contamination_tests([name for name in chosen if name in tested])
     return of_steps(plans[0].scale.name, steps, tracker)
 
 

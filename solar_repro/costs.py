@@ -12,9 +12,8 @@ from solar_repro.checkpoint.layer_map import parameters_of
 from solar_repro.plan import Plan
 from solar_repro.scales import Evaluate, Hardware, Training
 from solar_repro.stages.upscale import variant_map
-from solar_repro.step import Step
+from solar_repro.step import TRAINING_STAGES, Step
 
-TRAINING = ("continue_pretrain", "sft", "dpo")
 SAVED_BYTES = 4
 """A parameter in a trained checkpoint: float32 master weights."""
 EMBEDDED_BYTES = 2
@@ -65,7 +64,7 @@ def gpu_hours(flops: float, hardware: Hardware) -> float:
 
 def step_flops(step: Step, config: Mapping[str, Any]) -> float:
     """Operations of a whole training or scoring step; 0 for the others."""
-    if step.stage in TRAINING:
+    if step.stage in TRAINING_STAGES:
         settings: Training = step.settings[step.stage]
         flops = training_flops(config, settings.max_length)
         if step.stage == "dpo":  # the reference model's log-probabilities: once, whatever the epochs
@@ -94,7 +93,7 @@ def h6_tokens(settings: Evaluate) -> dict[str, tuple[int, int]]:
 
 def training_tokens(step: Step) -> int:
     """Tokens that a training step sees; for tuning the most there can be, every row at full length."""
-    if step.stage not in TRAINING:
+    if step.stage not in TRAINING_STAGES:
         return 0
     settings = step.settings[step.stage]
     if step.stage == "continue_pretrain":
@@ -198,7 +197,7 @@ def checkpoint_bytes(plan: Plan, step: Step) -> int | None:
 
 def _stored_bytes(plan: Plan, step: Step) -> int:
     """Bytes a parameter: up-scaling and merging keep what their inputs have, training writes float32."""
-    if step.stage in TRAINING:
+    if step.stage in TRAINING_STAGES:
         return SAVED_BYTES
     if step.settings.get("base") is not None:
         return EMBEDDED_BYTES
@@ -217,7 +216,7 @@ def bytes_to_write(step: Step, inputs: Mapping[str, Path]) -> int:
     The checkpoint, and twice the state that it goes on from: a new one is written before the old one goes.
     `inputs` are the folders that the step gets.
     """
-    if step.stage not in TRAINING:
+    if step.stage not in TRAINING_STAGES:
         return 0
     state = SAVED_BYTES + _OPTIMIZER_BYTES[step.settings[step.stage].optimizer]
     return open_checkpoint(inputs["model"]).parameters * (SAVED_BYTES + 2 * state)

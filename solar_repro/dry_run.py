@@ -7,7 +7,6 @@ from typing import Any
 from solar_repro.checkpoint.layer_map import parameters_of
 from solar_repro.costs import (
     STRATEGIES,
-    TRAINING,
     checkpoint_bytes,
     gpu_hours,
     step_config,
@@ -18,7 +17,7 @@ from solar_repro.costs import (
 from solar_repro.errors import UserError
 from solar_repro.plan import Plan
 from solar_repro.scales import Hardware, Lora, Training, Tuning
-from solar_repro.step import Step
+from solar_repro.step import TRAINING_STAGES, Step
 
 GIB = 1 << 30
 
@@ -47,7 +46,7 @@ def forecast(plan: Plan, store: Path) -> list[Forecast]:
     for step in plan.main():
         config = step_config(plan, step)
         memory = {}
-        if hardware and config and step.stage in TRAINING:
+        if hardware and config and step.stage in TRAINING_STAGES:
             memory = _memory(config, step, step.settings[step.stage], hardware.gpus)
         state = "finished" if (store / step.folder / "manifest.json").is_file() else "to do"
         found.append(

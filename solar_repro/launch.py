@@ -29,7 +29,7 @@ from solar_repro.errors import Stopped, UserError
 from solar_repro.saving import asked_to_end
 from solar_repro.section import Positive, Section
 from solar_repro.stages import Log
-from solar_repro.step import TRAINING_STAGES, Step, ordered
+from solar_repro.step import LAUNCHED_STAGES, Step, ordered
 
 CONFIGS = Path(__file__).parent / "launchers"
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -112,7 +112,7 @@ def launch(
 
 def follow(store: Path, targets: list[Step], how: Launch) -> None:
     """On a machine that is not the first: join each training of the plan, until the targets are there."""
-    trainings = [step for step in ordered(targets) if step.stage in TRAINING_STAGES]
+    trainings = [step for step in ordered(targets) if step.stage in LAUNCHED_STAGES]
     joined = ""
     while not all((store / target.folder / MANIFEST_FILE).is_file() for target in targets):
         for step in trainings:

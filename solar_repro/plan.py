@@ -103,8 +103,13 @@ class Plan:
     def main(self) -> list[Step]:
         """Every step of the paper at this scale, parents first, each model's scores behind it."""
         targets = [self.evaluation(name) for name in variants.MAIN]
-        targets += [self.contamination(name) for name in self.scale.contamination.variants]
+        targets += self.contamination_tests(self.scale.contamination.variants)
         return ordered(targets)
+
+    def contamination_tests(self, names: Iterable[str]) -> list[Step]:
+        """Table 9's test of these variants, each with its positive control where the scale has one."""
+        kinds = (False, True) if self.scale.contamination.positive_control else (False,)
+        return [self.contamination(name, positive=positive) for name in names for positive in kinds]
 
     def everything(self) -> list[Step]:
         """Every step of this scale's variants and sets, but for layer maps that are no variant's."""

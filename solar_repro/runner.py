@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from solar_repro.jobs import make_side_by_side
 from solar_repro.launch import Launch, job_file, launch
 from solar_repro.metric_log import read_metrics
 from solar_repro.provenance import verify_result, write_provenance
-from solar_repro.saving import ROWS, Saving, saving_folder
+from solar_repro.saving import ROWS, Saving, run_of, saving_folder
 from solar_repro.scales import Save
 from solar_repro.stages import METRICS, NOTES, Log
-from solar_repro.step import TRAINING_STAGES, Step, ordered
+from solar_repro.step import LAUNCHED_STAGES, Step, ordered
 from solar_repro.tracking import Finished, Tracker, failing, send_metrics, short
 
 OFTEN = Save()
@@ -130,7 +131,7 @@ class Runner:
         folder = self.store / step.folder
         saving = self._saving(step)
         saved = saving.newest() if saving else None
-        run_id = saving.run() if saved else None
+        run_id = run_of(saved) if saved else None
         if run_id is None or not self.tracker.reopen(run_id):
             run_id = given or self.tracker.child(step)
         left_open, elsewhere = self.tracker.unfinished(step.key, folder)
@@ -150,8 +151,7 @@ class Runner:
                 kept = read_metrics(saved / ROWS) if saved else []
                 options = {**inputs, **step.settings, **step.places}
                 if saving:
-                    saving.begin(run_id)
-                    options["saving"] = saving
+                    options["saving"] = replace(saving, run_id=run_id)
                 with self.tracker.metric_log(run_id, work / METRICS, kept) as log:
                     digests |= self._run_stage(step, work, log, options)
                 write_provenance(work, step)
@@ -164,13 +164,13 @@ class Runner:
         return finished
 
     def _run_stage(self, step: Step, work: Path, log: Log, options: dict[str, Any]) -> dict[str, str]:
-        if self.how.is_needed and step.stage in TRAINING_STAGES:
+        if self.how.is_needed and step.stage in LAUNCHED_STAGES:
             return launch(job_file(self.store, step), step.stage, work, log, options, self.how)
         stage = importlib.import_module(f"solar_repro.stages.{step.stage}")
         return stage.run(work, log, **options) or {}
 
     def _saving(self, step: Step) -> Saving | None:
-        if step.stage not in (*TRAINING_STAGES, "base"):
+        if step.stage not in (*LAUNCHED_STAGES, "base"):
             return None
         return Saving(saving_folder(self.store / step.folder), self.save.minutes, self.save.steps)
 

@@ -27,6 +27,11 @@ def saved_for(folder: Path) -> Path | None:
     return folder.with_name(match[1]) if match else None
 
 
+def run_of(state: Path) -> str:
+    """The run that a saved state belongs to."""
+    return (state / _RUN).read_text()
+
+
 @dataclass(frozen=True)
 class Saving:
     """Where the state of a training is kept, and how often."""
@@ -34,15 +39,8 @@ class Saving:
     folder: Path
     minutes: float
     steps: int | None = None
-
-    def begin(self, run_id: str) -> None:
-        """Keep which run the states belong to."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / _RUN).write_text(run_id)
-
-    def run(self) -> str:
-        """The run that the states belong to."""
-        return (self.folder / _RUN).read_text()
+    run_id: str = ""
+    """The run that the training belongs to."""
 
     def state(self, step: int) -> Path:
         """The folder that holds the state after a step."""
@@ -60,6 +58,7 @@ class Saving:
 
     def finish(self, state: Path, metrics: Path) -> None:
         """Declare a state whole, together with the metrics up to it, and remove those before it."""
+        (state / _RUN).write_text(self.run_id)
         shutil.copyfile(metrics, state / ".rows")
         (state / ".rows").rename(state / ROWS)
         for other in self.folder.glob("checkpoint-*"):
@@ -68,7 +67,7 @@ class Saving:
 
     def remove(self) -> None:
         """Remove all states: the result is published."""
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)  # there is none where nothing was saved
 
 
 @contextmanager

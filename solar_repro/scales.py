@@ -229,6 +229,8 @@ class Contamination(Section):
     k: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] = [0.2]
     """Shares of the lowest token log-probabilities that Min-K % averages; runs are compared by the first."""
     control: Control = Control()
+    positive_control: bool = False
+    """Whether `main` also tests a copy that was trained on the texts: proof that the test can find it."""
 
 
 class Save(Section):

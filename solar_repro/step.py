@@ -16,7 +16,9 @@ from pydantic import BaseModel
 from solar_repro.code_digest import code_digest
 
 MODEL_STAGES = ("base", "upscale", "continue_pretrain", "sft", "dpo", "merge", "contaminate")
-TRAINING_STAGES = ("continue_pretrain", "sft", "dpo", "contaminate")
+TRAINING_STAGES = ("continue_pretrain", "sft", "dpo")
+LAUNCHED_STAGES = (*TRAINING_STAGES, "contaminate")
+"""Stages that run a trainer: in several processes where that is asked for."""
 STAGES = ("microworld", "data", "synth_math", *MODEL_STAGES, "evaluate", "contamination")
 UNKNOWN = "unknown"
 """In place of a digest that the hub did not tell; in a dry plan alone."""
@@ -50,7 +52,10 @@ class Step:
 
     @cached_property
     def training_seed(self) -> int | None:
-        """Seed of the training behind the result; None where nothing above the base was trained."""
+        """Seed of the training behind the result; None where nothing above the base was trained.
+
+        That of `contaminate` draws texts, and is the same in every repeat.
+        """
         if self.stage in TRAINING_STAGES:
             return self.settings["seed"]
         return next((seed for step in self.inputs.values() if (seed := step.training_seed) is not None), None)

@@ -28,18 +28,26 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory):
-    """A workplace in which `mlflow run .` has made the whole paper at scale `check`, once a test process."""
-    from tests.runs import EXPERIMENT, workplace
+def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str):
+    """What `mlflow run .` has made of the whole paper at scale `check`, once; a copy for each process."""
+    from solar_repro.checkpoint.lock import locked
+    from tests.runs import EXPERIMENT, copy_of, workplace, workplace_in
 
-    place = workplace(tmp_path_factory.mktemp("finished"))
-    done = place.mlflow(
-        *("run", ".", "--env-manager", "local", "--experiment-name", EXPERIMENT, "-P", "scale=check")
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "compare.html" in done.stdout
-    assert "mlflow ui --backend-store-uri" in done.stdout
-    return place
+    own = tmp_path_factory.getbasetemp()
+    made = (own if worker_id == "master" else own.parent) / "made"
+    with locked(made, lambda owner: None):
+        if made.is_dir():
+            place = workplace_in(made)
+        else:
+            made.mkdir()
+            place = workplace(made)
+            done = place.mlflow(
+                *("run", ".", "--env-manager", "local", "--experiment-name", EXPERIMENT, "-P", "scale=check")
+            )
+            assert done.returncode == 0, done.stderr[-3000:]
+            assert "compare.html" in done.stdout
+            assert "mlflow ui --backend-store-uri" in done.stdout
+    return copy_of(place, tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture

@@ -83,9 +83,14 @@ def at_check(arguments: tuple[str, ...]) -> tuple[str, ...]:
     return arguments if "--scale" in arguments else ("--scale", "check", *arguments)
 
 
+def workplace_in(folder: Path) -> Workplace:
+    """The one that lies in a folder."""
+    return Workplace(folder / "store", f"sqlite:///{folder}/mlflow.db")
+
+
 def workplace(folder: Path) -> Workplace:
     """A fresh one, whose artifacts lie in the folder too."""
-    place = Workplace(folder / "store", f"sqlite:///{folder}/mlflow.db")
+    place = workplace_in(folder)
     place.client().create_experiment(EXPERIMENT, artifact_location=str(folder / "artifacts"))
     return place
 
@@ -120,7 +125,7 @@ def copy_of(place: Workplace, folder: Path) -> Workplace:
     """A workplace with the same results and runs, to do damage in."""
     shutil.copytree(place.store, folder / "store")
     shutil.copy(place.tracking_uri.removeprefix("sqlite:///"), folder / "mlflow.db")
-    return Workplace(folder / "store", f"sqlite:///{folder}/mlflow.db")
+    return workplace_in(folder)
 
 
 def forget(place: Workplace, label: str) -> None:

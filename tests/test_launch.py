@@ -85,7 +85,6 @@ def test_two_processes_that_are_asked_to_end_save_their_state_and_go_on(finished
     step, options = training(finished, "solar")
     alone = in_one_process(step, tmp_path / "one", options)
     saving = Saving(tmp_path / "saved", minutes=10)
-    saving.begin("run")
     out, options = tmp_path / "out", {**options, "saving": saving}
     (out / "solar").mkdir(parents=True)
     (out / "solar" / "metrics.jsonl").touch()

@@ -26,8 +26,8 @@ def changed(override, value):
 def descendants(*names):
     """Labels of everything that stands on the named variants, themselves included."""
     below = {name for name in variants.MAIN if {found.name for found in variants.lineage(name)} & set(names)}
-    contaminated = {f"{name}.contamination" for name in ("merge_v1",) if name in below}
-    return below | {f"{name}.evaluate" for name in below} | contaminated
+    tests = {"merge_v1.contamination", "merge_v1_positive", "merge_v1_positive.contamination"}
+    return below | {f"{name}.evaluate" for name in below} | (tests if "merge_v1" in below else set())
 
 
 def test_main_scores_every_variant_of_the_tables(plan):
@@ -35,7 +35,7 @@ def test_main_scores_every_variant_of_the_tables(plan):
     assert len(labels) == len(set(labels))
     for name in variants.PAPER:
         assert labels.index(f"{name}.evaluate") > labels.index(name)
-    assert "merge_v1.contamination" in labels
+    assert {"merge_v1.contamination", "merge_v1_positive.contamination"} < set(labels)
 
 
 def test_everything_is_main_and_what_else_can_be_asked_for(plan, shared, monkeypatch):

@@ -118,7 +118,7 @@ def measure(scale: scales.Scale, steps: int, rounds: int) -> dict[str, Any]:
                 tuning.global_batch_size * packed["tokens"] / packed["blocks"],
                 lambda out, log: sft.run(
                     out, log, model=model, datasets=[chosen], template=scale.data.template, sft=tuning,
-                    seed=scale.seed, mirror=mirror,
+                    seed=scale.seed, mirror=mirror, num_proc=1,
                 ),
             ),
         }  # fmt: skip

@@ -85,7 +85,7 @@ def train_base(
                 started, told = now, step
             if saving and (asked.is_set() or saving.is_due(step, saved_at)):
                 state = saving.state(step)
-                state.mkdir(exist_ok=True)
+                state.mkdir(parents=True, exist_ok=True)
                 write_state(state / STATE_FILE, model, optimizers, step)
                 saving.finish(state, out / METRICS)
                 saved_at = now

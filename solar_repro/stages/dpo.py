@@ -6,6 +6,7 @@ from typing import Any
 from datasets import Dataset, concatenate_datasets
 from trl import DPOConfig, DPOTrainer
 
+from solar_repro.data.cache import key_of
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_preferences
 from solar_repro.saving import Saving
@@ -47,7 +48,11 @@ def run(
         lambda chosen: preference_rows(chosen, seed, mirror, synth_math),
         lambda rows: tokenise_preferences(rows, tokenizer, dpo.max_length, num_proc=num_proc),
     )
-    pairs = concatenate_datasets([rows for rows, _, _ in sets]).shuffle(seed=seed)
+    # TRL keeps the reference's log-probabilities by the rows' fingerprint, and would take those of an earlier
+    # run with another precision or other batches.
+    pairs = concatenate_datasets([rows for rows, _, _ in sets]).shuffle(
+        seed=seed, keep_in_memory=True, new_fingerprint=key_of(result=str(out))
+    )
     options = arguments(dpo, len(pairs), seed)
     tokens = sum(report["tokens"] for _, report, _ in sets)
     trainer = TokenisedDPOTrainer(

@@ -106,7 +106,6 @@ class Killed(Exception):
 def test_a_training_that_was_cut_off_ends_with_the_same_bytes(mirror: Path, trained, tmp_path):
     out, logged = trained
     saving = Saving(tmp_path / "saved", minutes=1e-9)
-    saving.begin("run")
     first = MetricLog(lambda rows: None, tmp_path / "first" / METRICS)
 
     def cut_off(metrics: dict, step: int) -> None:
