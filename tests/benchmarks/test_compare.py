@@ -13,7 +13,7 @@ from benchmarks.compare import claim_rows, claims_markdown, markdown
 from benchmarks.paper.claims import CLAIMS
 from benchmarks.report.page import page
 from benchmarks.runs import of_server
-from benchmarks.tables import TABLES
+from benchmarks.tables import TABLES, contamination_rows
 from benchmarks.verdicts import judge
 from solar_repro import variants
 from solar_repro.errors import UserError
@@ -161,3 +161,11 @@ def test_results_in_no_store_of_this_machine_come_from_the_server(place, tracker
     assert runs.items("merge_v1", "contamination/ARC", ["42"]).values.shape == (1, 6)
     assert runs.note(runs.first("model", "sft_v1"), "data/alpaca_gpt4.json")["rows"]["used"]
     assert runs.note(runs.first("model", "sft_v1"), "data/nothing.json") is None
+
+
+def test_the_positive_control_stands_beside_table_9(place, tracker):
+    rows = {row.task: row for row in contamination_rows(of_server("check", tracker, experiment=EXPERIMENT))}
+    assert rows["HellaSwag"].control is None  # not tested in the paper
+    for task in ("ARC", "MMLU", "GSM8K"):
+        assert rows[task].control >= rows[task].ours
+        assert rows[task].control_min_k_pp > rows[task].min_k_pp
