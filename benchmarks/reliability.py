@@ -87,6 +87,7 @@ class Plan:
     process: subprocess.Popen
     safe: float = field(default_factory=time.monotonic)
     said: list[str] = field(default_factory=list)
+    undisturbed: bool = True
 
     @classmethod
     def start(cls, scale: str, folder: Path, uri: str) -> "Plan":
@@ -113,7 +114,7 @@ class Plan:
         since_saved = time.time() - max(saved, default=0.0)
         return min(time.monotonic() - self.safe, since_saved)
 
-    def ended_within(self, seconds: float) -> bool:
+    def ended_within(self, seconds: float | None) -> bool:
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -169,27 +170,33 @@ def disturbed(
     lost: dict[str, list[float]],
     times: dict[str, int],
 ) -> list[str]:
-    """Start the plan until it comes to its end, each time with a fault that is still to be tried."""
+    """Start the plan until it comes to its end, with a fault that is still to be tried every few seconds."""
+    plan = Plan.start(scale, folder, server.uri)
     while True:
-        plan = Plan.start(scale, folder, server.uri)
         open_faults = [fault for fault in FAULTS if len(lost[fault]) < times[fault]]
-        if not open_faults or plan.ended_within(stream.uniform(SHORTEST, LONGEST)):
-            if plan.process.wait():
+        seconds = stream.uniform(SHORTEST, LONGEST) if open_faults else None
+        if plan.ended_within(seconds):
+            if plan.process.returncode == 0:
+                return []
+            # One line and the same command again, where the server was lost at the plan's end.
+            if plan.undisturbed:
                 return ["a start without a fault failed: " + "".join(plan.said[-5:])]
-            return []
+            plan = Plan.start(scale, folder, server.uri)
+            continue
         fault = stream.choice(open_faults)
+        plan.undisturbed = False
         if fault == "server":
             server.kill()
             time.sleep(2.0)
             server.start()
             lost[fault].append(plan.lost() if plan.ended_within(1.0) else 0.0)
-            plan.process.wait()  # it goes on, or says that the server was lost
         else:
             lost[fault].append(plan.lost() if fault == "SIGKILL" else 0.0)
             number = signal.Signals[fault]
             (os.killpg if number == signal.SIGKILL else os.kill)(plan.process.pid, number)
             plan.process.wait()
             end_workers(plan)
+            plan = Plan.start(scale, folder, server.uri)
 
 
 def end_workers(plan: Plan) -> None:
