@@ -1,6 +1,6 @@
 """Fault campaign: a plan that is cut off again and again, beside the same plan left alone.
 
-    python -m benchmarks.reliability --scale check --kills 50 --others 10 --out build/reliability
+    python -m benchmarks.reliability --scale check --kills 50 --others 5 --out build/reliability
 
 The plan is started, and after a random time (seeded) it is killed, asked to end (SIGTERM), or its tracking
 server is killed and started again, until all was killed `--kills` times and each other fault was tried
@@ -255,7 +255,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--scale", default="check")
     parser.add_argument("--kills", type=int, default=50, help="times that everything is killed")
-    parser.add_argument("--others", type=int, default=10, help="times that each other fault is tried")
+    parser.add_argument("--others", type=int, default=5, help="times that each other fault is tried")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("build/reliability"))
     arguments = parser.parse_args()
