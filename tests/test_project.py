@@ -10,6 +10,7 @@ from itertools import chain
 import pytest
 import yaml
 
+from benchmarks import reliability
 from benchmarks.performance.checkpoint_results import table
 from benchmarks.regression import FOLDER, read_baseline, scores_table
 from entry_points.command import DEFAULT_SCALE
@@ -138,3 +139,13 @@ def test_readme_shows_the_scores_of_the_baseline():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = readme.partition("<!-- scores -->\n")[2].partition("\n<!-- /scores -->")[0]
     assert shown == scores_table(read_baseline(FOLDER / "smoke.json", "smoke"))
+
+
+def test_readme_shows_the_fault_campaign():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition("<!-- reliability -->\n")[2].partition("\n<!-- /reliability -->")[0]
+    results = json.loads((ROOT / "benchmarks" / "results" / "reliability.json").read_text(encoding="utf-8"))
+    assert results["differences"] == []
+    assert results["faults"]["SIGKILL"]["tried"] >= 50
+    assert f"The plan of scale `check`, {results['results']} steps, was cut off" in readme
+    assert shown == reliability.table(results)
