@@ -88,6 +88,7 @@ class Plan:
     safe: float = field(default_factory=time.monotonic)
     said: list[str] = field(default_factory=list)
     undisturbed: bool = True
+    """Whether no fault has met this start."""
 
     @classmethod
     def start(cls, scale: str, folder: Path, uri: str) -> "Plan":
@@ -178,10 +179,9 @@ def disturbed(
         if plan.ended_within(seconds):
             if plan.process.returncode == 0:
                 return []
-            # One line and the same command again, where the server was lost at the plan's end.
             if plan.undisturbed:
                 return ["a start without a fault failed: " + "".join(plan.said[-5:])]
-            plan = Plan.start(scale, folder, server.uri)
+            plan = Plan.start(scale, folder, server.uri)  # its server was not back in time: the same again
             continue
         fault = stream.choice(open_faults)
         plan.undisturbed = False

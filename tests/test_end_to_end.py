@@ -104,6 +104,7 @@ def test_a_stage_alone_makes_itself_with_another_setting(finished, tmp_path):
     assert run.data.params["dpo.beta"] == "0.2"
 
 
+@pytest.mark.slow
 def test_dpo_v2_alone_makes_its_lineage_the_same_bytes_and_nothing_else(finished, tmp_path):
     place = workplace(tmp_path)
     done = place.entry_point("dpo", "--scale", "check", "--variant", "dpo_v2")
