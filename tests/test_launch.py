@@ -81,6 +81,7 @@ def test_two_processes_end_as_one_does(finished, tmp_path, variant):
         assert names == {path.name for path in (tmp_path / "one").iterdir() if path.is_file()}
 
 
+@pytest.mark.slow
 def test_two_processes_that_are_asked_to_end_save_their_state_and_go_on(finished, tmp_path):
     step, options = training(finished, "solar")
     alone = in_one_process(step, tmp_path / "one", options)
