@@ -13,6 +13,7 @@ from solar_repro.saving import Saving
 from solar_repro.scales import AlignmentTuning
 from solar_repro.stages import Log
 from solar_repro.stages.adapters import load_for_tuning
+from solar_repro.stages.document_attention import use_document_attention
 from solar_repro.stages.training import Report, arguments, train
 from solar_repro.stages.tuning_data import preference_rows, tokenised_sets
 
@@ -54,6 +55,7 @@ def run(
         seed=seed, keep_in_memory=True, new_fingerprint=key_of(result=str(out))
     )
     options = arguments(dpo, len(pairs), seed)
+    use_document_attention(network)
     tokens = sum(report["tokens"] for _, report, _ in sets)
     trainer = TokenisedDPOTrainer(
         network,

@@ -67,7 +67,7 @@ def test_padding_and_cache_are_left_to_the_kernel(plain, by_document, batch):
     ids, mask = batch["input_ids"], torch.ones_like(batch["input_ids"])
     mask[1, :7] = 0
     found, expected = (model(ids, attention_mask=mask).logits[:, 7:] for model in (by_document, plain))
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
     assert by_document.generate(ids, **settings).tolist() == plain.generate(ids, **settings).tolist()
 
