@@ -5,11 +5,13 @@
 Both train the up-scaled base of a scale on the same blocks with the same optimiser and arithmetic. `ours` is
 the stage itself, timed from the report of its second step to that of its last but one, so with everything
 that happens between steps; `bare` is forward, backward, clipping and the optimiser on batches laid out
-beforehand, without a schedule, a report or a data loader. Rounds alternate; the figures are medians.
+beforehand, without a schedule, a report or a data loader. Both have the threads of a step of the plan. Rounds
+alternate; the figures are medians.
 """
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -25,20 +27,24 @@ from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction
 from solar_repro.microworld.generate import CORPUS, write_mirror
 from solar_repro.microworld.trained_base import FOLDER
-from solar_repro.stages.checkpoints import load
+from solar_repro.stages.checkpoints import device, load
 from solar_repro.stages.tuning_data import instruction_rows
 from solar_repro.variants import DATASETS
 
+Batches = list[tuple[dict[str, Any], int]]
+"""Arguments of the model, and the tokens among them that are not padding."""
+LossOf = Callable[[Any, dict[str, Any]], Any]
+Rates = dict[str, list[float]]
+"""`bare` and `ours`: tokens a second, a figure a round."""
 
-def bare(model: Path, blocks: Any, settings: scales.Training, steps: int) -> float:
+
+def bare(model: Path, batches: Batches, loss_of: LossOf, settings: scales.Training) -> float:
     """Tokens a second of a loop with nothing in it but the training, the first step left out."""
     import torch
+    from accelerate.utils import send_to_device
 
-    network, tokenizer = load(model)
-    network.train()
-    collate = PackedCollator(tokenizer.pad_token_id)
-    rows, size = list(blocks.select(range(steps * settings.global_batch_size))), settings.global_batch_size
-    batches = [collate(rows[first : first + size]) for first in range(0, len(rows), size)]
+    network, _ = load(model)
+    network.to(device()).train()
     optimizer = torch.optim.AdamW(
         network.parameters(),
         lr=settings.learning_rate,
@@ -47,18 +53,41 @@ def bare(model: Path, blocks: Any, settings: scales.Training, steps: int) -> flo
         fused=True,
     )
     tokens, started = 0, 0.0
-    for step, batch in enumerate(batches):
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
-            loss = network(**batch).loss
+    for step, (batch, size) in enumerate(batches):
+        with torch.autocast(device(), torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            loss = loss_of(network, send_to_device(batch, device()))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), settings.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if step == 0:
+            _wait()
             started = time.perf_counter()
         else:
-            tokens += _tokens(rows[step * size : (step + 1) * size])
+            tokens += size
+    _wait()
     return tokens / (time.perf_counter() - started)
+
+
+def packed_batches(blocks: Any, pad_token_id: int, size: int, steps: int) -> Batches:
+    """The first `steps` batches of `size` packed blocks, each with its number of tokens."""
+    collate = PackedCollator(pad_token_id)
+    rows = list(blocks.select(range(steps * size)))
+    chosen = [rows[first : first + size] for first in range(0, len(rows), size)]
+    return [(collate(batch), _tokens(batch)) for batch in chosen]
+
+
+def language_modelling(network: Any, batch: dict[str, Any]) -> Any:
+    """Loss of a packed batch."""
+    return network(**batch).loss
+
+
+def _wait() -> None:
+    """Until the GPU has done what it was given."""
+    import torch
+
+    if device() == "cuda":
+        torch.cuda.synchronize()
 
 
 def ours(run: Callable[[Path, Callable[..., None]], None], tokens_a_step: float, steps: int) -> float:
@@ -82,7 +111,7 @@ def measure(scale: scales.Scale, steps: int, rounds: int) -> dict[str, Any]:
     """Tokens a second of both contenders in both stages, and the share that ours reaches."""
     from solar_repro.stages import continue_pretrain, sft
 
-    found: dict[str, dict[str, list[float]]] = {}
+    found: dict[str, Rates] = {}
     with tempfile.TemporaryDirectory() as temporary:
         mirror, model = Path(temporary, "mirror"), Path(temporary, "model")
         write_mirror(mirror, scale.world)
@@ -125,9 +154,10 @@ def measure(scale: scales.Scale, steps: int, rounds: int) -> dict[str, Any]:
         for _ in range(rounds):
             for name, (blocks, settings, tokens_a_step, run) in contenders.items():
                 rates = found.setdefault(name, {"bare": [], "ours": []})
-                rates["bare"].append(bare(model, blocks, settings, steps))
+                batches = packed_batches(blocks, tokenizer.pad_token_id, settings.global_batch_size, steps)
+                rates["bare"].append(bare(model, batches, language_modelling, settings))
                 rates["ours"].append(ours(run, tokens_a_step, steps))
-    return {name: _summary(rates) for name, rates in found.items()}
+    return {name: summary(rates) for name, rates in found.items()}
 
 
 def _documents(mirror: Path) -> Any:
@@ -137,7 +167,8 @@ def _documents(mirror: Path) -> Any:
         yield text
 
 
-def _summary(rates: dict[str, list[float]]) -> dict[str, Any]:
+def summary(rates: Rates) -> dict[str, Any]:
+    """Every round's tokens a second, and the share of the bare loop's median that ours reaches."""
     medians = {name: statistics.median(values) for name, values in rates.items()}
     rounded = {name: [round(value) for value in values] for name, values in rates.items()}
     return {"tokens_per_second": rounded, "share": round(medians["ours"] / medians["bare"], 3)}
@@ -156,12 +187,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    scale = scales.load(options.scale)
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // scale.jobs))
     result = {
         "scale": options.scale,
         "steps": options.steps,
         "threads": torch.get_num_threads(),
         "versions": versions(),
-        "stages": measure(scales.load(options.scale), options.steps, options.rounds),
+        "stages": measure(scale, options.steps, options.rounds),
     }
     text = json.dumps(result, indent=1)
     print(text)
