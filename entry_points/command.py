@@ -34,8 +34,8 @@ OVERRIDES = (
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # it would print a password that the URI holds
-# On a CPU PyTorch keeps a kernel of its own for each shape of matrices, 1,024 of them: with batches as long as
-# their longest row that is half a gigabyte.
+# On a CPU PyTorch keeps a kernel of its own for each shape of matrices, 1,024 of them: with batches as long
+# as their longest row that is half a gigabyte.
 os.environ.setdefault("LRU_CACHE_CAPACITY", "32")
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 for _library in ("lm_eval", "mlflow.store", "alembic"):
