@@ -16,6 +16,7 @@ TINY = {
 }
 
 
+@pytest.mark.slow
 def test_both_stages_beside_the_bare_loop() -> None:
     settings = {
         stage: gpu_training.settings_of(stage, 2).model_copy(update={"max_length": 256})
