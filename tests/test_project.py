@@ -66,6 +66,7 @@ def test_conda_and_pyproject_pin_the_same_versions():
     conda = yaml.safe_load((ROOT / "conda.yaml").read_text(encoding="utf-8"))
     (pip,) = [entry["pip"] for entry in conda["dependencies"] if isinstance(entry, dict)]
     assert sorted(pip) == sorted(project["dependencies"])
+    assert f"python{project['requires-python']}" in conda["dependencies"]
     assert all("==" in pin for pin in chain(pip, *project["optional-dependencies"].values()))
 
 
