@@ -38,6 +38,11 @@ os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # it would print 
 # as their longest row that is half a gigabyte.
 os.environ.setdefault("LRU_CACHE_CAPACITY", "32")
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
+# Threads that wait for each other shall sleep: where other processes want the cores too, spinning ones slow
+# a step many times over. The names are OpenMP's, GNU's and Intel's; they count before PyTorch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+os.environ.setdefault("KMP_BLOCKTIME", "0")
 for _library in ("lm_eval", "mlflow.store", "alembic"):
     logging.getLogger(_library).setLevel(logging.ERROR)
 warnings.simplefilter("ignore", FutureWarning)
@@ -94,9 +99,12 @@ def _overrides(arguments: list[str]) -> dict[str, str]:
 @contextlib.contextmanager
 def running(arguments: Arguments, name: str) -> Iterator["Runner"]:
     """A runner whose tracker's own run is closed at the end, FAILED if the block raises."""
+    from solar_repro.device import warn_of_emulation
     from solar_repro.runner import Runner
     from solar_repro.tracking import Tracker, explained, failing
 
+    for precision in sorted(arguments.scale.precisions):
+        warn_of_emulation(precision)
     with explained(arguments.store):
         tracker = Tracker(name, arguments.scale.name)
     with explained(arguments.store), failing(tracker.client, tracker.run_id):

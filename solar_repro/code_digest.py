@@ -13,7 +13,9 @@ from pathlib import Path
 
 PACKAGE = "solar_repro"
 ROOT = Path(__file__).parent
-WITHOUT_EFFECT = {f"{PACKAGE}.{name}" for name in ("code_digest", "errors", "progress", "scales", "variants")}
+WITHOUT_EFFECT = {
+    f"{PACKAGE}.{name}" for name in ("code_digest", "device", "errors", "progress", "scales", "variants")
+}
 """Modules that cannot change a result: what scales and variants say is in the step's settings."""
 DISTRIBUTIONS = ("torch", "transformers", "trl", "datasets", "lm_eval", "safetensors", "accelerate", "numpy")
 

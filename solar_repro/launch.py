@@ -151,9 +151,7 @@ def _start(job: Path, how: Launch) -> subprocess.Popen:
     on_this_machine = how.num_processes // how.num_machines
     environment = dict(os.environ)
     if not torch.cuda.is_available():
-        # Waiting threads must not spin where processes share the cores.
-        threads = max(1, (os.cpu_count() or 1) // on_this_machine)
-        environment |= {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+        environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // on_this_machine))
     port = how.main_process_port if how.num_machines > 1 else 0  # 0: one that is free
     command = [
         *(sys.executable, "-m", "accelerate.commands.launch"),

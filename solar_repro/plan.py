@@ -13,9 +13,10 @@ from solar_repro.checkpoint.given import fingerprint_model, locate_model
 from solar_repro.data.filters import table_8_fingerprints
 from solar_repro.data.fingerprint import fingerprint
 from solar_repro.data.locate import locate, text_location
+from solar_repro.device import own_precision
 from solar_repro.errors import UserError
 from solar_repro.evaluation.columns import COLUMN_NAMES, COLUMNS
-from solar_repro.microworld.trained_base import trained_base_digest
+from solar_repro.microworld.trained_base import shipped_base
 from solar_repro.scales import EMBEDDED, Evaluate, Scale
 from solar_repro.step import UNKNOWN, Step, ordered
 
@@ -39,7 +40,9 @@ class Plan:
 
     def __init__(self, scale: Scale, *, dry: bool = False) -> None:
         """With `dry`, what the hub does not tell is noted in `unreachable`; keys that rest on it are void."""
-        self.scale = scale
+        # A dry run for GPUs that are elsewhere reckons with what those compute in.
+        own = "bfloat16" if dry and scale.hardware else own_precision()
+        self.scale = scale.in_precision(own)
         self.training_seed = scale.seed + scale.repeat
         self.hub_sets: set[str] = set()
         """Data sets that come from the hub."""
@@ -164,7 +167,7 @@ class Plan:
         if model == EMBEDDED:
             settings: dict[str, Any] = {"base": self.scale.base.training}
             if not self.scale.base.retrain:
-                settings["trained"] = trained_base_digest(self.scale.base.training)
+                settings["base"], settings["trained"] = shipped_base(self.scale.base.training)
             return Step("base", variant.name, settings, self._world())
         try:
             data = {"model": fingerprint_model(model, "base.model")}

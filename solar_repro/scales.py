@@ -18,7 +18,7 @@ from solar_repro.errors import UserError
 from solar_repro.hardware import Hardware, Shape
 from solar_repro.launch import Launch
 from solar_repro.microworld.settings import BaseTraining, WorldSettings
-from solar_repro.section import Positive, Section
+from solar_repro.section import Positive, Precision, Section, TrainingPrecision
 from solar_repro.variants import DATASETS
 
 FOLDER = Path(__file__).parent / "scales"
@@ -29,7 +29,6 @@ SYNTH_MATH = {"synth_math_instruct", "synth_math_alignment"}
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Column = Literal["ARC", "HellaSwag", "MMLU", "TruthfulQA", "Winogrande", "GSM8K"]
-Precision = Literal["float32", "bfloat16", "float16"]
 
 
 class Base(Section):
@@ -131,7 +130,7 @@ class Training(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: TrainingPrecision = "auto"
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more arithmetic."""
 
@@ -197,7 +196,7 @@ class Evaluate(Section):
     """MMLU subjects; nothing: all 57."""
     batch_tokens: Positive = 8192
     """Positions of one forward pass at most, padding included."""
-    precision: Precision = "float32"
+    precision: Precision = "auto"
     gsm8k_stop: Literal["today", "leaderboard"] = "today"
     """GSM8K's stop strings: the harness's of today, or those of the version that the leaderboard ran."""
     backend: dict[Column, Literal["hf", "vllm"]] = {}
@@ -287,6 +286,33 @@ class Scale(Launch):
         if self.base.model == EMBEDDED and self.data.mirror != EMBEDDED:
             raise ValueError("base.model: the embedded base needs data.mirror: embedded")
         return self
+
+    @property
+    def precisions(self) -> set[str]:
+        """Every precision that some section asks for."""
+        trained = (self.continue_pretrain, self.sft, self.dpo, self.contamination.control, self.base.training)
+        return {section.precision for section in (*trained, self.evaluate)}
+
+    def in_precision(self, own: str) -> "Scale":
+        """This scale with `own`, the precision that the device computes in, wherever one is `auto`.
+
+        The settings of a base that is not trained stay: it was trained elsewhere.
+        """
+
+        def resolved(section: Any) -> Any:
+            return section.model_copy(update={"precision": own}) if section.precision == "auto" else section
+
+        changes = {
+            name: resolved(getattr(self, name)) for name in ("continue_pretrain", "sft", "dpo", "evaluate")
+        }
+        control = resolved(self.contamination.control)
+        changes["contamination"] = self.contamination.model_copy(update={"control": control})
+        if self.base.retrain:
+            changes["base"] = self.base.model_copy(update={"training": resolved(self.base.training)})
+        for name in ("cand_1", "cand_2"):
+            if getattr(self, name).get("precision") == "auto":
+                changes[name] = {**getattr(self, name), "precision": own}
+        return self.model_copy(update=changes)
 
     def alignment(self, overrides: str) -> AlignmentTuning:
         """Settings of a DPO variant: `dpo`, with the section named `overrides` on top."""

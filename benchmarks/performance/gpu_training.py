@@ -33,12 +33,13 @@ from solar_repro.checkpoint.layer_map import parameters_of
 from solar_repro.data.packing import pack_instruction
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction, tokenise_preferences
+from solar_repro.device import device
 from solar_repro.hardware import Hardware
 from solar_repro.microworld.corpus import documents
 from solar_repro.microworld.hub_layout import write_dataset
 from solar_repro.microworld.trained_base import FOLDER
 from solar_repro.microworld.world import build_world
-from solar_repro.stages.checkpoints import device, load_tokenizer
+from solar_repro.stages.checkpoints import load_tokenizer
 from solar_repro.stages.tuning_data import instruction_rows, preference_rows
 from solar_repro.variants import DATASETS
 

@@ -25,9 +25,10 @@ from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
 from solar_repro.data.packing import PackedCollator, pack_instruction, pack_text
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction
+from solar_repro.device import device
 from solar_repro.microworld.generate import CORPUS, write_mirror
 from solar_repro.microworld.trained_base import FOLDER
-from solar_repro.stages.checkpoints import device, load
+from solar_repro.stages.checkpoints import load
 from solar_repro.stages.tuning_data import instruction_rows
 from solar_repro.variants import DATASETS
 

@@ -70,7 +70,7 @@ def train_base(
             rate = settings.learning_rate * _schedule(step, settings)
             for group in [group for optimizer in optimizers for group in optimizer.param_groups]:
                 group["lr"] = rate
-            with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
                 loss = _loss(model, torch.from_numpy(blocks[next(order)].astype("int64")))
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

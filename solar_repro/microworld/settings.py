@@ -2,7 +2,7 @@
 
 from pydantic import Field, model_validator
 
-from solar_repro.section import Section
+from solar_repro.section import Section, TrainingPrecision
 
 
 class WorldSettings(Section):
@@ -71,7 +71,7 @@ class BaseTraining(Section):
     warmup_steps: int = Field(50, ge=0, description="Linear warm-up.")
     decay_share: float = Field(0.25, ge=0, le=1, description="Last share of the steps, with a linear decay.")
     weight_decay: float = Field(0.1, ge=0, description="On matrices alone.")
-    bf16: bool = Field(True, description="Autocast to bfloat16, faster where the CPU multiplies in it.")
+    precision: TrainingPrecision = Field("auto", description="What matrices are multiplied in (autocast).")
     log_every: int = Field(20, ge=1, description="Steps between two calls of the log.")
 
     @model_validator(mode="after")

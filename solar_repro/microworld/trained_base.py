@@ -31,15 +31,18 @@ RETRAIN = "set -P base.retrain=true to train one (about 25 minutes on two cores)
 COMMAND = "mlflow run . -e evaluate --env-manager local -P scale={} -P base.retrain=true -P variant=base"
 
 
-def trained_base_digest(settings: BaseTraining) -> str:
-    """sha256 of the shipped base's manifest; UserError where it was trained with other settings."""
+def shipped_base(settings: BaseTraining) -> tuple[BaseTraining, str]:
+    """What the shipped base was trained with, and the sha256 of its manifest.
+
+    Where `settings` ask for another training (precision `auto` asks for none): UserError.
+    """
     trained = read_json(FOLDER / RECORD)["settings"]["base"]
     for name, value in settings.model_dump(mode="json").items():
-        if trained.get(name) != value:
+        if trained.get(name) != value and (name, value) != ("precision", "auto"):
             raise UserError(
                 f"base.training.{name} = {value!r}, the shipped base has {trained.get(name)!r}; {RETRAIN}"
             )
-    return hashlib.sha256((FOLDER / MANIFEST_FILE).read_bytes()).hexdigest()
+    return BaseTraining(**trained), hashlib.sha256((FOLDER / MANIFEST_FILE).read_bytes()).hexdigest()
 
 
 def copy_trained_base(out: Path, mirror: Path) -> None:

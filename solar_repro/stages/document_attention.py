@@ -13,7 +13,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
-from solar_repro.stages.checkpoints import device
+from solar_repro.device import device
 
 NAME = "cpu_documents"
 BLOCK = 128

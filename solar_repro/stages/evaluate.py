@@ -3,12 +3,13 @@
 import shutil
 from pathlib import Path
 
+from solar_repro.device import device
 from solar_repro.evaluation.columns import LEADERBOARD_GSM8K_STOP
 from solar_repro.evaluation.evaluate import evaluate_h6
 from solar_repro.evaluation.tasks import build_tasks
 from solar_repro.scales import Corpus, Evaluate
 from solar_repro.stages import Log
-from solar_repro.stages.checkpoints import device, load
+from solar_repro.stages.checkpoints import load
 from solar_repro.stages.held_out import held_out_losses, held_out_texts, mean_loss, write_losses
 
 

@@ -78,8 +78,8 @@ def _complete(answers: AnswerFile, model: str | None, server: ChatServer | None)
         return ChatClient(server, answers)
     from solar_repro.checkpoint.given import model_folder
     from solar_repro.data.local_model import LocalModel
+    from solar_repro.device import device
     from solar_repro.evaluation.load import load_model
-    from solar_repro.stages.checkpoints import device
 
     return LocalModel(*load_model(model_folder(model), device=device()), answers)
 

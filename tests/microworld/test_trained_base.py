@@ -39,7 +39,7 @@ def test_the_shipped_base_was_trained_on_the_world_of_scale_smoke():
 def test_other_training_settings_are_refused():
     other = SMOKE.base.training.model_copy(update={"steps": 7})
     with pytest.raises(UserError, match=r"base\.training\.steps = 7, the shipped base has \d+; .*retrain"):
-        trained_base.trained_base_digest(other)
+        trained_base.shipped_base(other)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_shipping_and_copying_keep_every_byte(finished, shipped, tmp_path, monke
     record = json.loads((shipped / trained_base.RECORD).read_text())
     assert record["settings"]["world"]["documents"] == 1500
     assert record["scores"]["held_out_loss"] > 0
-    trained_base.trained_base_digest(scales.load("check").base.training)
+    trained_base.shipped_base(scales.load("check").base.training)
 
 
 def test_another_corpus_and_damaged_files_are_refused(finished, shipped, mirror, tmp_path, monkeypatch):

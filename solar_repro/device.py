@@ -1,0 +1,105 @@
+"""The device that models are computed on, and the precision that it computes in."""
+
+import functools
+import os
+import sys
+import time
+from pathlib import Path
+
+from solar_repro.errors import UserError
+
+BFLOAT16_ABILITIES = ("avx512_bf16", "amx_bf16", "bf16")
+"""Names that PyTorch has for instructions that multiply bfloat16: of x86 the first two, of Arm the last."""
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/gpus")
+
+
+@functools.cache
+def device() -> str:
+    """`cuda` where PyTorch can compute on a GPU, else `cpu`. A GPU that this PyTorch cannot use: UserError.
+
+    A GPU whose driver PyTorch does not find is named in a line on stderr, and the CPU computes.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        if NVIDIA_DRIVER.is_dir() and os.environ.get("CUDA_VISIBLE_DEVICES") is None:
+            why = "its driver does not answer" if torch.version.cuda else "it is built for CPUs alone"
+            _say(f"a GPU is there, but PyTorch {torch.__version__} cannot use it ({why}): the CPU computes")
+        return "cpu"
+    try:
+        torch.ones(8, 8, device="cuda").matmul(torch.ones(8, 8, device="cuda")).cpu()
+    except RuntimeError as error:
+        major, minor = torch.cuda.get_device_capability()
+        why = str(error).splitlines()[0]
+        raise UserError(
+            f"GPU {torch.cuda.get_device_name()} (compute capability {major}.{minor}): PyTorch "
+            f"{torch.__version__} cannot compute on it ({why}); install a PyTorch built for it, or hide it "
+            "with CUDA_VISIBLE_DEVICES= to compute on the CPU"
+        ) from None
+    return "cuda"
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether the device multiplies bfloat16 in hardware; where it does not, PyTorch emulates it slowly."""
+    import torch
+
+    if device() == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)  # compute capability 8.0
+    abilities = torch.cpu.get_capabilities()
+    if not any(abilities.get(name) for name in BFLOAT16_ABILITIES):
+        return False
+    # What the processor can do may be switched off, by ATEN_CPU_CAPABILITY and ONEDNN_MAX_CPU_ISA.
+    if abilities["architecture"] == "x86_64" and torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return False
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+@functools.cache
+def own_precision() -> str:
+    """What the precision `auto` means here: `bfloat16` where the device computes in it, else `float32`."""
+    return "bfloat16" if computes_in_bfloat16() else "float32"
+
+
+@functools.cache
+def warn_of_emulation(precision: str) -> None:
+    """Say in a line on stderr how much slower a precision is that the device only emulates."""
+    import torch
+
+    if precision == "float16" and device() == "cuda":
+        return
+    if precision in ("float16", "bfloat16") and own_precision() == "float32":
+        times = {dtype: _seconds(getattr(torch, dtype)) for dtype in (precision, "float32")}
+        _say(
+            f"precision {precision}: this {device().upper()} only emulates it; a product of matrices takes "
+            f"{times[precision] / times['float32']:.0f} times as long as in float32 "
+            "(precision=auto takes float32 here)"
+        )
+
+
+def _seconds(dtype: "torch.dtype") -> float:  # noqa: F821
+    """The time of a small product of matrices, the best of three."""
+    import torch
+
+    left = torch.ones(256, 128, dtype=dtype, device=device())
+    right = torch.ones(128, 384, dtype=dtype, device=device())
+    times = []
+    for _ in range(4):
+        started = time.perf_counter()
+        (left @ right).sum().item()
+        times.append(time.perf_counter() - started)
+    return min(times[1:])
+
+
+def machine() -> dict[str, str]:
+    """What decides the last digits of results beside the code: the device and what it can do."""
+    import torch
+
+    found = {"device": device(), "cpu": str(torch.cpu.get_capabilities().get("cpu_name", "unknown"))}
+    found |= {"cpu_capability": torch.backends.cpu.get_cpu_capability(), "precision": own_precision()}
+    if device() == "cuda":
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
