@@ -28,6 +28,7 @@ from solar_repro.evaluation.cpu_attention import NAME as CPU_ATTENTION
 from solar_repro.evaluation.cpu_attention import use_cpu_attention
 from solar_repro.evaluation.generate import StopStrings, decode
 from solar_repro.evaluation.shared_forward import CACHE_BUDGETS, SharedPrefixScorer
+from solar_repro.fused.scoring import fuse_for_scoring
 
 FULL_ATTENTION_FAMILIES = {"gpt_neox", "gpt2", "llama", "mistral", "qwen2", "qwen3"}
 """Decoders tested against the stock adapter. Others are scored by the stock adapter's own code."""
@@ -58,6 +59,7 @@ class SharedPrefixLM(HFLM):
         max_length: int | None = None,
         encodings: dict[Any, Any] | None = None,
     ) -> None:
+        fuse_for_scoring(model)
         use_cpu_attention(model)
         log = logging.getLogger("lm_eval.models.huggingface")
         level = log.level

@@ -8,7 +8,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache
 
 from solar_repro.evaluation.kv_cache import copy_rows, empty_cache, room_for, select_rows
-from solar_repro.evaluation.shared_forward import logits_at, padded
+from solar_repro.evaluation.shared_forward import padded
+from solar_repro.fused.scoring import logits_at
 
 KEEP_SHARE = 0.75
 """Finished rows are dropped from the cache once less than this share of its rows is still being written."""

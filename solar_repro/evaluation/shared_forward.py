@@ -1,7 +1,6 @@
 """Log-probabilities of many continuations, each shared prefix computed once (see prefix_tree)."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +9,7 @@ from transformers import PreTrainedModel
 
 from solar_repro.evaluation.kv_cache import empty_cache, select_rows
 from solar_repro.evaluation.prefix_tree import Group, Place, Plan, Row, plan_prefixes
+from solar_repro.fused.scoring import logits_at
 
 CACHE_BUDGETS = 4
 """Cached positions of one forward, as a multiple of the token budget."""
@@ -187,20 +187,6 @@ class SharedPrefixScorer:
             best = (logits.argmax(dim=-1)[line] == target).cpu().numpy()
         np.add.at(sums, requests, picked)
         np.logical_and.at(greedy, requests, best)
-
-
-@contextmanager
-def logits_at(model: PreTrainedModel, rows: torch.Tensor, columns: torch.Tensor) -> Iterator[None]:
-    """Within this block the model's logits are [1, len(rows), vocabulary]: of the given positions alone."""
-
-    def keep(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (inputs[0][rows, columns][None], *inputs[1:])
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(keep)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def padded(sequences: Sequence[np.ndarray], device: torch.device) -> torch.Tensor:

@@ -11,6 +11,7 @@ from solar_repro.evaluation.contamination import drawn, neighbour_test
 from solar_repro.evaluation.contamination_texts import contamination_texts
 from solar_repro.evaluation.load import load_model
 from solar_repro.evaluation.min_k import METHODS, MinKScores, compare_min_k, min_k_scores
+from solar_repro.fused.scoring import fuse_for_scoring
 from solar_repro.progress import Progress
 from solar_repro.stages import NOTES, Log
 
@@ -39,6 +40,8 @@ def run(
     model = load_model(target, device=device(), dtype=precision)
     same = str(target) == str(reference)
     writer = model if same else load_model(reference, device=device(), dtype=precision)
+    fuse_for_scoring(model)
+    fuse_for_scoring(writer)
     with Progress("contamination", len(tasks), "tasks") as progress:
         for task in tasks:
             texts = contamination_texts(task, mirror)

@@ -14,6 +14,8 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
 from solar_repro.device import device
+from solar_repro.fused import can_fuse
+from solar_repro.fused.training import fuse_for_training
 
 NAME = "cpu_documents"
 BLOCK = 128
@@ -22,8 +24,14 @@ LONGEST = 1024
 
 
 def use_document_attention(model: PreTrainedModel) -> None:
-    """Let a model that attends through SDPA and is trained on the CPU use this; leave others as they are."""
+    """Let a model that attends through SDPA and is trained on the CPU use this; leave others as they are.
+
+    One whose layers can be fused attends by document in those, wherever it computes in float32.
+    """
     if device() != "cpu" or model.config._attn_implementation != "sdpa":
+        return
+    if can_fuse(model):
+        fuse_for_training(model)
         return
     AttentionInterface.register(NAME, document_attention)
     AttentionMaskInterface.register(NAME, _mask)

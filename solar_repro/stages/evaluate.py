@@ -7,6 +7,7 @@ from solar_repro.device import device
 from solar_repro.evaluation.columns import LEADERBOARD_GSM8K_STOP
 from solar_repro.evaluation.evaluate import evaluate_h6
 from solar_repro.evaluation.tasks import build_tasks
+from solar_repro.fused.scoring import fuse_for_scoring
 from solar_repro.scales import Corpus, Evaluate
 from solar_repro.stages import Log
 from solar_repro.stages.checkpoints import load
@@ -50,6 +51,7 @@ def run(
     log(scores.metrics())
     if corpus is not None:
         network, tokenizer = load(model)
+        fuse_for_scoring(network)
         losses = held_out_losses(network.to(device()), tokenizer, held_out_texts(corpus, mirror))
         write_losses(losses, out)
         log({"held_out_loss": mean_loss(losses)})

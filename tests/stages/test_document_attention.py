@@ -1,4 +1,4 @@
-"""Packed blocks attended document by document: each document as if it were alone."""
+"""Packed blocks attended document by document, by the masked products and by fused layers."""
 
 import copy
 
@@ -7,6 +7,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
 from solar_repro.data.packing import PackedCollator
+from solar_repro.fused import can_fuse
+from solar_repro.fused.training import NAME as FUSED
 from solar_repro.stages import document_attention
 from solar_repro.stages.document_attention import NAME, use_document_attention
 
@@ -21,11 +23,13 @@ def plain():
     return LlamaForCausalLM(LlamaConfig(**sizes, **heads))
 
 
-@pytest.fixture
-def by_document(plain):
+@pytest.fixture(params=[NAME, FUSED])
+def by_document(plain, request, monkeypatch):
     model = copy.deepcopy(plain)
+    if request.param == NAME:
+        monkeypatch.setattr(document_attention, "can_fuse", lambda model: False)
     use_document_attention(model)
-    assert model.config._attn_implementation == NAME
+    assert model.config._attn_implementation == request.param
     return model
 
 
@@ -63,13 +67,49 @@ def test_gradients_are_those_of_the_masked_kernel(plain, by_document, batch):
         torch.testing.assert_close(other.grad, one.grad, rtol=1e-3, atol=1e-6)
 
 
-def test_padding_and_cache_are_left_to_the_kernel(plain, by_document, batch):
+def test_padding_and_cache(plain, by_document, batch):
     ids, mask = batch["input_ids"], torch.ones_like(batch["input_ids"])
     mask[1, :7] = 0
     found, expected = (model(ids, attention_mask=mask).logits[:, 7:] for model in (by_document, plain))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
     assert by_document.generate(ids, **settings).tolist() == plain.generate(ids, **settings).tolist()
+
+
+def test_gradients_where_rows_are_padded(plain, by_document, batch):
+    """As in DPO: rows of several lengths, padded on the right, with a loss on what is real alone."""
+    ids, mask = batch["input_ids"], torch.ones_like(batch["input_ids"])
+    mask[0, 150:], mask[1, 20:] = 0, 0
+    labels = ids.masked_fill(mask == 0, -100)
+    for model in (plain, by_document):
+        model.zero_grad()
+        model(ids, attention_mask=mask, labels=labels).loss.backward()
+    for one, other in zip(plain.parameters(), by_document.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_activation_checkpointing_changes_nothing(by_document, batch):
+    found = []
+    for _ in range(2):
+        by_document.zero_grad()
+        by_document.train()
+        by_document(**batch).loss.backward()
+        found.append([parameter.grad.clone() for parameter in by_document.parameters()])
+        by_document.gradient_checkpointing_enable({"use_reentrant": False})
+    torch.testing.assert_close(found[1], found[0])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"attention_bias": True}, {"hidden_act": "gelu"}, {"attention_dropout": 0.1}, {"hidden_size": 2048}],
+)
+def test_only_plain_narrow_layers_are_fused(changes):
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    config = LlamaConfig(**sizes, num_attention_heads=4)
+    assert can_fuse(LlamaForCausalLM(config))
+    assert not can_fuse(LlamaForCausalLM(config).to(torch.bfloat16))
+    other = LlamaConfig(**{**sizes, **changes}, num_attention_heads=4)
+    assert not can_fuse(LlamaForCausalLM(other))
 
 
 def test_only_on_a_cpu(plain, monkeypatch):

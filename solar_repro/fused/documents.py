@@ -1,0 +1,100 @@
+"""Which tokens of a batch attend to each other: documents, packed into rows or padded, grouped by length."""
+
+from dataclasses import dataclass
+
+import torch
+
+BOUNDS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+"""Documents whose lengths lie between the same two bounds are attended together."""
+LONGEST = BOUNDS[-1]
+"""Tokens of a document up to which its scores, kept for the backward pass, are small."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Documents of like length, padded to the longest of them.
+
+    Queries, keys and values of all tokens are the rows of one table, [tokens × (heads + 2 × key-value heads),
+    size]; the results of attention are the rows of another, [tokens × heads, size].
+    """
+
+    documents: int
+    length: int
+    queries: torch.Tensor
+    """Rows of the table, in the order (document, key-value head, head of its group, token)."""
+    keys: torch.Tensor
+    values: torch.Tensor
+    """Both in the order (document, key-value head, token)."""
+    outputs: torch.Tensor
+    """Rows of the output for the queries, without the padding."""
+    real_queries: torch.Tensor | None
+    real_keys: torch.Tensor | None
+    """Positions within `queries`, and within `keys`, that are no padding; None where there is none."""
+    hidden: torch.Tensor
+    """[length, length]: minus infinity where a key lies behind its query, else 0."""
+
+
+@dataclass
+class Documents:
+    """The documents of a batch [rows, length]; tokens that are padding belong to none."""
+
+    mask: torch.Tensor
+    """[rows, 1, length, length]: what they were read off."""
+    real: torch.Tensor | None
+    """Positions in the flattened batch of the tokens that are no padding; None where all are real."""
+    groups: tuple[Group, ...]
+    turns: torch.Tensor | None = None
+    """Rotations of the real tokens, once the first layer has worked them out."""
+
+
+def documents_of(mask: torch.Tensor, heads: int, kv_heads: int) -> Documents | None:
+    """Read the documents off a mask [rows, 1, n, n], true where a query sees a key.
+
+    None where queries see something else than their document up to themselves, or one is longer than LONGEST.
+    """
+    sees = mask[:, 0]
+    rows, n, _ = sees.shape
+    real = sees.diagonal(dim1=1, dim2=2)
+    places = torch.arange(n)
+    starts = sees.to(torch.uint8).argmax(-1)
+    if not ((sees.sum(-1) == places - starts + 1) | ~real).all():
+        return None
+    kept = real.flatten().nonzero().flatten()
+    document = (starts + n * torch.arange(rows)[:, None]).flatten()[kept]
+    _, lengths = document.unique_consecutive(return_counts=True)
+    if lengths.numel() == 0 or lengths.max() > LONGEST:
+        return None
+    firsts = lengths.cumsum(0) - lengths
+    which = torch.bucketize(lengths, torch.tensor(BOUNDS))
+    groups = [
+        _group(firsts[which == bound], lengths[which == bound], heads, kv_heads) for bound in which.unique()
+    ]
+    return Documents(mask, None if len(kept) == rows * n else kept, tuple(groups))
+
+
+def _group(firsts: torch.Tensor, lengths: torch.Tensor, heads: int, kv_heads: int) -> Group:
+    length = int(lengths.max())
+    slots = torch.arange(length)
+    real = slots < lengths[:, None]
+    tokens = torch.where(real, firsts[:, None] + slots, firsts[:, None])[:, None, None]  # [D, 1, 1, L]
+    head = torch.arange(heads).view(kv_heads, -1, 1)
+    kv_head = torch.arange(kv_heads).view(-1, 1)
+    width = heads + 2 * kv_heads
+    queries = (tokens * width + head).flatten()
+    outputs = (tokens * heads + head).flatten()
+    keys = (tokens[:, 0] * width + heads + kv_head).flatten()
+    if padded := not real.all():
+        real_queries = real[:, None].expand(-1, heads, -1).flatten().nonzero().flatten()
+        real_keys = real[:, None].expand(-1, kv_heads, -1).flatten().nonzero().flatten()
+        outputs = outputs[real_queries]
+    return Group(
+        documents=len(firsts),
+        length=length,
+        queries=queries,
+        keys=keys,
+        values=keys + kv_heads,
+        outputs=outputs,
+        real_queries=real_queries if padded else None,
+        real_keys=real_keys if padded else None,
+        hidden=torch.full((length, length), float("-inf")).triu(1),
+    )
