@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from benchmarks.runs import EVALUATE, MODEL, Runs, of_plans
 from benchmarks.tables import COLUMNS, score
 from solar_repro.checkpoint.manifest import MANIFEST_FILE
+from solar_repro.device import machine
 from solar_repro.errors import UserError
 from solar_repro.plan import Plan
 from solar_repro.provenance import code_version, versions
@@ -42,7 +42,7 @@ class Moved:
 
 
 def measure(plans: Sequence[Plan], tracker: Tracker) -> dict[str, Any]:
-    """What a baseline holds: figures of every variant of `main`, digests of results, seconds a stage.
+    """What a baseline holds: figures of all variants of `main`, digests of results, seconds a stage, machine.
 
     A plan for each seed. An evaluation that is missing: UserError.
     """
@@ -64,6 +64,7 @@ def measure(plans: Sequence[Plan], tracker: Tracker) -> dict[str, Any]:
         "variants": {name: _figures(runs, name) for name in MAIN},
         "digests": {step.label: digest for step in steps if (digest := _digest(step, found[step.label]))},
         "seconds": seconds,
+        "machine": machine(),
     }
 
 
@@ -109,7 +110,6 @@ def update(plans: Sequence[Plan], tracker: Tracker, file: Path) -> None:
             "command": f"mlflow run . -e regression {options}",
             "seeds": [plan.training_seed for plan in plans],
             "code": code_version(),
-            "machine": f"{platform.system()} {platform.machine()}",
             "versions": versions(),
         },
         **measure(plans, tracker),
@@ -145,6 +145,8 @@ def moved(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Moved
         now = after["digests"].get(label)
         if now and was["exact"] and was["sha256"] != now["sha256"] and _same_inputs(was, before, after):
             yield Moved(f"{label}: other bytes from the same inputs", worse=True)
+    if before.get("machine") != after["machine"]:
+        return  # another processor, or another precision, shares its time out otherwise
     totals = [sum(found["seconds"].values()) for found in (before, after)]
     for stage, seconds in before["seconds"].items():
         was, now = seconds / totals[0], after["seconds"].get(stage, 0.0) / totals[1]

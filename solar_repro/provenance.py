@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from solar_repro.checkpoint.folder import read_json
 from solar_repro.checkpoint.manifest import ManifestError, verify_manifest
+from solar_repro.device import machine
 from solar_repro.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def write_provenance(work: Path, step: "Step") -> None:
         "inputs": {role: [parent.label, parent.key] for role, parent in step.inputs.items()},
         "data": dict(step.data),
         "versions": {**versions(), "code": code_version()},
+        "machine": machine(),
     }
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
     (work / FILE).write_text(text + "\n", encoding="utf-8")

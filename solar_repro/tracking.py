@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from solar_repro.device import machine
 from solar_repro.errors import UserError
 from solar_repro.metric_log import MetricLog, Row
 from solar_repro.provenance import code_version, versions
@@ -222,6 +223,7 @@ class Tracker:
             **({} if step.training_seed is None else {"solar.seed": str(step.training_seed)}),
             "solar.host": socket.gethostname(),
             **{f"solar.version.{name}": number for name, number in versions().items()},
+            **{f"solar.machine.{name}": value for name, value in machine().items()},
             "mlflow.source.git.commit": code_version(),
         }
         parameters = {"scale": self.scale, "variant": step.variant, **step.parameters()}

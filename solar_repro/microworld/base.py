@@ -145,10 +145,12 @@ def _optimizers(model: LlamaForCausalLM, settings: BaseTraining) -> list[torch.o
     """
     import torch
 
+    from solar_repro.microworld.muon import Float32Muon
+
     embedding = model.get_input_embeddings().weight
     inner = [weight for weight in model.parameters() if weight.ndim == 2 and weight is not embedding]
     norms = [weight for weight in model.parameters() if weight.ndim < 2]
-    muon = torch.optim.Muon(
+    muon = (torch.optim.Muon if settings.precision == "bfloat16" else Float32Muon)(
         inner,
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,

@@ -7,6 +7,7 @@ import pytest
 from benchmarks.regression import measure, moved, read_baseline, update
 from solar_repro import scales
 from solar_repro.checkpoint.manifest import write_manifest
+from solar_repro.device import machine
 from solar_repro.errors import UserError
 from solar_repro.plan import Plan
 from solar_repro.runner import Runner
@@ -19,6 +20,7 @@ BEFORE = {
         "upscaled": {"sha256": "u", "inputs": ["base"], "exact": True},
     },
     "seconds": {"sft": 30.0, "dpo": 60.0, "merge": 1.0},
+    "machine": {"cpu": "one", "precision": "bfloat16"},
 }
 
 
@@ -32,6 +34,7 @@ def after(digests=None, seconds=None, **changes):
         "variants": {"solar": figures},
         "digests": known,
         "seconds": {**BEFORE["seconds"], **(seconds or {})},
+        "machine": BEFORE["machine"],
     }
 
 
@@ -87,6 +90,19 @@ def test_a_stage_that_takes_twice_its_share_of_the_time_is_a_regression():
     assert not list(moved(BEFORE, after(seconds={"sft": 60.0, "merge": 3.0})))
     (line,) = moved(BEFORE, after(seconds={"sft": 300.0}))
     assert line.text == "sft: 33% → 83% of the whole time"
+
+
+def test_times_of_another_machine_or_precision_are_not_compared():
+    slow = after(seconds={"sft": 300.0}, H6=40.0)
+    slow["machine"] = {"cpu": "one", "precision": "float32"}
+    assert [line.text[:9] for line in moved(BEFORE, slow)] == ["solar H6:"]
+    assert [line.text[:9] for line in moved({**BEFORE, "machine": None}, slow)] == ["solar H6:"]
+
+
+def test_the_baseline_names_the_machine_that_made_it(place, tracker, tmp_path):
+    update([Plan(scales.load("check"))], tracker, tmp_path / "baseline.json")
+    assert read_baseline(tmp_path / "baseline.json", "check")["machine"] == machine()
+    assert machine()["precision"] in ("float32", "bfloat16")
 
 
 def test_a_damaged_model_fails_and_an_unchanged_one_passes_twice(place, tracker, tmp_path):

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, strategies
 from hypothesis import settings as hypothesis_settings
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from solar_repro.errors import UserError
 from solar_repro.metric_log import MetricLog, read_metrics
@@ -24,6 +26,23 @@ TINY = BaseTraining(
 @pytest.fixture(scope="module")
 def tokenizer(mirror: Path):
     return train_tokenizer(mirror, 600)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_precision_is_what_matrices_are_multiplied_in(mirror: Path, tmp_path: Path, precision: str):
+    seen = set()
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), options=None):
+            if function in (torch.ops.aten.mm.default, torch.ops.aten.bmm.default):
+                seen.add(arguments[0].dtype)
+            return function(*arguments, **(options or {}))
+
+    with Products():
+        settings = TINY.model_copy(update={"steps": 1, "precision": precision})
+        train_base(mirror, tmp_path / "base", settings, lambda metrics, step: None)
+    # The head's loss, the optimizer and the last, held-out loss are in float32 always.
+    assert seen - {torch.float32} == ({torch.bfloat16} if precision == "bfloat16" else set())
 
 
 @hypothesis_settings(max_examples=60, deadline=None)
