@@ -1,4 +1,4 @@
-"""Causal attention of a prompt on a CPU, in float32: one row of the batch and one block of queries at a time.
+"""Causal attention of a prompt on a CPU: one row of the batch and one block of queries at a time.
 
 A causal model needs half of the square of scores; PyTorch's CPU kernel computes the whole of it below 512
 keys. Here each block of queries sees the keys up to its own end alone, and a row's keys, values and scores
@@ -19,9 +19,8 @@ BLOCK = 128
 
 
 def use_cpu_attention(model: PreTrainedModel) -> None:
-    """Let a float32 model on the CPU that attends through SDPA use this; leave others as they are."""
-    sdpa = model.config._attn_implementation == "sdpa"
-    if model.device.type != "cpu" or model.dtype != torch.float32 or not sdpa:
+    """Let a model on the CPU that attends through SDPA use this; leave others as they are."""
+    if model.device.type != "cpu" or model.config._attn_implementation != "sdpa":
         return
     AttentionInterface.register(NAME, cpu_attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
@@ -56,7 +55,7 @@ def _causal_blocks(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, 
             block = queries[:, :, start:end].reshape(shared, -1, size)
             scores = torch.bmm(block, keys[:, :, :end]).view(shared, -1, end - start, end)
             scores[..., start:] += _future(BLOCK)[: end - start, : end - start]
-            weights = torch.softmax(scores, dim=-1).view(shared, -1, end)
+            weights = torch.softmax(scores.float(), dim=-1).to(scores.dtype).view(shared, -1, end)
             found = torch.bmm(weights, values[:, :end]).view(heads, end - start, size)
             output[row, start:end] = found.transpose(0, 1)
     return output

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import silu
 from transformers import LlamaForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
@@ -106,9 +105,10 @@ class FusedLayer(torch.autograd.Function):
         fed, inverse_2 = normalised(middle, epsilons[1])
         gate_up = fed @ (torch.cat([gate, up]) * norm_2).t()
         gated, raised = gate_up.split(len(gate), 1)
-        result = torch.addmm(middle, silu(gated).mul_(raised), down.t())
+        sigmoid = gated.sigmoid()
+        result = torch.addmm(middle, (gated * sigmoid).mul_(raised), down.t())
         ctx.save_for_backward(
-            attended, inverse_1, qkv, outputs, fed, inverse_2, gate_up,
+            attended, inverse_1, qkv, outputs, fed, inverse_2, gate_up, sigmoid,
             norm_1, wq, wk, wv, wo, norm_2, gate, up, down, *shares,
         )  # fmt: skip
         ctx.documents, ctx.sizes = documents, (heads, kv_heads, size, scaling)
@@ -116,17 +116,18 @@ class FusedLayer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_result: Tensor) -> tuple[Tensor | None, ...]:
-        attended, inverse_1, qkv, outputs, fed, inverse_2, gate_up, *others = ctx.saved_tensors
+        attended, inverse_1, qkv, outputs, fed, inverse_2, gate_up, sigmoid, *others = ctx.saved_tensors
         norm_1, wq, wk, wv, wo, norm_2, gate, up, down, *shares = others
         heads, kv_heads, size, scaling = ctx.sizes
 
         gated, raised = gate_up.split(len(gate), 1)
         d_gate_up = torch.empty_like(gate_up)
         d_gated, d_raised = d_gate_up.split(len(gate), 1)
-        activated = silu(gated)
+        activated = gated * sigmoid
         d_hidden = d_result @ down
         torch.mul(d_hidden, activated, out=d_raised)
-        torch.ops.aten.silu_backward.grad_input(d_hidden.mul_(raised), gated, grad_input=d_gated)
+        slope = torch.addcmul(sigmoid, activated, sigmoid, value=-1).add_(activated)  # of SiLU
+        torch.mul(d_hidden.mul_(raised), slope, out=d_gated)
         d_down = d_result.t() @ activated.mul_(raised)
         gate_and_up = torch.cat([gate, up])
         d_gate_and_up = d_gate_up.t() @ fed

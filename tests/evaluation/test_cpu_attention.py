@@ -16,6 +16,17 @@ def test_logits_are_those_of_the_kernel(model, length):
         torch.testing.assert_close(blocks(tokens).logits, plain(tokens).logits, rtol=1e-4, atol=1e-5)
 
 
+def test_bfloat16_is_as_near_to_float32_as_the_kernel_is(model):
+    exact, _ = load_model(model)
+    plain, blocks = (load_model(model, dtype="bfloat16")[0] for _ in range(2))
+    use_cpu_attention(blocks)
+    tokens = torch.randint(3, 400, (2, 200), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = exact(tokens).logits
+        off = [(one(tokens).logits.float() - expected).abs().mean() for one in (plain, blocks)]
+    assert off[1] < 1.3 * off[0]
+
+
 def test_padding_masks_are_kept(model):
     plain, _ = load_model(model)
     blocks, _ = load_model(model)
