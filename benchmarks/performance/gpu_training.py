@@ -66,7 +66,7 @@ MEMORY_SHARE = 0.85
 
 def settings_of(stage: str, micro_batch: int) -> scales.Training:
     """A stage's settings of scale `one_gpu`; an optimiser step is a micro-batch, all activations are kept."""
-    return getattr(scales.load("one_gpu"), stage).model_copy(
+    return getattr(scales.load("one_gpu").in_precision("bfloat16"), stage).model_copy(
         update={
             "global_batch_size": micro_batch,
             "per_device_batch_size": micro_batch,

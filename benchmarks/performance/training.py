@@ -25,7 +25,7 @@ from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
 from solar_repro.data.packing import PackedCollator, pack_instruction, pack_text
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction
-from solar_repro.device import device
+from solar_repro.device import device, own_precision
 from solar_repro.microworld.generate import CORPUS, write_mirror
 from solar_repro.microworld.trained_base import FOLDER
 from solar_repro.stages.checkpoints import load
@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    scale = scales.load(options.scale)
+    scale = scales.load(options.scale).in_precision(own_precision())
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // scale.jobs))
     result = {
         "scale": options.scale,
