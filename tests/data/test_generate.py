@@ -1,5 +1,6 @@
 """Generation against a real HTTP server that speaks OpenAI's schema and fails in every way servers do."""
 
+import fcntl
 import json
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import time
 import pytest
 import torch
 
-from solar_repro.data.answer_file import AnswerFile
+from solar_repro.data.answer_file import Answer, AnswerFile
 from solar_repro.data.chat_server import ChatClient
 from solar_repro.data.generate import ANSWER, REPHRASE, Request, generate
 from solar_repro.data.local_model import LocalModel, _Drawn
@@ -249,6 +250,23 @@ def test_killed_run_loses_nothing_and_pays_nothing_twice(served, tmp_path):
     again = ask(served, tmp_path)
     check(run(again)[0])
     assert (again.counts.cached, again.counts.answered) == (24, 0)
+
+
+def test_a_line_that_another_process_is_writing_is_not_taken_off(tmp_path):
+    request = Request("what ?", 0, 0, 0.0)
+    AnswerFile(tmp_path / "whole", "m", 8).keep(request, Answer("that", 1, 1))
+    line = (tmp_path / "whole" / "answers.jsonl").read_bytes()
+    found = []
+    with (tmp_path / "answers.jsonl").open("ab", buffering=0) as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        other.write(line[:20])
+        reader = threading.Thread(target=lambda: found.append(AnswerFile(tmp_path, "m", 8)))
+        reader.start()
+        reader.join(0.3)
+        other.write(line[20:])
+    reader.join(10)
+    assert found[0].get(request) == Answer("that", 1, 1)
+    assert (tmp_path / "answers.jsonl").read_bytes() == line
 
 
 def test_local_model(tiny_llama, llama_tokenizer, tmp_path):
