@@ -27,6 +27,8 @@ from solar_repro.tracking import Finished, Tracker, failing, send_metrics, short
 
 OFTEN = Save()
 HERE = Launch()
+SAVING_STAGES = (*LAUNCHED_STAGES, "base", "evaluate")
+"""Stages that keep their unfinished work."""
 SCORED = {"evaluate": "model", "contamination": "target"}
 """Stages that score a model → the input whose run the scores are logged to as well."""
 
@@ -170,7 +172,7 @@ class Runner:
         return stage.run(work, log, **options) or {}
 
     def _saving(self, step: Step) -> Saving | None:
-        if step.stage not in (*LAUNCHED_STAGES, "base"):
+        if step.stage not in SAVING_STAGES:
             return None
         return Saving(saving_folder(self.store / step.folder), self.save.minutes, self.save.steps)
 

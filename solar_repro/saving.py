@@ -1,4 +1,7 @@
-"""The state of a training, kept until its result is published, so that one that was killed can go on."""
+"""The state of long work, kept until its result is published, so that what was killed can go on.
+
+Of a training that is its checkpoints, of an evaluation the answers so far.
+"""
 
 import re
 import shutil
@@ -17,12 +20,12 @@ _RUN = "run"
 
 
 def saving_folder(result: Path) -> Path:
-    """Where the state of the training that makes a result is kept: beside it."""
+    """Where the state of the work that makes a result is kept: beside it, under the result's own name."""
     return result.with_name(f".{result.name}.saved")
 
 
 def saved_for(folder: Path) -> Path | None:
-    """The result whose training's state a folder holds; None of any other folder."""
+    """The result that a folder holds the unfinished work of; None of any other folder."""
     match = re.fullmatch(r"\.(.+)\.saved", folder.name)
     return folder.with_name(match[1]) if match else None
 
@@ -34,7 +37,7 @@ def run_of(state: Path) -> str:
 
 @dataclass(frozen=True)
 class Saving:
-    """Where the state of a training is kept, and how often."""
+    """Where the state of a step's work is kept, and of a training how often."""
 
     folder: Path
     minutes: float
