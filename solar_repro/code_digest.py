@@ -14,7 +14,9 @@ from types import MappingProxyType
 
 PACKAGE = "solar_repro"
 ROOT = Path(__file__).parent
-WITHOUT_EFFECT = {f"{PACKAGE}.{name}" for name in ("code_digest", "errors", "progress", "scales", "variants")}
+WITHOUT_EFFECT = {
+    f"{PACKAGE}.{name}" for name in ("code_digest", "errors", "progress", "scales", "stopping", "variants")
+}
 """Modules that cannot change a result: what scales and variants say is in the step's settings."""
 LIBRARIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {

@@ -5,14 +5,9 @@ Of a training that is its checkpoints, of an evaluation the answers so far.
 
 import re
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 ROWS = "metrics.jsonl"
 """The metrics up to a saved state. Written last: a state without it was cut off and does not count."""
@@ -71,21 +66,3 @@ class Saving:
     def remove(self) -> None:
         """Remove all states: the result is published."""
         shutil.rmtree(self.folder, ignore_errors=True)  # there is none where nothing was saved
-
-
-@contextmanager
-def asked_to_end() -> Iterator[threading.Event]:
-    """Inside the block SIGTERM, which Slurm and spot machines send, does no more than set the event."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
-        yield asked
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        asked.set()
-
-    before = signal.signal(signal.SIGTERM, note)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGTERM, before)

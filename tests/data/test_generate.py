@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from solar_repro.data.local_model import LocalModel, _Drawn
 from solar_repro.data.math import synthesise
 from solar_repro.data.settings import ChatServer
 from solar_repro.data.templates import set_chat_template
-from solar_repro.errors import UserError
+from solar_repro.errors import Stopped, UserError
+from solar_repro.stopping import heeding, interruptible
 from tests.model_server import ModelServer, serving
 
 PROBLEMS = [
@@ -120,6 +122,21 @@ def test_every_kind_of_failure_is_tried_again(served, tmp_path):
         "connection": 2,
         "malformed answer": 12,
     }
+
+
+def test_who_is_asked_to_end_does_not_wait_for_another_attempt(served, tmp_path):
+    def busy(handler, prompt, count):
+        handler.reply(503, "busy")
+        return True
+
+    served.fault = busy
+    client = ask(served, tmp_path, first_wait=30.0)
+    begun = time.monotonic()
+    with heeding(hasty=False), interruptible():
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        with pytest.raises(Stopped):
+            run(client)
+    assert time.monotonic() - begun < 10
 
 
 def test_retry_after_is_kept_to(served, tmp_path):
