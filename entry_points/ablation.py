@@ -51,8 +51,9 @@ def table(arguments: Arguments, number: int) -> None:
 
     chosen = plans(arguments)
     names = [variant.name for variant in PAPER.values() if number in variant.rows]
+    steps = [plan.evaluation(name) for plan in chosen for name in names]
     with running(arguments, f"ablation table {number}") as runner:
-        runner.all([plan.evaluation(name) for plan in chosen for name in names])
+        runner.all(steps)
         print(table_text(number, of_plans(chosen, runner.tracker, names)))
 
 
@@ -97,17 +98,22 @@ def study(arguments: Arguments) -> None:
     from solar_repro import variants
     from solar_repro.checkpoint.folder import open_checkpoint
 
-    name, chosen = arguments.options.study, plans(arguments)
+    name, chosen, m = arguments.options.study, plans(arguments), arguments.scale.upscale.m
+    layers = chosen[0].base_layers
+    if name == "depth":
+        names = () if layers is None else studies.depth_variants(layers, m)
+    elif name == "seam":
+        names = studies.SEAM
+    else:
+        given = [part.strip() for part in arguments.options.variants.split(",") if part.strip()]
+        names = tuple(variants.variant(part).name for part in given) or studies.SEEDS
+    steps = [plan.evaluation(variant) for plan in chosen for variant in names]
     with running(arguments, f"study {name}") as runner:
-        if name == "depth":
+        if not names:  # how many layers a hub id has is known once it is fetched
             base = open_checkpoint(runner.get(chosen[0].model("base")).output)
-            names = studies.depth_variants(base.layers, arguments.scale.upscale.m)
-        elif name == "seam":
-            names = studies.SEAM
-        else:
-            given = [part.strip() for part in arguments.options.variants.split(",") if part.strip()]
-            names = tuple(variants.variant(part).name for part in given) or studies.SEEDS
-        runner.all([plan.evaluation(variant) for plan in chosen for variant in names])
+            names = studies.depth_variants(base.layers, m)
+            steps = [plan.evaluation(variant) for plan in chosen for variant in names]
+        runner.all(steps)
         parents = [variants.variant(variant).parents[0] for variant in names]
         runs = of_plans(chosen, runner.tracker, [*names, *parents, "base"])
         if name == "seeds":

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import logging
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -16,6 +17,7 @@ from solar_repro import scales
 from solar_repro.errors import Stopped, UserError
 from solar_repro.launch import follow
 from solar_repro.redact import redact
+from solar_repro.stopping import heeding, interruptible
 from solar_repro.tracking import ui_command
 
 if TYPE_CHECKING:
@@ -133,6 +135,11 @@ def plans(arguments: Arguments) -> list["Plan"]:
     return [Plan(scale.model_copy(update={"repeat": scale.repeat + number})) for number in range(seeds)]
 
 
+def plan_main(chosen: list["Plan"]) -> list["Step"]:
+    """Every step of the paper in these plans: what cannot be made is refused before a run is opened."""
+    return [step for plan in chosen for step in plan.main()]
+
+
 def variant_option(default: str) -> dict:
     return {"default": default, "help": "which variant (default: %(default)s)"}
 
@@ -161,18 +168,21 @@ def make_step(arguments: Arguments, stage: str, choose: Callable[["Plan"], "Step
 
 
 def run_main(main: Callable[[], None]) -> None:
-    """Run an entry point; a user's mistake ends as one line on stderr and exit code 2."""
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {redact(str(error))}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except Stopped as stopped:
-        print(f"{stopped}; the same command goes on", file=sys.stderr)
-        raise SystemExit(143) from None
-    except KeyboardInterrupt:
-        print("interrupted; finished steps are kept", file=sys.stderr)
-        raise SystemExit(130) from None
-    except Exception:
-        print(redact(traceback.format_exc()), file=sys.stderr)
-        raise SystemExit(1) from None
+    """Run an entry point; a user's mistake ends as one line on stderr and exit code 2.
+
+    Asked to end, it says in one line what was stopped, and its exit code is the shell's of that signal: 143
+    after SIGTERM, 130 after Ctrl-C.
+    """
+    with heeding(hasty=True) as asked:
+        try:
+            with interruptible():
+                main()
+        except UserError as error:
+            print(f"error: {redact(str(error))}", file=sys.stderr)
+            raise SystemExit(2) from None
+        except Stopped as stopped:
+            print(f"{stopped}; the same command goes on", file=sys.stderr)
+            raise SystemExit(128 + (asked.number or signal.SIGTERM)) from None
+        except Exception:
+            print(redact(traceback.format_exc()), file=sys.stderr)
+            raise SystemExit(1) from None

@@ -1,6 +1,6 @@
 """Runs of a scale beside the paper: claims judged, tables, pictures; as a page, Markdown and CSV."""
 
-from entry_points.command import SEEDS, parse, plans, run_main, running, ui_command
+from entry_points.command import SEEDS, parse, plan_main, plans, run_main, running, ui_command
 from solar_repro.errors import UserError
 
 
@@ -22,6 +22,8 @@ def main() -> None:
     if len(chosen) > 1:
         raise UserError(f"--{' and --'.join(chosen)}: give one of them")
     by_key = plans(arguments)
+    if not chosen:
+        plan_main(by_key)
     with running(arguments, f"compare {scale.name}") as runner:
         if chosen:
             ids = [run_id.strip() for run_id in options.runs.split(",") if run_id.strip()]

@@ -1,6 +1,6 @@
 """The whole paper at one scale: every variant, its scores, the comparison with the paper, the registry."""
 
-from entry_points.command import SEEDS, parse, plans, run_main, running, ui_command
+from entry_points.command import SEEDS, parse, plan_main, plans, run_main, running, ui_command
 from solar_repro.launch import follow
 
 
@@ -11,7 +11,7 @@ def main() -> None:
     from benchmarks.runs import of_plans
 
     chosen = plans(arguments)
-    steps = [step for plan in chosen for step in plan.main()]
+    steps = plan_main(chosen)
     if arguments.scale.machine_rank:
         follow(arguments.store, steps, arguments.scale)
         return

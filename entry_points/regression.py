@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from entry_points.command import SEEDS, parse, plans, run_main, running
+from entry_points.command import SEEDS, parse, plan_main, plans, run_main, running
 
 
 def main() -> None:
@@ -16,6 +16,7 @@ def main() -> None:
     from benchmarks import regression
 
     scale, chosen = arguments.scale.name, plans(arguments)
+    plan_main(chosen)
     file = Path(arguments.options.baseline or regression.FOLDER / f"{scale}.json")
     with running(arguments, f"regression {scale}") as runner:
         if arguments.options.update == "true":

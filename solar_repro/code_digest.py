@@ -7,22 +7,60 @@ module it uses, runs that stage again and what stands on it.
 import ast
 import hashlib
 import importlib.metadata
-import importlib.util
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 PACKAGE = "solar_repro"
 ROOT = Path(__file__).parent
 WITHOUT_EFFECT = {
-    f"{PACKAGE}.{name}" for name in ("code_digest", "device", "errors", "progress", "scales", "variants")
+    f"{PACKAGE}.{name}"
+    for name in ("code_digest", "device", "errors", "progress", "scales", "stopping", "variants")
 }
 """Modules that cannot change a result: what scales and variants say is in the step's settings."""
-DISTRIBUTIONS = ("torch", "transformers", "trl", "datasets", "lm_eval", "safetensors", "accelerate", "numpy")
+LIBRARIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "accelerate": ("accelerate",),
+        "datasets": ("datasets",),
+        "lm_eval": ("lm_eval", "jinja2"),
+        "math_verify": ("math-verify", "latex2sympy2_extended", "sympy"),
+        "numpy": ("numpy",),
+        "pyarrow": ("pyarrow",),
+        "safetensors": ("safetensors",),
+        "tokenizers": ("tokenizers",),
+        "torch": ("torch",),
+        "transformers": ("transformers", "tokenizers", "jinja2"),
+        "trl": ("trl",),
+    }
+)
+"""What is imported → the distributions that decide results through it."""
+OPTIONAL = ("peft", "bitsandbytes", "vllm")
+"""Distributions that decide results where settings ask for them (`Section.libraries`), and may be missing."""
 
 
 @cache
 def code_digest(module: str) -> str:
     """sha256 over the syntax trees of `module` and all project modules it imports, directly or not."""
+    trees, imported = read_modules(module)
+    digest = hashlib.sha256()
+    for name in sorted(trees):
+        digest.update(f"{name}\n{ast.unparse(_without_docstrings(trees[name]))}\n".encode())
+    for name in sorted({name for library in imported for name in LIBRARIES.get(library, ())}):
+        digest.update(f"{name}=={version(name)}\n".encode())
+    return digest.hexdigest()
+
+
+def version(distribution: str) -> str | None:
+    """Installed version of a distribution; None where it is not installed."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def read_modules(module: str) -> tuple[dict[str, ast.Module], set[str]]:
+    """Syntax trees of a module and of all project modules it imports, and what they import from others."""
     trees: dict[str, ast.Module] = {}
     external: set[str] = set()
     waiting = [module]
@@ -36,13 +74,7 @@ def code_digest(module: str) -> str:
                 waiting += [found for found in (imported, imported.rpartition(".")[0]) if _exists(found)]
             else:
                 external.add(imported.partition(".")[0])
-    digest = hashlib.sha256()
-    for name in sorted(trees):
-        digest.update(f"{name}\n{ast.dump(_without_docstrings(trees[name]))}\n".encode())
-    for name in DISTRIBUTIONS:
-        if name in external:
-            digest.update(f"{name}=={importlib.metadata.version(name)}\n".encode())
-    return digest.hexdigest()
+    return trees, external
 
 
 def _imports(tree: ast.Module) -> set[str]:

@@ -6,4 +6,4 @@ class UserError(Exception):
 
 
 class Stopped(KeyboardInterrupt):
-    """The process was asked to end (SIGTERM) and has saved what it was at; the message says what."""
+    """The process was asked to end (SIGTERM, Ctrl-C); the message says what it was at and has saved."""

@@ -65,9 +65,9 @@ def unneeded(store: Path, planned: set[str], known: Callable[[str], bool]) -> li
     if store.is_dir():
         found += [Unneeded(path, "left by a dead process", _bytes(path)) for path in leftovers(store)]
         found += [
-            Unneeded(path, "unfinished training", _bytes(path))
+            Unneeded(path, "unfinished work", _bytes(path))
             for path in sorted(store.iterdir())
-            if (result := saved_for(path)) and result.name not in planned
+            if (result := saved_for(path)) and (result.name not in planned or result.exists())
         ]
     return found
 

@@ -9,12 +9,16 @@ import os
 import signal
 import sys
 import threading
-import time
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from solar_repro import progress
+from solar_repro.errors import Stopped, UserError
+from solar_repro.stopping import asked_to_end, heeding, interruptible, ready_to_hear, starting_unheard
 
 if TYPE_CHECKING:
     from solar_repro.runner import Runner
@@ -23,15 +27,21 @@ if TYPE_CHECKING:
     from solar_repro.tracking import Finished
 
 GRACE_SECONDS = 60
+SECONDS_BETWEEN_LOOKS = 0.2
 _runner: Runner
 """A worker's own, set once at its start."""
+_heeding = ExitStack()
+"""Open as long as the worker lives."""
+_idle = threading.Event()
+"""Whether the worker makes nothing."""
 
 
 def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) -> dict[str, Finished]:
     """Make steps whose other inputs are finished, `jobs` at a time; their runs by key.
 
     The cores are shared out evenly. Of the steps that can be made, the one that most others wait for goes
-    first. An error in a step ends the whole, after the steps that are on their way.
+    first. An error in a step ends the whole, after the steps that are on their way. Asked to end, the process
+    asks those that make steps, waits until they have saved their state, and raises Stopped, which names them.
     """
     waiting = {step.key: step for step in steps}
     weight = dict.fromkeys(waiting, 0)
@@ -41,23 +51,67 @@ def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) 
     first = total - len(steps) + 1
     made: dict[str, Finished] = {}
     running: dict[Future[Finished], Step] = {}
+    error: Exception | None = None
+    stopped: list[str] = []
+    told = False
     tracker = runner.tracker
     place = (runner.store, tracker.name, tracker.run_id, tracker.scale, runner.upload, runner.save)
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    with ProcessPoolExecutor(
-        jobs, multiprocessing.get_context("spawn"), initializer=_start, initargs=(threads, *place)
-    ) as pool:
-        while waiting or running:
-            open_keys = waiting.keys() | {step.key for step in running.values()}
-            ready = [step for step in waiting.values() if not _inputs(step) & open_keys]
-            ready.sort(key=lambda step: -weight[step.key])
-            for step in ready[: jobs - len(running)]:
-                number = first + len(made) + len(running)
-                running[pool.submit(_make, waiting.pop(step.key), (number, total))] = step
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+    with (
+        asked_to_end() as asked,
+        ProcessPoolExecutor(
+            jobs, multiprocessing.get_context("spawn"), initializer=_start, initargs=(threads, *place)
+        ) as pool,
+        _killed_in_haste(runner, running),
+    ):
+        while running or (waiting and not (told or stopped or error)):
+            if asked.is_set() and not told:
+                told = True
+                for worker in multiprocessing.active_children():
+                    worker.terminate()
+            if not (told or stopped or error):
+                unmade = waiting.keys() | {step.key for step in running.values()}
+                ready = [step for step in waiting.values() if not _inputs(step) & unmade]
+                ready.sort(key=lambda step: -weight[step.key])
+                for step in ready[: jobs - len(running)]:
+                    number = first + len(made) + len(running)
+                    with starting_unheard():
+                        running[pool.submit(_make, waiting.pop(step.key), (number, total))] = step
+            finished, _ = wait(running, SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED)
             for future in finished:
-                made[running.pop(future).key] = future.result()
+                step = running.pop(future)
+                try:
+                    made[step.key] = future.result()
+                except Stopped as one:
+                    what = str(one)
+                    stopped.append(what if what.startswith(step.label) else f"{step.label}: {what}")
+                except BrokenProcessPool:
+                    tracker.close_dead(step.key, runner.store / step.folder)
+                    error = error or UserError(
+                        f"{step.label}: its process has ended; where no error stands above, it was killed, "
+                        "perhaps for want of memory: -P jobs=1 takes less, and goes on"
+                    )
+                except Exception as other:
+                    error = error or other
+    if stopped or asked.is_set():
+        raise Stopped("; ".join(stopped) or "stopped")
+    if error is not None:
+        raise error
     return made
+
+
+@contextmanager
+def _killed_in_haste(runner: Runner, running: Mapping[Future[Finished], Step]) -> Iterator[None]:
+    """Where the process is asked to end a second time, nobody is waited for."""
+    try:
+        yield
+    except Stopped:
+        for worker in multiprocessing.active_children():
+            worker.kill()
+            worker.join()
+        for step in running.values():
+            runner.tracker.close_dead(step.key, runner.store / step.folder)
+        raise
 
 
 def _inputs(step: Step) -> set[str]:
@@ -70,6 +124,9 @@ def _ancestors(step: Step) -> set[str]:
 
 def _start(threads: int, store: Path, name: str, run_id: str, scale: str, upload: bool, save: Save) -> None:
     global _runner
+    _idle.set()
+    _heeding.enter_context(heeding(hasty=False))
+    ready_to_hear()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
@@ -85,17 +142,20 @@ def _end_with_parent() -> None:
     """A worker outlives a killed parent otherwise: it waits for work on a pipe that it holds open itself."""
     multiprocessing.parent_process().join()
     os.kill(os.getpid(), signal.SIGTERM)  # a training saves its state
-    time.sleep(GRACE_SECONDS)
+    _idle.wait(GRACE_SECONDS)
     os._exit(1)
 
 
 def _make(step: Step, position: tuple[int, int]) -> Finished:
     progress.told_of = step.label
     _runner.position, _runner.tells_of = position, step.key
+    _idle.clear()
     try:
-        return _runner.get(step)
+        with interruptible():
+            return _runner.get(step)
     finally:
         _give_memory_back()
+        _idle.set()
 
 
 def _give_memory_back() -> None:

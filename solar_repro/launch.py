@@ -14,8 +14,8 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Listener
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -26,10 +26,10 @@ from pydantic_core import to_jsonable_python
 from solar_repro.checkpoint.folder import read_json
 from solar_repro.checkpoint.manifest import MANIFEST_FILE
 from solar_repro.errors import Stopped, UserError
-from solar_repro.saving import asked_to_end
 from solar_repro.section import Positive, Section
 from solar_repro.stages import Log
 from solar_repro.step import LAUNCHED_STAGES, Step, ordered
+from solar_repro.stopping import asked_to_end
 
 CONFIGS = Path(__file__).parent / "launchers"
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -72,7 +72,7 @@ def launch(
     """Run a training stage in several processes; what its `run` returns.
 
     `job` is the file that tells them what to do; it lies in the store for the time of the training. Raises
-    what the stage raises: UserError, Stopped after SIGTERM.
+    what the stage raises: UserError, Stopped where the process was asked to end.
     """
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, Listener(f"{folder}/rank-0", "AF_UNIX") as listener:
@@ -83,18 +83,17 @@ def launch(
             json.dumps(to_jsonable_python({"id": uuid.uuid4().hex, **content})), encoding="utf-8"
         )
         job.with_suffix(".partial").rename(job)
-        process = _start(job, how)
         try:
-            with asked_to_end() as asked:
+            with _started(job, how) as process, asked_to_end() as asked:
+                told = False
                 while process.poll() is None:
-                    if asked.is_set() and "pid" in found:
+                    if asked.is_set() and "pid" in found and not told:
+                        told = True
                         with suppress(ProcessLookupError):
                             os.kill(found["pid"], signal.SIGTERM)  # rank 0 has all ranks save their state
                     time.sleep(SECONDS_BETWEEN_LOOKS)
         finally:
             job.unlink()
-            process.terminate()  # does nothing where it has ended
-            process.wait()
         if "pid" in found:
             listening.join()
     if "stopped" in found:
@@ -102,7 +101,7 @@ def launch(
     if "error" in found:
         raise UserError(found["error"])
     if "digests" not in found and asked.is_set():
-        raise Stopped(f"{stage}: stopped before its training began")
+        raise Stopped("stopped before its training began")
     if "digests" not in found:
         raise UserError(
             f"{stage}: a launched process failed (exit code {process.returncode}); its error stands above"
@@ -120,7 +119,11 @@ def follow(store: Path, targets: list[Step], how: Launch) -> None:
             if job.is_file() and (found := read_json(job)["id"]) != joined:
                 print(f"{step.label:<28} joining", file=sys.stderr, flush=True)
                 joined = found
-                if _start(job, how).wait():
+                with asked_to_end() as asked, _started(job, how) as process:
+                    failed = process.wait()  # machine 0, asked too, has all ranks save their state
+                if asked.is_set():
+                    raise Stopped(f"{step.label}: stopped with machine 0")
+                if failed:
                     raise UserError(f"{step.label}: the training ended early; machine 0 says why")
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
@@ -145,7 +148,10 @@ def _listen(listener: Listener, log: Log, found: dict[str, Any]) -> None:
                 found |= message
 
 
-def _start(job: Path, how: Launch) -> subprocess.Popen:
+@contextmanager
+def _started(job: Path, how: Launch) -> Iterator[subprocess.Popen]:
+    """This machine's processes of a training; those that still run at the end of the block are killed."""
+    import psutil
     import torch
 
     on_this_machine = how.num_processes // how.num_machines
@@ -162,4 +168,12 @@ def _start(job: Path, how: Launch) -> subprocess.Popen:
         *(["--deepspeed_config_file", str(CONFIGS / "zero3.json")] if how.launcher == "deepspeed" else []),
         *("-m", "solar_repro.launched", str(job)),
     ]
-    return subprocess.Popen(command, env=environment)
+    # In a session of their own a terminal's Ctrl-C does not reach them: rank 0 is told.
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+                one.kill()
+            process.wait()

@@ -14,12 +14,12 @@ from pydantic import TypeAdapter
 
 from solar_repro import progress
 from solar_repro.errors import Stopped, UserError
+from solar_repro.stopping import heeding, interruptible
 
 
 def main(job: Path) -> None:
     """Run the stage that the job names, as one rank of all."""
     told = json.loads(job.read_text(encoding="utf-8"))
-    _allow_sharding_on_cpu()
     stage = importlib.import_module(f"solar_repro.stages.{told['stage']}")
     kinds = get_type_hints(stage.run)
     options = {
@@ -30,7 +30,7 @@ def main(job: Path) -> None:
         with tempfile.TemporaryDirectory() as scratch:  # what rank 0 writes is the result
             _end_quietly(lambda: stage.run(Path(scratch), lambda metrics, step=0: None, **options))
         return
-    with Client(told["address"], "AF_UNIX") as parent:
+    with heeding(hasty=False), Client(told["address"], "AF_UNIX") as parent:
         _send(parent, {"pid": os.getpid()})
 
         def log(metrics: Mapping[str, float], step: int = 0) -> None:
@@ -38,42 +38,38 @@ def main(job: Path) -> None:
             parent.recv_bytes()  # it is kept: a state that is saved now may count on it
 
         try:
-            _send(parent, {"digests": stage.run(Path(told["out"]), log, **options) or {}})
+            with interruptible():
+                digests = stage.run(Path(told["out"]), log, **options) or {}
+            _send(parent, {"digests": digests})
         except UserError as error:
             _send(parent, {"error": str(error)})
-            raise SystemExit(2) from None
+            raise _quiet_end(2) from None
         except Stopped as stopped:
             _send(parent, {"stopped": str(stopped)})
-            raise SystemExit(143) from None
+            raise _quiet_end(143) from None
 
 
 def _end_quietly(work: Any) -> None:
     """Rank 0 tells of what all ranks meet."""
     try:
-        work()
+        with heeding(hasty=False), interruptible():
+            work()
     except UserError:
-        raise SystemExit(2) from None
+        raise _quiet_end(2) from None
     except Stopped:
-        raise SystemExit(143) from None
+        raise _quiet_end(143) from None
+
+
+def _quiet_end(code: int) -> SystemExit:
+    """The end of a rank whose parent knows why: any code but 0 has accelerate print pages about it.
+
+    On several machines the code stands: it tells the others that there is no more to join.
+    """
+    return SystemExit(0 if os.environ["GROUP_WORLD_SIZE"] == "1" else code)
 
 
 def _send(parent: Connection, message: dict[str, Any]) -> None:
     parent.send_bytes(json.dumps(message).encode())
-
-
-def _allow_sharding_on_cpu() -> None:
-    """accelerate shards a model on accelerators alone; torch does it on CPUs too, with gloo."""
-    from accelerate import DistributedType, PartialState
-
-    begin = PartialState.__init__
-
-    def begun(self: PartialState, *arguments: Any, **settings: Any) -> None:
-        begin(self, *arguments, **settings)
-        if self.distributed_type == DistributedType.MULTI_CPU:
-            self.distributed_type = DistributedType.MULTI_GPU
-
-    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
-        PartialState.__init__ = begun
 
 
 if __name__ == "__main__":

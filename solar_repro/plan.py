@@ -5,10 +5,12 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from solar_repro import variants
+from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.checkpoint.given import fingerprint_model, locate_model
 from solar_repro.data.filters import table_8_fingerprints
 from solar_repro.data.fingerprint import fingerprint
@@ -18,6 +20,7 @@ from solar_repro.errors import UserError
 from solar_repro.evaluation.columns import COLUMN_NAMES, COLUMNS
 from solar_repro.microworld.trained_base import shipped_base
 from solar_repro.scales import EMBEDDED, Evaluate, Scale
+from solar_repro.stages.upscale import variant_map
 from solar_repro.step import UNKNOWN, Step, ordered
 
 
@@ -122,6 +125,16 @@ class Plan:
                 targets.append(self.data(name))
         return ordered(targets)
 
+    @cached_property
+    def base_layers(self) -> int | None:
+        """Layers of the base; None where they are not known before it is fetched."""
+        base = self.scale.base
+        if base.model == EMBEDDED:
+            return base.training.layers
+        if (folder := Path(base.model).expanduser()).is_dir():
+            return open_checkpoint(folder).layers
+        return base.shape.num_hidden_layers if base.shape else None
+
     def _once(self, stage: str, variant: str, make: Any) -> Step:
         if (stage, variant) not in self._steps:
             self._steps[stage, variant] = make()
@@ -182,6 +195,12 @@ class Plan:
         }
         if variant.layer_map == "dus":
             settings["m"] = self.scale.upscale.m
+        if self.base_layers is not None:
+            try:
+                variant_map(variant.layer_map, self.base_layers, settings.get("m"))
+            except UserError as error:
+                setting = "upscale.m" if variant.layer_map == "dus" else f"variant {variant.name}"
+                raise UserError(f"{setting}: {error}") from None
         return Step("upscale", variant.name, settings, {"model": self.model(variant.parents[0])})
 
     def _continue_pretrain(self, variant: variants.Variant) -> Step:

@@ -3,11 +3,13 @@
 import functools
 import json
 import subprocess
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from solar_repro.checkpoint.folder import read_json
 from solar_repro.checkpoint.manifest import ManifestError, verify_manifest
+from solar_repro.code_digest import LIBRARIES, OPTIONAL, version
 from solar_repro.device import machine
 from solar_repro.errors import UserError
 
@@ -50,21 +52,17 @@ def verify_result(folder: Path, step: "Step") -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries that a result rests on."""
-    from importlib.metadata import version
-
-    names = ("mlflow", "torch", "transformers", "trl", "datasets", "lm_eval", "safetensors")
-    return {name: version(name) for name in names}
+    """Versions of the libraries that results rest on, as far as they are installed."""
+    names = {"mlflow", *chain.from_iterable(LIBRARIES.values()), *OPTIONAL}
+    return {name: number for name in sorted(names) if (number := version(name))}
 
 
 @functools.cache
 def code_version() -> str:
     """Commit of the checkout (`-dirty` where files differ from it), else the package's version."""
-    from importlib.metadata import version
-
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        return version("solar-repro")
+        return version("solar-repro") or "unknown"
     return done.stdout.strip()

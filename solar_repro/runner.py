@@ -14,6 +14,7 @@ from solar_repro.checkpoint.lock import locked
 from solar_repro.checkpoint.manifest import ManifestError
 from solar_repro.checkpoint.publish import publish, remove
 from solar_repro.costs import bytes_to_write
+from solar_repro.errors import Stopped
 from solar_repro.evaluation.columns import COLUMNS
 from solar_repro.jobs import make_side_by_side
 from solar_repro.launch import Launch, job_file, launch
@@ -23,10 +24,13 @@ from solar_repro.saving import ROWS, Saving, run_of, saving_folder
 from solar_repro.scales import Save
 from solar_repro.stages import METRICS, NOTES, Log
 from solar_repro.step import LAUNCHED_STAGES, Step, ordered
+from solar_repro.stopping import end_if_asked
 from solar_repro.tracking import Finished, Tracker, failing, send_metrics, short
 
 OFTEN = Save()
 HERE = Launch()
+SAVING_STAGES = (*LAUNCHED_STAGES, "base", "evaluate")
+"""Stages that keep their unfinished work."""
 SCORED = {"evaluate": "model", "contamination": "target"}
 """Stages that score a model → the input whose run the scores are logged to as well."""
 
@@ -87,7 +91,11 @@ class Runner:
                 known = self._cached(step)
                 if known is None:
                     parents = {role: self.get(parent) for role, parent in step.inputs.items()}
-                    known = self.made[step.key] = self._run(step, parents, run_id)
+                    end_if_asked()
+                    try:
+                        known = self.made[step.key] = self._run(step, parents, run_id)
+                    except Stopped as stopped:
+                        raise Stopped(f"{step.label}: {stopped}") from None
         if run_id not in (None, known.run_id):
             self.tracker.client.set_tag(run_id, "solar.reused_run", known.run_id)
         return known
@@ -134,14 +142,14 @@ class Runner:
         run_id = run_of(saved) if saved else None
         if run_id is None or not self.tracker.reopen(run_id):
             run_id = given or self.tracker.child(step)
-        left_open, elsewhere = self.tracker.unfinished(step.key, folder)
-        for dead in left_open:  # this process holds the lock, so theirs are gone
-            if dead != run_id:
-                self.tracker.finish(dead, "KILLED")
-        also = f" (as another run does, on {', '.join(elsewhere)})" if elsewhere else ""
-        self._say(step, f"going on from {saved.name}{also}" if saved else f"running{also}")
         started = time.monotonic()
         with failing(self.tracker.client, run_id):
+            left_open, elsewhere = self.tracker.unfinished(step.key, folder)
+            for dead in left_open:  # this process holds the lock, so theirs are gone
+                if dead != run_id:
+                    self.tracker.finish(dead, "KILLED")
+            also = f" (as another run does, on {', '.join(elsewhere)})" if elsewhere else ""
+            self._say(step, f"going on from {saved.name}{also}" if saved else f"running{also}")
             self.tracker.describe(run_id, step, parents, folder)
             if needed := bytes_to_write(step, {role: found.output for role, found in parents.items()}):
                 require_space(self.store, needed)
@@ -170,7 +178,7 @@ class Runner:
         return stage.run(work, log, **options) or {}
 
     def _saving(self, step: Step) -> Saving | None:
-        if step.stage not in (*LAUNCHED_STAGES, "base"):
+        if step.stage not in SAVING_STAGES:
             return None
         return Saving(saving_folder(self.store / step.folder), self.save.minutes, self.save.steps)
 

@@ -1,15 +1,13 @@
-"""The state of a training, kept until its result is published, so that one that was killed can go on."""
+"""The state of long work, kept until its result is published, so that what was killed can go on.
+
+Of a training that is its checkpoints, of an evaluation the answers so far.
+"""
 
 import re
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 ROWS = "metrics.jsonl"
 """The metrics up to a saved state. Written last: a state without it was cut off and does not count."""
@@ -17,12 +15,12 @@ _RUN = "run"
 
 
 def saving_folder(result: Path) -> Path:
-    """Where the state of the training that makes a result is kept: beside it."""
+    """Where the state of the work that makes a result is kept: beside it, under the result's own name."""
     return result.with_name(f".{result.name}.saved")
 
 
 def saved_for(folder: Path) -> Path | None:
-    """The result whose training's state a folder holds; None of any other folder."""
+    """The result that a folder holds the unfinished work of; None of any other folder."""
     match = re.fullmatch(r"\.(.+)\.saved", folder.name)
     return folder.with_name(match[1]) if match else None
 
@@ -34,7 +32,7 @@ def run_of(state: Path) -> str:
 
 @dataclass(frozen=True)
 class Saving:
-    """Where the state of a training is kept, and how often."""
+    """Where the state of a step's work is kept, and of a training how often."""
 
     folder: Path
     minutes: float
@@ -68,21 +66,3 @@ class Saving:
     def remove(self) -> None:
         """Remove all states: the result is published."""
         shutil.rmtree(self.folder, ignore_errors=True)  # there is none where nothing was saved
-
-
-@contextmanager
-def asked_to_end() -> Iterator[threading.Event]:
-    """Inside the block SIGTERM, which Slurm and spot machines send, does no more than set the event."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
-        yield asked
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        asked.set()
-
-    before = signal.signal(signal.SIGTERM, note)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -171,6 +171,12 @@ class Tuning(Training):
     lora: Lora | None = None
     """Nothing: train all weights, as the paper does."""
 
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        if self.lora is None:
+            return ()
+        return ("peft", "bitsandbytes") if self.lora.quantised else ("peft",)
+
 
 class InstructionTuning(Tuning):
     """Supervised fine-tuning (Sec. 3, instruction tuning)."""
@@ -201,6 +207,10 @@ class Evaluate(Section):
     """GSM8K's stop strings: the harness's of today, or those of the version that the leaderboard ran."""
     backend: dict[Column, Literal["hf", "vllm"]] = {}
     """What computes a task's answers: transformers (`hf`, also where a task is missing) or vLLM."""
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        return ("vllm",) if "vllm" in self.backend.values() else ()
 
 
 class Control(Training):

@@ -26,3 +26,8 @@ class Section(BaseModel):
     """Settings that belong together; an unknown key is refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Optional distributions that these settings ask for: their versions decide the result."""
+        return ()

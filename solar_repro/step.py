@@ -13,7 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from solar_repro.code_digest import code_digest
+from solar_repro.code_digest import code_digest, version
+from solar_repro.section import Section
 
 MODEL_STAGES = ("base", "upscale", "continue_pretrain", "sft", "dpo", "merge", "contaminate")
 TRAINING_STAGES = ("continue_pretrain", "sft", "dpo")
@@ -40,15 +41,20 @@ class Step:
 
     @cached_property
     def key(self) -> str:
-        """sha256 over stage, settings, keys of the inputs, data fingerprints and the code that runs."""
+        """sha256 over stage, settings, keys of the inputs, data fingerprints, code and libraries."""
         parts = {
             "stage": self.stage,
             "settings": plain(self.settings),
             "inputs": {name: step.key for name, step in self.inputs.items()},
             "data": dict(self.data),
             "code": code_digest(f"solar_repro.stages.{self.stage}"),
+            "libraries": {name: version(name) for name in self._libraries()},
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def _libraries(self) -> tuple[str, ...]:
+        sections = (value for value in self.settings.values() if isinstance(value, Section))
+        return tuple(name for section in sections for name in section.libraries)
 
     @cached_property
     def training_seed(self) -> int | None:

@@ -166,6 +166,12 @@ class Tracker:
                 others.append(tags.get("solar.host", "another machine"))
         return ours, others
 
+    def close_dead(self, key: str, output: Path) -> None:
+        """Mark the runs KILLED whose process is dead, if the server can be told of it soon."""
+        with contextlib.suppress(Exception), _impatient():
+            for run_id in self.unfinished(key, output)[0]:
+                self.finish(run_id, "KILLED")
+
     def search(
         self,
         query: str = "",
@@ -344,7 +350,7 @@ def short(digest: str) -> str:
 
 @contextlib.contextmanager
 def failing(client: "MlflowClient", run_id: str) -> Iterator[None]:
-    """Mark the run FAILED (KILLED on Ctrl-C) with the reason when the block raises."""
+    """Mark the run FAILED (KILLED where the process was asked to end) with the reason if the block raises."""
     try:
         yield
     except BaseException as error:

@@ -1,8 +1,17 @@
+"""What a key holds of code and libraries: all that decides a result, and no more."""
+
+import sys
 import textwrap
 
 import pytest
 
-from solar_repro import code_digest
+from solar_repro import code_digest, scales
+from solar_repro.plan import Plan
+from solar_repro.provenance import versions
+from solar_repro.step import STAGES
+
+WITHOUT_EFFECT = {"huggingface_hub", "matplotlib", "pydantic", "requests"}
+"""Libraries that stages import and that decide no result: they fetch, draw, and check settings."""
 
 
 @pytest.fixture
@@ -40,3 +49,47 @@ def test_only_code_that_makes_the_result_counts(package, file, text, changes):
     before = digest()
     (folder / file).write_text(text)
     assert (digest() != before) is changes
+
+
+def test_every_library_that_stages_import_counts_unless_it_is_named_as_without_effect():
+    imported = set().union(*(code_digest.read_modules(f"solar_repro.stages.{stage}")[1] for stage in STAGES))
+    assert imported - sys.stdlib_module_names == {*code_digest.LIBRARIES, "peft", *WITHOUT_EFFECT}
+    assert not {"peft", *WITHOUT_EFFECT} & set(code_digest.LIBRARIES)
+
+
+@pytest.mark.parametrize("distribution", ["math-verify", "sympy", "tokenizers", "torch"])
+def test_a_library_of_another_version_makes_another_digest(monkeypatch, distribution):
+    def digest() -> str:
+        code_digest.code_digest.cache_clear()
+        return code_digest.code_digest("solar_repro.stages.synth_math")
+
+    before, version = digest(), code_digest.version
+    with monkeypatch.context() as patch:
+        patch.setattr(code_digest, "version", lambda name: "0" if name == distribution else version(name))
+        after = digest()
+    assert after != before == digest()
+
+
+def test_optional_libraries_count_where_settings_ask_for_them(monkeypatch):
+    def keys(**changes: str) -> tuple[str, str, str]:
+        plan = Plan(scales.load("smoke", changes))
+        return plan.model("solar").key, plan.model("sft_v1").key, plan.evaluation("base").key
+
+    def with_version(number: str | None, **changes: str) -> tuple[str, str, str]:
+        with monkeypatch.context() as patch:
+            patch.setattr("solar_repro.step.version", lambda name: number)
+            return keys(**changes)
+
+    lora, vllm = {"sft.lora.rank": "4"}, {"evaluate.backend.ARC": "vllm"}
+    assert with_version(None) == with_version("1") == keys()
+    for changes, moved in ((lora, {1}), (vllm, {2}), (lora | vllm, {1, 2})):
+        before, after = with_version(None, **changes), with_version("1", **changes)
+        assert {place for place in range(3) if before[place] != after[place]} == moved
+
+
+def test_versions_are_those_that_keys_hold_as_far_as_they_are_installed(monkeypatch):
+    found = versions()
+    assert found.keys() > {"mlflow", "torch", "math-verify", "tokenizers"}
+    monkeypatch.setattr("solar_repro.provenance.version", lambda name: None if name == "peft" else "1")
+    expected = {"mlflow", *code_digest.OPTIONAL}.union(*code_digest.LIBRARIES.values())
+    assert versions().keys() == expected - {"peft"}

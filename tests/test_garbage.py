@@ -74,6 +74,19 @@ def test_what_dead_processes_left_is_found_and_that_of_living_ones_is_not(store)
     assert not list(store.glob(".*"))
 
 
+def test_unfinished_work_is_found_unless_it_is_planned_or_under_way(store):
+    for name in ("sft_v1-22222222", "base.evaluate-55555555", "other.evaluate-66666666"):
+        (store / f".{name}.saved").mkdir()
+    listed = unneeded(store, {"sft_v1-22222222", "base.evaluate-55555555"}, lambda key: True)
+    # What the first was for is finished; the second goes on with it.
+    assert [item.path.name for item in listed] == [".other.evaluate-66666666.saved", ".sft_v1-22222222.saved"]
+    assert {item.why for item in listed} == {"unfinished work"}
+    with locked(store / "other.evaluate-66666666", None):
+        assert not listed[0].remove()
+    assert all(item.remove() for item in listed)
+    assert [path.name for path in store.glob(".*")] == [".base.evaluate-55555555.saved"]
+
+
 def test_a_server_that_knows_nothing_of_the_store_is_the_wrong_one(store):
     with pytest.raises(UserError, match="no result is known to the tracking server"):
         found(store)

@@ -20,12 +20,20 @@ from solar_repro.errors import Stopped, UserError
 from solar_repro.launch import CONFIGS, Launch, follow, job_file, launch
 from solar_repro.plan import Plan
 from solar_repro.saving import Saving
+from tests.conftest import ROOT
 from tests.runs import Workplace
 
 SMALLER = {
     **{f"{section}.per_device_batch_size": "2" for section in ("continue_pretrain", "sft", "dpo")},
     **{f"{section}.max_steps": "4" for section in ("continue_pretrain", "sft", "dpo")},
 }
+
+
+@pytest.fixture(autouse=True)
+def sharding_on_cpu(monkeypatch):
+    """Launched processes shard as on accelerators."""
+    folder = str(ROOT / "tests" / "sharding_on_cpu")
+    monkeypatch.setenv("PYTHONPATH", folder, prepend=os.pathsep)
 
 
 class Curve:
@@ -82,7 +90,7 @@ def test_two_processes_end_as_one_does(finished, tmp_path, variant):
 
 
 @pytest.mark.slow
-def test_two_processes_that_are_asked_to_end_save_their_state_and_go_on(finished, tmp_path):
+def test_two_processes_that_are_asked_to_end_save_their_state_and_go_on(finished, tmp_path, capfd):
     step, options = training(finished, "solar")
     alone = in_one_process(step, tmp_path / "one", options)
     saving = Saving(tmp_path / "saved", minutes=10)
@@ -100,18 +108,20 @@ def test_two_processes_that_are_asked_to_end_save_their_state_and_go_on(finished
     curve = Asked()
     with pytest.raises(Stopped, match=r"stopped at step [23] of 4; its state is saved"):
         launch(tmp_path / "job.json", step.stage, out, curve, options, two("fsdp2"))
-    assert saving.newest() is not None
+    assert list(saving.newest().glob("pytorch_model_fsdp*"))  # in shards
+    assert "Traceback" not in capfd.readouterr().err
     launch(tmp_path / "job.json", step.stage, out, curve, options, two("fsdp2"))
     assert curve.values["loss"] == pytest.approx(alone.values["loss"], abs=1e-4)
     held_out = "recovery/held_out_loss"
     assert curve.values[held_out][-1] == pytest.approx(alone.values[held_out][-1], abs=1e-4)
 
 
-def test_what_the_stage_complains_of_comes_back_as_one_line(finished, tmp_path):
+def test_what_the_stage_complains_of_comes_back_as_one_line(finished, tmp_path, capfd):
     step, options = training(finished, "sft_v1")
     sft = options["sft"].model_copy(update={"global_batch_size": 4096})
     with pytest.raises(UserError, match="training rows for a global_batch_size of 4096"):
         launch(tmp_path / "job.json", step.stage, tmp_path, Curve(), {**options, "sft": sft}, two("ddp"))
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_second_machine_joins_the_training_of_the_first(finished, tmp_path):

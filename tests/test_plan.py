@@ -7,6 +7,11 @@ from solar_repro.errors import UserError
 from solar_repro.plan import Plan
 from solar_repro.step import ordered, plain
 
+SHAPE = (
+    "{hidden_size: 8, intermediate_size: 8, num_hidden_layers: 6, num_attention_heads: 2, "
+    "num_key_value_heads: 1, vocab_size: 9}"
+)
+
 
 @pytest.fixture(scope="module")
 def plan():
@@ -179,3 +184,36 @@ def test_missing_mirror_and_model_are_one_line(tmp_path, monkeypatch):
 def test_provenance_is_json(plan):
     for step in plan.main():
         json.dumps(plain(step.settings))
+
+
+@pytest.mark.parametrize(
+    ("base", "variant", "message"),
+    [
+        (
+            {"upscale.m": "2"},
+            "solar",
+            "upscale.m: dus: m must lie between 1 and 1 for a base of 4 layers",
+        ),
+        (
+            {},
+            "solar_m2",
+            "variant upscaled_m2: dus: m must lie between 1 and 1 for a base of 4",
+        ),
+        ({}, "upscaled_0-3_1-5", "variant upscaled_0-3_1-5: .* '1-5' must be first-end with .* ≤ 4"),
+        ({"base.model": "FOLDER"}, "upscaled_m4", "between 1 and 2 for a base of 5 layers, not 4"),
+        ({"base.model": "FOLDER"}, "upscaled_0-6", "'0-6' must be first-end with .* ≤ 5"),
+        ({"base.model": "org/name", "base.shape": SHAPE}, "upscaled_m3", "between 1 and 2 for a base of 6"),
+    ],
+)
+def test_layers_that_cannot_be_are_refused_before_anything_is_made(shared, base, variant, message):
+    folder = str(shared / "models" / "stories260K")
+    changes = {name: folder if value == "FOLDER" else value for name, value in base.items()}
+    with pytest.raises(UserError, match=message):
+        Plan(scales.load("check", changes), dry=True).evaluation(variant)
+
+
+def test_a_base_that_is_not_known_yet_refuses_nothing(monkeypatch):
+    monkeypatch.setattr("solar_repro.plan.fingerprint_model", lambda model, setting: "revision:1")
+    plan = Plan(scales.load("check", {"base.model": "org/name", "upscale.m": "90"}))
+    assert plan.base_layers is None
+    assert plan.model("solar").inputs["model"].settings["m"] == 90

@@ -7,6 +7,8 @@ import pytest
 
 from solar_repro import scales
 from solar_repro.errors import Stopped
+from solar_repro.evaluation.journal import Journal
+from solar_repro.garbage import unneeded
 from solar_repro.metric_log import MetricLog, read_metrics
 from solar_repro.plan import Plan
 from solar_repro.runner import Runner
@@ -58,3 +60,39 @@ def test_a_training_goes_on_where_it_was_saved(own_place, finished, monkeypatch,
     assert [number for key, number in kept if key == "loss"] == steps
     before = read_metrics(finished.store / step.folder / METRICS)
     assert {(row["key"], row["step"]) for row in before} == set(kept)
+
+
+def test_a_killed_evaluation_goes_on_though_another_of_its_model_has_ended(own_place, monkeypatch):
+    def evaluation(items: str):
+        return Plan(scales.load("check", {"evaluate.limits.ARC": items})).evaluation("base")
+
+    def make(step):
+        return Runner(own_place.store, Tracker("again", "check"), upload=True).get(step)
+
+    first, second = evaluation("5"), evaluation("4")
+    take = Journal.add_partial
+
+    def cut_off(journal, *answer):
+        take(journal, *answer)
+        if journal.answered == 15:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "add_partial", cut_off)
+        with pytest.raises(Killed):
+            make(first)
+    make(second)
+    (listed,) = unneeded(own_place.store, {second.folder}, lambda key: True)
+    assert (listed.why, first.folder in listed.path.name) == ("unfinished work", True)
+    assert not unneeded(own_place.store, {first.folder}, lambda key: True)
+    known = []
+    split = Journal.split
+
+    def seen(journal, instances):
+        known.append(len(journal.known))
+        return split(journal, instances)
+
+    monkeypatch.setattr(Journal, "split", seen)
+    make(first)
+    assert known[0] == 15
+    assert not [path.name for path in own_place.store.iterdir() if path.name.startswith(".")]

@@ -3,14 +3,17 @@
 An answer is on disk before it is used, so nothing is lost, and nothing that was received is paid for again.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from solar_repro.data.generate import Request
 
@@ -38,7 +41,8 @@ class Counts:
 class AnswerFile:
     """The answers in `folder/answers.jsonl` that a model of this name gave within `max_tokens`.
 
-    A last line that a kill cut short is taken off the file. Several threads may `keep` answers.
+    A last line that a kill cut short is taken off the file. Several threads, and processes with other
+    settings, may `keep` answers.
     """
 
     def __init__(self, folder: Path, model: str, max_tokens: int) -> None:
@@ -47,10 +51,10 @@ class AnswerFile:
         self.model, self.max_tokens = model, max_tokens
         self._lock = threading.Lock()
         self._answers: dict[str, Answer] = {}
-        if not self.path.exists():
-            return
         whole = 0
-        with self.path.open("rb") as lines:
+        with self.path.open("ab+") as lines:
+            _wait_for_others(lines)  # a line that another process is writing is not one that was cut short
+            lines.seek(0)
             for line in lines:
                 if not line.endswith(b"\n"):
                     break
@@ -58,8 +62,7 @@ class AnswerFile:
                 key = answer.pop("key")
                 self._answers[key] = Answer(**answer)
                 whole += len(line)
-        if whole < self.path.stat().st_size:
-            os.truncate(self.path, whole)
+            lines.truncate(whole)
 
     def get(self, request: Request) -> Answer | None:
         return self._answers.get(self._key(request))
@@ -69,6 +72,7 @@ class AnswerFile:
         line = json.dumps({"key": key} | asdict(answer), ensure_ascii=False) + "\n"
         with self._lock:
             with self.path.open("ab") as out:
+                _wait_for_others(out)
                 out.write(line.encode("utf-8"))
                 out.flush()
                 os.fsync(out.fileno())
@@ -81,3 +85,9 @@ class AnswerFile:
     def _key(self, request: Request) -> str:
         asked = asdict(request) | {"model": self.model, "max_tokens": self.max_tokens}
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _wait_for_others(file: BinaryIO) -> None:
+    """Wait until no other process writes to the file; it is let go when the file is closed."""
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(file, fcntl.LOCK_EX)

@@ -3,7 +3,6 @@
 import os
 import random
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -30,7 +29,7 @@ class ChatClient:
 
         self._server, self._answers, self.counts = server, answers, Counts()
         self._lock = threading.Lock()
-        self._refused = threading.Event()
+        self._given_up = threading.Event()
         self._session = requests.Session()
         self._session.mount("http", requests.adapters.HTTPAdapter(pool_maxsize=server.concurrency))
         if key := os.environ.get(server.key_variable):
@@ -44,6 +43,7 @@ class ChatClient:
             try:
                 got = [result.result() for result in results]
             except BaseException:
+                self._given_up.set()  # requests that are on their way are answered, none is tried again
                 pool.shutdown(cancel_futures=True)
                 raise
         if got and not any(got):
@@ -68,8 +68,7 @@ class ChatClient:
         }
         wait = 0.0
         for attempt in range(self._server.attempts):
-            time.sleep(wait)
-            if self._refused.is_set():
+            if self._given_up.wait(wait):
                 return False
             answer, cause, asked_wait = self._attempt(body)
             if answer is not None:
@@ -101,7 +100,7 @@ class ChatClient:
             after = response.headers.get("Retry-After", "")
             return None, f"status {response.status_code}", float(after) if after.isdigit() else 0.0
         if response.status_code != 200:
-            self._refused.set()
+            self._given_up.set()
             said = " ".join(response.text[:200].split())
             raise UserError(
                 f"server {url} refused with status {response.status_code} ({said}); mend the model name, the "

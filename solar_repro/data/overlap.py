@@ -5,17 +5,19 @@ The benchmarks' n-grams are held once a process (`NgramIndex`); the rows stream 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solar_repro.data.benchmark_texts import BENCHMARKS, benchmark_location, benchmark_texts
 from solar_repro.data.ngram_index import NgramIndex
-from solar_repro.data.parallel import in_order
+from solar_repro.data.parallel import batches, in_order
 from solar_repro.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    from datasets import Dataset
 
     from solar_repro.data.sources import Rows
 
@@ -56,18 +58,15 @@ def overlap(rows: "Rows", index: NgramIndex, *, num_proc: int = 1) -> tuple[list
     examples: dict[str, list[tuple[str, str]]] = {known: [] for known in index.names}
     hits = []
     with Progress(f"{name}: comparing with benchmarks", len(rows.dataset), "rows") as progress:
-        batches, starts = rows.dataset.with_format("arrow"), range(0, len(rows.dataset), BATCH_ROWS)
-
-        def compared(start: int) -> np.ndarray:
-            return row_owners(batches[start : start + BATCH_ROWS], index)
-
-        for start, owners in zip(starts, in_order(compared, starts, num_proc), strict=True):
+        parts = batches(len(rows.dataset), BATCH_ROWS)
+        compare = partial(_part_owners, rows.dataset.with_format("arrow"), index)
+        for part, owners in zip(parts, in_order(compare, parts, num_proc), strict=True):
             hits.append(owners != 0)
             for place in owners.nonzero()[0]:
                 for benchmark in index.owner_names(owners[place]):
                     counts[benchmark] += 1
                     if len(examples[benchmark]) < EXAMPLES_SHOWN:
-                        row = rows.dataset[start + int(place)]
+                        row = rows.dataset[part.start + int(place)]
                         examples[benchmark].append((row["row_id"], _start_of(row)))
             progress.advance(len(owners))
     lines = [
@@ -75,6 +74,10 @@ def overlap(rows: "Rows", index: NgramIndex, *, num_proc: int = 1) -> tuple[list
         for benchmark in index.names
     ]
     return lines, np.concatenate(hits) if hits else np.zeros(0, bool)
+
+
+def _part_owners(dataset: "Dataset", index: NgramIndex, part: slice) -> "np.ndarray":
+    return row_owners(dataset[part], index)
 
 
 def row_owners(batch: "pa.Table", index: NgramIndex) -> "np.ndarray":

@@ -1,22 +1,60 @@
 """Work on parts of a set in several processes, its results in order."""
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-_inherited: dict[str, Callable[[Any], Any]] = {}
-"""What a forked process does: handed on by the fork, so that it may be a closure over opened files."""
+from solar_repro.errors import UserError
+from solar_repro.stopping import ready_to_hear, starting_unheard
+
+_work: Callable[[Any], Any]
+"""A process's own, set once at its start."""
 
 
 def in_order(work: Callable[[Any], Any], parts: Iterable[Any], num_proc: int) -> Iterator[Any]:
-    """`work` of each part, in the parts' order; in `num_proc` forked processes where that is more than 1."""
+    """`work` of each part, in the parts' order; in `num_proc` processes where that is more than 1.
+
+    Those are started afresh, not forked: a fork beside other threads may hold their locks for ever. So `work`
+    has to be picklable: a module's function, or a `partial` of one, which each process is given once.
+    """
     if num_proc == 1:
         yield from map(work, parts)
         return
-    _inherited["work"] = work
-    with multiprocessing.get_context("fork").Pool(num_proc) as pool:
-        yield from pool.imap(_do, parts)
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_proc, fresh, initializer=_begin, initargs=(work,)) as pool:
+        with starting_unheard():
+            done = pool.map(_do, parts)
+        try:
+            yield from done
+        except BrokenProcessPool:
+            raise UserError(
+                f"data.num_proc: one of {num_proc} processes has ended; where no error stands above, it was "
+                "killed, perhaps for want of memory: set fewer"
+            ) from None
+
+
+def batches(rows: int, size: int) -> list[slice]:
+    """Rows in batches of a size; the last may be smaller."""
+    return [slice(start, start + size) for start in range(0, rows, size)]
+
+
+def _begin(work: Callable[[Any], Any]) -> None:
+    global _work
+    _work = work
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes share the cores already
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    ready_to_hear()
+
+
+def _end_with_parent() -> None:
+    """A process outlives a killed parent otherwise: it waits for work on a pipe that it holds open itself."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _do(part: Any) -> Any:
-    return _inherited["work"](part)
+    return _work(part)

@@ -7,12 +7,14 @@ room beside that is dropped, or the answer cut with `long_answers="cut"`, and co
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from solar_repro.code_digest import code_digest
 from solar_repro.data.cache import arrow_rows, key_of
-from solar_repro.data.parallel import in_order
+from solar_repro.data.parallel import batches, in_order
 from solar_repro.data.report import Report, add, drop
 from solar_repro.errors import UserError
 from solar_repro.progress import Progress
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from solar_repro.data.sources import Rows
 
 LongAnswers = Literal["drop", "cut"]
+Batch = dict[str, list[Any]]
 BATCH_ROWS = 1024
 
 
@@ -42,16 +45,8 @@ def tokenise_instruction(
     `merged_boundaries`, `tokens`, `answer_tokens`, `longest`.
     """
     columns = {"input_ids": "int32", "completion_mask": "int8"}
-
-    def encode(batch: dict[str, list[Any]], report: Report) -> Iterator[list[list[int]]]:
-        split = _split_rows(batch["row_id"], [batch["messages"]], tokenizer, report)
-        for row_id, prompt, (answer,) in split:
-            fitted = _fit(prompt, [answer], max_length, long_answers, row_id, report)
-            if fitted:
-                prompt, (answer,) = fitted
-                yield [prompt + answer, [0] * len(prompt) + [1] * len(answer)]
-
-    return _tokenise(rows, tokenizer, max_length, long_answers, columns, encode, num_proc, cache_dir)
+    encoding = Encoding(_encode_instruction, tokenizer, max_length, long_answers, columns)
+    return _tokenise(rows, encoding, num_proc, cache_dir)
 
 
 def tokenise_preferences(
@@ -68,52 +63,67 @@ def tokenise_preferences(
     The prompt is the same for both answers, cut so that the longer one fits.
     """
     columns = {"prompt_ids": "int32", "chosen_ids": "int32", "rejected_ids": "int32"}
-
-    def encode(batch: dict[str, list[Any]], report: Report) -> Iterator[list[list[int]]]:
-        conversations = [
-            [prompt + answer for prompt, answer in zip(batch["prompt"], batch[name], strict=True)]
-            for name in ("chosen", "rejected")
-        ]
-        for row_id, prompt, answers in _split_rows(batch["row_id"], conversations, tokenizer, report):
-            fitted = _fit(prompt, answers, max_length, long_answers, row_id, report)
-            if fitted:
-                yield [fitted[0], *fitted[1]]
-
-    return _tokenise(rows, tokenizer, max_length, long_answers, columns, encode, num_proc, cache_dir)
+    encoding = Encoding(_encode_preferences, tokenizer, max_length, long_answers, columns)
+    return _tokenise(rows, encoding, num_proc, cache_dir)
 
 
-def _tokenise(
-    rows: "Rows",
-    tokenizer: "PreTrainedTokenizerBase",
-    max_length: int,
-    long_answers: LongAnswers,
-    columns: dict[str, str],
-    encode: Callable[[dict[str, list[Any]], Report], Iterator[list[list[int]]]],
-    num_proc: int,
-    cache_dir: Path | None,
-) -> "tuple[Dataset, Report]":
+@dataclass(frozen=True)
+class Encoding:
+    """How a batch of canonical rows becomes columns of token ids."""
+
+    encode: "Callable[[Encoding, Batch, Report], Iterator[list[list[int]]]]"
+    """Gives the values of a row's columns for each usable row."""
+    tokenizer: "PreTrainedTokenizerBase"
+    max_length: int
+    long_answers: LongAnswers
+    columns: dict[str, str]
+    """Name → integer type of its lists."""
+
+
+def _encode_instruction(how: Encoding, batch: Batch, report: Report) -> Iterator[list[list[int]]]:
+    split = _split_rows(batch["row_id"], [batch["messages"]], how.tokenizer, report)
+    for row_id, prompt, (answer,) in split:
+        fitted = _fit(prompt, [answer], how.max_length, how.long_answers, row_id, report)
+        if fitted:
+            prompt, (answer,) = fitted
+            yield [prompt + answer, [0] * len(prompt) + [1] * len(answer)]
+
+
+def _encode_preferences(how: Encoding, batch: Batch, report: Report) -> Iterator[list[list[int]]]:
+    conversations = [
+        [prompt + answer for prompt, answer in zip(batch["prompt"], batch[name], strict=True)]
+        for name in ("chosen", "rejected")
+    ]
+    for row_id, prompt, answers in _split_rows(batch["row_id"], conversations, how.tokenizer, report):
+        fitted = _fit(prompt, answers, how.max_length, how.long_answers, row_id, report)
+        if fitted:
+            yield [fitted[0], *fitted[1]]
+
+
+def _tokenised_part(dataset: "Dataset", how: Encoding, part: slice) -> tuple[Any, Report]:
+    report = _empty_report()
+    batch = dataset[part]
+    encoded = list(how.encode(how, batch, report))
+    report["rows_in"], report["kept"] = len(batch["row_id"]), len(encoded)
+    return list_table(how.columns, list(zip(*encoded, strict=True)) or [[] for _ in how.columns]), report
+
+
+def _tokenise(rows: "Rows", how: Encoding, num_proc: int, cache_dir: Path | None) -> "tuple[Dataset, Report]":
     key = key_of(
         rows=rows.key,
-        tokenizer=tokenizer_fingerprint(tokenizer),
-        max_length=max_length,
-        long_answers=long_answers,
-        columns=columns,
+        tokenizer=tokenizer_fingerprint(how.tokenizer),
+        max_length=how.max_length,
+        long_answers=how.long_answers,
+        columns=how.columns,
         code=code_digest("solar_repro.data.tokens"),
     )
-    _check_template(tokenizer)
-
-    def tokenised_part(start: int) -> tuple[Any, Report]:
-        report = _empty_report()
-        batch = rows.dataset[start : start + BATCH_ROWS]
-        encoded = list(encode(batch, report))
-        report["rows_in"], report["kept"] = len(batch["row_id"]), len(encoded)
-        return list_table(columns, list(zip(*encoded, strict=True)) or [[] for _ in columns]), report
+    _check_template(how.tokenizer)
 
     def tables(report: Report) -> Iterator[Any]:
         report |= _empty_report()
         with Progress(f"{rows.report['set']}: tokenising", len(rows.dataset), "rows") as progress:
-            parts = range(0, len(rows.dataset), BATCH_ROWS)
-            for table, part in in_order(tokenised_part, parts, num_proc):
+            parts = batches(len(rows.dataset), BATCH_ROWS)
+            for table, part in in_order(partial(_tokenised_part, rows.dataset, how), parts, num_proc):
                 add(report, part)
                 yield table
                 progress.advance(part["rows_in"])
@@ -121,7 +131,7 @@ def _tokenise(
     tokenised, report = arrow_rows(key, tables, cache_dir)
     if not len(tokenised):
         raise UserError(
-            f"data set {rows.report['set']}: no row fits into max_length {max_length}, dropped "
+            f"data set {rows.report['set']}: no row fits into max_length {how.max_length}, dropped "
             f"{report['dropped']}; raise max_length"
         )
     return tokenised, report

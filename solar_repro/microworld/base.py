@@ -17,8 +17,9 @@ from solar_repro.microworld.generate import CORPUS
 from solar_repro.microworld.settings import BaseTraining
 from solar_repro.microworld.tokenizer import stored_texts, train_tokenizer
 from solar_repro.progress import Progress
-from solar_repro.saving import Saving, asked_to_end
+from solar_repro.saving import Saving
 from solar_repro.stages import METRICS
+from solar_repro.stopping import asked_to_end
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,6 +1,5 @@
 """H6 (Sec. 4.1) through lm-eval of one model, and of a variant the held-out loss of Sec. 2."""
 
-import shutil
 from pathlib import Path
 
 from solar_repro.device import device
@@ -8,6 +7,7 @@ from solar_repro.evaluation.columns import LEADERBOARD_GSM8K_STOP
 from solar_repro.evaluation.evaluate import evaluate_h6
 from solar_repro.evaluation.tasks import build_tasks
 from solar_repro.fused.scoring import fuse_for_scoring
+from solar_repro.saving import Saving
 from solar_repro.scales import Corpus, Evaluate
 from solar_repro.stages import Log
 from solar_repro.stages.checkpoints import load
@@ -23,13 +23,13 @@ def run(
     seed: int,
     mirror: Path | None,
     corpus: Corpus | None = None,
+    saving: Saving | None = None,
 ) -> None:
     """Write `scores.json` and the items of each task to `out`; the log gets the scores in percent.
 
-    With a `corpus`, the losses of its held-out documents as well. Answers are kept beside `out` while they
-    come, so that a killed evaluation goes on where it stopped.
+    With a `corpus`, the losses of its held-out documents as well. With `saving`, answers are kept in its
+    folder as they come, so that a killed evaluation goes on where it stopped.
     """
-    answers = out.parent / ".answers" / Path(model).name
     tasks = build_tasks(
         mirror,
         limits=evaluate.limits,
@@ -45,9 +45,8 @@ def run(
         dtype=evaluate.precision,
         batch_tokens=evaluate.batch_tokens,
         vllm=tuple(name for name, backend in evaluate.backend.items() if backend == "vllm"),
-        work=answers,
+        work=saving.folder if saving else None,
     )
-    shutil.rmtree(answers)
     log(scores.metrics())
     if corpus is not None:
         network, tokenizer = load(model)

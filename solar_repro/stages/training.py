@@ -3,7 +3,6 @@
 import math
 import os
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +12,11 @@ from transformers import PrinterCallback, TrainerCallback
 
 from solar_repro.errors import Stopped, UserError
 from solar_repro.progress import Progress
-from solar_repro.saving import Saving, asked_to_end
+from solar_repro.saving import Saving
 from solar_repro.stages import METRICS, Log
 from solar_repro.stages.adapters import merged
 from solar_repro.stages.checkpoints import save
+from solar_repro.stopping import Asked, asked_to_end
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer
@@ -111,7 +111,7 @@ class Saves(TrainerCallback):
     processes, rank 0 decides.
     """
 
-    def __init__(self, saving: Saving, metrics: Path, asked: threading.Event) -> None:
+    def __init__(self, saving: Saving, metrics: Path, asked: Asked) -> None:
         self._saving, self._metrics, self._asked = saving, metrics, asked
         self._saved_at = time.monotonic()
 

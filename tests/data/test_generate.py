@@ -1,6 +1,8 @@
 """Generation against a real HTTP server that speaks OpenAI's schema and fails in every way servers do."""
 
+import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,14 +12,15 @@ import time
 import pytest
 import torch
 
-from solar_repro.data.answer_file import AnswerFile
+from solar_repro.data.answer_file import Answer, AnswerFile
 from solar_repro.data.chat_server import ChatClient
 from solar_repro.data.generate import ANSWER, REPHRASE, Request, generate
 from solar_repro.data.local_model import LocalModel, _Drawn
 from solar_repro.data.math import synthesise
 from solar_repro.data.settings import ChatServer
 from solar_repro.data.templates import set_chat_template
-from solar_repro.errors import UserError
+from solar_repro.errors import Stopped, UserError
+from solar_repro.stopping import heeding, interruptible
 from tests.model_server import ModelServer, serving
 
 PROBLEMS = [
@@ -119,6 +122,21 @@ def test_every_kind_of_failure_is_tried_again(served, tmp_path):
         "connection": 2,
         "malformed answer": 12,
     }
+
+
+def test_who_is_asked_to_end_does_not_wait_for_another_attempt(served, tmp_path):
+    def busy(handler, prompt, count):
+        handler.reply(503, "busy")
+        return True
+
+    served.fault = busy
+    client = ask(served, tmp_path, first_wait=30.0)
+    begun = time.monotonic()
+    with heeding(hasty=False), interruptible():
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        with pytest.raises(Stopped):
+            run(client)
+    assert time.monotonic() - begun < 10
 
 
 def test_retry_after_is_kept_to(served, tmp_path):
@@ -249,6 +267,23 @@ def test_killed_run_loses_nothing_and_pays_nothing_twice(served, tmp_path):
     again = ask(served, tmp_path)
     check(run(again)[0])
     assert (again.counts.cached, again.counts.answered) == (24, 0)
+
+
+def test_a_line_that_another_process_is_writing_is_not_taken_off(tmp_path):
+    request = Request("what ?", 0, 0, 0.0)
+    AnswerFile(tmp_path / "whole", "m", 8).keep(request, Answer("that", 1, 1))
+    line = (tmp_path / "whole" / "answers.jsonl").read_bytes()
+    found = []
+    with (tmp_path / "answers.jsonl").open("ab", buffering=0) as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        other.write(line[:20])
+        reader = threading.Thread(target=lambda: found.append(AnswerFile(tmp_path, "m", 8)))
+        reader.start()
+        reader.join(0.3)
+        other.write(line[20:])
+    reader.join(10)
+    assert found[0].get(request) == Answer("that", 1, 1)
+    assert (tmp_path / "answers.jsonl").read_bytes() == line
 
 
 def test_local_model(tiny_llama, llama_tokenizer, tmp_path):
