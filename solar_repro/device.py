@@ -56,8 +56,20 @@ def computes_in_bfloat16() -> bool:
 
 @functools.cache
 def own_precision() -> str:
-    """What the precision `auto` means here: `bfloat16` where the device computes in it, else `float32`."""
-    return "bfloat16" if computes_in_bfloat16() else "float32"
+    """What the precision `auto` means here: `bfloat16` where the device computes in it, else `float32`.
+
+    Of a GPU without bfloat16 a line on stderr says so: float16 is another format, and is not taken instead.
+    """
+    import torch
+
+    if computes_in_bfloat16():
+        return "bfloat16"
+    if device() == "cuda":
+        _say(
+            f"{torch.cuda.get_device_name()} has no bfloat16 (compute capability 8.0 or higher has it): "
+            "precision auto is float32 here; float16 is another format, in which small gradients vanish"
+        )
+    return "float32"
 
 
 @functools.cache
@@ -68,11 +80,11 @@ def warn_of_emulation(precision: str) -> None:
     if precision == "float16" and device() == "cuda":
         return
     if precision in ("float16", "bfloat16") and own_precision() == "float32":
-        times = {dtype: _seconds(getattr(torch, dtype)) for dtype in (precision, "float32")}
+        slower = _seconds(getattr(torch, precision)) / _seconds(torch.float32)
+        kind = "GPU" if device() == "cuda" else "CPU"
         _say(
-            f"precision {precision}: this {device().upper()} only emulates it; a product of matrices takes "
-            f"{times[precision] / times['float32']:.0f} times as long as in float32 "
-            "(precision=auto takes float32 here)"
+            f"precision {precision}: this {kind} only emulates it; a product of matrices takes {slower:.0f} "
+            "times as long as in float32, which precision auto is here"
         )
 
 

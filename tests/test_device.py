@@ -69,9 +69,11 @@ def test_auto_is_what_the_cpu_multiplies(on_a_cpu, abilities, used, precision):
 
 
 @pytest.mark.parametrize(("able", "precision"), [(True, "bfloat16"), (False, "float32")])
-def test_auto_is_what_the_gpu_multiplies(on_a_gpu, able, precision):
+def test_auto_is_what_the_gpu_multiplies(on_a_gpu, able, precision, capsys):
     on_a_gpu(bfloat16=able)
     assert (device.device(), device.own_precision()) == ("cuda", precision)
+    told = capsys.readouterr().err
+    assert told == "" if able else "Tesla K80 has no bfloat16" in told and "float16 is another format" in told
 
 
 def test_a_gpu_that_cannot_compute_is_one_line(on_a_gpu):
