@@ -19,7 +19,7 @@ NAME = "fused_documents"
 
 def fuse_for_training(model: LlamaForCausalLM) -> None:
     """Let a model for which `can_fuse` holds compute its layers fused, wherever it gets whole sequences."""
-    AttentionInterface.register(NAME, sdpa_attention_forward)
+    AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, _mask)
     model.set_attn_implementation(NAME)
     last = len(model.model.layers) - 1
@@ -37,15 +37,28 @@ def _mask(config: Any, **arguments: Any) -> Documents | Tensor | None:
     return sdpa_mask(config=config, **arguments)
 
 
+def _attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Documents | Tensor | None,
+    **settings: Any,
+) -> tuple[Tensor, None]:
+    """PyTorch's kernel, for a pass with a cache, and for layers that are not fused though the model's config
+    says so: TRL loads the reference of a sharded model by that config.
+    """
+    mask = attention_mask.mask if isinstance(attention_mask, Documents) else attention_mask
+    return sdpa_attention_forward(module, query, key, value, mask, **settings)
+
+
 def _forward(
     layer: LlamaDecoderLayer, plain: Any, first: bool, last: bool, hidden_states: Tensor, **inputs: Any
 ) -> Tensor:
     """A decoder layer's forward; between the first and the last layer the padding is left out."""
     documents = inputs["attention_mask"]
-    if not isinstance(documents, Documents):
+    if not isinstance(documents, Documents) or inputs.get("past_key_values") is not None:
         return plain(layer, hidden_states, **inputs)
-    if inputs.get("past_key_values") is not None:
-        return plain(layer, hidden_states, **{**inputs, "attention_mask": documents.mask})
     rows, n = documents.mask.shape[0], documents.mask.shape[-1]
     states = hidden_states.flatten(0, 1)
     if first:
