@@ -21,6 +21,14 @@ LONG = ("--continue_pretrain.tokens", "2000000")
 """Makes `solar` and `repeat_continued` anew, and takes minutes."""
 
 
+@pytest.fixture(autouse=True)
+def hears_ctrl_c():
+    """A shell's background job, and what it starts, ignores Ctrl-C."""
+    before = signal.signal(INT, signal.default_int_handler)
+    yield
+    signal.signal(INT, before)
+
+
 def ask(number: int) -> None:
     os.kill(os.getpid(), number)
 
