@@ -5,8 +5,12 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from solar_repro.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 BFLOAT16_ABILITIES = ("avx512_bf16", "amx_bf16", "bf16")
 """Names that PyTorch has for instructions that multiply bfloat16: of x86 the first two, of Arm the last."""
@@ -88,7 +92,7 @@ def warn_of_emulation(precision: str) -> None:
         )
 
 
-def _seconds(dtype: "torch.dtype") -> float:  # noqa: F821
+def _seconds(dtype: "torch.dtype") -> float:
     """The time of a small product of matrices, the best of three."""
     import torch
 

@@ -34,21 +34,21 @@ class Group:
     """[length, length]: minus infinity where a key lies behind its query, else 0."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Documents:
     """The documents of a batch [rows, length]; tokens that are padding belong to none."""
 
-    mask: torch.Tensor
-    """[rows, 1, length, length]: what they were read off."""
     real: torch.Tensor | None
     """Positions in the flattened batch of the tokens that are no padding; None where all are real."""
     groups: tuple[Group, ...]
-    turns: torch.Tensor | None = None
-    """Rotations of the real tokens, once the first layer has worked them out."""
+    turns: torch.Tensor
+    """Rotations [real tokens, 1, size / 2] of queries and keys."""
 
 
-def documents_of(mask: torch.Tensor, heads: int, kv_heads: int) -> Documents | None:
+def documents_of(mask: torch.Tensor, turns: torch.Tensor, heads: int, kv_heads: int) -> Documents | None:
     """Read the documents off a mask [rows, 1, n, n], true where a query sees a key.
+
+    `turns` are the rotations [rows or 1, n, size / 2] of all positions.
 
     None where queries see something else than their document up to themselves, or one is longer than LONGEST.
     """
@@ -69,7 +69,10 @@ def documents_of(mask: torch.Tensor, heads: int, kv_heads: int) -> Documents | N
     groups = [
         _group(firsts[which == bound], lengths[which == bound], heads, kv_heads) for bound in which.unique()
     ]
-    return Documents(mask, None if len(kept) == rows * n else kept, tuple(groups))
+    turns = turns.expand(rows, n, -1).flatten(0, 1)[:, None]
+    if len(kept) == rows * n:
+        return Documents(None, tuple(groups), turns)
+    return Documents(kept, tuple(groups), turns[kept])
 
 
 def _group(firsts: torch.Tensor, lengths: torch.Tensor, heads: int, kv_heads: int) -> Group:

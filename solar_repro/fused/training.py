@@ -6,67 +6,52 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
-from transformers.modeling_utils import AttentionInterface
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from solar_repro.fused import as_it_was, interleaved, normalised, rotate, rotations
-from solar_repro.fused.documents import LONGEST, Documents, Group, documents_of
+from solar_repro.fused.documents import Documents, Group, documents_of
 
-NAME = "fused_documents"
+
+class Batch:
+    """The documents of the batch that a model's layers work on, read off its mask once."""
+
+    def __init__(self) -> None:
+        self._mask: Tensor | None = None
+        self._documents: Documents | None = None
+
+    def documents(self, layer: LlamaDecoderLayer, mask: Any, inputs: dict[str, Any]) -> Documents | None:
+        """None where a fused layer cannot take the batch: in another precision, with a cache, or too long."""
+        whole = isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape[-1] == mask.shape[-2]
+        if not whole or inputs.get("past_key_values") is not None or torch.is_autocast_enabled("cpu"):
+            return None
+        if mask is not self._mask:
+            config = layer.self_attn.config
+            turns = rotations(*inputs["position_embeddings"])
+            found = documents_of(mask, turns, config.num_attention_heads, config.num_key_value_heads)
+            self._mask, self._documents = mask, found
+        return self._documents
 
 
 def fuse_for_training(model: LlamaForCausalLM) -> None:
-    """Let a model for which `can_fuse` holds compute its layers fused, wherever it gets whole sequences."""
-    AttentionInterface.register(NAME, _attention)
-    AttentionMaskInterface.register(NAME, _mask)
-    model.set_attn_implementation(NAME)
-    last = len(model.model.layers) - 1
+    """Let a model for which `can_fuse` holds compute its layers fused, wherever it gets whole sequences and a
+    mask [rows, 1, n, n], true where a query sees a key."""
+    batch, last = Batch(), len(model.model.layers) - 1
     for number, layer in enumerate(model.model.layers):
-        layer.forward = functools.partial(_forward, layer, type(layer).forward, number == 0, number == last)
-
-
-def _mask(config: Any, **arguments: Any) -> Documents | Tensor | None:
-    """Documents where a fused layer can take them, else as for SDPA."""
-    whole = arguments["q_length"] == arguments["kv_length"] <= LONGEST
-    if whole and not torch.is_autocast_enabled("cpu"):
-        mask = sdpa_mask(config=config, **arguments | {"allow_is_causal_skip": False})
-        found = documents_of(mask, config.num_attention_heads, config.num_key_value_heads)
-        return mask if found is None else found
-    return sdpa_mask(config=config, **arguments)
-
-
-def _attention(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Documents | Tensor | None,
-    **settings: Any,
-) -> tuple[Tensor, None]:
-    """PyTorch's kernel, for a pass with a cache, and for layers that are not fused though the model's config
-    says so: TRL loads the reference of a sharded model by that config.
-    """
-    mask = attention_mask.mask if isinstance(attention_mask, Documents) else attention_mask
-    return sdpa_attention_forward(module, query, key, value, mask, **settings)
+        layer.forward = functools.partial(_forward, layer, batch, number == 0, number == last)
 
 
 def _forward(
-    layer: LlamaDecoderLayer, plain: Any, first: bool, last: bool, hidden_states: Tensor, **inputs: Any
+    layer: LlamaDecoderLayer, batch: Batch, first: bool, last: bool, hidden_states: Tensor, **inputs: Any
 ) -> Tensor:
     """A decoder layer's forward; between the first and the last layer the padding is left out."""
-    documents = inputs["attention_mask"]
-    if not isinstance(documents, Documents) or inputs.get("past_key_values") is not None:
-        return plain(layer, hidden_states, **inputs)
-    rows, n = documents.mask.shape[0], documents.mask.shape[-1]
+    mask = inputs["attention_mask"]
+    documents = batch.documents(layer, mask, inputs)
+    if documents is None:
+        return type(layer).forward(layer, hidden_states, **inputs)
+    rows, n = mask.shape[0], mask.shape[-1]
     states = hidden_states.flatten(0, 1)
-    if first:
-        cos, sin = (part.expand(rows, n, -1).flatten(0, 1) for part in inputs["position_embeddings"])
-        documents.turns = rotations(cos, sin)[:, None]
-        if documents.real is not None:
-            documents.turns = documents.turns[documents.real]
-            states = states[documents.real]
+    if first and documents.real is not None:
+        states = states[documents.real]
     attention, mlp = layer.self_attn, layer.mlp
     states = FusedLayer.apply(
         states,

@@ -26,13 +26,12 @@ LONGEST = 1024
 def use_document_attention(model: PreTrainedModel) -> None:
     """Let a model that attends through SDPA and is trained on the CPU use this; leave others as they are.
 
-    One whose layers can be fused attends by document in those, wherever it computes in float32.
+    One whose layers can be fused attends by document in those, where it computes in float32.
     """
     if device() != "cpu" or model.config._attn_implementation != "sdpa":
         return
     if can_fuse(model):
         fuse_for_training(model)
-        return
     AttentionInterface.register(NAME, document_attention)
     AttentionMaskInterface.register(NAME, _mask)
     model.set_attn_implementation(NAME)

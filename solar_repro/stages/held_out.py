@@ -14,7 +14,7 @@ from solar_repro.scales import Corpus
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-BATCH_TOKENS = 4096
+BATCH_TOKENS = 8192
 
 
 class TextLoss(NamedTuple):

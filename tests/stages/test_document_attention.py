@@ -8,7 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
 from solar_repro.data.packing import PackedCollator
 from solar_repro.fused import can_fuse
-from solar_repro.fused.training import NAME as FUSED
+from solar_repro.fused.training import FusedLayer
 from solar_repro.stages import document_attention
 from solar_repro.stages.document_attention import NAME, use_document_attention
 
@@ -23,14 +23,38 @@ def plain():
     return LlamaForCausalLM(LlamaConfig(**sizes, **heads))
 
 
-@pytest.fixture(params=[NAME, FUSED])
+@pytest.fixture(params=["products", "fused"])
 def by_document(plain, request, monkeypatch):
     model = copy.deepcopy(plain)
-    if request.param == NAME:
+    if request.param == "products":
         monkeypatch.setattr(document_attention, "can_fuse", lambda model: False)
     use_document_attention(model)
-    assert model.config._attn_implementation == request.param
+    assert model.config._attn_implementation == NAME
     return model
+
+
+@pytest.fixture
+def applied(monkeypatch):
+    """How often a fused layer has computed."""
+    calls = []
+    apply = FusedLayer.apply
+    monkeypatch.setattr(FusedLayer, "apply", lambda *inputs: calls.append(1) or apply(*inputs))
+    return calls
+
+
+def test_fused_layers_are_for_float32_and_others_keep_the_products(plain, batch, applied, monkeypatch):
+    model = copy.deepcopy(plain)
+    use_document_attention(model)
+    products = []
+    repeat = document_attention.repeat_kv
+    monkeypatch.setattr(
+        document_attention, "repeat_kv", lambda *inputs: products.append(1) or repeat(*inputs)
+    )
+    model(**batch)
+    assert (len(applied), len(products)) == (2, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(**batch)
+    assert (len(applied), len(products)) == (2, 4)  # keys and values of two layers
 
 
 @pytest.fixture(scope="module")
