@@ -55,6 +55,8 @@ def write(path: Path, draw: "Callable[..., Figure | None]", *arguments: Any) -> 
         figure = draw(*arguments)
         if figure is None:
             return None
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # the layout holds for both files
         # Without date and version in it the same runs give the same bytes.
         figure.savefig(path.with_suffix(".png"), dpi=150, metadata={"Software": None})
         text = io.StringIO()

@@ -41,11 +41,11 @@ OPTIONAL = ("peft", "bitsandbytes", "vllm")
 
 @cache
 def code_digest(module: str) -> str:
-    """sha256 over the syntax trees of `module` and all project modules it imports, directly or not."""
-    trees, imported = read_modules(module)
+    """sha256 over the code of `module` and of all project modules it imports, directly or not."""
+    sources, imported = read_modules(module)
     digest = hashlib.sha256()
-    for name in sorted(trees):
-        digest.update(f"{name}\n{ast.unparse(_without_docstrings(trees[name]))}\n".encode())
+    for name in sorted(sources):
+        digest.update(f"{name}\n{sources[name]}\n".encode())
     for name in sorted({name for library in imported for name in LIBRARIES.get(library, ())}):
         digest.update(f"{name}=={version(name)}\n".encode())
     return digest.hexdigest()
@@ -59,22 +59,30 @@ def version(distribution: str) -> str | None:
         return None
 
 
-def read_modules(module: str) -> tuple[dict[str, ast.Module], set[str]]:
-    """Syntax trees of a module and of all project modules it imports, and what they import from others."""
-    trees: dict[str, ast.Module] = {}
+def read_modules(module: str) -> tuple[dict[str, str], set[str]]:
+    """Code of a module and of all project modules it imports, and what they import from others."""
+    sources: dict[str, str] = {}
     external: set[str] = set()
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name in trees or name in WITHOUT_EFFECT:
+        if name in sources or name in WITHOUT_EFFECT:
             continue
-        trees[name] = ast.parse(_path(name).read_text(encoding="utf-8"))
-        for imported in _imports(trees[name]):
+        sources[name], imports = _read(name)
+        for imported in imports:
             if imported.partition(".")[0] == PACKAGE:
                 waiting += [found for found in (imported, imported.rpartition(".")[0]) if _exists(found)]
             else:
                 external.add(imported.partition(".")[0])
-    return trees, external
+    return sources, external
+
+
+@cache
+def _read(module: str) -> tuple[str, frozenset[str]]:
+    """A module's code without comments and docstrings, and the names it imports."""
+    tree = ast.parse(_path(module).read_text(encoding="utf-8"))
+    imports = frozenset(_imports(tree))
+    return ast.unparse(_without_docstrings(tree)), imports
 
 
 def _imports(tree: ast.Module) -> set[str]:

@@ -41,8 +41,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str):
             made.mkdir()
             place = workplace(made)
             command = ("run", ".", "--env-manager", "local", "--experiment-name", EXPERIMENT)
-            # The other test process waits for it: its core may as well be used.
-            done = place.mlflow(*command, "-P", "scale=check", "-P", "jobs=2")
+            done = place.mlflow(*command, "-P", "scale=check")
             assert done.returncode == 0, done.stderr[-3000:]
             assert "compare.html" in done.stdout
             assert "mlflow ui --backend-store-uri" in done.stdout

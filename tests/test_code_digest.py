@@ -26,12 +26,16 @@ def package(tmp_path, monkeypatch):
         (tmp_path / name).write_text(textwrap.dedent(text))
     monkeypatch.setattr(code_digest, "ROOT", tmp_path)
 
-    def digest():
+    def forget():
         code_digest.code_digest.cache_clear()
+        code_digest._read.cache_clear()
+
+    def digest():
+        forget()
         return code_digest.code_digest("solar_repro.stage")
 
     yield tmp_path, digest
-    code_digest.code_digest.cache_clear()
+    forget()
 
 
 @pytest.mark.parametrize(
