@@ -41,12 +41,13 @@ def folder_fingerprint(folder: Path, cache_dir: Path | None = None) -> str:
     except (OSError, ValueError):
         known = {}
     found = {str(path.resolve()): _stamp(path) for _, path in files}
+    remembered = dict(known)
     stale = [path for path, stamp in found.items() if not stamp or known.get(path, {}).get("stamp") != stamp]
     with ThreadPoolExecutor() as pool:
         for path, digest in zip(stale, pool.map(_digest, stale), strict=True):
             # The stamp is older than the digest: a file that changed in between is read again.
             known[path] = {"stamp": found[path], "sha256": digest}
-    if stale:
+    if known != remembered:
         memory.parent.mkdir(parents=True, exist_ok=True)
         write_json(memory, known)
     total = hashlib.sha256()
