@@ -57,14 +57,14 @@ def json_rows(file: Path) -> Iterator[Any]:
                 yield Fault(BROKEN)
                 continue
             try:
-                yield json.loads(text)
+                yield json.loads(text, parse_constant=_nothing)
             except ValueError:
                 yield Fault("no valid JSON")
 
 
 def _array_rows(file: Path, source: BinaryIO) -> Iterator[Any]:
     """Elements of a JSON array, one after the other: a set's array may be larger than the memory."""
-    decoder, text, end = json.JSONDecoder(), "", False
+    decoder, text, end = json.JSONDecoder(parse_constant=_nothing), "", False
     # Bytes that are no UTF-8 become lone surrogates, which the row is dropped for.
     with io.TextIOWrapper(source, encoding="utf-8-sig", errors="surrogateescape") as source:
         text = source.read(ARRAY_CHARACTERS).lstrip().removeprefix("[")
@@ -92,6 +92,10 @@ def text_rows(file: Path) -> Iterator[Any]:
                 yield Fault(BROKEN)
             elif text := text.strip():
                 yield {"text": text}
+
+
+def _nothing(constant: str) -> None:
+    """NaN is what pandas has for a missing value, and Python writes it so."""
 
 
 def _decode(line: bytes) -> str | None:

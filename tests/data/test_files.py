@@ -237,6 +237,14 @@ def test_column_that_the_first_rows_lack(write_set, monkeypatch, suffix):
     assert [row["text"] for row in rows] == [None] * 7 + ["x"]
 
 
+@pytest.mark.parametrize("content", [b'{"a": "x", "b": NaN}\n', b'[{"a": "x", "b": NaN}]'])
+def test_nan_is_a_missing_value(write_set, content):
+    assert read(write_set("o/n", content, suffix="json"), {"a": TEXT, "b": TEXT}) == (
+        [{"a": "x", "b": None}],
+        {},
+    )
+
+
 def test_file_without_any_object(write_set):
     folder = write_set("o/n", b"1\n2\n", suffix="jsonl")
     with pytest.raises(UserError, match="no column 'a'; it has none"):
