@@ -231,7 +231,7 @@ class Contamination(Section):
     variants: list[str] = ["solar_instruct"]
     reference: str = "solar"
     """The model that writes the neighbours: a variant, a folder or a hub id."""
-    tasks: list[Column] = ["ARC", "MMLU", "TruthfulQA", "GSM8K"]
+    tasks: Annotated[list[Column], Field(min_length=1)] = ["ARC", "MMLU", "TruthfulQA", "GSM8K"]
     """The paper has N/A for HellaSwag and Winogrande; named here they are tested too."""
     examples: Positive = 100
     neighbours: Positive = 100

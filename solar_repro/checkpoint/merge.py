@@ -54,7 +54,6 @@ def merge(
     _check(sources, method, base, density, scale, accumulate, dtype)
     _check_device(device)
     parents = [open_checkpoint(source) for source in sources]
-    names = parents[0].names
     inputs = [*parents, *([open_checkpoint(base)] if base is not None else [])]
     aligned = align(inputs)
     merged = {name: ranges for name, ranges in aligned.tensors.items() if ranges[0].dtype in FLOAT_DTYPES}
@@ -96,7 +95,7 @@ def merge(
         copy_chunks(copies, lambda copy: hasher.written(copy.target, copy.target_offset, copy.length))
         stream(jobs, accumulate, device, hasher, progress)
         digests = hasher.digests()
-    return report_on(jobs, names, list(sources), base, config_differences(inputs), digests)
+    return report_on(jobs, aligned.names, list(sources), base, config_differences(inputs), digests)
 
 
 def _check(

@@ -1,5 +1,6 @@
 """What a merge is made of: the parents' tensors brought together by name, and the settings of each tensor."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -7,36 +8,42 @@ from typing import TypeVar
 
 from solar_repro.checkpoint.folder import Checkpoint
 from solar_repro.checkpoint.headers import FLOAT_DTYPES, TensorRange
-from solar_repro.checkpoint.naming import embedding_name, head_name
+from solar_repro.checkpoint.naming import LayerNames, embedding_name, head_name
 from solar_repro.errors import UserError
 
 _COMPARED_BYTES = 1 << 20
 # Config keys that say how a checkpoint was saved, not what it computes.
 _INCIDENTAL = frozenset(["_name_or_path", "dtype", "torch_dtype", "transformers_version", "use_cache"])
+# Buffers that old versions of transformers stored and every version computes anew: rotary frequencies, and
+# the causal mask with its value beside it.
+_FREQUENCIES = re.compile(r"(.*\.)?inv_freq", re.DOTALL)
+_MASK = re.compile(r"(.*\.)?(attn|attention|self_attn|self_attention)\.(masked_)?bias", re.DOTALL)
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Aligned:
-    """For each tensor of the output the same tensor of every checkpoint; `tied`: its embeddings are."""
+    """For each tensor of the output the same tensor of every checkpoint."""
 
     tensors: Mapping[str, tuple[TensorRange, ...]]
+    names: LayerNames
     tied: bool
+    """Whether the output's head is its embedding, and not stored."""
 
 
 def align(checkpoints: Sequence[Checkpoint]) -> Aligned:
     """Bring the tensors of all checkpoints together by name, in the order of the first one's bytes.
 
-    They may be sharded differently and stored in different dtypes. Where one has an output head of its own, a
-    tied one stands in with its embedding. UserError names the tensor that is missing or of another shape.
+    They may be sharded differently, stored in different dtypes, and saved with or without the prefix of the
+    model inside (`transformer.`). Where one has an output head of its own, a tied one stands in with its
+    embedding. Buffers that are computed anew are left out. UserError names the tensor that is missing or of
+    another shape.
     """
-    views = [_untied_view(checkpoint) for checkpoint in checkpoints]
-    tied = all(_is_tied(checkpoint) for checkpoint in checkpoints)
+    names = max((checkpoint.names for checkpoint in checkpoints), key=lambda names: len(names.prefix))
+    views = [_view(checkpoint, names) for checkpoint in checkpoints]
     head = next(filter(None, map(head_name, views)), None)
     tensors: dict[str, tuple[TensorRange, ...]] = {}
     for name in dict.fromkeys(name for view in views for name in view):
-        if tied and name == head:
-            continue
         found = [_embedding_for(view, name, head) for view in views]
         for checkpoint, tensor in zip(checkpoints, found, strict=True):
             first = found[0] or tensor
@@ -51,7 +58,7 @@ def align(checkpoints: Sequence[Checkpoint]) -> Aligned:
                 )
             _refuse_unmergeable(name, tensor, first)
         tensors[name] = tuple(tensor for tensor in found if tensor is not None)
-    return Aligned(tensors, tied)
+    return Aligned(tensors, names, tied=head is None)
 
 
 def config_differences(checkpoints: Sequence[Checkpoint]) -> list[str]:
@@ -93,14 +100,37 @@ def widest_dtype(tensors: Sequence[TensorRange]) -> str:
     return "F64" if "F64" in dtypes else "F32"
 
 
-def _untied_view(checkpoint: Checkpoint) -> dict[str, TensorRange]:
-    """The tensors without a stored head that the config ties: the model uses its embedding instead."""
-    head = head_name(checkpoint.tensors) if _is_tied(checkpoint) else None
-    return {name: tensor for name, tensor in checkpoint.tensors.items() if name != head}
+def _view(checkpoint: Checkpoint, names: LayerNames) -> dict[str, TensorRange]:
+    """The tensors by the names that the output has, without what the model does not take from its files.
+
+    That is buffers, and a stored head that the config ties and that is the embedding. One that differs is
+    kept: transformers loads it in spite of the config.
+    """
+    own = checkpoint.names.prefix
+    missing = names.prefix.removesuffix(own) if names.prefix != own and names.prefix.endswith(own) else ""
+    head, embedding = head_name(checkpoint.tensors), embedding_name(checkpoint.tensors)
+    if head is not None and not (
+        checkpoint.config.get("tie_word_embeddings") is True
+        and embedding is not None
+        and _equal(checkpoint.tensors[head], checkpoint.tensors[embedding])
+    ):
+        head = None
+    return {
+        name if head_name([name]) else missing + name: tensor
+        for name, tensor in checkpoint.tensors.items()
+        if name != head and not _is_recomputed(name, tensor.shape)
+    }
 
 
-def _is_tied(checkpoint: Checkpoint) -> bool:
-    return checkpoint.config.get("tie_word_embeddings") is True or head_name(checkpoint.tensors) is None
+def _is_recomputed(name: str, shape: Sequence[int]) -> bool:
+    mask = len(shape) == 4 and shape[0] == shape[1] == 1 and shape[2] == shape[3]
+    return _FREQUENCIES.fullmatch(name) is not None or (
+        _MASK.fullmatch(name) is not None and (mask or all(size == 1 for size in shape))
+    )
+
+
+def _equal(one: TensorRange, other: TensorRange) -> bool:
+    return (one.dtype, one.shape) == (other.dtype, other.shape) and _same_bytes(one, other)
 
 
 def _embedding_for(view: Mapping[str, TensorRange], name: str, head: str | None) -> TensorRange | None:

@@ -56,19 +56,19 @@ def flatten(name: str, batch: Batch, first_row: int) -> Flat:
     flat = {"row_id": numbers, "system": nothing}
     extra: list[tuple[pa.Array, str]] = []
     if name == "alpaca_gpt4":
-        instruction, context = table["instruction"], pc.fill_null(table.get("input", nothing), "")
+        instruction, context = table["instruction"], pc.fill_null(table["input"], "")
         with_context = pc.binary_join_element_wise(instruction, context, "\n\n")
         flat["user"] = pc.if_else(_blank(context), instruction, with_context)
         flat["answer"] = table["output"]
     elif name == "openorca":
-        flat["row_id"] = pc.coalesce(table.get("id", numbers), numbers)
+        flat["row_id"] = pc.coalesce(table["id"], numbers)
         flat["system"] = pc.fill_null(table["system_prompt"], "")
         flat["user"], flat["answer"] = table["question"], table["response"]
     elif name == "synth_math_instruct":
         flat["user"], flat["answer"] = table["query"], table["response"]
         extra.append((pc.invert(pc.starts_with(table["type"], "MATH_")), "no MATH seed"))
     elif name == "orca_dpo_pairs":
-        flat["system"] = pc.fill_null(table.get("system", nothing), "")
+        flat["system"] = pc.fill_null(table["system"], "")
         flat["user"], flat["chosen"], flat["rejected"] = table["question"], table["chosen"], table["rejected"]
     elif name == "ultrafeedback":
         system, user, flat["chosen"], strange = _single_turn(table["chosen"])
@@ -77,10 +77,7 @@ def flatten(name: str, batch: Batch, first_row: int) -> Flat:
         extra.append((pc.or_(strange, strange_too), "not one user and one assistant turn"))
         same = pc.and_(pc.equal(system, other_system), pc.equal(user, other_user))
         extra.append((pc.invert(same), "chosen and rejected answer different prompts"))
-        if "source" in table:
-            extra.append(
-                (pc.match_substring(table["source"], "truthful", ignore_case=True), "from TruthfulQA")
-            )
+        extra.append((pc.match_substring(table["source"], "truthful", ignore_case=True), "from TruthfulQA"))
     else:
         flat["user"], flat["chosen"], flat["rejected"] = table["prompt"], table["chosen"], table["rejected"]
     reasons = _reasons(batch.faults, flat, extra)

@@ -81,7 +81,10 @@ def sequence_lengths(tokenised: "Dataset") -> "np.ndarray":
 
 
 def document_lengths(blocks: "Dataset", bos_token_id: int) -> "np.ndarray":
-    """Tokens of each document of packed text; one that lies in several blocks counts as one."""
+    """Tokens of each document of packed text; one that lies in several blocks counts as one.
+
+    A block that begins with a piece of one token begins with the end of a document: a new one would go on.
+    """
     import numpy as np
     import pyarrow.compute as pc
 
@@ -90,7 +93,10 @@ def document_lengths(blocks: "Dataset", bos_token_id: int) -> "np.ndarray":
         sizes = pc.list_flatten(batch["seq_lengths"].combine_chunks()).to_numpy()
         first = pc.list_flatten(batch["input_ids"].combine_chunks()).to_numpy()[np.cumsum(sizes) - sizes]
         pieces.append(sizes)
-        begins.append(first == bos_token_id)
+        block_starts = np.zeros(len(sizes), bool)
+        counts = pc.list_value_length(batch["seq_lengths"].combine_chunks()).to_numpy()
+        block_starts[np.cumsum(counts) - counts] = True
+        begins.append((first == bos_token_id) & ~(block_starts & (sizes == 1)))
     starts = np.flatnonzero(np.concatenate(begins))
     return np.add.reduceat(np.concatenate(pieces), starts) if len(starts) else starts
 

@@ -5,12 +5,12 @@ A damaged value never raises in the middle of a set: it is read as null, and its
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from solar_repro.data.text_rows import BROKEN, Fault, json_rows, text_rows
+from solar_repro.data.text_rows import BROKEN, COMPRESSIONS, Fault, json_rows, open_bytes, text_rows
 from solar_repro.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 8192
 TEXT, TURNS = "text", "list of {role, content}"
+KINDS = {".parquet": "parquet", ".txt": "txt", **dict.fromkeys([".jsonl", ".json", ".ndjson"], "json")}
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,17 @@ class Batch:
 def data_files(folder: Path, split: str, config: str | None = None) -> list[Path]:
     """Files of a split in a folder of hub layout, those of all configs in order where none is given.
 
-    A config or split that is not there: UserError with the ones that are.
+    A config or split that is not there: UserError with the ones that are; a file of a kind that is not read
+    here: UserError with what to do.
     """
     import datasets
 
-    configs = datasets.get_dataset_config_names(str(folder))
+    try:
+        configs = datasets.get_dataset_config_names(str(folder))
+    except FileNotFoundError:
+        raise UserError(
+            f"data set {folder} has no data files; give a folder of parquet, jsonl or txt files"
+        ) from None
     if config is not None and config not in configs:
         raise UserError(f"data set {folder} has no config {config!r}; it has {', '.join(configs)}")
     found: list[Path] = []
@@ -58,51 +65,91 @@ def data_files(folder: Path, split: str, config: str | None = None) -> list[Path
         raise UserError(
             f"data set {folder}: its README names {missing[0]}, which is no file here; copy it there"
         )
+    for file in found:
+        _require_readable(file)
     return found
 
 
+def _kind(file: Path) -> str | None:
+    """`parquet`, `json` or `txt`, by the name without the suffix of a compression; None for any other."""
+    if file.suffix not in COMPRESSIONS:
+        return KINDS.get(file.suffix)
+    inner = KINDS.get(Path(file.stem).suffix)
+    return None if inner == "parquet" else inner
+
+
+def _require_readable(file: Path) -> None:
+    kind = _kind(file)
+    if kind is None:
+        suffixes = "".join(file.suffixes[-2:] if file.suffix in COMPRESSIONS else file.suffixes[-1:])
+        raise UserError(
+            f"data file {file}: {suffixes or 'no suffix'} cannot be read; use parquet, jsonl or txt, the "
+            "last two also as .gz, .bz2 or .zst"
+        )
+    if kind == "parquet":
+        return
+    with open_bytes(file) as source:
+        start = source.read(4)
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in start:
+        raise UserError(
+            f"data file {file} begins as UTF-16 or UTF-32 text does; convert it: iconv -f utf-16 -t utf-8"
+        )
+
+
+def has_column(file: Path, name: str) -> bool:
+    """Whether a data file has a column; of JSON, whether any row has the key (read up to the first one)."""
+    kind = _kind(file)
+    if kind == "json":
+        return any(isinstance(row, dict) and name in row for row in json_rows(file))
+    return name in columns_of(file)
+
+
 def columns_of(file: Path) -> list[str]:
-    """Column names of a data file (of its first row where it is JSON)."""
-    if file.suffix == ".parquet":
+    """Column names of a data file, of JSON the keys of its first `BATCH_ROWS` rows."""
+    kind = _kind(file)
+    if kind == "parquet":
         import pyarrow.parquet as pq
 
         return _read_parquet(file, lambda: pq.read_schema(file)).names
-    if file.suffix == ".txt":
+    if kind == "txt":
         return ["text"]
-    for row in json_rows(file):
-        if isinstance(row, dict):
-            return list(row)
-    return []
+    rows = itertools.islice(json_rows(file), BATCH_ROWS)
+    return list(dict.fromkeys(name for row in rows if isinstance(row, dict) for name in row))
+
+
+def require_columns(file: Path, names: Iterable[str], advice: str = "is it the right set?") -> None:
+    """UserError for a file without one of the columns; an empty file of rows lacks none."""
+    for name in names:
+        if not has_column(file, name) and (_kind(file) != "json" or next(json_rows(file), None) is not None):
+            found = ", ".join(columns_of(file)) or "none"
+            raise UserError(f"data file {file} has no column {name!r}; it has {found}; {advice}")
 
 
 def rows_of(file: Path) -> int | None:
     """Rows of a parquet file; None for the others, which have to be read to tell."""
-    if file.suffix != ".parquet":
+    if _kind(file) != "parquet":
         return None
     import pyarrow.parquet as pq
 
     return _read_parquet(file, lambda: pq.read_metadata(file)).num_rows
 
 
-def read_batches(file: Path, columns: dict[str, str]) -> Iterator[Batch]:
+def read_batches(
+    file: Path, columns: dict[str, str], optional: Mapping[str, str] | None = None
+) -> Iterator[Batch]:
     """The named columns (name → `TEXT` or `TURNS`) of a file, `BATCH_ROWS` rows at a time.
 
-    A column that is missing, or whose type is another one throughout: UserError.
+    A row without one of them, and every row of a file without an `optional` one, has a null there. A column
+    that is missing, or whose type is another one throughout: UserError.
     """
-    if file.suffix == ".parquet":
+    require_columns(file, columns)
+    columns = columns | dict(optional or {})
+    if _kind(file) == "parquet":
         yield from _parquet_batches(file, columns)
-    elif file.suffix in (".jsonl", ".json", ".txt"):
-        source = text_rows(file) if file.suffix == ".txt" else json_rows(file)
-        found: set[str] = set()
-        while rows := list(itertools.islice(source, BATCH_ROWS)):
-            if not found:
-                found = {name for row in rows if isinstance(row, dict) for name in row}
-                _require(columns, sorted(found), file)
-            yield _json_batch(rows, columns)
-    else:
-        raise UserError(
-            f"data file {file}: {file.suffix or 'no suffix'} cannot be read; use parquet, jsonl or txt"
-        )
+        return
+    source = text_rows(file) if _kind(file) == "txt" else json_rows(file)
+    while rows := list(itertools.islice(source, BATCH_ROWS)):
+        yield _json_batch(rows, columns)
 
 
 def _read_parquet(file: Path, read: Any) -> Any:
@@ -121,25 +168,22 @@ def _parquet_batches(file: Path, columns: dict[str, str]) -> Iterator[Batch]:
 
     wanted = {TEXT: pa.string(), TURNS: turns_type()}
     source = _read_parquet(file, lambda: pq.ParquetFile(file))
-    _require(columns, source.schema_arrow.names, file)
-    batches = source.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False)
+    stored = [name for name in columns if name in source.schema_arrow.names]
+    batches = source.iter_batches(BATCH_ROWS, columns=stored, use_threads=False)
     while (read := _read_parquet(file, lambda: next(batches, None))) is not None:
         faults: dict[int, str] = {}
         arrays = []
         for name, kind in columns.items():
-            array = read.column(name)
-            if pa.types.is_null(array.type):
-                array = pa.nulls(len(array), wanted[kind])
-            elif not _fits(array.type, kind):
+            array = read.column(name) if name in stored else pa.nulls(read.num_rows)
+            # Writers give a column without a value any type.
+            if array.null_count == len(array):
+                arrays.append(pa.nulls(len(array), wanted[kind]))
+                continue
+            if not _fits(array.type, kind):
                 raise UserError(
                     f"data file {file}: column {name!r} is {array.type}, not {kind}; mend the file"
                 )
-            try:
-                # Parquet readers do not look at the bytes of a string; decoding it later would raise.
-                array.validate(full=True)
-            except pa.ArrowInvalid:
-                array = _sound_values(array, faults)
-            arrays.append(array.cast(wanted[kind]))
+            arrays.append(_plain_text(array, faults) if kind == TEXT else _plain_turns(array, faults))
         yield Batch(pa.table(arrays, names=list(columns)), faults)
 
 
@@ -153,17 +197,72 @@ def _fits(found: "pa.DataType", kind: str) -> bool:
     import pyarrow as pa
 
     if kind == TEXT:
-        return pa.types.is_string(found) or pa.types.is_large_string(found)
-    return (
-        (pa.types.is_list(found) or pa.types.is_large_list(found))
-        and pa.types.is_struct(found.value_type)
-        and {"role", "content"} <= {field.name for field in found.value_type}
-    )
+        return _is_text(found)
+    if not isinstance(found, (pa.ListType, pa.LargeListType, pa.FixedSizeListType)):
+        return False
+    parts = found.value_type if pa.types.is_struct(found.value_type) else ()
+    # Lists of views PyArrow cannot take apart.
+    texts = {part.name for part in parts if _is_text(part.type) and not _is_view(part.type)}
+    return {"role", "content"} <= texts | {part.name for part in parts if pa.types.is_null(part.type)}
 
 
-def _sound_values(array: "pa.Array", faults: dict[int, str]) -> "pa.Array":
+def _is_text(found: "pa.DataType") -> bool:
+    """Whether a column holds text, in any form: pandas' categories, Polars' views, Spark's bytes."""
     import pyarrow as pa
 
+    is_a = pa.types
+    if is_a.is_dictionary(found):
+        found = found.value_type
+    tests = (is_a.is_string, is_a.is_large_string, is_a.is_binary, is_a.is_large_binary, _is_view)
+    return any(test(found) for test in tests)
+
+
+def _is_view(found: "pa.DataType") -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_string_view(found) or pa.types.is_binary_view(found)
+
+
+def _plain_text(array: "pa.Array", faults: dict[int, str]) -> "pa.Array":
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if _is_view(array.type):
+        array = array.cast(pa.large_binary())
+    if pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
+        array = array.view(pa.string() if pa.types.is_binary(array.type) else pa.large_string())
+    try:
+        # Parquet readers do not look at the bytes of a string; decoding it later would raise.
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        array = pa.array(_sound_values(array, faults), array.type)
+    return array.cast(pa.string())
+
+
+def _plain_turns(array: "pa.Array", faults: dict[int, str]) -> "pa.Array":
+    import pyarrow as pa
+
+    try:
+        array.validate(full=True)
+        return array.cast(turns_type())
+    except pa.ArrowException:  # broken text, or a form of list or text that is not cast
+        values = _sound_values(array, faults)
+    for number, turns in enumerate(values):
+        try:
+            values[number] = turns and [turn and _decoded(turn) for turn in turns]
+        except UnicodeDecodeError:
+            faults.setdefault(number, BROKEN)
+            values[number] = None
+    return pa.array(values, turns_type())
+
+
+def _decoded(turn: dict[str, Any]) -> dict[str, Any]:
+    parts = {part: turn[part] for part in ("role", "content")}
+    return {part: text.decode() if isinstance(text, bytes) else text for part, text in parts.items()}
+
+
+def _sound_values(array: "pa.Array", faults: dict[int, str]) -> list[Any]:
     values = []
     for number, value in enumerate(array):
         try:
@@ -171,7 +270,7 @@ def _sound_values(array: "pa.Array", faults: dict[int, str]) -> "pa.Array":
         except UnicodeDecodeError:
             faults.setdefault(number, BROKEN)
             values.append(None)
-    return pa.array(values, array.type)
+    return values
 
 
 def _json_batch(rows: Sequence[Any], columns: dict[str, str]) -> Batch:
@@ -209,11 +308,3 @@ def _fault(value: Any, kind: str) -> str | None:
     except UnicodeEncodeError:  # a lone surrogate
         return BROKEN
     return None
-
-
-def _require(columns: dict[str, str], found: Sequence[str], file: Path) -> None:
-    missing = [name for name in columns if name not in found]
-    if missing:
-        raise UserError(
-            f"data file {file} has no column {missing[0]!r}; it has {', '.join(found)}; is it the right set?"
-        )

@@ -10,6 +10,7 @@ scores.
 """
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Sequence
 from functools import cache, partial
@@ -20,7 +21,7 @@ from solar_repro.code_digest import code_digest
 from solar_repro.data.benchmark_texts import BENCHMARKS, benchmark_location, benchmark_texts
 from solar_repro.data.cache import key_of
 from solar_repro.data.canonical import Flat
-from solar_repro.data.files import TEXT, columns_of, data_files, read_batches
+from solar_repro.data.files import TEXT, data_files, read_batches
 from solar_repro.data.fingerprint import fingerprint
 from solar_repro.data.locate import Location
 from solar_repro.data.ngram_index import NgramIndex
@@ -46,24 +47,56 @@ def table_8_filter(
     flan: Location | None = None,
     cache_dir: Path | None = None,
 ) -> RowFilter:
-    """The first way that can be gone: task names in the rows, FLAN's rows, n-grams of the benchmarks."""
-    if "task_name" in columns_of(data_files(location.folder, "train")[0]):
+    """The first way that can be gone: task names in the rows, FLAN's rows, n-grams of the benchmarks.
+
+    Where some rows have a task name and others none, the others go the way they would go by themselves.
+    """
+    named, unnamed = _rows_with_task_name(data_files(location.folder, "train"))
+    if named and not unnamed:
         return by_task_name(task_names)
     if flan is not None:
-        return by_flan_join(flan, task_names, cache_dir=cache_dir)
-    return by_ngrams(mirror, cache_dir=cache_dir)
+        others = by_flan_join(flan, task_names, cache_dir=cache_dir)
+    else:
+        others = by_ngrams(mirror, cache_dir=cache_dir)
+    return by_task_name(task_names, others) if named else others
 
 
-def by_task_name(task_names: Sequence[str]) -> RowFilter:
-    """Removes rows whose `task_name` is one of Table 8's."""
+def _rows_with_task_name(files: Sequence[Path]) -> tuple[bool, bool]:
+    """Whether any usable row has a task name, and whether any has none."""
+    named = unnamed = False
+    for file in files:
+        for batch in read_batches(file, {}, {"task_name": TEXT}):
+            with_name = sum(map(bool, batch.table.column(0).to_pylist()))
+            named = named or with_name > 0
+            unnamed = unnamed or with_name + len(batch.faults) < batch.table.num_rows
+    return named, unnamed
+
+
+def by_task_name(task_names: Sequence[str], others: RowFilter | None = None) -> RowFilter:
+    """Removes rows whose `task_name` is one of Table 8's, and of the rows without one what `others` removes.
+
+    A row without a task name where no other filter is given: UserError.
+    """
     report: Report = {"way": "task_name", "removed": {}, "missed_by_table_8": {}}
+    if others is not None:
+        report = others.report | report | {"way": f"task_name, without one {others.report['way']}"}
+        report["without_task_name"] = 0
 
     def reasons(flat: Flat, report: Report) -> list[str | None]:
-        if flat.task_names is None:
-            raise UserError("filter by task name: the rows have no column 'task_name'; filter another way")
-        return _by_names(flat, flat.task_names.to_pylist(), set(task_names), report)
+        names = [None] * len(flat.reasons) if flat.task_names is None else flat.task_names.to_pylist()
+        by_name = _by_names(flat, names, set(task_names), report)
+        # The other filter passes over rows that have a reason.
+        taken = [own or (name and "has a name") for name, own in zip(names, flat.reasons, strict=True)]
+        if all(taken):
+            return by_name
+        if others is None:
+            raise UserError("filter by task name: there are rows without 'task_name'; filter another way")
+        report["without_task_name"] += taken.count(None)
+        other = others.reasons(dataclasses.replace(flat, reasons=taken), report)
+        return [first or second for first, second in zip(by_name, other, strict=True)]
 
-    return RowFilter("filter", _key(way="task_name", tasks=list(task_names)), reasons, report)
+    key = _key(way="task_name", tasks=list(task_names), others=others and others.key)
+    return RowFilter("filter", key, reasons, report)
 
 
 def by_flan_join(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from solar_repro.data.benchmark_texts import benchmark_texts
-from solar_repro.data.files import TEXT, columns_of, data_files, read_batches
+from solar_repro.data.files import TEXT, data_files, read_batches
 from solar_repro.data.generate import Complete, generate
 from solar_repro.data.locate import Location
 from solar_repro.data.ngram_index import NgramIndex
@@ -36,11 +36,10 @@ def math_problems(location: Location, split: str = "train", report: Report | Non
     rows: list[Row] = []
     for file in data_files(location.folder, split):
         first = 0
-        columns = ["problem", "solution", *(["answer"] if "answer" in columns_of(file) else [])]
-        for batch in read_batches(file, dict.fromkeys(columns, TEXT)):
+        for batch in read_batches(file, {"problem": TEXT, "solution": TEXT}, {"answer": TEXT}):
             for number, row in enumerate(batch.table.to_pylist()):
                 if row["problem"]:
-                    rows.append({name: row.get(name) or "" for name in ("problem", "solution", "answer")})
+                    rows.append({name: text or "" for name, text in row.items()})
                 elif report is not None:
                     reason = batch.faults.get(number, "no problem")
                     drop(report, reason, f"{file.parent.name}/{file.name} row {first + number}")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from solar_repro.code_digest import code_digest
 from solar_repro.data.cache import arrow_rows, key_of
 from solar_repro.data.canonical import COLUMNS, Flat, canonical_table, flatten
-from solar_repro.data.files import columns_of, data_files, read_batches, rows_of
+from solar_repro.data.files import data_files, read_batches, rows_of
 from solar_repro.data.fingerprint import fingerprint
 from solar_repro.data.locate import Location, folder_location, locate
 from solar_repro.data.report import Report, drop
@@ -196,10 +196,8 @@ def _flat_batches(files: list[Path], name: str, label: str) -> Iterator[Flat]:
     first_row = 0
     with Progress(label, sum(file.stat().st_size for file in files), "B") as progress:
         for file in files:
-            found = columns_of(file)
-            wanted = columns.required | {key: kind for key, kind in columns.optional.items() if key in found}
             size, rows = file.stat().st_size, rows_of(file)
-            for batch in read_batches(file, wanted):
+            for batch in read_batches(file, columns.required, columns.optional):
                 flat = flatten(name, batch, first_row)
                 first_row += len(flat.reasons)
                 yield flat

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from solar_repro.data.files import TEXT, columns_of, data_files, read_batches
+from solar_repro.data.files import TEXT, data_files, read_batches, require_columns
 from solar_repro.data.locate import Location
 from solar_repro.data.report import Report, drop
 from solar_repro.errors import UserError
@@ -81,8 +81,5 @@ def load_text(
     """Texts of a set or folder of parquet, jsonl or txt (one document a line) files; see `TextStream`."""
     files = data_files(location.folder, split, config)
     for file in files:
-        if column not in (found := columns_of(file)):
-            raise UserError(
-                f"data file {file} has no column {column!r}; it has {', '.join(found)}; name the text column"
-            )
+        require_columns(file, [column], "name the text column")
     return TextStream(files, column, seed, epochs, state)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 LongAnswers = Literal["drop", "cut"]
 Batch = dict[str, list[Any]]
 BATCH_ROWS = 1024
+TOO_LONG = "answer longer than its room"
 
 
 def tokenise_instruction(
@@ -130,9 +131,11 @@ def _tokenise(rows: "Rows", how: Encoding, num_proc: int, cache_dir: Path | None
 
     tokenised, report = arrow_rows(key, tables, cache_dir)
     if not len(tokenised):
+        what, advice = "can be used", "mend its rows or take another chat template"
+        if TOO_LONG in report["dropped"]:
+            what, advice = f"fits into max_length {how.max_length}", "raise max_length"
         raise UserError(
-            f"data set {rows.report['set']}: no row fits into max_length {how.max_length}, dropped "
-            f"{report['dropped']}; raise max_length"
+            f"data set {rows.report['set']}: no row {what}, dropped {report['dropped']}; {advice}"
         )
     return tokenised, report
 
@@ -180,6 +183,10 @@ def _split_rows(
     report: Report,
 ) -> Iterator[tuple[str, list[int], list[list[int]]]]:
     """Row id, prompt tokens and the answers' tokens; `conversations` holds one list of rows per answer."""
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    begins, ends = 1, len(conversations)
+    if bos == eos:  # SmolLM2's and GPT-2's
+        begins = ends = begins + ends
     encoded = []
     for turns in conversations:
         texts = tokenizer.apply_chat_template(turns, tokenize=False)
@@ -201,7 +208,7 @@ def _split_rows(
             prompts.append(ids[:first])
             answers.append(ids[first:])
         whole = prompts[0] + [token for answer in answers for token in answer]
-        if whole.count(tokenizer.bos_token_id) != 1 or whole.count(tokenizer.eos_token_id) != len(answers):
+        if whole.count(bos) != begins or whole.count(eos) != ends:
             drop(report, "BOS or EOS written out in its text", row_id)
         elif any(prompt != prompts[0] for prompt in prompts):
             drop(report, "prompt tokenised differently before each answer", row_id)
@@ -221,7 +228,7 @@ def _fit(
     room = max_length - min(len(prompt), max_length // 2)
     if any(len(answer) > room for answer in answers):
         if long_answers == "drop":
-            drop(report, "answer longer than its room", row_id)
+            drop(report, TOO_LONG, row_id)
             return None
         report["answers_cut"] += sum(len(answer) > room for answer in answers)
         answers = [answer[:room] for answer in answers]

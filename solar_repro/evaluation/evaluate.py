@@ -135,7 +135,7 @@ def _settings(
         "shared_prefixes": lm.fast,
         "bos_token": tokenizer.bos_token,
         "prefix_token_id": lm.prefix_token_id,
-        "tokenizer_adds": tokenizer("")["input_ids"],
+        "tokenizer_adds": tokenizer("")["input_ids"],  # without an end: see `leave_out_end`
     }
 
 

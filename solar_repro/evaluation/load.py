@@ -1,6 +1,7 @@
 """Load any causal language model for scoring, and name its exact weights."""
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,41 @@ def load_model(model: Path | str, *, device: str = "cpu", dtype: str = "float32"
             f"tokenizer of {model}: has neither a BOS nor an EOS token, so a text has no first context; "
             "set bos_token in tokenizer_config.json"
         )
+    leave_out_end(tokenizer, model)
     return loaded.eval().to(device), tokenizer
+
+
+def leave_out_end(tokenizer: "PreTrainedTokenizerBase", model: Path | str) -> None:
+    """Keep a tokenizer from writing special tokens behind every text (an EOS, say), and say so.
+
+    They would end a prompt before its answer. Of a choice, whose tokens are those that prompt and choice have
+    beyond the prompt's number, they alone would be left: the harness's own adapters err so.
+    """
+    plain, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
+    places = range(len(whole) - len(plain) + 1) if plain else ()
+    begin = next((place for place in places if whole[place : place + len(plain)] == plain), None)
+    if begin is None or begin + len(plain) == len(whole):
+        return
+    end = tokenizer.decode(whole[begin + len(plain) :])
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"tokenizer of {model}: writes {end} behind every text, which scoring cannot use; set "
+            "add_eos_token to false in tokenizer_config.json"
+        )
+    from tokenizers.processors import TemplateProcessing
+
+    first = {"id": "begin", "ids": whole[:begin], "tokens": tokenizer.convert_ids_to_tokens(whole[:begin])}
+    tokenizer.backend_tokenizer.post_processor = (
+        TemplateProcessing(single=["begin", "$A"], special_tokens=[first])
+        if begin
+        else TemplateProcessing(single=["$A"], special_tokens=[])
+    )
+    print(
+        f"tokenizer of {model}: writes {end} behind every text; left out here (stock lm-eval scores each "
+        "choice as this token alone)",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def model_digest(model: Path | str) -> str:

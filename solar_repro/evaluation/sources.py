@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from solar_repro.data.fingerprint import folder_fingerprint
 from solar_repro.errors import UserError
 
 
 def benchmark_source(hub_id: str, config: str | None, mirror: Path | None) -> dict[str, Any]:
     """Arguments of `datasets.load_dataset` for one configuration (None: the only one) of a benchmark.
 
-    For a mirror the files themselves are named: `datasets` keeps what it has read under the folder's last
-    name and the README's patterns alone, so that a second mirror, or one that changed, would silently give
-    the first one's rows. Named files are kept under their paths and times.
+    For a mirror the files themselves are named, and the name of the configuration is that of the content:
+    `datasets` keeps what it has read under the folder's last name and the README's patterns alone, or under
+    paths and times of modification, so that a second mirror, or one that changed, would silently give the
+    first one's rows.
 
     Raises UserError where the mirror has the benchmark but not this configuration.
     """
@@ -25,7 +27,8 @@ def benchmark_source(hub_id: str, config: str | None, mirror: Path | None) -> di
     name = config if config is not None else next(iter(configs), None)
     if name not in configs:
         raise UserError(f"{folder / 'README.md'}: no configuration {name!r}; list its files under `configs`")
-    return {"path": "parquet", "name": None, "data_files": configs[name]}
+    digest = folder_fingerprint(folder).removeprefix("sha256:")[:16]
+    return {"path": "parquet", "name": digest, "data_files": configs[name]}
 
 
 def in_mirror(hub_id: str, mirror: Path | None) -> bool:
@@ -40,11 +43,11 @@ def mirror_configs(folder: Path) -> Mapping[str, dict[str, list[str]]]:
         raise UserError(
             f"{readme}: missing; it must list the data set's files under `configs`, as on the hub"
         )
-    return _read_configs(readme, readme.stat().st_mtime_ns)
+    return _read_configs(readme, folder_fingerprint(folder))
 
 
 @functools.lru_cache(maxsize=64)
-def _read_configs(readme: Path, _time: int) -> Mapping[str, dict[str, list[str]]]:
+def _read_configs(readme: Path, _content: str) -> Mapping[str, dict[str, list[str]]]:
     from huggingface_hub import DatasetCard
 
     configs = {}

@@ -29,13 +29,28 @@ def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
 def auroc_interval(
     area: float, positives: int, negatives: int, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Interval of an AUROC from so many positives and negatives (Hanley and McNeil 1982, eq. 2)."""
-    both_positives = area / (2 - area)
-    both_negatives = 2 * area**2 / (1 + area)
-    variance = area * (1 - area)
-    variance += (positives - 1) * (both_positives - area**2) + (negatives - 1) * (both_negatives - area**2)
-    half = NormalDist().inv_cdf(0.5 + confidence / 2) * math.sqrt(variance / (positives * negatives))
-    return max(0.0, area - half), min(1.0, area + half)
+    """Interval of an AUROC from so many positives and negatives (Newcombe 2006, method 5).
+
+    The areas from which the measured one lies no further than chance allows: the standard error is that of
+    Hanley and McNeil (1982) at the area in question, with both counts at their mean, so that the interval
+    keeps a width where the measured area is 0 or 1. Continuity-corrected by half a pair.
+    """
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    pairs = positives * negatives
+    others = (positives + negatives) / 2 - 1
+
+    def lower(area: float) -> float:
+        def too_far(truth: float) -> bool:
+            spread = 1 + others * ((1 - truth) / (2 - truth) + truth / (1 + truth))
+            return area - truth - 0.5 / pairs > z * math.sqrt(truth * (1 - truth) * spread / pairs)
+
+        low, high = 0.0, area
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if too_far(middle) else (low, middle)
+        return low
+
+    return lower(area), 1 - lower(1 - area)
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:

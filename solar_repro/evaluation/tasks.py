@@ -4,13 +4,13 @@ import functools
 import hashlib
 import json
 import logging
-import os
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from solar_repro.data.fingerprint import folder_fingerprint
 from solar_repro.errors import UserError
 from solar_repro.evaluation.columns import COLUMN_NAMES, COLUMNS, FEWSHOT_SEED, Column, column_named
 from solar_repro.evaluation.sources import benchmark_source, in_mirror
@@ -97,23 +97,16 @@ def build_tasks(
     )
 
 
-def _mirror_state(mirror: Path | None, columns: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
-    """Name, size and time of every file used of the mirror: a changed mirror must not meet the old tasks."""
-    if mirror is None:
-        return ()
-    found = []
-    for name in columns:
-        folder = Path(mirror, column_named(name).hub_id)
-        for path in sorted(folder.rglob("*")):
-            stat = path.stat()
-            found.append((os.fspath(path), stat.st_size, stat.st_mtime_ns))
-    return tuple(found)
+def _mirror_state(mirror: Path | None, columns: Sequence[str]) -> tuple[str, ...]:
+    """Digests of the benchmarks used of the mirror: a changed mirror must not meet the old tasks."""
+    hub_ids = [column_named(name).hub_id for name in columns]
+    return tuple(folder_fingerprint(Path(mirror, name)) for name in hub_ids if in_mirror(name, mirror))
 
 
 @functools.lru_cache(maxsize=4)
 def _build(
     mirror: Path | None,
-    _state: tuple[tuple[str, int, int], ...],
+    _state: tuple[str, ...],
     limits: tuple[tuple[str, int | None], ...],
     subjects: tuple[str, ...] | None,
     seed: int,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from solar_repro.errors import UserError
+from solar_repro.evaluation.load import leave_out_end
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
@@ -31,10 +32,12 @@ def start_vllm(model: Path | str, dtype: str, instead_of: "SharedPrefixLM") -> "
     torch.cuda.empty_cache()
     from lm_eval.models.vllm_causallms import VLLM
 
-    return VLLM(
+    engine = VLLM(
         pretrained=str(model),
         dtype=dtype,
         max_model_len=instead_of.max_length,
         batch_size="auto",
         load_format="safetensors",
     )
+    leave_out_end(engine.tokenizer, model)
+    return engine

@@ -58,6 +58,8 @@ def run(
     `from_scratch` keeps the model's shape and tokenizer and draws its weights anew: the control of Sec. 2.
     """
     settings = continue_pretrain
+    # Before the corpus is packed: a split that is missing is found at once.
+    unseen = held_out_texts(corpus, mirror)
     network, tokenizer = load(model)
     if from_scratch:
         set_seed(seed)
@@ -80,7 +82,7 @@ def run(
         blocks,
         callbacks=[
             Report("continued pretraining", log, options["max_steps"], tokens_per_step),
-            HeldOut(log, tokenizer, held_out_texts(corpus, mirror), settings.held_out_evaluations),
+            HeldOut(log, tokenizer, unseen, settings.held_out_evaluations),
         ],
     )
     train(trainer, tokenizer, out, saving)

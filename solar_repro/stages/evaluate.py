@@ -30,6 +30,7 @@ def run(
     With a `corpus`, the losses of its held-out documents as well. With `saving`, answers are kept in its
     folder as they come, so that a killed evaluation goes on where it stopped.
     """
+    texts = held_out_texts(corpus, mirror) if corpus is not None else None
     tasks = build_tasks(
         mirror,
         limits=evaluate.limits,
@@ -48,9 +49,9 @@ def run(
         work=saving.folder if saving else None,
     )
     log(scores.metrics())
-    if corpus is not None:
+    if texts is not None:
         network, tokenizer = load(model)
         fuse_for_scoring(network)
-        losses = held_out_losses(network.to(device()), tokenizer, held_out_texts(corpus, mirror))
+        losses = held_out_losses(network.to(device()), tokenizer, texts)
         write_losses(losses, out)
         log({"held_out_loss": mean_loss(losses)})

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,108 @@ def test_a_tied_and_an_untied_parent(saved: Callable[..., Path], tmp_path: Path)
         assert not torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
     both, _ = run(tmp_path / "both", [tied, saved("llama", 1)], "average")
     assert both.keys() == tensors_of(tied).keys()
+
+
+def changed(source: Path, out: Path, change: Callable[[Tensors], Tensors]) -> Path:
+    """A copy of a checkpoint of one file with other tensors in it."""
+    shutil.copytree(source, out)
+    save_file(
+        change(load_file(out / "model.safetensors")), out / "model.safetensors", metadata={"format": "pt"}
+    )
+    return out
+
+
+@pytest.mark.parametrize("said", [True, None])
+def test_a_stored_head_of_its_own_is_kept_though_the_config_says_tied(
+    said: bool | None, saved: Callable[..., Path], tmp_path: Path
+) -> None:
+    head = torch.randn(61, 16)
+    own = changed(saved("llama", 0), tmp_path / "own", lambda tensors: tensors | {"lm_head.weight": head})
+    config = json.loads((own / "config.json").read_text())
+    assert config.pop("tie_word_embeddings") is True
+    config |= {} if said is None else {"tie_word_embeddings": said}
+    (own / "config.json").write_text(json.dumps(config))
+    made, _ = run(tmp_path / "out", [own, own], "average")
+    assert torch.equal(made["lm_head.weight"], head)
+    torch.testing.assert_close(logits(load(tmp_path / "out")), logits(load(own)))
+    tied = saved("llama", 1)
+    made, _ = run(tmp_path / "two", [tied, own], "average")
+    embedding = tensors_of(tied)["model.embed_tokens.weight"]
+    torch.testing.assert_close(made["lm_head.weight"], (embedding + head) / 2)
+    assert torch.equal(load(tmp_path / "two").lm_head.weight, made["lm_head.weight"])
+
+
+def test_a_stored_head_that_is_the_embedding_is_left_out(saved: Callable[..., Path], tmp_path: Path) -> None:
+    tied = saved("llama", 0)
+    stored = changed(
+        tied,
+        tmp_path / "stored",
+        lambda tensors: tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"].clone()},
+    )
+    made, _ = run(tmp_path / "out", [stored, saved("llama", 1)], "average")
+    assert made.keys() == tensors_of(tied).keys()
+    # The same numbers in another width are no copy that can be told by its bytes: kept, nothing is lost.
+    wide = changed(
+        stored,
+        tmp_path / "wide",
+        lambda tensors: tensors | {"lm_head.weight": tensors["lm_head.weight"].double()},
+    )
+    made, _ = run(tmp_path / "both", [wide, tied], "average")
+    torch.testing.assert_close(made["lm_head.weight"], tensors_of(stored)["lm_head.weight"].double())
+
+
+@pytest.mark.parametrize("place", [0, 1, "base"])
+def test_buffers_that_are_computed_anew_block_no_merge(
+    place: int | str, saved: Callable[..., Path], tmp_path: Path
+) -> None:
+    def old(tensors: Tensors) -> Tensors:
+        buffers = {
+            f"model.layers.{layer}.self_attn.rotary_emb.inv_freq": torch.rand(2) for layer in range(LAYERS)
+        }
+        return tensors | buffers
+
+    plain = [saved("llama", 0), saved("llama", 1), saved("llama", 2)]
+    number = 2 if place == "base" else int(place)
+    with_buffers = list(plain)
+    with_buffers[number] = changed(plain[number], tmp_path / "old", old)
+    for name, (*sources, base) in (("plain", plain), ("buffers", with_buffers)):
+        run(tmp_path / name, sources, "ties", base=base)
+    made, expected = tensors_of(tmp_path / "buffers"), tensors_of(tmp_path / "plain")
+    assert made.keys() == expected.keys()
+    assert all(torch.equal(made[name], expected[name]) for name in expected)
+
+
+def hub_gpt2(tensors: Tensors) -> Tensors:
+    """Names and causal masks of the hub's GPT-2."""
+    mask = torch.tril(torch.ones(32, 32)).view(1, 1, 32, 32)
+    tensors = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    masks = {f"h.{layer}.attn.bias": mask.clone() for layer in range(LAYERS)}
+    return tensors | masks | {f"h.{layer}.attn.masked_bias": torch.tensor(-1e4) for layer in range(LAYERS)}
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_gpt2_with_and_without_the_prefix_of_the_inner_model(
+    order: tuple[int, int], saved: Callable[..., Path], tmp_path: Path
+) -> None:
+    a, b = saved("gpt2", 0), saved("gpt2", 1)
+    sources = [changed(a, tmp_path / "hub", hub_gpt2), b]
+    made, report = run(tmp_path / "out", [sources[place] for place in order], "average")
+    x, y = tensors_of(a), tensors_of(b)
+    assert made.keys() == x.keys()
+    for name, tensor in made.items():
+        torch.testing.assert_close(tensor, (x[name] + y[name]) / 2)
+    load(tmp_path / "out")
+    assert len(report.layer_cosines) == LAYERS + 1
+    made, _ = run(tmp_path / "self", [sources[0], sources[0]], "average")
+    assert made.keys() == {name.removeprefix("transformer.") for name in x}
+    torch.testing.assert_close(logits(load(tmp_path / "self")), logits(load(a)))
+
+
+def test_biases_of_attention_are_no_masks(saved: Callable[..., Path], tmp_path: Path) -> None:
+    for kind in ("gpt_neox", "gpt2", "qwen2"):
+        source = saved(kind)
+        made, _ = run(tmp_path / kind, [source, source], "average")
+        assert made.keys() == tensors_of(source).keys()
 
 
 def test_settings_by_pattern(saved: Callable[..., Path], tmp_path: Path) -> None:

@@ -76,6 +76,18 @@ def test_quantiles():
     assert quantiles(np.array([5])) == {"mean": 5, "median": 5, "p90": 5, "p99": 5, "longest": 5}
 
 
+@pytest.mark.parametrize("length", range(2, 9))
+def test_lengths_of_documents_where_one_token_begins_and_ends_them(llama_tokenizer, tmp_path, length):
+    """A block may begin with the token that ends the document before."""
+    llama_tokenizer.bos_token = "</s>"
+    texts = ["the sea is deep", "a", "the sea " * 30, "b", "seas"] * 4
+    sizes = [len(ids) + 2 for ids in llama_tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    blocks, packed = pack_text(texts, llama_tokenizer, length, key="k", cache_dir=tmp_path)
+    lengths = document_lengths(blocks, llama_tokenizer.eos_token_id).tolist()
+    assert lengths[:-1] == sizes[: len(lengths) - 1]
+    assert sum(lengths) == packed["tokens"]
+
+
 def test_corpus_card(llama_tokenizer, tmp_path):
     texts = ["the sea is deep", "a", "the sea " * 30, "b"]
     sizes = [len(ids) + 2 for ids in llama_tokenizer(texts, add_special_tokens=False)["input_ids"]]

@@ -1,9 +1,11 @@
+import bz2
+import gzip
 import json
 
 import pyarrow as pa
 import pytest
 
-from solar_repro.data import text_rows
+from solar_repro.data import files, text_rows
 from solar_repro.data.files import TEXT, TURNS, data_files, read_batches
 from solar_repro.errors import UserError
 
@@ -171,7 +173,152 @@ def test_all_configs_where_none_is_named(write_set):
     assert len(data_files(folder, "train", "geometry")) == 1
 
 
-def test_other_suffix(write_set):
-    folder = write_set("o/n", b"a,b\n", suffix="csv")
-    with pytest.raises(UserError, match="use parquet, jsonl or txt"):
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("train.csv", b"text\nx\n", r"train.csv: .csv cannot be read; use parquet, jsonl or txt"),
+        ("train.csv.gz", gzip.compress(b"text\nx\n"), r".csv.gz cannot be read"),
+        ("train.jsonl", '{"text": "x"}\n'.encode("utf-16"), "train.jsonl begins as UTF-16"),
+        ("train.jsonl", '{"text": "x"}\n'.encode("utf-16-le"), "train.jsonl begins as UTF-16"),
+        ("train.txt", "x\n".encode("utf-32"), "train.txt begins as UTF-16 or UTF-32"),
+        ("train.jsonl.gz", b'{"text": "x"}\n', "train.jsonl.gz is no readable gzip file"),
+        ("train.jsonl.zst", b'{"text": "x"}\n', "train.jsonl.zst is no readable zstd file"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_kinds_that_are_not_read_are_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as error:
+        data_files(tmp_path, "train")
+    assert "\n" not in str(error.value)
+
+
+def test_folder_without_data_files(tmp_path):
+    with pytest.raises(UserError, match="has no data files"):
+        data_files(tmp_path, "train")
+
+
+LINES = b'{"text": "one"}\r\n{"text": "two"}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("train.jsonl", b"\xef\xbb\xbf" + LINES),
+        ("train.ndjson", LINES),
+        ("train.json", b'\xef\xbb\xbf [{"text": "one"}, {"text": "two"}]'),
+        ("train.txt", b"\xef\xbb\xbfone\ntwo\n"),
+        ("train.jsonl", b'{"text": "one"}\n\xef\xbb\xbf{"text": "two"}\n'),  # two files joined
+        ("train.jsonl.gz", gzip.compress(LINES)),
+        ("train.json.gz", gzip.compress(b'[{"text": "one"}, {"text": "two"}]')),
+        ("train.txt.bz2", bz2.compress(b"one\ntwo\n")),
+        ("train.jsonl.zst", pa.compress(LINES, "zstd", asbytes=True)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_compressed_and_marked_files_are_read_whole(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    assert read(tmp_path, {"text": TEXT}) == ([{"text": "one"}, {"text": "two"}], {})
+
+
+def test_compressed_file_that_is_cut_off(tmp_path):
+    content = gzip.compress(b"".join(b'{"text": "%d"}\n' % number for number in range(5000)))
+    (tmp_path / "train.jsonl.gz").write_bytes(content[:-2000])
+    with pytest.raises(UserError, match="no readable gzip file"):
+        read(tmp_path, {"text": TEXT})
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json"])
+def test_column_that_the_first_rows_lack(write_set, monkeypatch, suffix):
+    monkeypatch.setattr(files, "BATCH_ROWS", 3)
+    values = [{"_meta": "v1"}] * 7 + [{"text": "x"}]
+    content = json.dumps(values) if suffix == "json" else "".join(json.dumps(row) + "\n" for row in values)
+    rows, _ = read(write_set("o/n", content.encode(), suffix=suffix), {"text": TEXT})
+    assert [row["text"] for row in rows] == [None] * 7 + ["x"]
+
+
+@pytest.mark.parametrize("content", [b'{"a": "x", "b": NaN}\n', b'[{"a": "x", "b": NaN}]'])
+def test_nan_is_a_missing_value(write_set, content):
+    assert read(write_set("o/n", content, suffix="json"), {"a": TEXT, "b": TEXT}) == (
+        [{"a": "x", "b": None}],
+        {},
+    )
+
+
+def test_file_without_any_object(write_set):
+    folder = write_set("o/n", b"1\n2\n", suffix="jsonl")
+    with pytest.raises(UserError, match="no column 'a'; it has none"):
         read(folder, {"a": TEXT})
+    assert read(write_set("o/n", b"", suffix="jsonl"), {"a": TEXT}) == ([], {})
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_optional_columns_are_null_where_the_file_has_none(write_set, suffix):
+    folder = write_set("o/n", [{"a": "x"}, {"a": "y"}], suffix=suffix)
+    found = [
+        batch.table.to_pylist()
+        for file in data_files(folder, "train")
+        for batch in read_batches(file, {"a": TEXT}, {"b": TEXT})
+    ]
+    assert found == [[{"a": "x", "b": None}, {"a": "y", "b": None}]]
+
+
+TEXTS = [
+    pa.array(["x", None, "y"]).dictionary_encode(),
+    pa.array(["x", None, "y"], pa.large_string()).dictionary_encode(),
+    pa.array(["x", None, "y"], pa.string_view()),
+    pa.array([b"x", None, b"y"], pa.binary()),
+    pa.array([b"x", None, b"y"], pa.large_binary()),
+]
+
+
+@pytest.mark.parametrize("texts", TEXTS, ids=lambda texts: str(texts.type))
+def test_text_as_pandas_polars_and_spark_write_it(write_set, texts):
+    rows, faults = read(write_set("o/n", pa.table({"text": texts})), {"text": TEXT})
+    assert ([row["text"] for row in rows], faults) == (["x", None, "y"], {})
+
+
+def test_bytes_that_are_no_utf8(write_set):
+    table = pa.table({"text": pa.array([b"good", b"\xff"], pa.binary())})
+    rows, faults = read(write_set("o/n", table), {"text": TEXT})
+    assert ([row["text"] for row in rows], faults) == (["good", None], {1: "broken UTF-8"})
+
+
+@pytest.mark.parametrize("kind", [pa.float64(), pa.int64(), pa.bool_(), pa.list_(pa.null())])
+def test_column_without_a_value_is_of_any_type(write_set, kind):
+    table = pa.table({"a": ["x", "y"], "b": pa.nulls(2, kind), "turns": pa.nulls(2, kind)})
+    rows, _ = read(write_set("o/n", table), {"a": TEXT, "b": TEXT, "turns": TURNS})
+    assert rows == [{"a": text, "b": None, "turns": None} for text in "xy"]
+
+
+TURN = {"role": pa.string(), "content": pa.string()}
+BYTES = {"role": pa.binary(), "content": pa.binary()}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.list_(pa.struct({"content": pa.string(), "score": pa.int64(), "role": pa.string()})),
+        pa.list_(pa.struct({"content": pa.large_string(), "role": pa.dictionary(pa.int32(), pa.string())})),
+        pa.list_(pa.struct(TURN), 2),
+        pa.large_list(pa.struct(TURN)),
+        pa.list_(pa.struct(BYTES)),
+    ],
+    ids=str,
+)
+def test_turns_in_other_forms(write_set, kind):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    given = [{"role": turn["role"].encode(), "content": turn["content"].encode()} for turn in turns]
+    given = given if kind == pa.list_(pa.struct(BYTES)) else turns
+    rows, faults = read(
+        write_set("o/n", pa.table({"turns": pa.array([given, given], kind)})), {"turns": TURNS}
+    )
+    assert (rows, faults) == ([{"turns": turns}] * 2, {})
+
+
+def test_turns_of_bytes_that_are_no_utf8(write_set):
+    kind = pa.list_(pa.struct(BYTES))
+    values = [[{"role": b"user", "content": text}] for text in (b"q", b"\xff")]
+    rows, faults = read(write_set("o/n", pa.table({"turns": pa.array(values, kind)})), {"turns": TURNS})
+    assert [row["turns"] for row in rows] == [[{"role": "user", "content": "q"}], None]
+    assert faults == {1: "broken UTF-8"}

@@ -55,8 +55,39 @@ def test_one_filter_counts_each_load_by_itself(write_set, mirror, cache):
 
 def test_by_task_name_without_names(write_set, mirror, cache):
     write_set("org/orca", [row(0, "q")])
-    with pytest.raises(UserError, match="no column 'task_name'"):
+    with pytest.raises(UserError, match="rows without 'task_name'"):
         load(locate("org/orca", mirror), cache, by_task_name(FILTERED_TASKS))
+
+
+def test_first_row_without_a_task_name(write_set, mirror, cache):
+    write_set("openai/gsm8k", [{"question": LEAK, "answer": "72"}], config="main")
+    write_set("openai/gsm8k", [{"question": "How many sheep?", "answer": "2"}], split="test", config="main")
+    names = [None, None, "cot_gsm8k", "cot_ecqa", "task028_drop_answer_generation"]
+    texts = [LEAK, "q1", "q2", LEAK, "q4"]
+    rows = [
+        row(n, text, **({"task_name": name} if name else {}))
+        for n, (text, name) in enumerate(zip(texts, names, strict=True))
+    ]
+    write_set("org/orca", rows, suffix="jsonl")
+    location = locate("org/orca", mirror)
+    found = load(location, cache, table_8_filter(location, mirror, FILTERED_TASKS, cache_dir=cache))
+    assert found.dataset["row_id"][:] == ["flan.1", "flan.3", "flan.4"]
+    assert found.report["dropped"] == {"Table 8: 13-gram of GSM8K": 1, "Table 8: cot_gsm8k": 1}
+    report = found.report["filter"]
+    assert report["way"] == "task_name, without one ngrams"
+    assert report["removed"] == {"cot_gsm8k": 1, "GSM8K": 1}
+    assert (report["without_task_name"], report["missed_by_table_8"]) == (2, {names[4]: 1})
+
+
+def test_task_names_in_the_second_file_alone(write_set, mirror, cache):
+    folder = write_set("org/orca", [row(0, "q", task_name="cot_gsm8k"), row(1, "r", task_name="cot_ecqa")])
+    (folder / "train-00001-of-00001.jsonl").write_text("")
+    location = locate("org/orca", mirror)
+    readme = folder / "README.md"
+    paths = "[train-00001-of-00001.jsonl, train-00000-of-00001.parquet]"
+    readme.write_text(readme.read_text().replace("path: train-00000-of-00001.parquet", f"path: {paths}"))
+    found = load(location, cache, table_8_filter(location, mirror, FILTERED_TASKS, cache_dir=cache))
+    assert found.report["filter"]["removed"] == {"cot_gsm8k": 1}
 
 
 def test_by_join_with_flan(write_set, mirror, cache):

@@ -43,6 +43,32 @@ def test_alpaca(write_set, mirror, cache):
     ]
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_optional_columns_are_read_where_the_first_row_has_none(write_set, mirror, cache, suffix):
+    rows = [{"instruction": "Name a colour.", "output": "Blue."}]
+    rows += [{"instruction": "Translate.", "input": f"word {n}", "output": f"mot {n}"} for n in range(40)]
+    table = rows if suffix == "jsonl" else pa.Table.from_pylist([rows[0] | {"input": None}, *rows[1:]])
+    found = instruction("alpaca_gpt4", write_set, mirror, cache, table, suffix=suffix)
+    asked = [messages[0]["content"] for messages in found.dataset["messages"]]
+    assert asked == ["Name a colour.", *(f"Translate.\n\nword {n}" for n in range(40))]
+
+
+def test_truthfulqa_rows_go_where_the_first_row_has_no_source(write_set, mirror, cache):
+    rows = [
+        pair("q0", "good", "bad"),
+        *(pair(f"q{n}", "good", "bad", source="truthful_qa") for n in range(1, 20)),
+    ]
+    found = preferences("ultrafeedback", write_set, mirror, cache, rows, suffix="jsonl")
+    assert found.report["dropped"] == {"from TruthfulQA": 19}
+
+
+def test_orca_pairs_keep_system_turns_where_the_first_row_has_none(write_set, mirror, cache):
+    rows = [{"question": "q", "chosen": "good", "rejected": "bad"}]
+    rows += [rows[0] | {"system": "S"}]
+    found = preferences("orca_dpo_pairs", write_set, mirror, cache, rows, suffix="jsonl")
+    assert found.dataset["prompt"][1] == [turn("system", "S"), turn("user", "q")]
+
+
 def test_openorca_keeps_ids_and_system_prompts(write_set, mirror, cache):
     rows = [
         {"id": "flan.7", "system_prompt": "Be brief.", "question": "q", "response": "a"},
@@ -220,9 +246,10 @@ def test_filter_comes_before_the_cap(numbered, cache):
 
 def test_prepared_once(numbered, cache):
     first = load_instruction("alpaca_gpt4", numbered, cache_dir=cache)
-    files = {file: file.stat().st_mtime_ns for file in cache.iterdir()}
+    files = {file: file.stat().st_mtime_ns for file in cache.iterdir() if file.name != "fingerprints.json"}
     again = load_instruction("alpaca_gpt4", numbered, cache_dir=cache)
-    assert {file: file.stat().st_mtime_ns for file in cache.iterdir()} == files
+    assert {file: file.stat().st_mtime_ns for file in files} == files
+    assert set(cache.iterdir()) == {*files, cache / "fingerprints.json"}
     assert (again.report, again.key) == (first.report, first.key)
     assert again.dataset["row_id"][:] == first.dataset["row_id"][:]
 

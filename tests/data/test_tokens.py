@@ -87,6 +87,28 @@ def test_no_row_that_fits(tokenizer, cache):
         tokenise_instruction(questions(("q", "z" * 100)), tokenizer, 20, cache_dir=cache)
 
 
+def test_one_token_for_bos_and_eos(tokenizer, cache):
+    """As in SmolLM2 and GPT-2."""
+    tokenizer.bos_token = "</s>"
+    rows = questions(("q", "a"), ("x", "spelt </s> out"), ("y", "b"))
+    kept, report = tokenise_instruction(rows, tokenizer, 200, cache_dir=cache)
+    assert (len(kept), report["dropped"]) == (2, {"BOS or EOS written out in its text": 1})
+    assert [row["input_ids"].count(tokenizer.eos_token_id) for row in kept] == [2, 2]
+    kept, report = tokenise_preferences(
+        preferences(("q", "a", "b"), ("q", "</s>", "b")), tokenizer, 200, cache_dir=cache
+    )
+    assert (len(kept), report["dropped"]) == (1, {"BOS or EOS written out in its text": 1})
+    assert kept[0]["prompt_ids"][0] == kept[0]["chosen_ids"][-1] == tokenizer.eos_token_id
+
+
+def test_advice_where_no_row_is_left_is_one_that_helps(tokenizer, cache):
+    with pytest.raises(
+        UserError, match=r"no row can be used, dropped .*written out.*; mend its rows"
+    ) as error:
+        tokenise_instruction(questions(("q", "</s>")), tokenizer, 200, cache_dir=cache)
+    assert "max_length" not in str(error.value)
+
+
 @pytest.mark.parametrize("text", ["a </s> b", "see <s>this</s>", "<s>"])
 def test_special_tokens_in_a_text_do_not_end_or_begin_it(tokenizer, cache, text):
     rows = questions((text, "x"), ("x", text), ("q", "a"))

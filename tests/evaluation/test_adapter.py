@@ -1,12 +1,15 @@
 """The fast adapter against the harness's own: same log-likelihoods, same argmax, same greedy text."""
 
 import random
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from solar_repro.errors import UserError
 from solar_repro.evaluation.adapter import FULL_ATTENTION_FAMILIES, SharedPrefixLM
@@ -56,6 +59,29 @@ def test_log_likelihoods_are_the_stock_adapters(tmp_path, family, bos):
     _assert_same(ours.loglikelihood(requests), stock.loglikelihood(requests, disable_tqdm=True))
     # What is computed lies near what must be, and far below what one request after another needs.
     assert ours.scorer.distinct_tokens < ours.tokens_computed < 2 * ours.scorer.distinct_tokens
+
+
+@pytest.mark.parametrize("bos", [True, False])
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_an_eos_behind_every_text_is_left_out(tmp_path, family, bos, capsys):
+    """Gemma2 takes the stock adapter's own code, which must not see it either."""
+    folder = make_model(tmp_path / "plain", family=family, bos=bos)
+    shutil.copytree(folder, tmp_path / "ends")
+    file = tmp_path / "ends" / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(file))
+    template = "<s> $A </s>" if bos else "$A </s>"
+    tokenizer.post_processor = TemplateProcessing(single=template, special_tokens=[("<s>", 1), ("</s>", 2)])
+    tokenizer.save(str(file))
+    requests = _choice_requests(items=2)
+    plain, ends = (
+        SharedPrefixLM(*load_model(tmp_path / name), batch_tokens=512) for name in ("plain", "ends")
+    )
+    assert ends.loglikelihood(requests) == plain.loglikelihood(requests)
+    (pair,) = ends.encode_pairs([("sun moon", " river")])
+    assert 2 not in np.concatenate(pair)
+    assert ends.tokenizer("sun")["input_ids"] == plain.tokenizer("sun")["input_ids"]
+    said = capsys.readouterr().err.splitlines()
+    assert ["writes </s> behind every text" in line for line in said if "tokenizer of" in line] == [True]
 
 
 @pytest.mark.parametrize("max_length", [40, 60, 100])

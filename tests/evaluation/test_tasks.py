@@ -88,10 +88,11 @@ def test_a_mirror_never_gives_the_rows_of_another_or_of_its_own_past(mirror, tmp
     copy = tmp_path / "mirror"
     shutil.copytree(mirror / "openai", copy / "openai")
     first = build_tasks(copy, columns=["GSM8K"])
-    test = copy / "openai/gsm8k/main/test-00000-of-00001.parquet"
-    shutil.copy(copy / "openai/gsm8k/main/train-00000-of-00001.parquet", test)
-    os.utime(test, ns=(1, 1))
     assert len(first.loaded[0].items) == 6
+    test, train = (copy / f"openai/gsm8k/main/{split}-00000-of-00001.parquet" for split in ("test", "train"))
+    before = test.stat()
+    shutil.copy(train, test)
+    os.utime(test, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert len(build_tasks(copy, columns=["GSM8K"]).loaded[0].items) == 30
     assert len(build_tasks(mirror, columns=["GSM8K"]).loaded[0].items) == 6
 
