@@ -144,7 +144,12 @@ def of_steps(scale: str, steps: Iterable[Step], tracker: Tracker) -> Runs:
 
 
 def of_server(
-    scale: str, tracker: Tracker, *, experiment: str = "", parent: str = "", ids: Sequence[str] = ()
+    scale: str,
+    tracker: Tracker,
+    *,
+    experiment: str | None = None,
+    parent: str | None = None,
+    ids: Sequence[str] = (),
 ) -> Runs:
     """The scale's runs in an experiment, those that a `main` run made or reused, or those with these ids.
 

@@ -1,13 +1,13 @@
-"""The only module that writes to MLflow. Runs are opened and closed here, on behalf of the runner.
+"""What is written to MLflow. Runs are opened and closed here, on behalf of the runner.
 
 Everything goes through `MlflowClient` with explicit run ids: no global active run, no `set_experiment`.
 """
 
 import contextlib
+import difflib
 import functools
 import json
-import os
-import shlex
+import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 from solar_repro.device import machine
 from solar_repro.errors import UserError
 from solar_repro.metric_log import MetricLog, Row
+from solar_repro.own_run import own_run
 from solar_repro.provenance import code_version, versions
-from solar_repro.redact import reason, redact
+from solar_repro.redact import redact
+from solar_repro.tracking_server import connect, experiments, impatient
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
 STEPS_FILE = "steps.json"
 """Artifact of an invocation's own run: label and key of each step → the run that made it, now or before."""
 _BATCH = 1000  # metrics MLflow takes in one request
-_IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-"""For requests that may fail: MLflow's own patience is some four minutes for each."""
+_ATTEMPTS = 4
+_RACED = re.compile("unique constraint|duplicate (key|entry)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -44,86 +46,18 @@ class Finished:
     output: Path
 
 
-def connect() -> "MlflowClient":
-    """A client of the tracking server, after one request has shown that it answers; else UserError."""
-    from mlflow.exceptions import MlflowException
-    from mlflow.tracking import MlflowClient
-
-    try:
-        with _impatient():
-            client = MlflowClient()
-            client.search_experiments(max_results=1)
-    except (MlflowException, OSError, ImportError) as error:
-        raise UserError(
-            f"tracking server {shown_uri()} does not answer ({reason(error)}); "
-            "start it or set MLFLOW_TRACKING_URI"
-        ) from None
-    return client
-
-
-def shown_uri() -> str:
-    """The tracking server's URI without user and password."""
-    from mlflow import get_tracking_uri
-
-    return redact(get_tracking_uri()).replace("***@", "")
-
-
-@contextlib.contextmanager
-def explained(store: Path) -> Iterator[None]:
-    """A server that is lost, or refuses, raises UserError: one line that says where finished results are."""
-    from mlflow.exceptions import MlflowException
-    from requests import RequestException
-
-    try:
-        yield
-    except (MlflowException, RequestException) as error:
-        raise UserError(
-            f"tracking server {shown_uri()} failed ({reason(error)}); what is finished lies in {store}, and "
-            "the same command registers it and goes on"
-        ) from None
-
-
-@contextlib.contextmanager
-def _impatient() -> Iterator[None]:
-    """Requests inside the block give up after seconds. MLflow takes this from the environment alone."""
-    before = {name: os.environ.get(name) for name in _IMPATIENT}
-    os.environ.update(_IMPATIENT)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
 class Tracker:
     """One invocation of an entry point: its own run, and the children opened under it."""
 
-    def __init__(self, name: str, scale: str) -> None:
+    def __init__(self, name: str, scale: str, run_id: str | None = None) -> None:
+        """`run_id`: the invocation's own run where another process of it has opened that."""
         self.client = connect()
         self.name = name
         self.scale = scale
-        self.run_id, self.experiment_id = self._own_run(name)
-
-    def _own_run(self, name: str) -> tuple[str, str]:
-        """The run that `mlflow run` has opened for us, or a new one."""
-        from mlflow.exceptions import MlflowException
-
-        if run_id := os.environ.get("MLFLOW_RUN_ID"):
-            run = self.client.get_run(run_id)
-            self.client.set_tag(run_id, "mlflow.runName", name)
-            return run_id, run.info.experiment_id
-        experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "solar-" + self.scale)
-        found = self.client.get_experiment_by_name(experiment)
-        if found is None:
-            # Of two that make it at once the second is refused.
-            with contextlib.suppress(MlflowException):
-                self.client.create_experiment(experiment)
-            found = self.client.get_experiment_by_name(experiment)
-        run = self.client.create_run(found.experiment_id, run_name=name)
-        return run.info.run_id, found.experiment_id
+        if run_id is None:
+            self.run_id, self.experiment_id = own_run(self.client, name, scale)
+        else:
+            self.run_id, self.experiment_id = run_id, self.client.get_run(run_id).info.experiment_id
 
     def child(self, step: "Step") -> str:
         """Open a run of the step nested under this invocation's; its id."""
@@ -150,15 +84,15 @@ class Tracker:
         return _finished(runs[0]) if runs else None
 
     def knows(self, key: str) -> bool:
-        """Whether a FINISHED run has a key that begins so."""
-        return bool(self.search(f"tags.`solar.key` LIKE '{key}%'", most=1))
+        """Whether a run has a key that begins so: one that could not be closed is registered later."""
+        return bool(self.search(f"tags.`solar.key` LIKE '{key}%'", most=1, status=None))
 
     def unfinished(self, key: str, output: Path) -> tuple[list[str], list[str]]:
         """Runs of this key that nobody has closed: ids of those that write to `output` on this machine, and
         the names of the machines where others write elsewhere.
         """
         ours, others = [], []
-        for run in self.search(f"tags.`solar.key` = '{key}'", most=10, status="RUNNING"):
+        for run in self.search(f"tags.`solar.key` = '{key}'", status="RUNNING"):
             tags = run.data.tags
             if (tags.get("solar.output"), tags.get("solar.host")) == (str(output), socket.gethostname()):
                 ours.append(run.info.run_id)
@@ -168,7 +102,7 @@ class Tracker:
 
     def close_dead(self, key: str, output: Path) -> None:
         """Mark the runs KILLED whose process is dead, if the server can be told of it soon."""
-        with contextlib.suppress(Exception), _impatient():
+        with contextlib.suppress(Exception), impatient():
             for run_id in self.unfinished(key, output)[0]:
                 self.finish(run_id, "KILLED")
 
@@ -177,22 +111,21 @@ class Tracker:
         query: str = "",
         experiment: str | None = None,
         most: int = 50_000,
-        status: str = "FINISHED",
+        status: str | None = "FINISHED",
     ) -> "list[Run]":
         """Runs that match an MLflow filter, newest first; in any experiment unless one is named."""
-        if experiment is None:
-            experiments = [found.experiment_id for found in self.client.search_experiments()]
-        elif found := self.client.get_experiment_by_name(experiment):
-            experiments = [found.experiment_id]
-        else:
-            names = ", ".join(sorted(found.name for found in self.client.search_experiments()))
-            raise UserError(f"experiment {experiment!r}: not on this tracking server; it has {names}")
-        query = " and ".join(filter(None, [query, f"attributes.status = '{status}'"]))
+        pages = experiments(self.client) if experiment is None else [[self._experiment(experiment)]]
+        if status is not None:
+            query = " and ".join(filter(None, [query, f"attributes.status = '{status}'"]))
+        runs = [run for page in pages for run in self._runs_in(list(page), query, most)]
+        return sorted(runs, key=lambda run: run.info.end_time or 0, reverse=True)[:most]
+
+    def _runs_in(self, ids: list[str], query: str, most: int) -> "list[Run]":
         runs: list[Run] = []
         token = None
         while len(runs) < most:
             page = self.client.search_runs(
-                experiments,
+                ids,
                 query,
                 max_results=min(1000, most - len(runs)),
                 order_by=["attributes.end_time DESC"],
@@ -203,6 +136,20 @@ class Tracker:
             if not token:
                 break
         return runs
+
+    def _experiment(self, name: str) -> str:
+        """Id of the experiment of that name; UserError where there is none, or it is deleted."""
+        found = self.client.get_experiment_by_name(name)
+        if found is not None and found.lifecycle_stage == "active":
+            return found.experiment_id
+        if found is not None:
+            raise UserError(f"experiment {name!r}: it is deleted; restore it or name another")
+        names = [other for page in experiments(self.client) for other in page.values()]
+        nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or sorted(names)[:10]
+        raise UserError(
+            f"experiment {name!r}: not on this tracking server, which has {len(names)}; "
+            f"nearest: {', '.join(nearest)}"
+        )
 
     def output(self, run: "Run", scratch: Path) -> Path:
         """Folder of a finished run's result: in its store, else its artifacts, fetched below `scratch`."""
@@ -245,6 +192,7 @@ class Tracker:
 
     def _log_inputs(self, run_id: str, step: "Step", parents: Mapping[str, Finished]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
+        from mlflow.exceptions import MlflowException
 
         context = [InputTag("mlflow.data.context", step.stage)]
         datasets = [
@@ -253,8 +201,16 @@ class Tracker:
             for name, digest in step.data.items()
         ]
         models = [LoggedModelInput(found.model_id) for found in parents.values() if found.model_id]
-        if datasets or models:
-            self.client.log_inputs(run_id, datasets=datasets or None, models=models or None)
+        if not (datasets or models):
+            return
+        for attempt in reversed(range(_ATTEMPTS)):
+            try:
+                self.client.log_inputs(run_id, datasets=datasets or None, models=models or None)
+                return
+            except MlflowException as error:
+                # Of two runs that name a data set first, at once, MLflow refuses one.
+                if not attempt or not _RACED.search(str(error)):
+                    raise
 
     def log_model(self, run_id: str, step: "Step", folder: Path, upload: bool) -> str:
         """Log the checkpoint as a logged model, whole or by its manifest alone; the model's id."""
@@ -309,7 +265,7 @@ class Tracker:
             for name in (self.client.get_run(run_id).data.metrics if kept else ())
             for metric in self.client.get_metric_history(run_id, name)
         }
-        with _impatient():
+        with impatient():
             log = MetricLog(functools.partial(send_metrics, self.client, run_id), file, kept, delivered)
             try:
                 yield log
@@ -355,7 +311,7 @@ def failing(client: "MlflowClient", run_id: str) -> Iterator[None]:
         yield
     except BaseException as error:
         why = redact(" ".join(str(error).split())) or type(error).__name__
-        with contextlib.suppress(Exception), _impatient():
+        with contextlib.suppress(Exception), impatient():
             client.set_tag(run_id, "solar.error", why[:5000])
             client.set_terminated(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
@@ -365,15 +321,3 @@ def _finished(run: "Run") -> Finished:
     info, tags = run.info, run.data.tags
     output = Path(tags.get("solar.output", ""))
     return Finished(info.run_id, info.experiment_id, tags.get("solar.model_id"), output)
-
-
-def ui_address() -> str:
-    """Where the MLflow UI answers: the tracking server, without a password, or where `mlflow ui` serves."""
-    uri = shown_uri()
-    return uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
-
-
-def ui_command() -> str:
-    """The command that shows the runs in a browser; of a server its address."""
-    uri = shown_uri()
-    return ui_address() if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
