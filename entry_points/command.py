@@ -4,8 +4,10 @@ import argparse
 import contextlib
 import logging
 import os
+import shlex
 import signal
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from solar_repro import scales
+from solar_repro.data.cache import default_folder
 from solar_repro.errors import Stopped, UserError
 from solar_repro.launch import follow
 from solar_repro.redact import redact
@@ -92,7 +95,22 @@ def parse(doc: str | None, argv: Sequence[str] | None = None, **options: dict) -
         if isinstance(value, str) and not value.strip():
             raise UserError(f"--{name}: is empty; give a value, or leave it out")
     overrides = _overrides(rest)
+    _try_cache()
     return Arguments(scales.load(known.scale, overrides), Path(known.store), known, overrides)
+
+
+def _try_cache() -> None:
+    """What was read and prepared is remembered in the cache; without one: UserError."""
+    cache = default_folder()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            pass
+    except OSError as error:
+        name = "HF_DATASETS_CACHE" if os.environ.get("HF_DATASETS_CACHE") else "HF_HOME"
+        raise UserError(
+            f"cache {cache}: cannot be written ({error.strerror}); set {name} to a folder that can"
+        ) from None
 
 
 def _overrides(arguments: list[str]) -> dict[str, str]:
@@ -127,6 +145,7 @@ def running(arguments: Arguments, name: str) -> Iterator["Runner"]:
     with explained(arguments.store), failing(tracker.client, tracker.run_id):
         scale = arguments.scale
         upload = scale.tracking.checkpoints == "upload"
+        tracker.try_artifacts(f"python -m entry_points.{Path(sys.argv[0]).stem} {shlex.join(sys.argv[1:])}")
         yield Runner(arguments.store, tracker, upload=upload, jobs=scale.jobs, save=scale.save, how=scale)
         tracker.finish(tracker.run_id)
 

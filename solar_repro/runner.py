@@ -97,7 +97,7 @@ class Runner:
                     except Stopped as stopped:
                         raise Stopped(f"{step.label}: {stopped}") from None
         if run_id not in (None, known.run_id):
-            self.tracker.client.set_tag(run_id, "solar.reused_run", known.run_id)
+            self.tracker.reuse(run_id, known)
         return known
 
     def _lock(self, step: Step) -> AbstractContextManager[None]:

@@ -21,7 +21,7 @@ from solar_repro.metric_log import MetricLog, Row
 from solar_repro.own_run import own_run
 from solar_repro.provenance import code_version, versions
 from solar_repro.redact import redact
-from solar_repro.tracking_server import connect, experiments, impatient
+from solar_repro.tracking_server import UNKNOWN, can_go_on, connect, experiments, impatient, reaching
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 STEPS_FILE = "steps.json"
 """Artifact of an invocation's own run: label and key of each step → the run that made it, now or before."""
+COMMAND_FILE = "command.txt"
+"""Artifact of the same run: how it was started."""
+_NOT_IN_NAMES = re.compile("[/:.%\"']")  # of MLflow's logged models
 _BATCH = 1000  # metrics MLflow takes in one request
 _ATTEMPTS = 4
 _RACED = re.compile("unique constraint|duplicate (key|entry)", re.IGNORECASE)
@@ -65,18 +68,26 @@ class Tracker:
         return self.client.create_run(self.experiment_id, tags=tags, run_name=step.label).info.run_id
 
     def reopen(self, run_id: str) -> bool:
-        """Let a run that was cut off go on; False where this server does not know it."""
+        """Let a run that was cut off go on; False where this server does not know it, or it is deleted."""
         from mlflow.exceptions import MlflowException
 
         try:
-            self.client.update_run(run_id, status="RUNNING")
-            if "solar.error" in self.client.get_run(run_id).data.tags:
-                self.client.delete_tag(run_id, "solar.error")
+            run = self.client.get_run(run_id)
         except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            if error.error_code not in UNKNOWN:
                 raise
             return False
+        if run.info.lifecycle_stage != "active":
+            return False
+        self.client.update_run(run_id, status="RUNNING")
+        if "solar.error" in run.data.tags:
+            self.client.delete_tag(run_id, "solar.error")
         return True
+
+    def try_artifacts(self, command: str) -> None:
+        """Keep the command with its run: shows before any work whether artifacts can be written."""
+        with impatient(), reaching(self.client.get_run(self.run_id).info.artifact_uri, "written"):
+            self.client.log_text(self.run_id, redact(command) + "\n", COMMAND_FILE)
 
     def find(self, key: str) -> Finished | None:
         """The newest FINISHED run with this key, in any experiment."""
@@ -160,7 +171,10 @@ class Tracker:
             return folder
         place = scratch / run.info.run_id
         place.mkdir(parents=True, exist_ok=True)
-        return Path(download_artifacts(run_id=run.info.run_id, artifact_path="output", dst_path=str(place)))
+        with reaching(run.info.artifact_uri, "read"):
+            return Path(
+                download_artifacts(run_id=run.info.run_id, artifact_path="output", dst_path=str(place))
+            )
 
     def describe(self, run_id: str, step: "Step", parents: Mapping[str, Finished], output: Path) -> None:
         """Tags, parameters and data sets of a step, before it runs."""
@@ -218,16 +232,17 @@ class Tracker:
 
         model = self.client.create_logged_model(
             self.client.get_run(run_id).info.experiment_id,
-            name=step.variant,
+            name=_NOT_IN_NAMES.sub("-", step.variant),
             source_run_id=run_id,
-            tags={"solar.key": step.key, "solar.scale": self.scale},
+            tags={"solar.key": step.key, "solar.scale": self.scale, "solar.variant": step.variant},
             params={name: redact(value)[:500] for name, value in step.parameters().items()},
             model_type="checkpoint",
         )
-        if upload:
-            self.client.log_model_artifacts(model.model_id, str(folder))
-        else:
-            self.client.log_model_artifact(model.model_id, str(folder / "manifest.json"))
+        with reaching(model.artifact_location, "written"):
+            if upload:
+                self.client.log_model_artifacts(model.model_id, str(folder))
+            else:
+                self.client.log_model_artifact(model.model_id, str(folder / "manifest.json"))
         self.client.finalize_logged_model(model.model_id, "READY")
         self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
         self.client.set_tag(run_id, "solar.model_id", model.model_id)
@@ -235,23 +250,36 @@ class Tracker:
 
     def log_folder(self, run_id: str, folder: Path, path: str | None = None) -> None:
         """Upload a folder's files as artifacts of the run."""
-        self.client.log_artifacts(run_id, str(folder), path)
+        with reaching(self.client.get_run(run_id).info.artifact_uri, "written"):
+            self.client.log_artifacts(run_id, str(folder), path)
+
+    def reuse(self, run_id: str, found: Finished) -> None:
+        """Note in a run which one it was answered with."""
+        self.client.set_tag(run_id, "solar.reused_run", found.run_id)
+        self.client.set_tag(run_id, "solar.scale", self.scale)
 
     def log_steps(self, made: "Iterable[tuple[Step, Finished]]") -> None:
         """Keep which runs this invocation made or reused."""
         steps = {f"{step.label} {step.key[:8]}": found.run_id for step, found in made}
         self.client.log_dict(self.run_id, steps, STEPS_FILE)
+        self.client.set_tag(self.run_id, "solar.scale", self.scale)
 
     def download(self, found: Finished, destination: Path) -> bool:
-        """Fetch a finished step's folder from the server's artifacts; False where it was not uploaded."""
+        """Fetch a finished step's folder from the server's artifacts; False where it is not there.
+
+        Where that cannot be told, for a lost connection or want of a library: an error. It may be weeks of
+        work.
+        """
         from mlflow.artifacts import download_artifacts
-        from mlflow.exceptions import MlflowException
 
         source = f"models:/{found.model_id}" if found.model_id else f"runs:/{found.run_id}/output"
-        try:
-            download_artifacts(artifact_uri=source, dst_path=str(destination))
-        except (MlflowException, OSError):
-            return False
+        with reaching(source, "read"):
+            try:
+                download_artifacts(artifact_uri=source, dst_path=str(destination))
+            except Exception as error:
+                if can_go_on(error) or isinstance(error, ImportError):
+                    raise
+                return False
         return True
 
     @contextlib.contextmanager

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 """For requests that may fail: MLflow's own patience is some four minutes for each."""
+UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""MLflow's codes for an id that the server does not have, or that is none."""
 _PAGE = 1000
 _LOST_CODES = ("TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED")
 _LOST = re.compile(r"API request to .* failed with (timeout |)exception|failed with error code (429|50[234])")
@@ -114,6 +116,23 @@ def explained(store: Path) -> Iterator[None]:
         raise UserError(
             f"tracking server {shown_uri()} failed ({reason(error)}); "
             f"what is finished lies in {store}{promise}"
+        ) from None
+
+
+@contextlib.contextmanager
+def reaching(artifacts: str, doing: str) -> Iterator[None]:
+    """What a kind of artifact store raises becomes UserError, but for a connection that was lost."""
+    try:
+        yield
+    except (
+        Exception
+    ) as error:  # of boto3, a cloud's own client, the file system, or that one is not installed
+        if can_go_on(error):
+            raise
+        raise UserError(
+            f"artifact store {redact(artifacts)}: cannot be {doing} from this machine ({reason(error)}); "
+            "name an experiment whose artifacts it can reach (MLFLOW_EXPERIMENT_NAME), or install what that "
+            "store needs"
         ) from None
 
 

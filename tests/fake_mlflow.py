@@ -62,6 +62,12 @@ class FakeClient:
     def set_tag(self, run_id, name, value):
         self.get_run(run_id).data.tags[name] = value
 
+    def update_run(self, run_id, status):
+        self.get_run(run_id).info.status = status
+
+    def delete_tag(self, run_id, name):
+        del self.get_run(run_id).data.tags[name]
+
     def search_runs(self, experiments, query, max_results=1000, order_by=None, page_token=None):
         found = [
             run

@@ -92,3 +92,14 @@ def test_the_home_folder_is_understood(monkeypatch, tmp_path):
 def test_an_empty_variable_is_an_unset_one(monkeypatch):
     monkeypatch.setenv("SOLAR_STORE", "")
     assert parsed().store == Path("store")
+
+
+@pytest.mark.parametrize("name", ["HF_HOME", "HF_DATASETS_CACHE"])
+def test_a_cache_that_cannot_be_written_is_one_line(monkeypatch, tmp_path, name):
+    monkeypatch.delenv("HF_DATASETS_CACHE", raising=False)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(name, str(tmp_path / "file" / "x"))
+    with pytest.raises(
+        UserError, match=rf"cache {tmp_path}/file/x.*: cannot be written \(.+\); set {name} to"
+    ):
+        parsed()

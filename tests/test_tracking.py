@@ -1,14 +1,16 @@
 """What is asked of a tracking server: all of it, however much it holds."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+import requests
 from mlflow.entities import Dataset
 from mlflow.exceptions import MlflowException
 
 from solar_repro.errors import UserError
 from solar_repro.step import Step
-from solar_repro.tracking import Tracker
+from solar_repro.tracking import Finished, Tracker
 from tests.fake_mlflow import FakeClient
 
 KEY, ALIKE = "0123abcd" + 56 * "0", "0123abcd" + 56 * "1"
@@ -79,3 +81,55 @@ def test_of_two_runs_that_name_a_data_set_first_both_are_logged(client, tracker)
     client.log_inputs = lambda *given, **named: (_ for _ in ()).throw(MlflowException("no"))
     with pytest.raises(MlflowException):
         tracker._log_inputs("run1", step, {})
+
+
+def test_a_run_that_was_cut_off_goes_on_unless_it_is_deleted_or_unknown(client, tracker):
+    run = client.create_run("1", {"solar.error": "lost"}, status="FAILED")
+    assert tracker.reopen(run.info.run_id)
+    assert (run.info.status, run.data.tags) == ("RUNNING", {})
+    run.info.lifecycle_stage, run.info.status = "deleted", "FAILED"
+    assert not tracker.reopen(run.info.run_id)
+    assert run.info.status == "FAILED"
+    assert not tracker.reopen("nowhere")
+
+
+@pytest.mark.parametrize("name", ["ties.v2", "SOLAR-10.7B-v1.0", "a:b", "50%", "o'clock", 'the "best"'])
+def test_mlflow_takes_a_logged_model_of_any_name(client, tracker, tmp_path, name):
+    from mlflow.utils.validation import _validate_logged_model_name
+
+    made = []
+
+    def create_logged_model(experiment, name, tags, **others):
+        _validate_logged_model_name(name)
+        made.append((name, tags))
+        return SimpleNamespace(model_id=f"m-{len(made)}", artifact_location="/nowhere")
+
+    client.create_logged_model = create_logged_model
+    for method in ("log_model_artifacts", "finalize_logged_model", "log_outputs"):
+        setattr(client, method, lambda *given, **named: None)
+    step, alike = (Step("merge", variant, {}) for variant in (name, "a-b"))
+    found = {tracker.log_model("run0", one, tmp_path, upload=True) for one in (step, alike)}
+    assert len(found) == 2  # names that look alike are two models
+    assert [tags["solar.variant"] for _, tags in made] == [name, "a-b"]
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (OSError("no such artifact"), None),
+        (MlflowException("no such artifact"), None),
+        (ModuleNotFoundError("No module named 'boto3'"), UserError),
+        (requests.ConnectionError("refused"), requests.ConnectionError),
+    ],
+)
+def test_what_is_only_out_of_reach_is_not_made_again(tracker, tmp_path, monkeypatch, error, raised):
+    def download_artifacts(**named):
+        raise error
+
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", download_artifacts)
+    found = Finished("run0", "0", None, tmp_path)
+    if raised is None:
+        assert not tracker.download(found, tmp_path)
+        return
+    with pytest.raises(raised):
+        tracker.download(found, tmp_path)
