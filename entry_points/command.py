@@ -7,7 +7,6 @@ import os
 import shlex
 import signal
 import sys
-import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from solar_repro import scales
 from solar_repro.data.cache import default_folder
 from solar_repro.errors import Stopped, UserError
 from solar_repro.launch import follow
+from solar_repro.places import require_writable
 from solar_repro.redact import redact
 from solar_repro.stopping import heeding, interruptible
 from solar_repro.tracking_server import can_go_on, ui_command
@@ -95,22 +95,9 @@ def parse(doc: str | None, argv: Sequence[str] | None = None, **options: dict) -
         if isinstance(value, str) and not value.strip():
             raise UserError(f"--{name}: is empty; give a value, or leave it out")
     overrides = _overrides(rest)
-    _try_cache()
+    cache = "HF_DATASETS_CACHE" if os.environ.get("HF_DATASETS_CACHE") else "HF_HOME"
+    require_writable(default_folder(), "cache", cache)
     return Arguments(scales.load(known.scale, overrides), Path(known.store), known, overrides)
-
-
-def _try_cache() -> None:
-    """What was read and prepared is remembered in the cache; without one: UserError."""
-    cache = default_folder()
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=cache):
-            pass
-    except OSError as error:
-        name = "HF_DATASETS_CACHE" if os.environ.get("HF_DATASETS_CACHE") else "HF_HOME"
-        raise UserError(
-            f"cache {cache}: cannot be written ({error.strerror}); set {name} to a folder that can"
-        ) from None
 
 
 def _overrides(arguments: list[str]) -> dict[str, str]:
