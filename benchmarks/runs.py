@@ -175,7 +175,9 @@ def of_server(
         place = f"experiment {experiment!r}"
     else:
         place = f"parent run {parent}" if parent else f"runs {', '.join(ids)}"
-        runs = _with_scores(tracker, _steps_of(_run(tracker, parent)) if parent else list(ids))
+        made_no_steps = ", or it made no steps; give a run of `main`"
+        chosen = _steps_of(_run(tracker, parent, made_no_steps)) if parent else list(ids)
+        runs = _with_scores(tracker, chosen)
         runs = [run for run in runs if run.data.tags.get("solar.scale") == scale]
     if not any("solar.stage" in run.data.tags for run in runs):
         raise UserError(f"{place}: no finished run of scale {scale}; make some, or give the right -P scale=")
@@ -211,7 +213,7 @@ def _known(tracker: Tracker, ids: Iterable[str]) -> "list[Run]":
     return [run for run in runs if (run.info.status, run.info.lifecycle_stage) == ("FINISHED", "active")]
 
 
-def _run(tracker: Tracker, run_id: str) -> "Run":
+def _run(tracker: Tracker, run_id: str, hint: str = "; the UI lists its runs") -> "Run":
     from mlflow.exceptions import MlflowException
 
     try:
@@ -219,7 +221,7 @@ def _run(tracker: Tracker, run_id: str) -> "Run":
     except MlflowException as error:
         if error.error_code not in UNKNOWN:
             raise
-        raise UserError(f"run {run_id!r}: not on this tracking server; the UI lists its runs") from None
+        raise UserError(f"run {run_id!r}: not on this tracking server{hint}") from None
 
 
 def _steps_of(parent: "Run") -> list[str]:
@@ -231,8 +233,8 @@ def _steps_of(parent: "Run") -> list[str]:
         if can_go_on(error):
             raise
         raise UserError(
-            f"run {parent.info.run_id}: its {STEPS_FILE} cannot be read ({reason(error)}); "
-            "give a run of `main`"
+            f"run {parent.info.run_id}: it made no steps, for its {STEPS_FILE} cannot be read "
+            f"({reason(error)}); give a run of `main`"
         ) from None
 
 

@@ -59,7 +59,7 @@ def test_no_page_of_unfinished_runs_is_left_out(client, tracker):
 
 
 def test_an_experiment_that_is_not_there_is_one_line_with_the_nearest(client, tracker):
-    with pytest.raises(UserError, match=r"'taem-17': not on .*, which has 2001; nearest: team-17, .*"):
+    with pytest.raises(UserError, match=r"'taem-17': not on .*; it has 2001, nearest: team-17, .*"):
         tracker.search(experiment="taem-17")
     client.experiments["17"].lifecycle_stage = "deleted"
     with pytest.raises(UserError, match="'team-17': it is deleted"):

@@ -83,9 +83,11 @@ def test_a_checkpoint_made_elsewhere_is_no_variant_of_the_same_name(client, trac
 
 
 def test_a_run_that_is_not_there_or_made_no_steps_is_one_line(client, tracker, monkeypatch):
-    with pytest.raises(UserError, match="run 'nowhere': not on this tracking server"):
+    with pytest.raises(
+        UserError, match="run 'nowhere': not on this tracking server, or it made no steps; give"
+    ):
         of_server("check", tracker, parent="nowhere")
-    with pytest.raises(UserError, match="run 'nowhere': not on this tracking server"):
+    with pytest.raises(UserError, match="run 'nowhere': not on this tracking server; the UI lists its runs"):
         of_server("check", tracker, ids=["nowhere"])
     single = made(client, "1", 1)
 
@@ -93,7 +95,10 @@ def test_a_run_that_is_not_there_or_made_no_steps_is_one_line(client, tracker, m
         raise OSError("No such file")
 
     monkeypatch.setattr("mlflow.artifacts.load_dict", load_dict)
-    with pytest.raises(UserError, match=rf"run {single}: its steps.json cannot be read \(No such file\)"):
+    with pytest.raises(
+        UserError,
+        match=rf"run {single}: it made no steps, for its steps.json cannot be read \(No such file\)",
+    ):
         of_server("check", tracker, parent=single)
 
 
