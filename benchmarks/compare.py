@@ -33,7 +33,12 @@ PAGE = "compare.html"
 
 
 def compare(
-    runs: Runs, scale: Scale, tracker: Tracker, out: Path, overrides: Mapping[str, str], parent: str = ""
+    runs: Runs,
+    scale: Scale,
+    tracker: Tracker,
+    out: Path,
+    overrides: Mapping[str, str],
+    parent: str | None = None,
 ) -> tuple[Path, list[Result]]:
     """Write page, Markdown, CSV, pictures and model cards to `out`, and log them to a run.
 

@@ -27,8 +27,7 @@ def register_instruct(runs: Runs, scale: Scale, tracker: Tracker) -> str:
         return f"not registered: scale {scale.name} logs its checkpoints by reference"
     run = runs.first(MODEL, INSTRUCT)
     key = run.data.tags["solar.key"]
-    known = tracker.client.search_model_versions(f"name = '{NAME}'")
-    if found := [version for version in known if version.tags.get("solar.key") == key]:
+    if found := tracker.client.search_model_versions(f"name = '{NAME}' and tags.`solar.key` = '{key}'"):
         return f"registered before: models:/{NAME}/{found[0].version}"
     folder = Path(run.data.tags["solar.output"])
     text = card(runs, scale, INSTRUCT)

@@ -31,6 +31,7 @@ from pathlib import Path
 from solar_repro.checkpoint.folder import read_json
 from solar_repro.checkpoint.manifest import MANIFEST_FILE, verify_manifest
 from solar_repro.stages import NOTES
+from solar_repro.tracking_server import experiments
 
 ROOT = Path(__file__).parents[1]
 FAULTS = ("SIGKILL", "SIGTERM", "server")
@@ -232,8 +233,8 @@ def left_open(uri: str, results: int) -> list[str]:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(uri)
-    experiments = [found.experiment_id for found in client.search_experiments()]
-    runs = client.search_runs(experiments, "tags.`solar.key` != ''", max_results=5000)
+    ids = [number for page in experiments(client) for number in page]
+    runs = client.search_runs(ids, "tags.`solar.key` != ''", max_results=5000)
     finished = [run.data.tags["solar.key"] for run in runs if run.info.status == "FINISHED"]
     problems = [f"{run.info.run_name}: left open" for run in runs if run.info.status == "RUNNING"]
     if len(finished) != len(set(finished)) or len(finished) != results:
@@ -252,7 +253,9 @@ def table(results: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--scale", default="check")
     parser.add_argument("--kills", type=int, default=50, help="times that everything is killed")
     parser.add_argument("--others", type=int, default=5, help="times that each other fault is tried")

@@ -1,11 +1,13 @@
 """Which runs a comparison is made of: those of a plan's keys, of an experiment, under a parent, or by id."""
 
+import contextlib
 import functools
 import json
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from solar_repro import variants
@@ -13,9 +15,11 @@ from solar_repro.errors import UserError
 from solar_repro.evaluation.compare_items import Items, read_items, read_losses
 from solar_repro.evaluation.samples import LOSSES_FILE
 from solar_repro.plan import Plan
+from solar_repro.redact import reason
 from solar_repro.stages import NOTES
 from solar_repro.step import MODEL_STAGES, Step
 from solar_repro.tracking import STEPS_FILE, Tracker
+from solar_repro.tracking_server import UNKNOWN, can_go_on, reaching
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 SHARED = "shared"
 """In place of a seed: a result that every seed stands on, such as the base's."""
 MODEL, EVALUATE, CONTAMINATION = "model", "evaluate", "contamination"
+_MODEL_ROLE = {"evaluate": "model", "contamination": "target", "merge": "first"}
+"""Stages that also take models from outside the plan → the input that is there for one of its own."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +113,13 @@ def _note(run: "Run", name: str) -> dict[str, Any] | None:
     if folder.is_dir():
         file = folder / NOTES / name
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    try:
-        return load_dict(f"{run.info.artifact_uri}/{NOTES}/{name}")
-    except (MlflowException, OSError):
-        return None
+    with reaching(run.info.artifact_uri, "read"):
+        try:
+            return load_dict(f"{run.info.artifact_uri}/{NOTES}/{name}")
+        except (MlflowException, OSError) as error:
+            if can_go_on(error):
+                raise
+            return None
 
 
 def read_texts(folders: Sequence[Path], task: str) -> Items | None:
@@ -144,58 +153,107 @@ def of_steps(scale: str, steps: Iterable[Step], tracker: Tracker) -> Runs:
 
 
 def of_server(
-    scale: str, tracker: Tracker, *, experiment: str = "", parent: str = "", ids: Sequence[str] = ()
+    scale: str,
+    tracker: Tracker,
+    *,
+    experiment: str | None = None,
+    parent: str | None = None,
+    ids: Sequence[str] = (),
 ) -> Runs:
     """The scale's runs in an experiment, those that a `main` run made or reused, or those with these ids.
 
-    Of several runs of one variant, stage and seed the newest counts. With the id of a model's run comes
+    An experiment's are those made in it, and those of others that its commands were answered with. Of several
+    runs of one variant, stage and seed the newest counts. With the id of a model's run comes
     what scored it. None left: UserError.
     """
+    used: dict[str, int] = {}
     if experiment:
         runs = tracker.search(f"tags.`solar.scale` = '{scale}'", experiment)
+        used = _reused([run for run in runs if "solar.stage" not in run.data.tags])
+        found = {run.info.run_id: run for run in [*runs, *_known(tracker, used)]}
+        runs = [run for run in found.values() if _is_of_the_paper(run)]
         place = f"experiment {experiment!r}"
     else:
         place = f"parent run {parent}" if parent else f"runs {', '.join(ids)}"
-        runs = _with_scores(tracker, _steps_of(tracker, parent) if parent else list(ids))
+        made_no_steps = ", or it made no steps; give a run of `main`"
+        chosen = _steps_of(_run(tracker, parent, made_no_steps)) if parent else list(ids)
+        runs = _with_scores(tracker, chosen)
         runs = [run for run in runs if run.data.tags.get("solar.scale") == scale]
     if not any("solar.stage" in run.data.tags for run in runs):
         raise UserError(f"{place}: no finished run of scale {scale}; make some, or give the right -P scale=")
-    return collect(scale, runs, tracker)
+    return collect(scale, runs, tracker, used)
 
 
-def _steps_of(tracker: Tracker, parent: str) -> list[str]:
-    from mlflow.artifacts import load_dict
+def _is_of_the_paper(run: "Run") -> bool:
+    """Not of a recipe, or of a checkpoint made elsewhere, which may have the name of one of our variants."""
+    tags = run.data.tags
+    role = _MODEL_ROLE.get(tags.get("solar.stage", ""))
+    return role is None or role in json.loads(tags["solar.parents"])
+
+
+def _reused(invocations: "Iterable[Run]") -> dict[str, int]:
+    """Ids of the runs that these invocations were answered with → when that last was.
+
+    They may lie in other experiments.
+    """
+    used: dict[str, int] = {}
+    for run in invocations:
+        found = run.data.tags.get("solar.reused_run")
+        for run_id in [found] if found else _steps_of(run):
+            used[run_id] = max(used.get(run_id, 0), run.info.end_time)
+    return used
+
+
+def _known(tracker: Tracker, ids: Iterable[str]) -> "list[Run]":
+    """The runs of these ids that are finished and not deleted."""
+    runs = []
+    for run_id in ids:
+        with contextlib.suppress(UserError):
+            runs.append(_run(tracker, run_id))
+    return [run for run in runs if (run.info.status, run.info.lifecycle_stage) == ("FINISHED", "active")]
+
+
+def _run(tracker: Tracker, run_id: str, hint: str = "; the UI lists its runs") -> "Run":
     from mlflow.exceptions import MlflowException
 
     try:
-        uri = tracker.client.get_run(parent).info.artifact_uri
-        return list(load_dict(f"{uri}/{STEPS_FILE}").values())
-    except MlflowException:
+        return tracker.client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in UNKNOWN:
+            raise
+        raise UserError(f"run {run_id!r}: not on this tracking server{hint}") from None
+
+
+def _steps_of(parent: "Run") -> list[str]:
+    from mlflow.artifacts import load_dict
+
+    try:
+        return list(load_dict(f"{parent.info.artifact_uri}/{STEPS_FILE}").values())
+    except Exception as error:  # of whichever client its artifact store has
+        if can_go_on(error):
+            raise
         raise UserError(
-            f"parent run {parent}: not on this tracking server, or it made no steps; give a run of `main`"
+            f"run {parent.info.run_id}: it made no steps, for its {STEPS_FILE} cannot be read "
+            f"({reason(error)}); give a run of `main`"
         ) from None
 
 
 def _with_scores(tracker: Tracker, ids: Sequence[str]) -> "list[Run]":
-    from mlflow.exceptions import MlflowException
-
     runs = {}
     for run_id in ids:
-        try:
-            run = tracker.client.get_run(run_id)
-        except MlflowException:
-            raise UserError(f"run {run_id!r}: not on this tracking server; the UI lists its runs") from None
-        runs[run_id] = run
+        run = runs[run_id] = _run(tracker, run_id)
         if run.data.tags.get("solar.stage") in MODEL_STAGES:
             scorers = tracker.search(f"tags.`solar.parents` LIKE '%{run_id}%'")
             runs |= {run.info.run_id: run for run in scorers if run.data.tags["solar.stage"] == EVALUATE}
     return [run for run in runs.values() if run.info.status == "FINISHED"]
 
 
-def collect(scale: str, runs: "Iterable[Run]", tracker: Tracker) -> Runs:
-    """Sort runs by kind, variant and seed; of several the newest."""
+def collect(
+    scale: str, runs: "Iterable[Run]", tracker: Tracker, used: Mapping[str, int] = MappingProxyType({})
+) -> Runs:
+    """Sort runs by kind, variant and seed; of several the newest, by when they were made or last `used`."""
     found: dict[str, dict[str, dict[str, Run]]] = {MODEL: {}, EVALUATE: {}, CONTAMINATION: {}}
-    for run in sorted(runs, key=lambda run: run.info.end_time):
+    for run in sorted(runs, key=lambda run: max(run.info.end_time, used.get(run.info.run_id, 0))):
         tags = run.data.tags
         stage = tags.get("solar.stage")
         kind = MODEL if stage in MODEL_STAGES else stage

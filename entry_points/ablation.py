@@ -5,7 +5,7 @@ Table 2 scores the released checkpoints instead, the cheapest reproduction that 
 
 from pathlib import Path
 
-from entry_points.command import SEEDS, Arguments, parse, plans, run_main, running
+from entry_points.command import SEEDS, Arguments, names_in, parse, plans, run_main, running
 from solar_repro.errors import UserError
 
 
@@ -14,7 +14,6 @@ def main() -> None:
         __doc__,
         table={"default": "3", "help": "table number, 2 … 7 (default: %(default)s)"},
         rows={
-            "default": "",
             "help": "Table 2: rows to score, separated by commas (default: all that fit the device)",
         },
         dry_run={
@@ -23,11 +22,10 @@ def main() -> None:
             "help": "Table 2: print what would be downloaded and the memory needed, and do nothing",
         },
         study={
-            "default": "",
             "help": "instead of a table: depth (sweeps m), seam (ways to up-scale on equal tokens) or seeds",
         },
         seeds=SEEDS,
-        variants={"default": "", "help": "study seeds: variants, separated by commas (default: Table 3's)"},
+        variants={"help": "study seeds: variants, separated by commas (default: Table 3's)"},
     )
     options = arguments.options
     if options.study:
@@ -105,7 +103,7 @@ def study(arguments: Arguments) -> None:
     elif name == "seam":
         names = studies.SEAM
     else:
-        given = [part.strip() for part in arguments.options.variants.split(",") if part.strip()]
+        given = names_in(arguments.options, "variants")
         names = tuple(variants.variant(part).name for part in given) or studies.SEEDS
     steps = [plan.evaluation(variant) for plan in chosen for variant in names]
     with running(arguments, f"study {name}") as runner:

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import logging
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -11,14 +12,16 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from solar_repro import scales
+from solar_repro.data.cache import default_folder
 from solar_repro.errors import Stopped, UserError
 from solar_repro.launch import follow
+from solar_repro.places import require_writable
 from solar_repro.redact import redact
 from solar_repro.stopping import heeding, interruptible
-from solar_repro.tracking import ui_command
+from solar_repro.tracking_server import can_go_on, ui_command
 
 if TYPE_CHECKING:
     from solar_repro.plan import Plan
@@ -59,25 +62,41 @@ class Arguments:
     """Settings of the scale that were given beside it, by dotted path."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Options are given in full: `--seed` is a setting, and not short for `--seeds`."""
+
+    def __init__(self, doc: str | None) -> None:
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(description=doc, epilog=OVERRIDES, formatter_class=formatter, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
 def parse(doc: str | None, argv: Sequence[str] | None = None, **options: dict) -> Arguments:
     """`--scale`, `--store`, the given options and dotted overrides; bad input: UserError."""
-    parser = argparse.ArgumentParser(
-        description=doc, epilog=OVERRIDES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _Parser(doc)
     parser.add_argument(
         "--scale",
+        type=os.path.expanduser,
         default=DEFAULT_SCALE,
         help=f"name ({', '.join(scales.names())}) or YAML file (default: %(default)s)",
     )
     parser.add_argument(
         "--store",
-        default=os.environ.get("SOLAR_STORE", "store"),
+        type=os.path.expanduser,
+        default=os.environ.get("SOLAR_STORE") or "store",
         help="folder that keeps the results (default: SOLAR_STORE, else ./store)",
     )
     for name, settings in options.items():
         parser.add_argument(f"--{name}", **settings)
     known, rest = parser.parse_known_args(argv)
+    for name, value in vars(known).items():
+        if isinstance(value, str) and not value.strip():
+            raise UserError(f"--{name}: is empty; give a value, or leave it out")
     overrides = _overrides(rest)
+    cache = "HF_DATASETS_CACHE" if os.environ.get("HF_DATASETS_CACHE") else "HF_HOME"
+    require_writable(default_folder(), "cache", cache)
     return Arguments(scales.load(known.scale, overrides), Path(known.store), known, overrides)
 
 
@@ -103,7 +122,8 @@ def running(arguments: Arguments, name: str) -> Iterator["Runner"]:
     """A runner whose tracker's own run is closed at the end, FAILED if the block raises."""
     from solar_repro.device import warn_of_emulation
     from solar_repro.runner import Runner
-    from solar_repro.tracking import Tracker, explained, failing
+    from solar_repro.tracking import Tracker, failing
+    from solar_repro.tracking_server import explained
 
     for precision in sorted(arguments.scale.precisions):
         warn_of_emulation(precision)
@@ -112,6 +132,7 @@ def running(arguments: Arguments, name: str) -> Iterator["Runner"]:
     with explained(arguments.store), failing(tracker.client, tracker.run_id):
         scale = arguments.scale
         upload = scale.tracking.checkpoints == "upload"
+        tracker.try_artifacts(f"python -m entry_points.{Path(sys.argv[0]).stem} {shlex.join(sys.argv[1:])}")
         yield Runner(arguments.store, tracker, upload=upload, jobs=scale.jobs, save=scale.save, how=scale)
         tracker.finish(tracker.run_id)
 
@@ -140,11 +161,23 @@ def plan_main(chosen: list["Plan"]) -> list["Step"]:
     return [step for plan in chosen for step in plan.main()]
 
 
+def names_in(options: argparse.Namespace, name: str) -> list[str]:
+    """What an option lists, separated by commas; nothing where it was left out."""
+    given = getattr(options, name)
+    names = [part.strip() for part in (given or "").split(",") if part.strip()]
+    if given and not names:
+        raise UserError(f"--{name} {given}: names nothing; give some, separated by commas")
+    return names
+
+
 def variant_option(default: str) -> dict:
     return {"default": default, "help": "which variant (default: %(default)s)"}
 
 
-MODEL_OPTION = {"help": "score this checkpoint instead of a variant: a folder or a hub id"}
+MODEL_OPTION = {
+    "type": os.path.expanduser,
+    "help": "score this checkpoint instead of a variant: a folder or a hub id",
+}
 
 
 def make_step(arguments: Arguments, stage: str, choose: Callable[["Plan"], "Step"]) -> Path:
@@ -181,7 +214,8 @@ def run_main(main: Callable[[], None]) -> None:
             print(f"error: {redact(str(error))}", file=sys.stderr)
             raise SystemExit(2) from None
         except Stopped as stopped:
-            print(f"{stopped}; the same command goes on", file=sys.stderr)
+            promise = "; the same command goes on" if can_go_on(stopped) else ""
+            print(f"{stopped}{promise}", file=sys.stderr)
             raise SystemExit(128 + (asked.number or signal.SIGTERM)) from None
         except Exception:
             print(redact(traceback.format_exc()), file=sys.stderr)

@@ -1,6 +1,6 @@
 """Runs of a scale beside the paper: claims judged, tables, pictures; as a page, Markdown and CSV."""
 
-from entry_points.command import SEEDS, parse, plan_main, plans, run_main, running, ui_command
+from entry_points.command import SEEDS, names_in, parse, plan_main, plans, run_main, running, ui_command
 from solar_repro.errors import UserError
 
 
@@ -8,14 +8,15 @@ def main() -> None:
     arguments = parse(
         __doc__,
         seeds=SEEDS,
-        experiment={"default": "", "help": "take the scale's runs of this MLflow experiment"},
-        parent={"default": "", "help": "take the runs that this run of `main` made or reused, and log to it"},
-        runs={"default": "", "help": "take these runs: ids, separated by commas"},
+        experiment={"help": "take the scale's runs of this MLflow experiment"},
+        parent={"help": "take the runs that this run of `main` made or reused, and log to it"},
+        runs={"help": "take these runs: ids, separated by commas"},
     )
     from benchmarks.compare import claims_text, compare
     from benchmarks.runs import of_plans, of_server
 
     options, scale = arguments.options, arguments.scale
+    ids = names_in(options, "runs")
     chosen = {
         name: getattr(options, name) for name in ("experiment", "parent", "runs") if getattr(options, name)
     }
@@ -26,7 +27,6 @@ def main() -> None:
         plan_main(by_key)
     with running(arguments, f"compare {scale.name}") as runner:
         if chosen:
-            ids = [run_id.strip() for run_id in options.runs.split(",") if run_id.strip()]
             runs = of_server(
                 scale.name, runner.tracker, experiment=options.experiment, parent=options.parent, ids=ids
             )

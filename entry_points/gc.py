@@ -1,4 +1,4 @@
-"""Free disk: results in the store that no finished run refers to and the scale's plan does not name."""
+"""Free disk: results in the store that no run refers to and the scale's plan does not name."""
 
 from entry_points.command import parse, run_main, running
 

@@ -1,5 +1,6 @@
 """The regression gate: compare a scale's runs with its baseline; exit code 1 if something got worse."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,7 +11,10 @@ def main() -> None:
     arguments = parse(
         __doc__,
         update={"default": "false", "choices": ["true", "false"], "help": "rewrite the baseline"},
-        baseline={"default": "", "help": "the baseline's file (default: benchmarks/baselines/<scale>.json)"},
+        baseline={
+            "type": os.path.expanduser,
+            "help": "the baseline's file (default: benchmarks/baselines/<scale>.json)",
+        },
         seeds=SEEDS,
     )
     from benchmarks import regression

@@ -46,14 +46,14 @@ def _results(store: Path) -> dict[Path, str]:
 
 
 def unneeded(store: Path, planned: set[str], known: Callable[[str], bool]) -> list[Unneeded]:
-    """Results that the plan does not name and no finished run refers to, and what dead processes left.
+    """Results that the plan does not name and no run refers to, and what dead processes left.
 
     `planned`: folder names of the plan's results; `known` says whether a run has a key that begins so. Where
     that leaves no result at all, UserError: it is the wrong server.
     """
     all_results = _results(store)
     found = [
-        Unneeded(path, "no finished run", _bytes(path))
+        Unneeded(path, "no run", _bytes(path))
         for path, key in all_results.items()
         if path.name not in planned and not known(key)
     ]

@@ -134,8 +134,7 @@ def _start(threads: int, store: Path, name: str, run_id: str, scale: str, upload
     from solar_repro.tracking import Tracker
 
     torch.set_num_threads(threads)
-    os.environ["MLFLOW_RUN_ID"] = run_id
-    _runner = Runner(store, Tracker(name, scale), upload=upload, save=save)
+    _runner = Runner(store, Tracker(name, scale, run_id), upload=upload, save=save)
 
 
 def _end_with_parent() -> None:

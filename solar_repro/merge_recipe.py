@@ -18,8 +18,9 @@ from solar_repro.checkpoint.layout import SHARD_BYTES
 from solar_repro.checkpoint.merge import Dtype
 from solar_repro.checkpoint.merge_methods import Method
 from solar_repro.errors import UserError
+from solar_repro.plain_yaml import read_yaml
 from solar_repro.scales import explain
-from solar_repro.section import Positive, Section
+from solar_repro.section import Positive, Section, Seed
 from solar_repro.step import Step
 
 
@@ -42,14 +43,14 @@ class MergeRecipe(Section):
     accumulate: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
     shard_bytes: Positive = SHARD_BYTES
-    seed: int = 0
+    seed: Seed = 0
     """Of DARE's thinning."""
 
 
 def load_recipe(file: Path) -> MergeRecipe:
     """Read a recipe; bad input: UserError."""
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = read_yaml(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}; give the YAML file of a merge") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

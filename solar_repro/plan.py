@@ -1,6 +1,7 @@
 """Variants × scale = a graph of steps, each with a key made of everything that can change its result."""
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -328,7 +329,8 @@ class Plan:
 
     def _given(self, model: str, setting: str) -> Subject:
         place = locate_model(model, self._mirror)
-        return Subject(Path(model).name, place=place, digest=fingerprint_model(place, setting))
+        name = Path(os.path.abspath(os.path.expanduser(model))).name  # of `.` too
+        return Subject(name, place=place, digest=fingerprint_model(place, setting))
 
     def _evaluate(self, subject: Subject, evaluate: Evaluate) -> Step:
         data = self._benchmarks()

@@ -19,6 +19,7 @@ from solar_repro.evaluation.columns import COLUMNS
 from solar_repro.jobs import make_side_by_side
 from solar_repro.launch import Launch, job_file, launch
 from solar_repro.metric_log import read_metrics
+from solar_repro.places import require_writable
 from solar_repro.provenance import verify_result, write_provenance
 from solar_repro.saving import ROWS, Saving, run_of, saving_folder
 from solar_repro.scales import Save
@@ -97,7 +98,7 @@ class Runner:
                     except Stopped as stopped:
                         raise Stopped(f"{step.label}: {stopped}") from None
         if run_id not in (None, known.run_id):
-            self.tracker.client.set_tag(run_id, "solar.reused_run", known.run_id)
+            self.tracker.reuse(run_id, known)
         return known
 
     def _lock(self, step: Step) -> AbstractContextManager[None]:
@@ -136,6 +137,7 @@ class Runner:
         return True
 
     def _run(self, step: Step, parents: Mapping[str, Finished], given: str | None) -> Finished:
+        require_writable(self.store, "store", "-P store=")
         folder = self.store / step.folder
         saving = self._saving(step)
         saved = saving.newest() if saving else None

@@ -18,7 +18,8 @@ from solar_repro.errors import UserError
 from solar_repro.hardware import Hardware, Shape
 from solar_repro.launch import Launch
 from solar_repro.microworld.settings import BaseTraining, WorldSettings
-from solar_repro.section import Positive, Precision, Section, TrainingPrecision
+from solar_repro.plain_yaml import read_yaml
+from solar_repro.section import Place, Positive, Precision, Section, Seed, TrainingPrecision
 from solar_repro.variants import DATASETS
 
 FOLDER = Path(__file__).parent / "scales"
@@ -34,7 +35,7 @@ Column = Literal["ARC", "HellaSwag", "MMLU", "TruthfulQA", "Winogrande", "GSM8K"
 class Base(Section):
     """Where the n-layer base model comes from (Sec. 2)."""
 
-    model: str
+    model: Place
     """A folder, a hub id, or `embedded`."""
     training: BaseTraining = BaseTraining()
     """How the embedded base is trained; without effect for a folder or hub id."""
@@ -47,8 +48,9 @@ class Base(Section):
 class Corpus(Section):
     """The text of continued pretraining; its held-out split measures the loss of every model."""
 
-    id: str
-    """A hub id; or a folder (`./…`, `/…`) of parquet, jsonl or txt files, named or laid out by split."""
+    id: Place
+    """A hub id; or a folder (`./…`, `/…`, `~/…`) of parquet, jsonl or txt files, named or laid out by
+    split."""
     split: str = "train"
     held_out_split: str = "validation"
     column: str = "text"
@@ -56,7 +58,7 @@ class Corpus(Section):
 
 
 class Data(Section):
-    mirror: str | None = None
+    mirror: Place | None = None
     """A folder laid out as the hub, looked in before the hub; `embedded`; or nothing. `SOLAR_MIRROR` wins."""
     corpus: Corpus
     stand_ins: dict[str, str] = {}
@@ -198,7 +200,7 @@ class Evaluate(Section):
 
     limits: dict[Column, Positive] = {}
     """Items a task; MMLU: of each subject. A missing task is scored whole."""
-    subjects: list[str] | None = None
+    subjects: Annotated[list[str], Field(min_length=1)] | None = None
     """MMLU subjects; nothing: all 57."""
     batch_tokens: Positive = 8192
     """Positions of one forward pass at most, padding included."""
@@ -229,7 +231,7 @@ class Contamination(Section):
     """The test of Table 9 and Min-K % Prob (Shi et al. 2023). Models and batches as in `evaluate`."""
 
     variants: list[str] = ["solar_instruct"]
-    reference: str = "solar"
+    reference: Place = "solar"
     """The model that writes the neighbours: a variant, a folder or a hub id."""
     tasks: Annotated[list[Column], Field(min_length=1)] = ["ARC", "MMLU", "TruthfulQA", "GSM8K"]
     """The paper has N/A for HellaSwag and Winogrande; named here they are tested too."""
@@ -259,7 +261,7 @@ class Scale(Launch):
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
     """Part of the names of experiments and of the report's folder."""
     description: str
-    seed: int = 42
+    seed: Seed = 42
     repeat: int = Field(default=0, ge=0)
     """Added to the seed of every training; the items that are scored stay the same."""
     base: Base
@@ -346,7 +348,7 @@ def load(scale: str, overrides: Mapping[str, str] | None = None) -> Scale:
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(names())}"
         raise UserError(f"scale {scale!r}: no such scale; {hint}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path.name}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
@@ -382,8 +384,10 @@ def _section(annotation: Any) -> type[Section] | None:
 
 
 def _set(content: dict[str, Any], dotted: str, text: str) -> None:
+    if not text.strip():
+        raise UserError(f"override {dotted}: is empty; give a value, or leave it out")
     try:
-        value = yaml.safe_load(text)
+        value = read_yaml(text)
     except yaml.YAMLError:
         value = text
     *sections, key = dotted.split(".")

@@ -1,10 +1,24 @@
 """What all sections of settings are: frozen, and without keys that nobody reads."""
 
-from typing import Annotated, Any, Literal
+import os
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
 Positive = Annotated[int, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=1 << 31)]
+"""NumPy takes none that is negative or has more than 32 bits; one bit is left for `repeat`."""
+Place = Annotated[str, AfterValidator(os.path.expanduser)]
+"""A folder, or a hub id. No shell sees a setting: `~` is the home folder here."""
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 """What a model computes in; `auto`: bfloat16 where the device multiplies it in hardware, else float32."""
 
@@ -23,11 +37,36 @@ TrainingPrecision = Annotated[Literal["auto", "float32", "bfloat16"], BeforeVali
 
 
 class Section(BaseModel):
-    """Settings that belong together; an unknown key is refused."""
+    """Settings that belong together. An unknown key, an empty text and a number without end are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, str_min_length=1, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Pydantic takes `true` for 1 where a number is asked for."""
+        kinds = set(_kinds(cls.model_fields[info.field_name].annotation))
+        if kinds & {int, float} and bool not in kinds and _has_bool(value):
+            raise ValueError("a number is asked for, not true or false")
+        return value
 
     @property
     def libraries(self) -> tuple[str, ...]:
         """Optional distributions that these settings ask for: their versions decide the result."""
         return ()
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """The classes that an annotation is made of, down to sections, which see to their own."""
+    if isinstance(annotation, type) and not get_args(annotation):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _kinds(part)
+
+
+def _has_bool(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_bool, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_has_bool, value))
+    return isinstance(value, bool)

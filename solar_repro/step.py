@@ -23,6 +23,7 @@ LAUNCHED_STAGES = (*TRAINING_STAGES, "contaminate")
 STAGES = ("microworld", "data", "synth_math", *MODEL_STAGES, "evaluate", "contamination")
 UNKNOWN = "unknown"
 """In place of a digest that the hub did not tell; in a dry plan alone."""
+_LONGEST_LABEL = 48
 _PARAMETER_NAME = re.compile(r"[\w. :/-]+")  # what MLflow takes
 
 
@@ -78,7 +79,8 @@ class Step:
 
     @property
     def folder(self) -> str:
-        return f"{self.label}-{self.key[:8]}"
+        """Name of the result's folder; file systems take 255 bytes, and a recipe may have any name."""
+        return f"{self.label[:_LONGEST_LABEL]}-{self.key[:8]}"
 
     @property
     def makes_model(self) -> bool:

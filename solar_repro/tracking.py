@@ -1,13 +1,13 @@
-"""The only module that writes to MLflow. Runs are opened and closed here, on behalf of the runner.
+"""What is written to MLflow. Runs are opened and closed here, on behalf of the runner.
 
 Everything goes through `MlflowClient` with explicit run ids: no global active run, no `set_experiment`.
 """
 
 import contextlib
+import difflib
 import functools
 import json
-import os
-import shlex
+import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 from solar_repro.device import machine
 from solar_repro.errors import UserError
 from solar_repro.metric_log import MetricLog, Row
+from solar_repro.own_run import own_run
 from solar_repro.provenance import code_version, versions
-from solar_repro.redact import reason, redact
+from solar_repro.redact import redact
+from solar_repro.tracking_server import UNKNOWN, can_go_on, connect, experiments, impatient, reaching
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -29,9 +31,12 @@ if TYPE_CHECKING:
 
 STEPS_FILE = "steps.json"
 """Artifact of an invocation's own run: label and key of each step → the run that made it, now or before."""
+COMMAND_FILE = "command.txt"
+"""Artifact of the same run: how it was started."""
+_NOT_IN_NAMES = re.compile("[/:.%\"']")  # of MLflow's logged models
 _BATCH = 1000  # metrics MLflow takes in one request
-_IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-"""For requests that may fail: MLflow's own patience is some four minutes for each."""
+_ATTEMPTS = 4
+_RACED = re.compile("unique constraint|duplicate (key|entry)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -44,86 +49,18 @@ class Finished:
     output: Path
 
 
-def connect() -> "MlflowClient":
-    """A client of the tracking server, after one request has shown that it answers; else UserError."""
-    from mlflow.exceptions import MlflowException
-    from mlflow.tracking import MlflowClient
-
-    try:
-        with _impatient():
-            client = MlflowClient()
-            client.search_experiments(max_results=1)
-    except (MlflowException, OSError, ImportError) as error:
-        raise UserError(
-            f"tracking server {shown_uri()} does not answer ({reason(error)}); "
-            "start it or set MLFLOW_TRACKING_URI"
-        ) from None
-    return client
-
-
-def shown_uri() -> str:
-    """The tracking server's URI without user and password."""
-    from mlflow import get_tracking_uri
-
-    return redact(get_tracking_uri()).replace("***@", "")
-
-
-@contextlib.contextmanager
-def explained(store: Path) -> Iterator[None]:
-    """A server that is lost, or refuses, raises UserError: one line that says where finished results are."""
-    from mlflow.exceptions import MlflowException
-    from requests import RequestException
-
-    try:
-        yield
-    except (MlflowException, RequestException) as error:
-        raise UserError(
-            f"tracking server {shown_uri()} failed ({reason(error)}); what is finished lies in {store}, and "
-            "the same command registers it and goes on"
-        ) from None
-
-
-@contextlib.contextmanager
-def _impatient() -> Iterator[None]:
-    """Requests inside the block give up after seconds. MLflow takes this from the environment alone."""
-    before = {name: os.environ.get(name) for name in _IMPATIENT}
-    os.environ.update(_IMPATIENT)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
 class Tracker:
     """One invocation of an entry point: its own run, and the children opened under it."""
 
-    def __init__(self, name: str, scale: str) -> None:
+    def __init__(self, name: str, scale: str, run_id: str | None = None) -> None:
+        """`run_id`: the invocation's own run where another process of it has opened that."""
         self.client = connect()
         self.name = name
         self.scale = scale
-        self.run_id, self.experiment_id = self._own_run(name)
-
-    def _own_run(self, name: str) -> tuple[str, str]:
-        """The run that `mlflow run` has opened for us, or a new one."""
-        from mlflow.exceptions import MlflowException
-
-        if run_id := os.environ.get("MLFLOW_RUN_ID"):
-            run = self.client.get_run(run_id)
-            self.client.set_tag(run_id, "mlflow.runName", name)
-            return run_id, run.info.experiment_id
-        experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "solar-" + self.scale)
-        found = self.client.get_experiment_by_name(experiment)
-        if found is None:
-            # Of two that make it at once the second is refused.
-            with contextlib.suppress(MlflowException):
-                self.client.create_experiment(experiment)
-            found = self.client.get_experiment_by_name(experiment)
-        run = self.client.create_run(found.experiment_id, run_name=name)
-        return run.info.run_id, found.experiment_id
+        if run_id is None:
+            self.run_id, self.experiment_id = own_run(self.client, name, scale)
+        else:
+            self.run_id, self.experiment_id = run_id, self.client.get_run(run_id).info.experiment_id
 
     def child(self, step: "Step") -> str:
         """Open a run of the step nested under this invocation's; its id."""
@@ -131,18 +68,26 @@ class Tracker:
         return self.client.create_run(self.experiment_id, tags=tags, run_name=step.label).info.run_id
 
     def reopen(self, run_id: str) -> bool:
-        """Let a run that was cut off go on; False where this server does not know it."""
+        """Let a run that was cut off go on; False where this server does not know it, or it is deleted."""
         from mlflow.exceptions import MlflowException
 
         try:
-            self.client.update_run(run_id, status="RUNNING")
-            if "solar.error" in self.client.get_run(run_id).data.tags:
-                self.client.delete_tag(run_id, "solar.error")
+            run = self.client.get_run(run_id)
         except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            if error.error_code not in UNKNOWN:
                 raise
             return False
+        if run.info.lifecycle_stage != "active":
+            return False
+        self.client.update_run(run_id, status="RUNNING")
+        if "solar.error" in run.data.tags:
+            self.client.delete_tag(run_id, "solar.error")
         return True
+
+    def try_artifacts(self, command: str) -> None:
+        """Keep the command with its run: shows before any work whether artifacts can be written."""
+        with impatient(), reaching(self.client.get_run(self.run_id).info.artifact_uri, "written"):
+            self.client.log_text(self.run_id, redact(command) + "\n", COMMAND_FILE)
 
     def find(self, key: str) -> Finished | None:
         """The newest FINISHED run with this key, in any experiment."""
@@ -150,15 +95,15 @@ class Tracker:
         return _finished(runs[0]) if runs else None
 
     def knows(self, key: str) -> bool:
-        """Whether a FINISHED run has a key that begins so."""
-        return bool(self.search(f"tags.`solar.key` LIKE '{key}%'", most=1))
+        """Whether a run has a key that begins so: one that could not be closed is registered later."""
+        return bool(self.search(f"tags.`solar.key` LIKE '{key}%'", most=1, status=None))
 
     def unfinished(self, key: str, output: Path) -> tuple[list[str], list[str]]:
         """Runs of this key that nobody has closed: ids of those that write to `output` on this machine, and
         the names of the machines where others write elsewhere.
         """
         ours, others = [], []
-        for run in self.search(f"tags.`solar.key` = '{key}'", most=10, status="RUNNING"):
+        for run in self.search(f"tags.`solar.key` = '{key}'", status="RUNNING"):
             tags = run.data.tags
             if (tags.get("solar.output"), tags.get("solar.host")) == (str(output), socket.gethostname()):
                 ours.append(run.info.run_id)
@@ -168,7 +113,7 @@ class Tracker:
 
     def close_dead(self, key: str, output: Path) -> None:
         """Mark the runs KILLED whose process is dead, if the server can be told of it soon."""
-        with contextlib.suppress(Exception), _impatient():
+        with contextlib.suppress(Exception), impatient():
             for run_id in self.unfinished(key, output)[0]:
                 self.finish(run_id, "KILLED")
 
@@ -177,22 +122,21 @@ class Tracker:
         query: str = "",
         experiment: str | None = None,
         most: int = 50_000,
-        status: str = "FINISHED",
+        status: str | None = "FINISHED",
     ) -> "list[Run]":
         """Runs that match an MLflow filter, newest first; in any experiment unless one is named."""
-        if experiment is None:
-            experiments = [found.experiment_id for found in self.client.search_experiments()]
-        elif found := self.client.get_experiment_by_name(experiment):
-            experiments = [found.experiment_id]
-        else:
-            names = ", ".join(sorted(found.name for found in self.client.search_experiments()))
-            raise UserError(f"experiment {experiment!r}: not on this tracking server; it has {names}")
-        query = " and ".join(filter(None, [query, f"attributes.status = '{status}'"]))
+        pages = experiments(self.client) if experiment is None else [[self._experiment(experiment)]]
+        if status is not None:
+            query = " and ".join(filter(None, [query, f"attributes.status = '{status}'"]))
+        runs = [run for page in pages for run in self._runs_in(list(page), query, most)]
+        return sorted(runs, key=lambda run: run.info.end_time or 0, reverse=True)[:most]
+
+    def _runs_in(self, ids: list[str], query: str, most: int) -> "list[Run]":
         runs: list[Run] = []
         token = None
         while len(runs) < most:
             page = self.client.search_runs(
-                experiments,
+                ids,
                 query,
                 max_results=min(1000, most - len(runs)),
                 order_by=["attributes.end_time DESC"],
@@ -204,6 +148,20 @@ class Tracker:
                 break
         return runs
 
+    def _experiment(self, name: str) -> str:
+        """Id of the experiment of that name; UserError where there is none, or it is deleted."""
+        found = self.client.get_experiment_by_name(name)
+        if found is not None and found.lifecycle_stage == "active":
+            return found.experiment_id
+        if found is not None:
+            raise UserError(f"experiment {name!r}: it is deleted; restore it or name another")
+        names = [other for page in experiments(self.client) for other in page.values()]
+        nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or sorted(names)[:10]
+        raise UserError(
+            f"experiment {name!r}: not on this tracking server; it has {len(names)}, nearest: "
+            f"{', '.join(nearest)}"
+        )
+
     def output(self, run: "Run", scratch: Path) -> Path:
         """Folder of a finished run's result: in its store, else its artifacts, fetched below `scratch`."""
         from mlflow.artifacts import download_artifacts
@@ -213,7 +171,10 @@ class Tracker:
             return folder
         place = scratch / run.info.run_id
         place.mkdir(parents=True, exist_ok=True)
-        return Path(download_artifacts(run_id=run.info.run_id, artifact_path="output", dst_path=str(place)))
+        with reaching(run.info.artifact_uri, "read"):
+            return Path(
+                download_artifacts(run_id=run.info.run_id, artifact_path="output", dst_path=str(place))
+            )
 
     def describe(self, run_id: str, step: "Step", parents: Mapping[str, Finished], output: Path) -> None:
         """Tags, parameters and data sets of a step, before it runs."""
@@ -245,6 +206,7 @@ class Tracker:
 
     def _log_inputs(self, run_id: str, step: "Step", parents: Mapping[str, Finished]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
+        from mlflow.exceptions import MlflowException
 
         context = [InputTag("mlflow.data.context", step.stage)]
         datasets = [
@@ -253,8 +215,16 @@ class Tracker:
             for name, digest in step.data.items()
         ]
         models = [LoggedModelInput(found.model_id) for found in parents.values() if found.model_id]
-        if datasets or models:
-            self.client.log_inputs(run_id, datasets=datasets or None, models=models or None)
+        if not (datasets or models):
+            return
+        for attempt in reversed(range(_ATTEMPTS)):
+            try:
+                self.client.log_inputs(run_id, datasets=datasets or None, models=models or None)
+                return
+            except MlflowException as error:
+                # Of two runs that name a data set first, at once, MLflow refuses one.
+                if not attempt or not _RACED.search(str(error)):
+                    raise
 
     def log_model(self, run_id: str, step: "Step", folder: Path, upload: bool) -> str:
         """Log the checkpoint as a logged model, whole or by its manifest alone; the model's id."""
@@ -262,16 +232,17 @@ class Tracker:
 
         model = self.client.create_logged_model(
             self.client.get_run(run_id).info.experiment_id,
-            name=step.variant,
+            name=_NOT_IN_NAMES.sub("-", step.variant),
             source_run_id=run_id,
-            tags={"solar.key": step.key, "solar.scale": self.scale},
+            tags={"solar.key": step.key, "solar.scale": self.scale, "solar.variant": step.variant},
             params={name: redact(value)[:500] for name, value in step.parameters().items()},
             model_type="checkpoint",
         )
-        if upload:
-            self.client.log_model_artifacts(model.model_id, str(folder))
-        else:
-            self.client.log_model_artifact(model.model_id, str(folder / "manifest.json"))
+        with reaching(model.artifact_location, "written"):
+            if upload:
+                self.client.log_model_artifacts(model.model_id, str(folder))
+            else:
+                self.client.log_model_artifact(model.model_id, str(folder / "manifest.json"))
         self.client.finalize_logged_model(model.model_id, "READY")
         self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
         self.client.set_tag(run_id, "solar.model_id", model.model_id)
@@ -279,23 +250,36 @@ class Tracker:
 
     def log_folder(self, run_id: str, folder: Path, path: str | None = None) -> None:
         """Upload a folder's files as artifacts of the run."""
-        self.client.log_artifacts(run_id, str(folder), path)
+        with reaching(self.client.get_run(run_id).info.artifact_uri, "written"):
+            self.client.log_artifacts(run_id, str(folder), path)
+
+    def reuse(self, run_id: str, found: Finished) -> None:
+        """Note in a run which one it was answered with."""
+        self.client.set_tag(run_id, "solar.reused_run", found.run_id)
+        self.client.set_tag(run_id, "solar.scale", self.scale)
 
     def log_steps(self, made: "Iterable[tuple[Step, Finished]]") -> None:
         """Keep which runs this invocation made or reused."""
         steps = {f"{step.label} {step.key[:8]}": found.run_id for step, found in made}
         self.client.log_dict(self.run_id, steps, STEPS_FILE)
+        self.client.set_tag(self.run_id, "solar.scale", self.scale)
 
     def download(self, found: Finished, destination: Path) -> bool:
-        """Fetch a finished step's folder from the server's artifacts; False where it was not uploaded."""
+        """Fetch a finished step's folder from the server's artifacts; False where it is not there.
+
+        Where that cannot be told, for a lost connection or want of a library: an error. It may be weeks of
+        work.
+        """
         from mlflow.artifacts import download_artifacts
-        from mlflow.exceptions import MlflowException
 
         source = f"models:/{found.model_id}" if found.model_id else f"runs:/{found.run_id}/output"
-        try:
-            download_artifacts(artifact_uri=source, dst_path=str(destination))
-        except (MlflowException, OSError):
-            return False
+        with reaching(source, "read"):
+            try:
+                download_artifacts(artifact_uri=source, dst_path=str(destination))
+            except Exception as error:
+                if can_go_on(error) or isinstance(error, ImportError):
+                    raise
+                return False
         return True
 
     @contextlib.contextmanager
@@ -309,7 +293,7 @@ class Tracker:
             for name in (self.client.get_run(run_id).data.metrics if kept else ())
             for metric in self.client.get_metric_history(run_id, name)
         }
-        with _impatient():
+        with impatient():
             log = MetricLog(functools.partial(send_metrics, self.client, run_id), file, kept, delivered)
             try:
                 yield log
@@ -355,7 +339,7 @@ def failing(client: "MlflowClient", run_id: str) -> Iterator[None]:
         yield
     except BaseException as error:
         why = redact(" ".join(str(error).split())) or type(error).__name__
-        with contextlib.suppress(Exception), _impatient():
+        with contextlib.suppress(Exception), impatient():
             client.set_tag(run_id, "solar.error", why[:5000])
             client.set_terminated(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
@@ -365,15 +349,3 @@ def _finished(run: "Run") -> Finished:
     info, tags = run.info, run.data.tags
     output = Path(tags.get("solar.output", ""))
     return Finished(info.run_id, info.experiment_id, tags.get("solar.model_id"), output)
-
-
-def ui_address() -> str:
-    """Where the MLflow UI answers: the tracking server, without a password, or where `mlflow ui` serves."""
-    uri = shown_uri()
-    return uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
-
-
-def ui_command() -> str:
-    """The command that shows the runs in a browser; of a server its address."""
-    uri = shown_uri()
-    return ui_address() if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"

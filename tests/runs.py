@@ -26,7 +26,7 @@ class Workplace:
     tracking_uri: str
 
     def environment(self) -> dict[str, str]:
-        names = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "SOLAR_MIRROR", "SOLAR_STORE")
+        names = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "SOLAR_MIRROR")
         kept = {name: value for name, value in os.environ.items() if name not in names}
         return {
             **kept,

@@ -5,7 +5,7 @@ import pytest
 from solar_repro import scales, variants
 from solar_repro.errors import UserError
 from solar_repro.plan import Plan
-from solar_repro.step import ordered, plain
+from solar_repro.step import Step, ordered, plain
 
 SHAPE = (
     "{hidden_size: 8, intermediate_size: 8, num_hidden_layers: 6, num_attention_heads: 2, "
@@ -217,3 +217,53 @@ def test_a_base_that_is_not_known_yet_refuses_nothing(monkeypatch):
     plan = Plan(scales.load("check", {"base.model": "org/name", "upscale.m": "90"}))
     assert plan.base_layers is None
     assert plan.model("solar").inputs["model"].settings["m"] == 90
+
+
+def given(folder, content="{}"):
+    """A folder that passes for a checkpoint."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(content)
+    (folder / "model.safetensors").write_bytes(content.encode())
+    return str(folder)
+
+
+def test_checkpoints_of_one_folder_name_are_two(plan, tmp_path):
+    one, other = given(tmp_path / "a" / "final"), given(tmp_path / "b" / "final", '{"x": 1}')
+    first, second = plan.evaluation_of(one), plan.evaluation_of(other)
+    assert first.label == second.label == "final.evaluate"
+    assert first.key != second.key
+    assert first.folder != second.folder
+    # Of one content they are one, wherever it lies.
+    assert plan.evaluation_of(given(tmp_path / "c" / "final")).key == first.key
+
+
+def test_a_checkpoint_is_called_by_its_folder_however_it_is_named(plan, tmp_path, monkeypatch):
+    folder = given(tmp_path / "SOLAR-10.7B-v1.0")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in (folder, folder + "/", ".", "../SOLAR-10.7B-v1.0", "~/SOLAR-10.7B-v1.0"):
+        step = plan.evaluation_of(name)
+        assert step.folder == f"SOLAR-10.7B-v1.0.evaluate-{step.key[:8]}", name
+
+
+def test_a_variant_and_a_checkpoint_of_its_name_are_two(plan, tmp_path):
+    assert plan.evaluation_of(given(tmp_path / "solar")).key != plan.evaluation("solar").key
+
+
+@pytest.mark.parametrize("name", ["merge.v1" * 40, "é" * 120, "ties.v2"])
+def test_results_of_any_name_have_folders_of_their_own(name):
+    one, other = (Step("merge", name, {"weights": weights}) for weights in ([0.5], [0.25]))
+    assert one.folder != other.folder
+    assert one.folder.endswith(f"-{one.key[:8]}")
+    assert len(one.folder.encode()) < 128  # beside it lie others of longer names, of at most 255 bytes
+
+
+def test_settings_that_look_alike_have_keys_of_their_own():
+    settings = [{"a": 1}, {"a": "1"}, {"a": True}, {"a": None}, {"a": "None"}, {"a": [1]}, {"a": {"1": 1}}]
+    steps = [Step("merge", "x", found) for found in settings]
+    steps += [
+        Step("merge", "x", {}, data={"model_1": "sha256:1"}),
+        Step("merge", "x", {}, data={"model_2": "sha256:1"}),
+    ]
+    steps += [Step("merge", "x", {}, {role: steps[0]}) for role in ("first", "second")]
+    assert len({step.key for step in steps}) == len(steps)

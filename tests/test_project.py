@@ -109,7 +109,7 @@ def test_nothing_in_the_package_imports_entry_points_or_benchmarks():
 
 def test_only_tracking_and_its_users_import_mlflow():
     for path in (ROOT / "solar_repro").rglob("*.py"):
-        if path.name != "tracking.py":
+        if path.name not in ("tracking.py", "tracking_server.py", "own_run.py"):
             assert "import mlflow" not in path.read_text(encoding="utf-8"), path
             assert "from mlflow" not in path.read_text(encoding="utf-8"), path
 

@@ -21,6 +21,7 @@ from solar_repro.errors import UserError
 from solar_repro.metric_log import MetricLog, read_metrics
 from solar_repro.plan import Plan
 from solar_repro.runner import Runner
+from solar_repro.step import Step
 from solar_repro.tracking import Finished, send_metrics
 from tests.proxy import Proxy
 from tests.runs import Workplace, copy_of, serving
@@ -292,14 +293,21 @@ def test_space_is_looked_for_before_a_training_stage(finished, tmp_path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
+def test_a_store_that_cannot_be_written_is_said_before_a_run_is_opened(tmp_path):
+    (tmp_path / "file").write_text("")
+    runner = Runner(tmp_path / "file", OtherTracker(), upload=False)
+    with pytest.raises(
+        UserError, match=r"store .*/file: cannot be written \(File exists\); set -P store= to"
+    ):
+        runner._run(Step("base", "base", {}), {}, None)
+
+
 def test_gc_deletes_what_no_run_refers_to(finished, tmp_path, here):
     place = copy_of(finished, tmp_path)
     shutil.copytree(place.folder("sft_v1"), place.store / "sft_v1-0123abcd")  # as of a run that was deleted
     before = set(place.store.iterdir())
     done = here(place, gc.main, "--scale", "check", "--delete", "true")
-    assert re.search(r"deleted .* MB  no finished run +sft_v1-0123abcd\n1 folders, ", done.stdout), (
-        done.stderr
-    )
+    assert re.search(r"deleted .* MB  no run +sft_v1-0123abcd\n1 folders, ", done.stdout), done.stderr
     assert before - set(place.store.iterdir()) == {place.store / "sft_v1-0123abcd"}
 
 

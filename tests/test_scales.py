@@ -1,7 +1,11 @@
+import re
+
 import pytest
+import yaml
 
 from solar_repro import scales
 from solar_repro.errors import UserError
+from solar_repro.plain_yaml import read_yaml
 
 
 @pytest.mark.parametrize("name", scales.names())
@@ -33,6 +37,23 @@ def test_every_scale_file_validates_and_opens_with_its_command(name):
         ("data.math", "generate", "math: generate needs a model; set math_generation.model"),
         ("data.math_generation.model.x", "1", "data.math_generation.model = {'x': 1}"),
         ("name", "../../elsewhere", "name = '../../elsewhere': string should match pattern"),
+        ("dpo.beta", "true", "dpo.beta: a number is asked for, not true or false"),
+        ("seed", "true", "seed: a number is asked for, not true or false"),
+        ("evaluate.limits", "{ARC: true}", "evaluate.limits: a number is asked for, not true or false"),
+        ("contamination.k", "[true]", "contamination.k: a number is asked for, not true or false"),
+        ("cand_1.beta", "true", "cand_1.beta: a number is asked for, not true or false"),
+        ("dpo.beta", "yes", "dpo.beta = 'yes': input should be a valid number"),
+        ("sft.max_length", "2:00", "sft.max_length = '2:00': input should be a valid integer"),
+        ("seed", "0x10", "seed = '0x10': input should be a valid integer"),
+        ("seed", "-1", "seed = -1: input should be greater than or equal to 0"),
+        ("seed", "4294967296", "seed = 4294967296: input should be less than 2147483648"),
+        ("sft.epochs", "inf", "sft.epochs = 'inf': input should be a finite number"),
+        ("sft.epochs", ".inf", "sft.epochs = '.inf': input should be a valid number"),
+        ("sft.epochs", "1e400", "sft.epochs = inf: input should be a finite number"),
+        ("sft.learning_rate", "nan", "sft.learning_rate = 'nan': input should be a finite number"),
+        ("base.model", "''", "base.model = '': string should have at least 1 character"),
+        ("contamination.tasks", "[]", "contamination.tasks = []: list should have at least 1 item"),
+        ("evaluate.subjects", "[]", "evaluate.subjects"),
         ("seed.x", "1", "override seed.x=1: 'seed' is a setting, not a section"),
     ],
 )
@@ -63,6 +84,49 @@ def test_a_file_that_is_no_scale(tmp_path):
 
 def test_scientific_notation_of_the_command_line():
     assert scales.load("check", {"sft.learning_rate": "1e-5"}).sft.learning_rate == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("override", "value", "number"),
+    [
+        ("seed", "042", 42),
+        ("seed", "+7", 7),
+        ("continue_pretrain.tokens", "010000", 10_000),
+        ("continue_pretrain.tokens", "1e6", 1_000_000),
+        ("continue_pretrain.tokens", "1_000", 1_000),
+        ("dpo.beta", ".5", 0.5),
+        ("sft.max_steps", "null", None),
+    ],
+)
+def test_numbers_are_decimal(override, value, number, tmp_path):
+    """On the command line and in a file alike."""
+    section, _, key = override.rpartition(".")
+
+    def setting(scale):
+        return getattr(getattr(scale, section) if section else scale, key)
+
+    assert setting(scales.load("check", {override: value})) == number
+    content = (scales.FOLDER / "check.yaml").read_text(encoding="utf-8")
+    line = re.compile(rf"^({'  ' if section else ''}{key}): .*$", re.MULTILINE)
+    start = content.index(f"\n{section}:") if section else 0
+    if not (found := line.search(content, start)):
+        return
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"{content[: found.start()]}{found[1]}: {value}{content[found.end() :]}")
+    assert setting(scales.load(str(mine))) == number
+
+
+@pytest.mark.parametrize("text", ["a: 1\na: 2\n", "{a: 1, a: 2}", "1" * 5000])
+def test_what_yaml_would_drop_or_choke_on_is_an_error(text):
+    with pytest.raises(yaml.YAMLError):
+        read_yaml(text)
+
+
+def test_yaml_as_people_mean_it():
+    assert read_yaml("[042, 2:00, no, ~, 2020-01-01, true, null, 1e-5]") == [
+        *(42, "2:00", "no", "~", "2020-01-01", True, None, 1e-5)
+    ]
+    assert read_yaml("a: &a {x: 1, y: 1}\nb: {<<: *a, x: 2}")["b"] == {"x": 2, "y": 1}
 
 
 def test_the_environment_names_the_mirror_and_an_override_wins(monkeypatch, tmp_path):

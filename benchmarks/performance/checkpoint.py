@@ -64,7 +64,7 @@ class Contender:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__, formatter_class=raw)
     parser.add_argument("--size", choices=SHAPES, default="small", help="small: 0.3 GB; full: Mistral 7B")
     parser.add_argument("--folder", type=Path, required=True, help="where to write; full needs 60 GB free")
     parser.add_argument("--rounds", type=int, default=3)

@@ -250,7 +250,7 @@ def plot(rows: list[Row], path: Path) -> None:
 
 def main() -> None:
     """Parse the command line, measure, print the table, write JSON and plot."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.split("\n")[0])
     parser.add_argument(
         "--mirror", type=Path, required=True, help="folder of data sets, <org>/<name>/ as on the hub"
     )

@@ -77,7 +77,7 @@ def plain_losses(model: "Loaded", texts: Sequence[str]) -> list[float]:
 
 def main() -> None:
     """Parse the command line, measure, print, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.split("\n")[0])
     parser.add_argument("--mirror", type=Path, required=True)
     parser.add_argument(
         "--model", type=Path, required=True, help="model folder, target and reference at once"

@@ -108,7 +108,7 @@ def _labels(row: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     from transformers import AutoTokenizer
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.splitlines()[0])
     parser.add_argument("--mirror", type=Path, required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument(

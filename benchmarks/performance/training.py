@@ -181,7 +181,7 @@ def main() -> None:
     from solar_repro.tracking import versions
 
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--scale", default="smoke")
     parser.add_argument("--steps", type=int, default=30)

@@ -19,7 +19,7 @@ from benchmarks.tables import (
 )
 from benchmarks.verdicts import CONFIDENCE, Result, paper_holds
 from solar_repro import variants
-from solar_repro.tracking import ui_address, ui_command
+from solar_repro.tracking_server import ui_address, ui_command
 
 
 def page(

@@ -102,7 +102,7 @@ def ship(base: Path, evaluation: Path, folder: Path = FOLDER) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("base", type=Path)
     parser.add_argument("evaluation", type=Path)

@@ -1,0 +1,18 @@
+"""Folders that are written to, tried before any work."""
+
+import tempfile
+from pathlib import Path
+
+from solar_repro.errors import UserError
+
+
+def require_writable(folder: Path, what: str, setting: str) -> None:
+    """Make the folder and try to write in it; UserError names `what` it is for, and the `setting`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{what} {folder}: cannot be written ({error.strerror}); set {setting} to a folder that can"
+        ) from None

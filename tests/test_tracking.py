@@ -1,0 +1,135 @@
+"""What is asked of a tracking server: all of it, however much it holds."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import requests
+from mlflow.entities import Dataset
+from mlflow.exceptions import MlflowException
+
+from solar_repro.errors import UserError
+from solar_repro.step import Step
+from solar_repro.tracking import Finished, Tracker
+from tests.fake_mlflow import FakeClient
+
+KEY, ALIKE = "0123abcd" + 56 * "0", "0123abcd" + 56 * "1"
+
+
+@pytest.fixture
+def client():
+    """More experiments than MLflow gives at once, the last of which has a finished run."""
+    client = FakeClient([f"team-{number}" for number in range(2001)])
+    client.create_run("2000", {"solar.key": KEY, "solar.output": "/store/a"}, status="FINISHED", end_time=5)
+    return client
+
+
+@pytest.fixture
+def tracker(client, monkeypatch):
+    monkeypatch.setattr("solar_repro.tracking.connect", lambda: client)
+    return Tracker("test", "check", client.create_run("0").info.run_id)
+
+
+def test_a_run_is_found_in_whichever_experiment_it_is(tracker):
+    assert tracker.find(KEY).run_id == "run0"
+    assert tracker.knows(KEY[:8])
+    assert not tracker.knows("89abcdef")
+
+
+def test_the_newest_run_of_all_pages_counts(client, tracker):
+    client.create_run("3", {"solar.key": KEY, "solar.output": "/store/a"}, status="FINISHED", end_time=4)
+    newest = client.create_run("4", {"solar.key": KEY}, status="FINISHED", end_time=6)
+    assert tracker.find(KEY).run_id == newest.info.run_id
+
+
+def test_keys_that_look_alike_are_two(tracker):
+    assert tracker.find(ALIKE) is None
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "FAILED", "KILLED"])
+def test_a_result_whose_run_could_not_be_closed_is_known(client, tracker, status):
+    client.create_run("7", {"solar.key": ALIKE.replace("abcd", "dcba")}, status=status)
+    assert tracker.knows("0123dcba")
+
+
+def test_no_page_of_unfinished_runs_is_left_out(client, tracker):
+    for _ in range(1500):
+        client.create_run("9", {"solar.key": ALIKE, "solar.host": "elsewhere"})
+    assert tracker.unfinished(ALIKE, "/store/a") == ([], ["elsewhere"] * 1500)
+
+
+def test_an_experiment_that_is_not_there_is_one_line_with_the_nearest(client, tracker):
+    with pytest.raises(UserError, match=r"'taem-17': not on .*; it has 2001, nearest: team-17, .*"):
+        tracker.search(experiment="taem-17")
+    client.experiments["17"].lifecycle_stage = "deleted"
+    with pytest.raises(UserError, match="'team-17': it is deleted"):
+        tracker.search(experiment="team-17")
+
+
+def test_of_two_runs_that_name_a_data_set_first_both_are_logged(client, tracker):
+    taken, step = [], Step("evaluate", "final", {}, data={"org/set": "sha256:1"})
+
+    def log_inputs(run_id, datasets, models):
+        taken.append(datasets)
+        if len(taken) == 1:
+            raise MlflowException("(sqlite3.IntegrityError) UNIQUE constraint failed: datasets.name")
+
+    client.log_inputs = log_inputs
+    tracker._log_inputs("run1", step, {})
+    assert len(taken) == 2
+    assert taken[1][0].dataset == Dataset("org/set", "1", "hub", json.dumps({"digest": "sha256:1"}))
+    client.log_inputs = lambda *given, **named: (_ for _ in ()).throw(MlflowException("no"))
+    with pytest.raises(MlflowException):
+        tracker._log_inputs("run1", step, {})
+
+
+def test_a_run_that_was_cut_off_goes_on_unless_it_is_deleted_or_unknown(client, tracker):
+    run = client.create_run("1", {"solar.error": "lost"}, status="FAILED")
+    assert tracker.reopen(run.info.run_id)
+    assert (run.info.status, run.data.tags) == ("RUNNING", {})
+    run.info.lifecycle_stage, run.info.status = "deleted", "FAILED"
+    assert not tracker.reopen(run.info.run_id)
+    assert run.info.status == "FAILED"
+    assert not tracker.reopen("nowhere")
+
+
+@pytest.mark.parametrize("name", ["ties.v2", "SOLAR-10.7B-v1.0", "a:b", "50%", "o'clock", 'the "best"'])
+def test_mlflow_takes_a_logged_model_of_any_name(client, tracker, tmp_path, name):
+    from mlflow.utils.validation import _validate_logged_model_name
+
+    made = []
+
+    def create_logged_model(experiment, name, tags, **others):
+        _validate_logged_model_name(name)
+        made.append((name, tags))
+        return SimpleNamespace(model_id=f"m-{len(made)}", artifact_location="/nowhere")
+
+    client.create_logged_model = create_logged_model
+    for method in ("log_model_artifacts", "finalize_logged_model", "log_outputs"):
+        setattr(client, method, lambda *given, **named: None)
+    step, alike = (Step("merge", variant, {}) for variant in (name, "a-b"))
+    found = {tracker.log_model("run0", one, tmp_path, upload=True) for one in (step, alike)}
+    assert len(found) == 2  # names that look alike are two models
+    assert [tags["solar.variant"] for _, tags in made] == [name, "a-b"]
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (OSError("no such artifact"), None),
+        (MlflowException("no such artifact"), None),
+        (ModuleNotFoundError("No module named 'boto3'"), UserError),
+        (requests.ConnectionError("refused"), requests.ConnectionError),
+    ],
+)
+def test_what_is_only_out_of_reach_is_not_made_again(tracker, tmp_path, monkeypatch, error, raised):
+    def download_artifacts(**named):
+        raise error
+
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", download_artifacts)
+    found = Finished("run0", "0", None, tmp_path)
+    if raised is None:
+        assert not tracker.download(found, tmp_path)
+        return
+    with pytest.raises(raised):
+        tracker.download(found, tmp_path)
