@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,13 +11,15 @@ from solar_repro.data.locate import Location
 from solar_repro.errors import UserError
 
 BLOCK = 1 << 22
+SETTLED_NS = 100_000_000
+"""A file changed less than this ago is read again the next time: another change may bear the same stamp."""
 
 
 def fingerprint(location: Location, cache_dir: Path | None = None) -> str:
     """`sha256:…` over names and bytes of a mirror folder's files, or `revision:…`, the commit of a hub set.
 
-    Hidden files are left out. A file's digest is remembered in `cache_dir` under path, size and time of
-    change, so that a set is read once.
+    Hidden files are left out. A file's digest is remembered in `cache_dir` under path, size, times and inode,
+    so that a set is read once.
     """
     if location.revision is not None:
         return f"revision:{location.revision}"
@@ -38,9 +41,10 @@ def folder_fingerprint(folder: Path, cache_dir: Path | None = None) -> str:
     except (OSError, ValueError):
         known = {}
     found = {str(path.resolve()): _stamp(path) for _, path in files}
-    stale = [path for path, stamp in found.items() if known.get(path, {}).get("stamp") != stamp]
+    stale = [path for path, stamp in found.items() if not stamp or known.get(path, {}).get("stamp") != stamp]
     with ThreadPoolExecutor() as pool:
         for path, digest in zip(stale, pool.map(_digest, stale), strict=True):
+            # The stamp is older than the digest: a file that changed in between is read again.
             known[path] = {"stamp": found[path], "sha256": digest}
     if stale:
         memory.parent.mkdir(parents=True, exist_ok=True)
@@ -51,9 +55,15 @@ def folder_fingerprint(folder: Path, cache_dir: Path | None = None) -> str:
     return f"sha256:{total.hexdigest()}"
 
 
-def _stamp(path: Path) -> list[int]:
+def _stamp(path: Path) -> list[int] | None:
+    """What is another one after every change; None for a file of which that cannot be told yet.
+
+    Copies keep size and time of modification (rsync -t, tar, cp -p); the time of change nobody can set.
+    """
     found = path.stat()
-    return [found.st_size, found.st_mtime_ns]
+    if time.time_ns() - found.st_ctime_ns < SETTLED_NS:
+        return None
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
 def _digest(path: str) -> str:

@@ -1,4 +1,5 @@
 import hashlib
+import os
 import shutil
 
 import pytest
@@ -50,7 +51,33 @@ def test_names_count(folder, cache):
     assert folder_fingerprint(folder, cache) != first
 
 
+@pytest.mark.parametrize("way", ["in place", "renamed"])
+def test_a_change_that_keeps_size_and_time_of_modification_counts(folder, cache, monkeypatch, way):
+    monkeypatch.setattr(module, "SETTLED_NS", -(10**18))  # every file is taken for an old one
+    file = folder / "README.md"
+    os.utime(file, ns=(1, 1))
+    first = folder_fingerprint(folder, cache)
+    before = file.stat()
+    while file.stat().st_ctime_ns == before.st_ctime_ns:  # the file system's clock goes on in steps
+        other = file if way == "in place" else folder / "new"
+        other.write_text("other")
+        os.utime(other, ns=(1, 1))
+        other.rename(file)
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert folder_fingerprint(folder, cache) != first
+
+
+def test_a_file_that_has_just_changed_is_read_again(folder, cache, monkeypatch):
+    monkeypatch.setattr(module, "SETTLED_NS", 10**18)
+    first = folder_fingerprint(folder, cache)
+    stamp = (folder / "README.md").stat()
+    (folder / "README.md").write_text("other")
+    os.utime(folder / "README.md", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert folder_fingerprint(folder, cache) != first
+
+
 def test_unchanged_files_are_read_once(folder, cache, monkeypatch):
+    monkeypatch.setattr(module, "SETTLED_NS", -(10**18))
     read = []
     digest = module._digest
     monkeypatch.setattr(module, "_digest", lambda path: read.append(path) or digest(path))
