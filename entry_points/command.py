@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from solar_repro import scales
 from solar_repro.errors import Stopped, UserError
 from solar_repro.launch import follow
-from solar_repro.redact import redact
+from solar_repro.redact import one_line, printable, redact
 from solar_repro.stopping import heeding, interruptible
 from solar_repro.tracking import ui_command
 
@@ -178,11 +178,11 @@ def run_main(main: Callable[[], None]) -> None:
             with interruptible():
                 main()
         except UserError as error:
-            print(f"error: {redact(str(error))}", file=sys.stderr)
+            print(f"error: {one_line(str(error))}", file=sys.stderr)
             raise SystemExit(2) from None
         except Stopped as stopped:
-            print(f"{stopped}; the same command goes on", file=sys.stderr)
+            print(f"{one_line(str(stopped))}; the same command goes on", file=sys.stderr)
             raise SystemExit(128 + (asked.number or signal.SIGTERM)) from None
         except Exception:
-            print(redact(traceback.format_exc()), file=sys.stderr)
+            print(printable(redact(traceback.format_exc())), file=sys.stderr)
             raise SystemExit(1) from None

@@ -20,6 +20,7 @@ from solar_repro.errors import UserError
 from solar_repro.metric_log import MetricLog, Row
 from solar_repro.provenance import code_version, versions
 from solar_repro.redact import reason, redact
+from solar_repro.redact import shown_uri as without_secrets
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -62,10 +63,10 @@ def connect() -> "MlflowClient":
 
 
 def shown_uri() -> str:
-    """The tracking server's URI without user and password."""
+    """The tracking server's URI without user, password and query."""
     from mlflow import get_tracking_uri
 
-    return redact(get_tracking_uri()).replace("***@", "")
+    return without_secrets(get_tracking_uri())
 
 
 @contextlib.contextmanager
