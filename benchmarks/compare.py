@@ -4,12 +4,13 @@ import csv
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 
 from benchmarks import figures
 from benchmarks.model_cards import write_cards
 from benchmarks.paper.claims import CLAIMS, NOTES
+from benchmarks.report import escapes
+from benchmarks.report.escapes import cells, code
 from benchmarks.report.page import label, method, page, paper_says
 from benchmarks.runs import Runs
 from benchmarks.tables import (
@@ -81,8 +82,7 @@ def caveat(scale: Scale, runs: Runs) -> str:
 
 def markdown(runs: Runs, results: Sequence[Result], text: str) -> str:
     """The whole comparison as Markdown."""
-    # Markdown is shown as HTML: the scale's own text is escaped as on the page.
-    parts = [f"# SOLAR 10.7B at scale `{runs.scale}`, beside the paper", escape(text, quote=False)]
+    parts = [f"# SOLAR 10.7B at scale `{code(runs.scale)}`, beside the paper", escapes.markdown(text)]
     parts += ["## The paper's claims", method(), claims_markdown(results)]
     if losses := loss_rows(runs):
         parts += [
@@ -187,12 +187,12 @@ def claim_rows(results: Sequence[Result]) -> list[dict]:
 
 
 def write_csv(file: Path, lines: Sequence[Mapping]) -> None:
-    """Write rows with the keys of the first as header; an empty file for none."""
+    """Write rows with the keys of the first as header, texts as texts; an empty file for none."""
     with file.open("w", encoding="utf-8", newline="") as out:
         if lines:
             writer = csv.DictWriter(out, list(lines[0]), lineterminator="\n")
             writer.writeheader()
-            writer.writerows(lines)
+            writer.writerows(map(cells, lines))
 
 
 def _signed(value: float | None, digits: int) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.report.escapes import drawn
 from benchmarks.runs import CONTAMINATION, EVALUATE, MODEL, Runs
 from benchmarks.tables import score
 from solar_repro import variants
@@ -84,7 +85,9 @@ def recovery(runs: Runs) -> "Figure | None":
         axes = panels[0] if name == "scratch_continued" else panels[-1]
         tokens, losses = zip(*points, strict=True)
         thousands = [token / 1000 for token in tokens]
-        axes.plot(thousands, losses, marker="o", markersize=4, color=colour, label=_TITLES.get(name, name))
+        axes.plot(
+            thousands, losses, marker="o", markersize=4, color=colour, label=drawn(_TITLES.get(name, name))
+        )
     base = runs.mean(EVALUATE, "base", "held_out_loss")
     if base is not None:
         panels[-1].axhline(base, linestyle="--", linewidth=1, color=INK, label="base, before")
@@ -120,7 +123,7 @@ def h6(runs: Runs) -> "Figure | None":
         return None
     figure, (axes,) = _figure(7.5, 0.27 * len(names) + 1.1)
     axes.barh(
-        names,
+        [drawn(name) for name in names],
         [found[name][0] for name in names],
         xerr=[1.96 * (found[name][1] or math.nan) for name in names],
         color=COLOURS[0],
@@ -148,7 +151,7 @@ def training(runs: Runs) -> "Figure | None":
     titles = {"continue_pretrain": "continued pretraining", "sft": "instruction tuning", "dpo": "DPO"}
     for axes, (stage, curves) in zip(panel_axes, panels.items(), strict=True):
         for colour, (name, points) in zip(_colours(len(curves)), curves.items(), strict=True):
-            axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, label=name)
+            axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, label=drawn(name))
         axes.set(xlabel="optimiser step", ylabel="loss", title=titles[stage])
         axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
@@ -166,7 +169,9 @@ def contamination(runs: Runs) -> "Figure | None":
     for axes, test in zip(panel_axes, tests, strict=False):
         axes.hist(test["scores"], bins=[tenth / 10 for tenth in range(11)], color=COLOURS[0], alpha=0.75)
         axes.axvline(test["threshold"], linestyle="--", linewidth=1, color=INK)
-        axes.set(title=f"{test['task']}: {test['share']:.2f} below {test['threshold']}", ylabel="texts")
+        axes.set(
+            title=f"{drawn(test['task'])}: {test['share']:.2f} below {test['threshold']}", ylabel="texts"
+        )
         axes.set(xlabel="share of neighbours with a lower loss")
     for axes in panel_axes[len(tests) :]:
         axes.remove()
@@ -247,7 +252,15 @@ def bars(values: Mapping[str, tuple[float, float]], label: str) -> "Figure":
     """Points with error bars, one a name: value and half the width of its interval."""
     figure, (axes,) = _figure(7.5, 0.35 * len(values) + 1.1)
     middles, halves = zip(*values.values(), strict=True)
-    axes.errorbar(middles, list(values), xerr=halves, fmt="o", color=COLOURS[0], ecolor=INK, capsize=3)
+    axes.errorbar(
+        middles,
+        [drawn(name) for name in values],
+        xerr=halves,
+        fmt="o",
+        color=COLOURS[0],
+        ecolor=INK,
+        capsize=3,
+    )
     axes.invert_yaxis()
     axes.set(xlabel=label)
     axes.margins(y=0.1)

@@ -1,12 +1,15 @@
 """A model card for each final checkpoint: lineage, data, scores beside the paper's, licence."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report.escapes import code, markdown
 from benchmarks.report.page import command, data_cards, link
 from benchmarks.runs import MODEL, Runs
 from benchmarks.tables import COLUMNS, TABLES, number, score
 from solar_repro import variants
+from solar_repro.redact import one_line
 from solar_repro.scales import EMBEDDED, Scale
 
 FINAL = ("solar", "merge_v1", "merge_v2", "merge_v3", "merge_v4")
@@ -29,7 +32,7 @@ def card(runs: Runs, scale: Scale, name: str) -> str:
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "report"),
-        autoescape=False,  # Markdown; the names in it are ours and the hub's
+        autoescape=False,  # Markdown: what is not ours is escaped below
         trim_blocks=True,
         keep_trailing_newline=True,
         undefined=StrictUndefined,
@@ -42,17 +45,20 @@ def card(runs: Runs, scale: Scale, name: str) -> str:
     return environment.get_template("card.md").render(
         title=rows[min(rows)],
         variant=name,
-        scale=scale.name,
-        description=scale.description.strip(),
-        base="the embedded world's" if embedded else scale.base.model,
-        hub_base="" if embedded else scale.base.model,
-        hub_sets=[] if embedded else dict.fromkeys(found["used"] for found in datasets),
+        scale=code(scale.name),
+        description=markdown(scale.description.strip()),
+        base="the embedded world's" if embedded else markdown(scale.base.model),
+        # JSON is YAML, whatever the names hold.
+        hub_base="" if embedded else json.dumps(one_line(scale.base.model)),
+        hub_sets=[]
+        if embedded
+        else [json.dumps(name) for name in dict.fromkeys(found["used"] for found in datasets)],
         lineage=lineage,
         link=link(runs.first(MODEL, name)),
         datasets=datasets,
-        template=f"Chat template: `{scale.data.template}`, kept in the tokenizer."
+        template=f"Chat template: `{code(scale.data.template)}`, kept in the tokenizer."
         if datasets
-        else f"Text of continued pretraining: `{scale.data.corpus.id}`.",
+        else f"Text of continued pretraining: `{code(scale.data.corpus.id)}`.",
         columns=COLUMNS,
         scores=_scores(runs, name),
         licence=licence,
@@ -68,7 +74,7 @@ def _datasets(runs: Runs, scale: Scale, lineage: tuple[variants.Variant, ...]) -
     found = []
     for name in names:
         source = variants.DATASETS[name]
-        used = scale.data.stand_ins.get(name, source.hub_id)
+        used = code(scale.data.stand_ins.get(name, source.hub_id))
         licence = source.licence if used == source.hub_id else "see its card"
         if scale.data.mirror == EMBEDDED:
             used, licence = f"{used} (the embedded world's)", OURS

@@ -19,7 +19,7 @@ from solar_repro.data.cache import default_folder
 from solar_repro.errors import Stopped, UserError
 from solar_repro.launch import follow
 from solar_repro.places import require_writable
-from solar_repro.redact import redact
+from solar_repro.redact import one_line, printable, redact
 from solar_repro.stopping import heeding, interruptible
 from solar_repro.tracking_server import can_go_on, ui_command
 
@@ -211,12 +211,12 @@ def run_main(main: Callable[[], None]) -> None:
             with interruptible():
                 main()
         except UserError as error:
-            print(f"error: {redact(str(error))}", file=sys.stderr)
+            print(f"error: {one_line(str(error))}", file=sys.stderr)
             raise SystemExit(2) from None
         except Stopped as stopped:
             promise = "; the same command goes on" if can_go_on(stopped) else ""
-            print(f"{stopped}{promise}", file=sys.stderr)
+            print(f"{one_line(str(stopped))}{promise}", file=sys.stderr)
             raise SystemExit(128 + (asked.number or signal.SIGTERM)) from None
         except Exception:
-            print(redact(traceback.format_exc()), file=sys.stderr)
+            print(printable(redact(traceback.format_exc())), file=sys.stderr)
             raise SystemExit(1) from None

@@ -5,7 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from solar_repro.errors import UserError
-from solar_repro.tracking_server import UNKNOWN, shown_uri
+from solar_repro.tracking_server import UNKNOWN, server_uri
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment, Run
@@ -51,8 +51,8 @@ def _given_run(client: "MlflowClient") -> "Run | None":
         if error.error_code not in UNKNOWN:
             raise
         raise UserError(
-            f"MLFLOW_RUN_ID={run_id}: {shown_uri()} has no such run; unset it, or set MLFLOW_TRACKING_URI to "
-            f"the server that has it{_whole_path()}"
+            f"MLFLOW_RUN_ID={run_id}: {server_uri()} has no such run; unset it, or set MLFLOW_TRACKING_URI "
+            f"to the server that has it{_whole_path()}"
         ) from None
 
 
@@ -91,7 +91,7 @@ def _experiment(client: "MlflowClient", default: str, beside: "Run | None") -> s
         if error.error_code not in UNKNOWN:
             raise
         raise UserError(
-            f"{said}: {shown_uri()} has no such experiment; unset it or give one that is there"
+            f"{said}: {server_uri()} has no such experiment; unset it or give one that is there"
         ) from None
 
 

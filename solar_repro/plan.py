@@ -187,7 +187,7 @@ class Plan:
             data = {"model": fingerprint_model(model, "base.model")}
         except UserError as error:
             data = self._unknown("model", model, error)
-        return Step("base", variant.name, {}, data=data, places={"model": model})
+        return Step("base", variant.name, {}, data=data, places={"model": model, "digest": data["model"]})
 
     def _upscale(self, variant: variants.Variant) -> Step:
         settings: dict[str, Any] = {
@@ -237,6 +237,7 @@ class Plan:
             model, server = section.math_generation.model, section.math_generation.server
             if server is None:
                 places["model"], model = model, fingerprint_model(model, "data.math_generation.model")
+                data["model"] = model
             else:
                 places["server"] = server
             changes = {"model": model, "server": None}

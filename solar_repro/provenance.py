@@ -7,11 +7,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from solar_repro.checkpoint.folder import read_json
-from solar_repro.checkpoint.manifest import ManifestError, verify_manifest
+from solar_repro.checkpoint.manifest import ManifestError, read_result_json, verify_manifest
 from solar_repro.code_digest import LIBRARIES, OPTIONAL, version
 from solar_repro.device import machine
-from solar_repro.errors import UserError
 
 if TYPE_CHECKING:
     from solar_repro.step import Step
@@ -38,12 +36,12 @@ def write_provenance(work: Path, step: "Step") -> None:
 
 
 def verify_result(folder: Path, step: "Step") -> None:
-    """Check that a folder is whole and that it is this step's result; ManifestError says what is not so."""
+    """Check that a folder is whole and that it is this step's result.
+
+    ManifestError says what is damaged; a plain UserError that it cannot be told now.
+    """
     verify_manifest(folder)
-    try:
-        found = read_json(folder / FILE).get("key")
-    except UserError as error:
-        raise ManifestError(str(error)) from error
+    found = read_result_json(folder / FILE).get("key")
     if found != step.key:
         raise ManifestError(
             f"{folder / FILE}: made as {str(found)[:8]!r}, not as the {step.key[:8]} that is asked for; "

@@ -1,21 +1,99 @@
-"""Secrets stay out of all that is written: keys and tokens of the environment, user:password in a URI."""
+"""What may be shown: no secrets, and no characters that a terminal or a page would obey.
+
+Secrets are keys and tokens of the environment, and what URIs hold beside an address: user, password, query.
+"""
 
 import os
 import re
+from urllib.parse import quote, quote_plus
 
-_SECRET_NAME = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)$", re.IGNORECASE)
 _SHORTEST = 6  # a shorter value is a switch such as `true`, and would be found in any text
-_IN_URI = re.compile(r"://[^/\s'\"]*@")
+_URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(\S*)")
+_HOST = re.compile(r"[^:/@?#]*(?P<port>:\d{0,5})?(?=[/?#]|$)")
+_QUERY = re.compile(
+    r"(?i)([?&][\w.-]*(?:token|key|secret|passw(?:or)?d|pwd|sig|signature|credentials?)=)[^&\s'\"]+"
+)
+# C0 but for tab and line feed, DEL, C1, line separators, what turns the direction of text, half pairs.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_BREAKS = re.compile(r"\s*[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+\s*")
+_named: set[str] = set()
 
 
 def reason(error: Exception) -> str:
     """The innermost cause that an error names, as one short line without secrets."""
-    return redact(" ".join(str(error).rpartition("Caused by ")[2].split()))[:200]
+    return one_line(str(error).rpartition("Caused by ")[2])[:200]
+
+
+def name_secret(variable: str) -> None:
+    """Keep the value of this environment variable out of all that is written, whatever its name."""
+    _named.add(variable)
 
 
 def redact(text: str) -> str:
-    """The text with `***` for every secret: values of variables named like one, and the user part of URIs."""
+    """The text with `***` for every secret: values of variables named like one, and users of URIs.
+
+    URIs of the environment lose their queries too, others what their queries call a key or the like.
+    """
+    for secret, shown in sorted(_secrets().items(), key=lambda pair: -len(pair[0])):
+        text = text.replace(secret, shown)
+    return _QUERY.sub(r"\1***", _URI.sub(_without_user, text))
+
+
+def shown_uri(uri: str) -> str:
+    """A URI without user, password, query and fragment: scheme, host and path."""
+    scheme, mark, rest = uri.partition("://")
+    if not mark:
+        return printable(uri)
+    return printable(scheme + mark + re.split(r"[?#]", rest[_address(scheme, rest) :])[0])
+
+
+def one_line(text: str) -> str:
+    """Text of others as one line: without secrets, line breaks and control characters."""
+    return printable(_BREAKS.sub(" ", redact(text)).strip().replace("\t", " "))
+
+
+def printable(text: str) -> str:
+    """The text with control characters written out (as `\\x1b`), but for tabs and line feeds."""
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def _without_user(uri: re.Match[str]) -> str:
+    begins = _address(uri[1], uri[2])
+    return uri[1] + ("***@" if begins else "") + uri[2][begins:]
+
+
+def _address(scheme: str, rest: str) -> int:
+    """Where, behind a URI's scheme, the host begins: behind `user:password@`, or at 0.
+
+    Passwords are taken in with a slash, a question mark or an @ in them, as people write them.
+    """
+    is_web = scheme.lower().startswith("http")
+    host = _HOST.match(rest)
+    if "@" not in rest or (host and (is_web or not host["port"])):
+        return 0
+    begins = rest.index("@") + 1
+    if not is_web:
+        query = re.search(r"(?<=@).*?\?[\w.-]+=", rest)
+        return rest.rindex("@", 0, query.end() if query else None) + 1
+    further = re.match(r"[^/?#]*@", rest[begins:])
+    return begins + (further.end() if further else 0)
+
+
+def _secrets() -> dict[str, str]:
+    """What must not be shown → what is shown instead."""
+    found: dict[str, str] = {}
     for name, value in os.environ.items():
-        if _SECRET_NAME.search(name) and len(value) >= _SHORTEST:
-            text = text.replace(value, "***")
-    return _IN_URI.sub("://***@", text)
+        secrets = [value] if name in _named or _SECRET_NAME.search(name) else []
+        scheme, mark, rest = value.partition("://")
+        if mark and shown_uri(value) != value:
+            found[value] = shown_uri(value)
+            user = rest[: _address(scheme, rest)]
+            # Where one with @ in it ends is not certain.
+            secrets += [user[: sign.start()].partition(":")[2] for sign in re.finditer("@", user)]
+        for secret in secrets:
+            if len(secret) >= _SHORTEST:
+                raw = os.fsencode(secret)  # a variable may hold bytes that are no text
+                for form in (secret, quote(raw, safe=""), quote_plus(raw), repr(secret)[1:-1]):
+                    found.setdefault(form, "***")
+    return found

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from solar_repro.checkpoint.folder import require_space
+from solar_repro.checkpoint.given import model_folder, models_of, refuse_changed, with_models
 from solar_repro.checkpoint.lock import locked
-from solar_repro.checkpoint.manifest import ManifestError
-from solar_repro.checkpoint.publish import publish, remove
+from solar_repro.checkpoint.manifest import ManifestError, listed_alone, strays
+from solar_repro.checkpoint.publish import publish, set_aside
 from solar_repro.costs import bytes_to_write
 from solar_repro.errors import Stopped
 from solar_repro.evaluation.columns import COLUMNS
@@ -21,6 +22,7 @@ from solar_repro.launch import Launch, job_file, launch
 from solar_repro.metric_log import read_metrics
 from solar_repro.places import require_writable
 from solar_repro.provenance import verify_result, write_provenance
+from solar_repro.redact import printable
 from solar_repro.saving import ROWS, Saving, run_of, saving_folder
 from solar_repro.scales import Save
 from solar_repro.stages import METRICS, NOTES, Log
@@ -132,6 +134,8 @@ class Runner:
                 if not self.tracker.download(found, work):
                     raise FileNotFoundError
                 verify_result(work, step)
+                for name in strays(work):
+                    (work / name).unlink()
         except (FileNotFoundError, ManifestError):
             return False
         return True
@@ -156,14 +160,21 @@ class Runner:
             if needed := bytes_to_write(step, {role: found.output for role, found in parents.items()}):
                 require_space(self.store, needed)
             digests: dict[str, str] = {}
+            given = {
+                role: model_folder(place, step.data[role])
+                for role, place in models_of(step.places).items()
+                if role in step.data
+            }
             with publish(folder, digests) as work:
                 inputs = {role: found.output for role, found in parents.items()}
                 kept = read_metrics(saved / ROWS) if saved else []
-                options = {**inputs, **step.settings, **step.places}
+                options = {**inputs, **step.settings, **with_models(step.places, given)}
                 if saving:
                     options["saving"] = replace(saving, run_id=run_id)
                 with self.tracker.metric_log(run_id, work / METRICS, kept) as log:
                     digests |= self._run_stage(step, work, log, options)
+                for role, model in given.items():
+                    refuse_changed(model, step.data[role], role)
                 write_provenance(work, step)
             send_metrics(self.tracker.client, run_id, log.undelivered)
             finished = self._log_result(step, parents, run_id, folder)
@@ -195,11 +206,12 @@ class Runner:
 
     def _log_result(self, step: Step, parents: Mapping[str, Finished], run_id: str, folder: Path) -> Finished:
         model_id = None
-        if step.makes_model:
-            model_id = self.tracker.log_model(run_id, step, folder, self.upload)
-            self.tracker.log_folder(run_id, folder / NOTES, NOTES)
-        elif self.upload or step.stage in SCORED:
-            self.tracker.log_folder(run_id, folder, "output")
+        with listed_alone(folder) as own:
+            if step.makes_model:
+                model_id = self.tracker.log_model(run_id, step, own, self.upload)
+                self.tracker.log_folder(run_id, own / NOTES, NOTES)
+            elif self.upload or step.stage in SCORED:
+                self.tracker.log_folder(run_id, own, "output")
         # A checkpoint made elsewhere has no run of its own to carry the scores as well.
         if (scored := SCORED.get(step.stage)) in parents:
             rows = read_metrics(folder / METRICS)
@@ -219,17 +231,17 @@ class Runner:
             return
         number, total = self.position
         position = f"[{number:>{len(str(total))}}/{total}] " if total else ""
-        print(f"{position}{step.label:<28} {what}", file=sys.stderr, flush=True)
+        print(printable(f"{position}{step.label:<28} {what}"), file=sys.stderr, flush=True)
 
 
 def _is_here(folder: Path, step: Step) -> bool:
-    """Whether the step's result is there and whole; a damaged one is removed."""
+    """Whether the step's result is there and whole; a damaged one is set aside."""
     if not folder.is_dir():
         return False
     try:
         verify_result(folder, step)
     except ManifestError as error:
-        print(f"{error}; it is removed and made again", file=sys.stderr, flush=True)
-        remove(folder)
+        aside = set_aside(folder)
+        print(printable(f"{error}; set aside as {aside.name}"), file=sys.stderr, flush=True)
         return False
     return True

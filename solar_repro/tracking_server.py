@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from solar_repro.errors import Stopped, UserError
-from solar_repro.redact import reason, redact
+from solar_repro.redact import reason, redact, shown_uri
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -37,7 +37,7 @@ def connect() -> "MlflowClient":
             client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, OSError, ImportError, sqlite3.Error) as error:
         raise UserError(
-            f"tracking server {shown_uri()} does not answer ({reason(error)}); "
+            f"tracking server {server_uri()} does not answer ({reason(error)}); "
             "start it or set MLFLOW_TRACKING_URI"
         ) from None
     return client
@@ -71,11 +71,11 @@ def _try_data_base(uri: str) -> None:
         create_sqlalchemy_engine(uri).connect().close()
 
 
-def shown_uri() -> str:
-    """The tracking server's URI without user and password."""
+def server_uri() -> str:
+    """The tracking server's URI without user, password and query."""
     from mlflow import get_tracking_uri
 
-    return redact(get_tracking_uri()).replace("***@", "")
+    return shown_uri(get_tracking_uri())
 
 
 def can_go_on(error: BaseException) -> bool:
@@ -114,7 +114,7 @@ def explained(store: Path) -> Iterator[None]:
     except (MlflowException, RequestException) as error:
         promise = ", and the same command registers it and goes on" if can_go_on(error) else ""
         raise UserError(
-            f"tracking server {shown_uri()} failed ({reason(error)}); "
+            f"tracking server {server_uri()} failed ({reason(error)}); "
             f"what is finished lies in {store}{promise}"
         ) from None
 
@@ -165,11 +165,11 @@ def experiments(client: "MlflowClient") -> Iterator[dict[str, str]]:
 
 def ui_address() -> str:
     """Where the MLflow UI answers: the tracking server, without a password, or where `mlflow ui` serves."""
-    uri = shown_uri()
+    uri = server_uri()
     return uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
 
 
 def ui_command() -> str:
     """The command that shows the runs in a browser; of a server its address."""
-    uri = shown_uri()
+    uri = server_uri()
     return ui_address() if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"

@@ -6,9 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
+
+# No test is about time.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
 
 # Tests never reach for the hub: what is missing is an error, not a download.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -10,7 +10,7 @@ from solar_repro.plan import Plan
 from solar_repro.provenance import versions
 from solar_repro.step import STAGES
 
-WITHOUT_EFFECT = {"huggingface_hub", "matplotlib", "pydantic", "requests"}
+WITHOUT_EFFECT = {"huggingface_hub", "matplotlib", "pydantic", "requests", "urllib3"}
 """Libraries that stages import and that decide no result: they fetch, draw, and check settings."""
 
 

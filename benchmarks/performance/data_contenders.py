@@ -34,11 +34,10 @@ def _rows(work: Path, **settings: Any) -> Any:
 
 
 def _tokenizer(work: Path) -> Any:
-    from transformers import AutoTokenizer
-
+    from solar_repro.checkpoint.pretrained import pretrained_tokenizer
     from solar_repro.data.templates import set_chat_template
 
-    tokenizer = AutoTokenizer.from_pretrained(work / "tokenizer")
+    tokenizer = pretrained_tokenizer(work / "tokenizer")
     set_chat_template(tokenizer)
     return tokenizer
 

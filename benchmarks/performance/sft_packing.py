@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from solar_repro.checkpoint.pretrained import pretrained_model, pretrained_tokenizer
 from solar_repro.data.card import quantiles, sequence_lengths
 from solar_repro.data.locate import locate
 from solar_repro.data.packing import PackedCollator, pack_instruction
@@ -28,14 +29,14 @@ def train(
     options: argparse.Namespace, tokenizer: Any, rows: Any, blocks: Any, contender: str
 ) -> dict[str, Any]:
     import torch
-    from transformers import AutoModelForCausalLM, TrainerCallback, set_seed
+    from transformers import TrainerCallback, set_seed
     from trl import SFTConfig, SFTTrainer
 
     from solar_repro.stages.document_attention import use_document_attention
     from solar_repro.stages.sft import AnswersTrainer
 
     set_seed(0)
-    model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32)
+    model = pretrained_model(options.model, dtype=torch.float32)
     mean = sequence_lengths(rows).mean()
     rows_a_step = max(8, round(options.tokens_a_step / mean / 8) * 8)
     if contender == "packed":
@@ -106,8 +107,6 @@ def _labels(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    from transformers import AutoTokenizer
-
     parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.splitlines()[0])
     parser.add_argument("--mirror", type=Path, required=True)
     parser.add_argument("--model", required=True)
@@ -122,7 +121,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args()
-    tokenizer = AutoTokenizer.from_pretrained(options.tokenizer or options.model)
+    tokenizer = pretrained_tokenizer(options.tokenizer or options.model)
     set_chat_template(tokenizer)
     location = locate("Open-Orca/OpenOrca", options.mirror, "google-research/flan-cot")
     with tempfile.TemporaryDirectory() as cache:

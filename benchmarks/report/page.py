@@ -1,5 +1,6 @@
 """The report: one HTML page without outside resources. Everything that runs and data say is escaped."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from benchmarks.tables import (
 )
 from benchmarks.verdicts import CONFIDENCE, Result, paper_holds
 from solar_repro import variants
+from solar_repro.redact import one_line
 from solar_repro.tracking_server import ui_address, ui_command
 
 
@@ -136,11 +138,11 @@ def _by_reason(dropped: Mapping[str, int]) -> dict[str, int]:
 
 
 def command(entry: str, scale: str, overrides: Mapping[str, str], **options: Any) -> str:
-    """The `mlflow run` command of an entry point."""
+    """The `mlflow run` command of an entry point, safe to be pasted into a shell, without secrets."""
     given = {"scale": scale, **options, **overrides}
     if given.get("seeds") == 1:
         del given["seeds"]
-    settings = " ".join(f"-P {name}={value}" for name, value in given.items())
+    settings = " ".join(f"-P {shlex.quote(one_line(f'{name}={value}'))}" for name, value in given.items())
     return f"mlflow run . -e {entry} --env-manager local {settings}"
 
 

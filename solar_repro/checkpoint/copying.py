@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Lock
 
 from solar_repro.checkpoint.headers import DISK_BLOCK
+from solar_repro.checkpoint.regular import regular
 from solar_repro.errors import UserError
 
 CHUNK_BYTES = 32 << 20
@@ -77,7 +78,7 @@ def copy_chunks(
     with ExitStack() as open_files, ThreadPoolExecutor(workers) as pool:
 
         def opened(file: Path, flags: int) -> int:
-            descriptor = os.open(file, flags)
+            descriptor = regular(str(file), flags)
             open_files.callback(os.close, descriptor)
             return descriptor
 

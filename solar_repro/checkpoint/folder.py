@@ -1,6 +1,8 @@
 """A Hugging Face checkpoint folder opened as headers: config, shards, index. No tensor is loaded."""
 
 import json
+import os
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from typing import Any
 
 from solar_repro.checkpoint.headers import TensorRange, elements, read_header, strict_json
 from solar_repro.checkpoint.naming import LayerNames, find_layers, head_name
+from solar_repro.checkpoint.regular import copy, refuse_strangers, regular
 from solar_repro.errors import UserError
 
 SINGLE_FILE = "model.safetensors"
@@ -75,6 +78,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder of a Hugging Face checkpoint")
+    if os.path.lexists(folder / "config.json"):  # else it is no checkpoint, and may be a whole disk
+        refuse_strangers(folder)
     config = read_json(folder / "config.json")
     if (folder / SINGLE_FILE).exists():
         return Checkpoint(folder, config, read_header(folder / SINGLE_FILE))
@@ -89,7 +94,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         )
         raise UserError(
             f"{folder}: {pickles[0]} is a pickle, which can run code when loaded; "
-            f'if you trust it, convert it: python -c "{script}"'
+            f"if you trust it, convert it: python -c {shlex.quote(script)}"
         )
     raise UserError(
         f"{folder}: neither {SINGLE_FILE} nor {INDEX_FILE}; give the folder of a safetensors checkpoint"
@@ -99,9 +104,11 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 def read_json(file: Path) -> dict[str, Any]:
     """Read a JSON object from an untrusted file; UserError names the file."""
     try:
-        if file.stat().st_size > MAX_JSON_BYTES:
+        with open(file, "rb", opener=regular) as stream:
+            raw = stream.read(MAX_JSON_BYTES + 1)
+        if len(raw) > MAX_JSON_BYTES:
             raise UserError(f"{file}: larger than {MAX_JSON_BYTES:,} bytes; this is no file of a checkpoint")
-        return strict_json(file.read_bytes())
+        return strict_json(raw)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}); a checkpoint folder needs it") from error
     except ValueError as error:
@@ -114,10 +121,13 @@ def write_json(file: Path, value: Mapping[str, Any]) -> None:
 
 
 def carry_files(source: Path, out: Path) -> None:
-    """Copy what a checkpoint needs besides weights and config: generation config and tokenizer."""
+    """Copy what a checkpoint needs besides weights and config: generation config and tokenizer.
+
+    UserError for what is no regular file of that folder.
+    """
     for name in CARRIED_FILES:
         if (source / name).is_file():
-            shutil.copyfile(source / name, out / name)
+            copy(source / name, out / name)
 
 
 def require_space(out: Path, needed: int) -> None:

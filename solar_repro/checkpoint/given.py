@@ -1,13 +1,18 @@
 """A checkpoint made elsewhere, named by a folder or a hub id: where it lies, and what names its content."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
-from solar_repro.checkpoint.folder import CARRIED_FILES
+from solar_repro.checkpoint.folder import CARRIED_FILES, open_checkpoint
 from solar_repro.data.fingerprint import folder_fingerprint
 from solar_repro.errors import UserError
 
 WANTED = ["config.json", "*.safetensors", "*.safetensors.index.json", *CARRIED_FILES]
 """Files taken from the hub. Never pickles, never code."""
+_REVISION = "revision:"
 
 
 def locate_model(model: str, mirror: Path | None) -> Path | str:
@@ -27,26 +32,67 @@ def locate_model(model: str, mirror: Path | None) -> Path | str:
 def fingerprint_model(model: Path | str, setting: str) -> str:
     """Digest of a model folder's content, or the commit of a hub id; neither there: UserError.
 
-    `setting` is what names the model, for the message.
+    `setting` is what names the model, for the message. Headers are checked before all is read.
     """
     if (folder := Path(model).expanduser()).is_dir():
+        open_checkpoint(folder)
         return folder_fingerprint(folder)
     from huggingface_hub import HfApi
 
+    with _hub_errors(str(model), setting):
+        return f"{_REVISION}{HfApi().model_info(str(model)).sha}"
+
+
+def model_folder(model: Path | str, digest: str = "") -> Path:
+    """The folder itself, or the hub's files in the Hugging Face cache (safetensors only); else UserError.
+
+    With `digest`, as `fingerprint_model` gives it, those of the very commit that it names.
+    """
+    if (folder := Path(model).expanduser()).is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+
+    revision = digest.removeprefix(_REVISION) if digest.startswith(_REVISION) else None
+    with _hub_errors(str(model), "model"):
+        return Path(snapshot_download(str(model), revision=revision, allow_patterns=WANTED))
+
+
+def models_of(places: Mapping[str, Any]) -> dict[str, Any]:
+    """What a step's places name, by role; each of a list of `models` as `model_1`, `model_2`, …"""
+    listed = {f"model_{number}": model for number, model in enumerate(places.get("models", ()), start=1)}
+    return {**places, **listed}
+
+
+def with_models(places: Mapping[str, Any], found: Mapping[str, Path]) -> dict[str, Any]:
+    """The places with the folders that were found for the roles of `models_of`."""
+    changed = {role: found.get(role, place) for role, place in places.items()}
+    if "models" in places:
+        changed["models"] = [found[f"model_{number + 1}"] for number in range(len(places["models"]))]
+    return changed
+
+
+def refuse_changed(
+    folder: Path, digest: str, role: str, copied: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Refuse (UserError) a model that is not what its digest was made of.
+
+    `copied` gives the SHA-256 of files as they were copied from it, by name; the others are looked at again.
+    Files of the hub's cache are held by their commit.
+    """
+    if not digest.startswith(_REVISION) and folder_fingerprint(folder, copied=copied) != digest:
+        raise UserError(
+            f"{role}: {folder} was changed while it was used; run the same command again, when nobody "
+            "writes to it"
+        )
+
+
+@contextmanager
+def _hub_errors(model: str, setting: str) -> Iterator[None]:
     try:
-        return f"revision:{HfApi().model_info(str(model)).sha}"
+        yield
     except Exception as error:  # the hub's client raises OSError, ValueError or its HTTP library's own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"{setting}: {model} is no folder, and the hub did not give it ({reason}); "
             f"set {setting} to a folder with config.json and safetensors"
         ) from None
-
-
-def model_folder(model: str) -> Path:
-    """The folder itself, or the hub's files in the Hugging Face cache (safetensors only)."""
-    if (folder := Path(model).expanduser()).is_dir():
-        return folder
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(model, allow_patterns=WANTED))

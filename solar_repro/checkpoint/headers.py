@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from solar_repro.checkpoint.regular import regular
 from solar_repro.errors import UserError
 
 MAX_REASON = 500  # characters; names and shapes of a hostile file may be as long as its header
@@ -61,7 +62,7 @@ def read_header(file: Path) -> dict[str, TensorRange]:
         raise UserError(f"{file}: damaged safetensors file: {reason[:MAX_REASON]}; download or save it again")
 
     try:
-        with file.open("rb") as stream:
+        with open(file, "rb", opener=regular) as stream:
             file_bytes = os.fstat(stream.fileno()).st_size
             prefix = stream.read(8)
             if len(prefix) < 8:

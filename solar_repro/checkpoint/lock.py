@@ -9,6 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
+from solar_repro.checkpoint.regular import own
+from solar_repro.redact import printable
+
+_LONGEST_OWNER = 200  # characters
+
 
 class Held(Exception):
     """Another process holds the lock; the message says which."""
@@ -21,7 +26,7 @@ def locked(final: Path, waiting: Callable[[str], None] | None) -> Iterator[None]
     Where another process holds it, `waiting` is told which and it is waited for; without `waiting`: Held.
     The kernel lets go of a lock when its process dies, however that comes, on NFS between machines too. Where
     none can be had (a store that is only read, a file system without locks) nothing is held: publishing
-    refuses the second of two that make the same.
+    refuses the second of two that make the same. Anything but a file in the lock's place: UserError.
     """
     path = final.with_name(f".{final.name}.lock")
     file = _acquire(path, waiting)
@@ -37,14 +42,14 @@ def _acquire(path: Path, waiting: Callable[[str], None] | None) -> TextIO | None
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("a+", encoding="utf-8")
+            file = os.fdopen(own(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "a+", errors="replace")
         except OSError:
             return None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            owner = file.read().strip() or "another process"
+            owner = printable(file.read(_LONGEST_OWNER).strip()) or "another process"
             if waiting is None:
                 file.close()
                 raise Held(owner) from None
@@ -57,15 +62,23 @@ def _acquire(path: Path, waiting: Callable[[str], None] | None) -> TextIO | None
             break
         file.close()
     with suppress(OSError):  # a full disk: the lock holds without its owner's name
+        if not _is_ours(file):
+            return file
         os.ftruncate(file.fileno(), 0)
         owner = f"process {os.getpid()} on {socket.gethostname()}"
         os.write(file.fileno(), f"{owner}, since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC".encode())
     return file
 
 
+def _is_ours(file: TextIO) -> bool:
+    """Whether it may be written into: not one with a second name, or of another user."""
+    found = os.fstat(file.fileno())
+    return found.st_nlink == 1 and found.st_uid == os.geteuid()
+
+
 def _is_at(file: TextIO, path: Path) -> bool:
     """Whether the open file is still the one of that name."""
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+        return os.path.samestat(os.fstat(file.fileno()), path.lstat())
     except FileNotFoundError:
         return False

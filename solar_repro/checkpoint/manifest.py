@@ -1,19 +1,42 @@
 """The manifest of a result: name, bytes and SHA-256 of every file, so that a folder can be verified."""
 
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from solar_repro.checkpoint.folder import is_plain_file_name, read_json, write_json
+from solar_repro.checkpoint.folder import (
+    CARRIED_FILES,
+    INDEX_FILE,
+    SINGLE_FILE,
+    is_plain_file_name,
+    read_json,
+    write_json,
+)
 from solar_repro.checkpoint.hashing import sha256_all
 from solar_repro.errors import UserError
 
 MANIFEST_FILE = "manifest.json"
 
 
+_READ_BY_NAME = {
+    "adapter_config.json",
+    "additional_chat_templates",
+    "config.json",
+    SINGLE_FILE,
+    INDEX_FILE,
+    *CARRIED_FILES,
+}
+_READ_BY_SUFFIX = {".arrow", ".jinja", ".jsonl", ".parquet", ".safetensors"}
+
+
 class ManifestError(UserError):
-    """A folder that is not what its manifest says."""
+    """A folder that is not what its manifest says: damaged, and to be made again.
+
+    One that cannot be read now, as where its files are another user's, is a plain UserError.
+    """
 
 
 def write_manifest(folder: Path, digests: Mapping[str, str] | None = None) -> None:
@@ -38,24 +61,29 @@ def write_manifest(folder: Path, digests: Mapping[str, str] | None = None) -> No
 
 
 def verify_manifest(folder: Path) -> None:
-    """Check that a folder holds the files of its manifest and no others; ManifestError names the file."""
+    """Check that a folder holds the files of its manifest; ManifestError names the one that is damaged.
+
+    Files that others left beside them (`.DS_Store`, a note) do not count, unless they would be read with the
+    result's own: those, and whatever cannot be read now, raise a plain UserError.
+    """
     entries = _read_manifest(folder)
-    for name in _files(folder):
-        if name not in entries:
-            raise ManifestError(
-                f"{folder / name}: not in {MANIFEST_FILE}; remove the file or make the folder again"
-            )
-    for name, (size, _) in entries.items():
-        file = folder / name
-        if not file.is_file() or not file.resolve().is_relative_to(folder.resolve()):
-            raise ManifestError(
-                f"{file}: missing, though {MANIFEST_FILE} names it; make or download the folder again"
-            )
-        if file.stat().st_size != size:
-            raise ManifestError(
-                f"{file}: {file.stat().st_size} bytes, {MANIFEST_FILE} says {size}; make or download it again"
-            )
-    hashed = sha256_all(folder / name for name in entries)
+    try:
+        for name in strays(folder, entries):
+            _refuse_harmful(folder, name)
+        for name, (size, _) in entries.items():
+            file = folder / name
+            if not file.is_file() or not file.resolve().is_relative_to(folder.resolve()):
+                raise ManifestError(
+                    f"{file}: missing, though {MANIFEST_FILE} names it; make or download the folder again"
+                )
+            if file.stat().st_size != size:
+                raise ManifestError(
+                    f"{file}: {file.stat().st_size} bytes, {MANIFEST_FILE} says {size}; make or download it "
+                    "again"
+                )
+        hashed = sha256_all(folder / name for name in entries)
+    except OSError as error:
+        raise _unreadable(error.filename or folder, error) from error
     for name, (_, digest) in entries.items():
         if hashed[folder / name] != digest:
             raise ManifestError(
@@ -63,12 +91,59 @@ def verify_manifest(folder: Path) -> None:
             )
 
 
+def strays(folder: Path, entries: Collection[str] | None = None) -> list[str]:
+    """Names of files in a folder that its manifest (or `entries`) does not name."""
+    known = _read_manifest(folder) if entries is None else entries
+    return [name for name in _files(folder) if name not in known]
+
+
+@contextmanager
+def listed_alone(folder: Path) -> Iterator[Path]:
+    """The folder itself, or where others left files in it, a passing folder of links to those it lists."""
+    entries = _read_manifest(folder)
+    if not strays(folder, entries):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as passing:
+        for name in (*entries, MANIFEST_FILE):
+            link = Path(passing, name)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to((folder / name).absolute())
+        yield Path(passing)
+
+
+def read_result_json(file: Path) -> dict[str, Any]:
+    """Read a JSON file of a result: ManifestError where it is damaged, UserError where it cannot be read."""
+    try:
+        return read_json(file)
+    except UserError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError | NotADirectoryError):
+            raise _unreadable(file, cause) from error
+        raise ManifestError(str(error)) from error
+
+
+def _unreadable(file: Path | str, error: OSError) -> UserError:
+    return UserError(
+        f"{file}: cannot be read ({error.strerror}), so whether the result is whole is not known; "
+        "ask who owns it, or choose another store"
+    )
+
+
+def _refuse_harmful(folder: Path, name: str) -> None:
+    """Refuse a stray file that would be read in place of, or beside, the result's own."""
+    parts = PurePosixPath(name).parts
+    hidden = any(part.startswith(".") for part in parts)
+    if not hidden and (_READ_BY_NAME & set(parts) or PurePosixPath(name).suffix in _READ_BY_SUFFIX):
+        raise UserError(
+            f"{folder / name}: none of the result's files ({MANIFEST_FILE}), but it would be read with them; "
+            "move it elsewhere"
+        )
+
+
 def _read_manifest(folder: Path) -> dict[str, tuple[int, str]]:
     file = folder / MANIFEST_FILE
-    try:
-        files = read_json(file).get("files")
-    except UserError as error:
-        raise ManifestError(str(error)) from error
+    files = read_result_json(file).get("files")
     entries: dict[str, tuple[int, str]] = {}
     for entry in files if isinstance(files, list) else [None]:
         if not _is_entry(entry) or entry["name"] in entries:

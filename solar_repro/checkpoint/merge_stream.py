@@ -18,6 +18,7 @@ from solar_repro.checkpoint.merge_methods import (
     merge_block,
 )
 from solar_repro.checkpoint.merge_schedule import Found, Task, TensorMerge, schedule
+from solar_repro.checkpoint.regular import regular
 from solar_repro.errors import UserError
 from solar_repro.progress import Progress
 
@@ -48,7 +49,7 @@ def stream(
     with ExitStack() as stack:
 
         def opened(file: Path, flags: int) -> int:
-            descriptor = os.open(file, flags)
+            descriptor = regular(str(file), flags)
             stack.callback(os.close, descriptor)
             return descriptor
 

@@ -8,6 +8,7 @@ import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from solar_repro.checkpoint.manifest import write_manifest
@@ -63,6 +64,25 @@ def remove(final: Path) -> None:
         doomed.unlink()
     else:
         shutil.rmtree(doomed)
+
+
+def set_aside(final: Path) -> Path:
+    """Give a damaged result's folder a name that says so, and return it: nothing of it is lost.
+
+    UserError where it cannot be renamed, as where it is another user's.
+    """
+    for number in count(1):
+        aside = final.with_name(f"{final.name}.damaged-{number}")
+        if not os.path.lexists(aside):
+            break
+    try:
+        final.rename(aside)
+    except OSError as error:
+        raise UserError(
+            f"{final}: damaged, and cannot be set aside ({error.strerror}); ask who owns it, or choose "
+            "another store"
+        ) from error
+    return aside
 
 
 def remove_leftovers(final: Path) -> list[Path]:

@@ -7,15 +7,25 @@ import fcntl
 import hashlib
 import json
 import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from io import RawIOBase
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any
 
+from solar_repro.checkpoint.regular import own
 from solar_repro.data.generate import Request
+
+MOST_TOKENS = 10**9
+
+
+def is_count(number: Any) -> bool:
+    """Whether it can be the number of an answer's tokens."""
+    return type(number) is int and 0 <= number <= MOST_TOKENS
 
 
 @dataclass(frozen=True)
@@ -41,8 +51,8 @@ class Counts:
 class AnswerFile:
     """The answers in `folder/answers.jsonl` that a model of this name gave within `max_tokens`.
 
-    A last line that a kill cut short is taken off the file. Several threads, and processes with other
-    settings, may `keep` answers.
+    A last line that a kill cut short is taken off the file, damaged ones are told of and passed over. Several
+    threads, and processes with other settings, may `keep` answers.
     """
 
     def __init__(self, folder: Path, model: str, max_tokens: int) -> None:
@@ -52,17 +62,23 @@ class AnswerFile:
         self._lock = threading.Lock()
         self._answers: dict[str, Answer] = {}
         whole = 0
-        with self.path.open("ab+") as lines:
+        with open(self.path, "ab+", opener=own) as lines:
             _wait_for_others(lines)  # a line that another process is writing is not one that was cut short
             lines.seek(0)
+            damaged = 0
             for line in lines:
                 if not line.endswith(b"\n"):
                     break
-                answer = json.loads(line)
-                key = answer.pop("key")
-                self._answers[key] = Answer(**answer)
                 whole += len(line)
+                found = _read(line)
+                damaged += found is None
+                self._answers |= found or {}
             lines.truncate(whole)
+        if damaged:
+            print(
+                f"{self.path}: {damaged} damaged lines are passed over; what they held is asked again",
+                file=sys.stderr,
+            )
 
     def get(self, request: Request) -> Answer | None:
         return self._answers.get(self._key(request))
@@ -71,11 +87,15 @@ class AnswerFile:
         key = self._key(request)
         line = json.dumps({"key": key} | asdict(answer), ensure_ascii=False) + "\n"
         with self._lock:
-            with self.path.open("ab") as out:
+            with open(self.path, "ab", opener=own, buffering=0) as out:
                 _wait_for_others(out)
-                out.write(line.encode("utf-8"))
-                out.flush()
-                os.fsync(out.fileno())
+                end = out.seek(0, os.SEEK_END)
+                try:
+                    _write(out, line.encode("utf-8"))
+                    os.fsync(out.fileno())
+                except OSError:
+                    out.truncate(end)  # the next line begins where this one did
+                    raise
             self._answers[key] = answer
 
     def missing(self, requests: Sequence[Request]) -> list[Request]:
@@ -87,7 +107,24 @@ class AnswerFile:
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
-def _wait_for_others(file: BinaryIO) -> None:
+def _read(line: bytes) -> dict[str, Answer] | None:
+    """The answer that a line holds, under its key; None of a damaged line."""
+    try:
+        found = json.loads(line)
+        key, text = found["key"], found["text"]
+        tokens = found["prompt_tokens"], found["completion_tokens"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    whole = isinstance(key, str) and isinstance(text, str) and all(map(is_count, tokens))
+    return {key: Answer(text, *tokens)} if whole else None
+
+
+def _write(out: RawIOBase, line: bytes) -> None:
+    while line:
+        line = line[out.write(line) :]
+
+
+def _wait_for_others(file: IO[bytes]) -> None:
     """Wait until no other process writes to the file; it is let go when the file is closed."""
     with suppress(OSError):  # a file system without locks
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,20 +1,37 @@
-"""Asking an OpenAI-compatible server: several requests at once, with retries and back-off."""
+"""Asking an OpenAI-compatible server: several requests at once, with retries and back-off.
 
+Whatever the server does, a request ends within its timeout, an answer is bounded, and only one that holds
+together is kept.
+"""
+
+import json
 import os
 import random
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from solar_repro.data.answer_file import Answer, AnswerFile, Counts
+from urllib3.exceptions import HTTPError
+from urllib3.exceptions import TimeoutError as Slow
+
+from solar_repro.data.answer_file import Answer, AnswerFile, Counts, is_count
+from solar_repro.data.deadline import DeadlineAdapter, Late, deadline
 from solar_repro.data.generate import Request
 from solar_repro.data.settings import ChatServer
 from solar_repro.errors import UserError
+from solar_repro.redact import name_secret, one_line, shown_uri
+
+if TYPE_CHECKING:
+    from requests import Response
 
 RETRIED = {408, 409, 425, 429}
 """HTTP statuses, beside all of 500 and above, after which the same request may succeed."""
 LONGEST_WAIT = 60.0
+LONGEST_ASKED_WAIT = 300.0
+"""Seconds that are waited at most where the server asks for more (`Retry-After`)."""
+LARGEST_ANSWER = 4 << 20
+"""Bytes of a response that are read."""
 
 
 class ChatClient:
@@ -31,7 +48,10 @@ class ChatClient:
         self._lock = threading.Lock()
         self._given_up = threading.Event()
         self._session = requests.Session()
-        self._session.mount("http", requests.adapters.HTTPAdapter(pool_maxsize=server.concurrency))
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, DeadlineAdapter(pool_maxsize=server.concurrency))
+        self._session.headers["Accept-Encoding"] = "identity"  # what is read is as large as what was sent
+        name_secret(server.key_variable)
         if key := os.environ.get(server.key_variable):
             self._session.headers["Authorization"] = f"Bearer {key}"
 
@@ -48,7 +68,7 @@ class ChatClient:
                 raise
         if got and not any(got):
             raise UserError(
-                f"server {self._server.base_url}: none of {len(got)} requests was answered "
+                f"server {shown_uri(self._server.base_url)}: none of {len(got)} requests was answered "
                 f"({dict(self.counts.retries)}); what it answered before is kept in {self._answers.path}; "
                 "run again"
             )
@@ -91,33 +111,59 @@ class ChatClient:
 
         url = self._server.base_url.rstrip("/") + "/chat/completions"
         try:
-            response = self._session.post(url, json=body, timeout=self._server.timeout)
-        except requests.Timeout:
+            with (
+                deadline(self._server.timeout),
+                self._session.post(
+                    url, json=body, timeout=self._server.timeout, stream=True, allow_redirects=False
+                ) as response,
+            ):
+                content = _read(response)
+        except (requests.Timeout, Slow, Late):
             return None, "timeout", 0.0
-        except requests.RequestException:
+        except (requests.RequestException, HTTPError, OSError):
             return None, "connection", 0.0
         if response.status_code in RETRIED or response.status_code >= 500:
-            after = response.headers.get("Retry-After", "")
-            return None, f"status {response.status_code}", float(after) if after.isdigit() else 0.0
+            asked = response.headers.get("Retry-After", "")
+            wait = float(asked) if asked.isascii() and asked.isdigit() else 0.0
+            return None, f"status {response.status_code}", min(wait, LONGEST_ASKED_WAIT)
         if response.status_code != 200:
             self._given_up.set()
-            said = " ".join(response.text[:200].split())
+            said = one_line((content or b"").decode("utf-8", "replace"))[:200]
             raise UserError(
-                f"server {url} refused with status {response.status_code} ({said}); mend the model name, the "
-                f"address or the key in {self._server.key_variable}"
+                f"server {shown_uri(url)} refused with status {response.status_code} ({said}); mend the "
+                f"model name, the address or the key in {self._server.key_variable}"
             )
-        try:
-            answer = response.json()
-            text = answer["choices"][0]["message"]["content"]
-            text.encode()  # no text, or one that cannot be written
-            usage = answer.get("usage") or {}
-            tokens = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            return None, "malformed answer", 0.0
-        return Answer(text, *tokens), "", 0.0
+        if content is None:
+            return None, "answer too large", 0.0
+        answer = _answer(content)
+        return answer, "malformed answer" if answer is None else "", 0.0
 
     def _pay(self, answer: Answer) -> None:
         self.counts.prompt_tokens += answer.prompt_tokens
         self.counts.completion_tokens += answer.completion_tokens
         self.counts.cost += answer.prompt_tokens * self._server.prompt_price / 1e6
         self.counts.cost += answer.completion_tokens * self._server.completion_price / 1e6
+
+
+def _read(response: "Response") -> bytes | None:
+    """The body as it was sent; None for one that is too large."""
+    found = bytearray()
+    for block in response.raw.stream(1 << 16, decode_content=False):
+        found += block
+        if len(found) > LARGEST_ANSWER:
+            return None
+    return bytes(found)
+
+
+def _answer(content: bytes) -> Answer | None:
+    """The answer in a response's body; None where it is malformed in any part that would be kept."""
+    try:
+        answer = json.loads(content)
+        text = answer["choices"][0]["message"]["content"]
+        usage = answer.get("usage") or {}
+        figures = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
+        tokens = [0 if figure is None else figure for figure in figures]
+        text.encode()  # no text, or one that cannot be written
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        return None
+    return Answer(text, *tokens) if all(map(is_count, tokens)) else None

@@ -3,9 +3,12 @@
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 
+from solar_repro.checkpoint.regular import regular
 from solar_repro.data.cache import default_folder, write_json
 from solar_repro.data.locate import Location
 from solar_repro.errors import UserError
@@ -26,8 +29,13 @@ def fingerprint(location: Location, cache_dir: Path | None = None) -> str:
     return folder_fingerprint(location.folder, cache_dir)
 
 
-def folder_fingerprint(folder: Path, cache_dir: Path | None = None) -> str:
-    """`sha256:…` over relative names and bytes of all files below `folder`, hidden ones left out."""
+def folder_fingerprint(
+    folder: Path, cache_dir: Path | None = None, copied: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """`sha256:…` over relative names and bytes of all files below `folder`, hidden ones left out.
+
+    `copied` gives the digests of some by their relative names, as they were copied: those are not read.
+    """
     files = sorted(
         (path.relative_to(folder).as_posix(), path)
         for path in folder.rglob("*")
@@ -40,8 +48,8 @@ def folder_fingerprint(folder: Path, cache_dir: Path | None = None) -> str:
         known = json.loads(memory.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
-    found = {str(path.resolve()): _stamp(path) for _, path in files}
     remembered = dict(known)
+    found = {str(path.resolve()): _stamp(path) for name, path in files if name not in copied}
     stale = [path for path, stamp in found.items() if not stamp or known.get(path, {}).get("stamp") != stamp]
     with ThreadPoolExecutor() as pool:
         for path, digest in zip(stale, pool.map(_digest, stale), strict=True):
@@ -52,7 +60,8 @@ def folder_fingerprint(folder: Path, cache_dir: Path | None = None) -> str:
         write_json(memory, known)
     total = hashlib.sha256()
     for name, path in files:
-        total.update(f"{known[str(path.resolve())]['sha256']}  {name}\n".encode())
+        digest = copied[name] if name in copied else known[str(path.resolve())]["sha256"]
+        total.update(f"{digest}  {name}\n".encode())
     return f"sha256:{total.hexdigest()}"
 
 
@@ -69,7 +78,7 @@ def _stamp(path: Path) -> list[int] | None:
 
 def _digest(path: str) -> str:
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=regular) as file:
         while block := file.read(BLOCK):
             digest.update(block)
     return digest.hexdigest()

@@ -1,14 +1,36 @@
 """Settings of the language model that writes synthetic mathematics (`data.math: generate`)."""
 
-from pydantic import Field
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field
 
 from solar_repro.section import Section
+
+
+def _plain_address(url: str) -> str:
+    """Refuse what is no web address, and one that holds secrets: addresses are logged and shown."""
+    try:
+        parts = urlsplit(url)
+        plain = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
+    except ValueError:
+        plain = False
+    if "@" in url or set("?#") & set(url):
+        raise ValueError(
+            "an address with a user, a password or a query would be shown wherever it is logged; give the "
+            "bare address, and the key in the environment variable that key_variable names"
+        )
+    if not plain or not url.isprintable() or " " in url:
+        raise ValueError("no web address; write it as http://host:port/v1")
+    return url
 
 
 class ChatServer(Section):
     """An OpenAI-compatible server and how it is asked; nothing here changes what the model answers."""
 
-    base_url: str = Field(description="Up to and with the version: `http://localhost:8000/v1`.")
+    base_url: Annotated[str, AfterValidator(_plain_address)] = Field(
+        description="Up to and with the version: `http://localhost:8000/v1`."
+    )
     key_variable: str = Field(
         "OPENAI_API_KEY", description="Environment variable with the key; none is sent where it is unset."
     )

@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from solar_repro.checkpoint.given import model_folder
+from solar_repro.checkpoint.pretrained import pretrained_model, pretrained_tokenizer
+from solar_repro.checkpoint.regular import within
 from solar_repro.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,26 +26,13 @@ def load_model(model: Path | str, *, device: str = "cpu", dtype: str = "float32"
     Raises UserError where there is no such model, it has no safetensors, or the dtype or device is unknown.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r}: use one of {', '.join(DTYPES)}")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"device {device}: no CUDA device is visible here; use device=cpu")
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(model), trust_remote_code=False)
-        loaded = AutoModelForCausalLM.from_pretrained(
-            str(model), dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"model {model}: not loadable as a causal language model ({reason})") from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()
+    tokenizer = pretrained_tokenizer(model)
+    loaded = pretrained_model(model, dtype=getattr(torch, dtype))
     if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
         raise UserError(
             f"tokenizer of {model}: has neither a BOS nor an EOS token, so a text has no first context; "
@@ -90,15 +80,10 @@ def model_digest(model: Path | str) -> str:
 
     Reads every byte: some 10 s per 20 GB on a fast disk.
     """
-    folder = Path(model)
-    if not folder.is_dir():
-        from huggingface_hub import snapshot_download
-
-        patterns = ["*.safetensors", "*.json", "*.model"]
-        folder = Path(snapshot_download(str(model), allow_patterns=patterns))
+    folder = model_folder(str(model))
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in {".safetensors", ".json", ".model"} and path.name != "manifest.json":
-            with path.open("rb") as file:
+            with open(path, "rb", opener=within(folder)) as file:
                 digest.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()

@@ -1,19 +1,21 @@
 """The base model (Sec. 2): a checkpoint folder, a hub id, or the embedded world's own."""
 
 import json
-import shutil
 from pathlib import Path
 
 from solar_repro.checkpoint.copying import CopyRange, copy_chunks, split
-from solar_repro.checkpoint.folder import CARRIED_FILES, open_checkpoint, require_space
-from solar_repro.checkpoint.given import model_folder
+from solar_repro.checkpoint.folder import CARRIED_FILES, INDEX_FILE, open_checkpoint, read_json, require_space
+from solar_repro.checkpoint.given import model_folder, refuse_changed
 from solar_repro.checkpoint.hashing import FollowingHasher
+from solar_repro.checkpoint.regular import copy
 from solar_repro.microworld.settings import BaseTraining
 from solar_repro.microworld.trained_base import copy_trained_base
 from solar_repro.progress import Progress
 from solar_repro.saving import Saving
 from solar_repro.stages import Log
 from solar_repro.stages.checkpoints import load_tokenizer
+
+CONFIG = "config.json"
 
 
 def run(
@@ -22,14 +24,16 @@ def run(
     *,
     base: BaseTraining | None = None,
     trained: str | None = None,
-    model: str | None = None,
+    model: Path | str | None = None,
+    digest: str = "",
     mirror: Path | None = None,
     saving: Saving | None = None,
 ) -> dict[str, str]:
     """Write the base to `out`: trained on the world's `mirror` as `base` says, else a copy of `model`.
 
     With `trained`, the digest of the base that ships with the package, that one is copied, which was trained
-    as `base` says. Returns the sha256 of copied shards by name.
+    as `base` says. What was copied must be what `digest` (`fingerprint_model`) was made of. Returns the
+    sha256 of copied files by name.
     """
     digests: dict[str, str] = {}
     if trained is not None:
@@ -39,7 +43,11 @@ def run(
 
         train_base(mirror, out, base, log, saving)
     else:
-        digests = _copy(model_folder(model), out)
+        source = model_folder(model)
+        digests = _copy(source, out)
+        if digest:
+            refuse_changed(source, digest, "base.model", digests)
+        digests = {name: found for name, found in digests.items() if name != CONFIG}
     load_tokenizer(out)  # one without BOS or EOS is refused here, not after an hour of training
     written = open_checkpoint(out)
     log({"parameters": written.parameters, "layers": written.layers})
@@ -47,16 +55,18 @@ def run(
 
 
 def _copy(source: Path, out: Path) -> dict[str, str]:
-    """Copy a checkpoint after its headers were checked; Mistral becomes the Llama 2 architecture (Sec. 2)."""
+    """Copy a checkpoint after its headers were checked; Mistral becomes the Llama 2 architecture (Sec. 2).
+
+    Returns the SHA-256 of what was read of each file, by name.
+    """
     checkpoint = open_checkpoint(source)
     shards = sorted({tensor.file for tensor in checkpoint.tensors.values()})
     sizes = {out / shard.name: shard.stat().st_size for shard in shards}
     require_space(out, sum(sizes.values()))
-    for name in ("model.safetensors.index.json", *CARRIED_FILES):
-        if (source / name).is_file():
-            shutil.copyfile(source / name, out / name)
-    config = as_llama(checkpoint.config)
-    (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    names = [name for name in (CONFIG, INDEX_FILE, *CARRIED_FILES) if (source / name).is_file()]
+    copied = {name: copy(source / name, out / name) for name in names}
+    config = as_llama(read_json(out / CONFIG))  # the copy, which nobody changes meanwhile
+    (out / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     whole = [CopyRange(shard, 0, out / shard.name, 0, sizes[out / shard.name]) for shard in shards]
     with FollowingHasher(sizes) as hasher, Progress("copying", sum(sizes.values()), "B") as progress:
 
@@ -66,8 +76,8 @@ def _copy(source: Path, out: Path) -> dict[str, str]:
 
         for target in sizes:
             target.touch()
-        copy_chunks([chunk for copy in whole for chunk in split(copy)], done)
-        return hasher.digests()
+        copy_chunks([chunk for one in whole for chunk in split(one)], done)
+        return copied | hasher.digests()
 
 
 def as_llama(config: dict) -> dict:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from solar_repro.checkpoint.pretrained import pretrained_model, pretrained_tokenizer
 from solar_repro.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,22 +18,14 @@ def load(
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     """A checkpoint's model, by default in float32 master weights, and its tokenizer."""
     import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
     tokenizer = load_tokenizer(folder)
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, dtype), use_safetensors=True, **settings
-    )
-    return model, tokenizer
+    return pretrained_model(folder, dtype=getattr(torch, dtype), **settings), tokenizer
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     """A checkpoint's tokenizer, with a token to pad with; one without BOS or EOS: UserError."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = pretrained_tokenizer(folder)
     for name in ("bos_token_id", "eos_token_id"):
         if getattr(tokenizer, name) is None:
             token = name.removesuffix("_id")

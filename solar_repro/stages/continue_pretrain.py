@@ -63,7 +63,9 @@ def run(
     network, tokenizer = load(model)
     if from_scratch:
         set_seed(seed)
-        network = AutoModelForCausalLM.from_config(network.config, dtype=torch.float32)
+        network = AutoModelForCausalLM.from_config(
+            network.config, dtype=torch.float32, trust_remote_code=False
+        )
     location = text_location(corpus.id, mirror)
     texts = load_text(location, corpus.split, corpus.column, seed=seed, epochs=None)
     about = {"used": location.used, "split": corpus.split, "fingerprint": fingerprint(location)}

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from solar_repro.checkpoint.pretrained import pretrained_tokenizer
 from solar_repro.data.card import write_card
 from solar_repro.data.overlap import benchmark_index, overlap
 from solar_repro.data.templates import set_chat_template
@@ -26,9 +27,7 @@ def run(
     synth_math: Path | None = None,
 ) -> None:
     """Write the set's data card to `out`; `model` gives the tokenizer, the log gets the counts."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = pretrained_tokenizer(model)
     set_chat_template(tokenizer, template)
     name = dataset["name"]
     if DATASETS[name].stage == "instruction":

@@ -17,8 +17,8 @@ def run(
     method: Method,
     first: Path | None = None,
     second: Path | None = None,
-    models: Sequence[str] = (),
-    base: str | None = None,
+    models: Sequence[Path | str] = (),
+    base: Path | str | None = None,
     **settings: Any,
 ) -> Mapping[str, str]:
     """Write the merge of `first` and `second`, or of `models`, to `out`; settings as for `checkpoint.merge`.

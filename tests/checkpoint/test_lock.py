@@ -1,5 +1,6 @@
 """Of two processes that make the same result one works and the other waits."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -7,6 +8,7 @@ import threading
 import pytest
 
 from solar_repro.checkpoint.lock import Held, locked
+from solar_repro.errors import UserError
 
 HOLDER = """
 import sys
@@ -80,3 +82,43 @@ def test_where_no_lock_can_be_had_the_work_is_done_without(tmp_path):
     (tmp_path / "file").write_text("")
     with locked(tmp_path / "file" / "result", None):
         pass
+
+
+@pytest.mark.parametrize("target", ["a file", "nothing yet"])
+def test_a_link_in_the_locks_place_is_refused_and_its_target_untouched(tmp_path, target):
+    (tmp_path / "store").mkdir()
+    victim = tmp_path / "victim"
+    if target == "a file":
+        victim.write_text("dear")
+    lock = tmp_path / "store" / ".result.lock"
+    lock.symlink_to(victim)
+    with (
+        pytest.raises(UserError, match=r"\.result\.lock: a link in place of a file"),
+        locked(tmp_path / "store" / "result", None),
+    ):
+        pytest.fail("the block must not run")
+    assert victim.read_text() == "dear" if target == "a file" else not victim.exists()
+    assert lock.is_symlink()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_in_the_locks_place_is_refused_at_once(tmp_path, make):
+    make(tmp_path / ".result.lock")
+    with pytest.raises(UserError, match="in place of a file"), locked(tmp_path / "result", None):
+        pytest.fail("the block must not run")
+
+
+def test_a_file_with_another_name_is_locked_but_not_written_into(tmp_path):
+    (tmp_path / "victim").write_text("dear")
+    os.link(tmp_path / "victim", tmp_path / ".result.lock")
+    with locked(tmp_path / "result", None):
+        assert (tmp_path / "victim").read_text() == "dear"
+    assert (tmp_path / "victim").read_text() == "dear"
+
+
+def test_the_name_of_an_owner_is_shown_without_what_a_terminal_would_obey(tmp_path, holder):
+    (tmp_path / ".result.lock").write_bytes(b"\x1b[2J" + b"x" * 1000 + b"\xff")
+    with pytest.raises(Held) as held, locked(tmp_path / "result", None):
+        pass
+    assert "\x1b" not in str(held.value)
+    assert len(str(held.value)) < 250

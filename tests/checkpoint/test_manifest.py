@@ -1,13 +1,22 @@
 """Manifests: written for every file, and any change is named."""
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from solar_repro.checkpoint.manifest import ManifestError, verify_manifest, write_manifest
+from solar_repro.checkpoint.manifest import (
+    ManifestError,
+    listed_alone,
+    strays,
+    verify_manifest,
+    write_manifest,
+)
 from solar_repro.errors import UserError
 
 
@@ -54,7 +63,6 @@ def flip(file: Path) -> None:
         (lambda folder: flip(folder / "sub/deep/ü x.json"), r"sub/deep/ü x\.json: its content"),
         (lambda folder: (folder / "b.bin").write_text("longer than it was"), r"b\.bin: 18 bytes.* says 16"),
         (lambda folder: (folder / "sub/a.txt").unlink(), r"sub/a\.txt: missing"),
-        (lambda folder: (folder / "sub/new.txt").write_text(""), r"sub/new\.txt: not in manifest\.json"),
         (lambda folder: (folder / "manifest.json").unlink(), r"manifest\.json: cannot be read"),
         (lambda folder: (folder / "manifest.json").write_text('{"files":'), r"manifest\.json: not a valid"),
         (lambda folder: (folder / "manifest.json").write_text("{}"), r"manifest\.json: damaged"),
@@ -87,8 +95,75 @@ def test_links_stay_in_the_folder(folder: Path) -> None:
         verify_manifest(folder)
 
 
-def test_a_linked_folder_is_noticed(folder: Path) -> None:
+STRAYS: dict[str, Callable[[Path], None]] = {
+    ".DS_Store": Path.touch,
+    "sub/.nfs000000000123": Path.touch,
+    "note.txt": lambda path: path.write_text("mine"),
+    "sub/deep/scores of mine.json": lambda path: path.write_text("{}"),
+    "linked": lambda path: path.symlink_to(path.parent.parent),
+    "FIFO": os.mkfifo,
+    "dangling": lambda path: path.symlink_to("nowhere"),
+}
+
+
+@pytest.mark.parametrize("name", STRAYS)
+def test_what_others_left_in_a_folder_damages_nothing_and_is_not_handed_out(folder: Path, name: str) -> None:
     write_manifest(folder)
-    (folder / "linked").symlink_to(folder.parent)
-    with pytest.raises(ManifestError, match="linked: not in"):
+    own = {path.relative_to(folder) for path in folder.rglob("*")}
+    STRAYS[name](folder / name)
+    verify_manifest(folder)
+    assert strays(folder) == [name]
+    with listed_alone(folder) as listed:
+        assert {path.relative_to(listed) for path in listed.rglob("*")} == own
+        verify_manifest(folder)
+        assert (listed / "a.txt").read_text() == "content of a.txt"
+    assert (folder / name).is_symlink() or (folder / name).exists()
+
+
+def test_a_folder_without_strays_is_handed_out_as_it_is(folder: Path) -> None:
+    write_manifest(folder)
+    with listed_alone(folder) as listed:
+        assert listed == folder
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["adapter_config.json", "chat_template.jinja", "sub/tokenizer.json", "sub/rows.parquet", "x.jsonl"],
+)
+def test_a_stray_that_would_be_read_with_the_result_is_refused_and_damages_nothing(
+    folder: Path, name: str
+) -> None:
+    write_manifest(folder)
+    (folder / name).write_text("{}")
+    with pytest.raises(UserError, match="would be read with them; move it elsewhere") as refused:
+        verify_manifest(folder)
+    assert str(folder / name) in str(refused.value)
+    assert not isinstance(refused.value, ManifestError)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "a.txt", "sub/deep/ü x.json"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE])
+def test_what_cannot_be_read_is_not_damaged(
+    folder: Path, name: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_manifest(folder)
+    opened = os.open
+
+    def refusing(path: str, *arguments: Any, **settings: Any) -> int:
+        if str(path) == str(folder / name):
+            raise OSError(number, os.strerror(number), str(path))
+        return opened(path, *arguments, **settings)
+
+    monkeypatch.setattr(os, "open", refusing)
+    with pytest.raises(UserError, match="cannot be read") as refused:
+        verify_manifest(folder)
+    assert str(folder / name) in str(refused.value)
+    assert not isinstance(refused.value, ManifestError)
+
+
+def test_a_fifo_in_a_files_place_is_damage_and_is_not_waited_for(folder: Path) -> None:
+    write_manifest(folder)
+    (folder / "a.txt").unlink()
+    os.mkfifo(folder / "a.txt")
+    with pytest.raises(ManifestError, match=r"a\.txt: missing"):
         verify_manifest(folder)

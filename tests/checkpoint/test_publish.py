@@ -14,7 +14,7 @@ import pytest
 
 from solar_repro.checkpoint.layer_map import dus
 from solar_repro.checkpoint.manifest import verify_manifest
-from solar_repro.checkpoint.publish import publish
+from solar_repro.checkpoint.publish import publish, set_aside
 from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
 from solar_repro.errors import UserError
 
@@ -190,3 +190,26 @@ def test_a_process_that_has_the_number_of_a_dead_one_is_not_taken_for_it(tmp_pat
         (working / "x").write_text("x")
     assert not stale.exists()
     assert elsewhere.exists()
+
+
+def test_what_is_damaged_is_set_aside_under_a_name_that_says_so(tmp_path):
+    for number in (1, 2):
+        (tmp_path / "base-12345678").mkdir()
+        (tmp_path / "base-12345678" / "weights").write_text(f"{number}")
+        assert set_aside(tmp_path / "base-12345678") == tmp_path / f"base-12345678.damaged-{number}"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "base-12345678.damaged-1",
+        "base-12345678.damaged-2",
+    ]
+    assert (tmp_path / "base-12345678.damaged-1" / "weights").read_text() == "1"
+
+
+def test_what_cannot_be_set_aside_is_said_in_one_line(tmp_path, monkeypatch):
+    (tmp_path / "result").mkdir()
+
+    def refusing(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "rename", refusing)
+    with pytest.raises(UserError, match=r"result: damaged, and cannot be set aside \(Permission denied\)"):
+        set_aside(tmp_path / "result")

@@ -8,15 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import settings
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
 Write = Callable[..., Path]
-
-# First calls import and build tables; no test here is about time.
-settings.register_profile("data", deadline=None)
-settings.load_profile("data")
 
 
 @pytest.fixture

@@ -1,6 +1,13 @@
 import hashlib
+import shutil
 
+import pytest
+
+from solar_repro.checkpoint.given import fingerprint_model
+from solar_repro.errors import UserError
+from solar_repro.stages import base
 from solar_repro.stages.base import as_llama, run
+from tests.evaluation.conftest import make_model
 
 
 def test_mistral_becomes_the_llama_architecture_without_its_sliding_window():
@@ -23,6 +30,39 @@ def test_a_given_base_is_copied_byte_for_byte(shared, tmp_path):
     digests = run(tmp_path, lambda metrics, step=0: logged.update(metrics), model=str(given))
     weights = (given / "model.safetensors").read_bytes()
     assert (tmp_path / "model.safetensors").read_bytes() == weights
-    assert digests == {"model.safetensors": hashlib.sha256(weights).hexdigest()}
+    assert digests["model.safetensors"] == hashlib.sha256(weights).hexdigest()
+    for name, digest in digests.items():
+        assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == digest
     assert logged == {"parameters": 260_032, "layers": 5}
     assert not list(tmp_path.glob("*.bin"))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Two models of the same size, and a copy of the first to be tampered with."""
+    made = tmp_path_factory.mktemp("models")
+    return make_model(made / "honest", seed=0), make_model(made / "other", seed=1)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_what_was_swapped_in_for_the_copy_alone_is_not_published(models, tmp_path, monkeypatch, name):
+    honest, other = models
+    given = shutil.copytree(honest, tmp_path / "given")
+    digest = fingerprint_model(given, "base.model")
+    (tmp_path / "out").mkdir()
+    copy_whole = base._copy
+
+    def swapped(source, out):
+        (source / name).write_bytes((other / name).read_bytes() + (b"" if name[0] == "m" else b" "))
+        copied = copy_whole(source, out)
+        shutil.copy2(honest / name, source / name)
+        return copied
+
+    monkeypatch.setattr(base, "_copy", swapped)
+    with pytest.raises(UserError, match=r"base\.model: .*given was changed while it was used"):
+        run(tmp_path / "out", lambda *_: None, model=given, digest=digest)
+
+
+def test_a_base_that_nobody_touched_is_what_its_key_was_made_of(models, tmp_path):
+    digest = fingerprint_model(models[0], "base.model")
+    run(tmp_path, lambda *_: None, model=models[0], digest=digest)

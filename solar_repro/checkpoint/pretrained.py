@@ -1,0 +1,78 @@
+"""The one place where transformers loads a checkpoint: safetensors alone, and no code that comes with it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from solar_repro.checkpoint.folder import read_json
+from solar_repro.checkpoint.given import model_folder
+from solar_repro.checkpoint.regular import refuse_strangers
+from solar_repro.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_ATTENTION = ("attn_implementation", "_attn_implementation")
+
+
+def pretrained_model(model: Path | str, **settings: Any) -> "PreTrainedModel":
+    """The causal language model of a folder or hub id; `settings` as `from_pretrained` takes them.
+
+    UserError for one that cannot be loaded, has no safetensors, or wants code of its own to be run.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    folder = _checked(model)
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with _explained(model, "a causal language model"):
+            return AutoModelForCausalLM.from_pretrained(
+                folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, **settings
+            )
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+
+
+def pretrained_tokenizer(model: Path | str) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a folder or hub id; UserError as for the model."""
+    from transformers import AutoTokenizer
+
+    folder = _checked(model)
+    with _explained(model, "a tokenizer"):
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+
+
+def _checked(model: Path | str) -> Path:
+    folder = model_folder(str(model))
+    refuse_strangers(folder)
+    if (folder / "adapter_config.json").exists():
+        raise UserError(
+            f"{folder / 'adapter_config.json'}: names another model to be loaded; "
+            "merge the adapter into its model and give that"
+        )
+    config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    for name in _ATTENTION:
+        if "/" in str(config.get(name)):
+            raise UserError(
+                f"{folder / 'config.json'}: {name} names code of the hub ({config[name]!r}), which is not "
+                "run here; remove the key"
+            )
+    return folder
+
+
+@contextmanager
+def _explained(model: Path | str, kind: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # transformers raises whatever a malformed file makes it stumble over
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"model {model}: wants code of its own to be run (auto_map), which this project never does; "
+                "give a checkpoint of an architecture that transformers has"
+            ) from None
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"model {model}: not loadable as {kind} ({reason})") from error

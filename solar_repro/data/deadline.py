@@ -1,0 +1,103 @@
+"""HTTP requests that end in time: the timeouts of `requests` are for each piece, not for the whole."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+_current = threading.local()
+
+
+class Late(Exception):
+    """A request was not answered in time."""
+
+
+class _Clock:
+    """What one thread's request has left, and the socket that is cut when it has nothing."""
+
+    def __init__(self, seconds: float) -> None:
+        self.is_late = False
+        self._socket: socket.socket | None = None
+        self._timer = threading.Timer(seconds, self._cut)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def watch(self, used: socket.socket) -> None:
+        self._socket = used  # the connection forgets its own while the answer is still read from it
+        if self.is_late:
+            raise Late
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _cut(self) -> None:
+        self.is_late = True
+        if self._socket is not None:
+            with suppress(OSError):  # it is closed
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Cut the connection of this thread's request in the block after so many seconds, and raise Late."""
+    _current.clock = clock = _Clock(seconds)
+    try:
+        yield
+    except Exception as error:
+        if clock.is_late:
+            raise Late from error
+        raise
+    finally:
+        clock.stop()
+        _current.clock = None
+    if clock.is_late:
+        raise Late
+
+
+class _Watched:
+    """Tells the request's clock which socket it uses, when that is open."""
+
+    def request(self, *arguments: Any, **settings: Any) -> None:
+        clock = getattr(_current, "clock", None)
+        if clock:
+            if self.sock is None:
+                self.connect()
+            clock.watch(self.sock)
+        super().request(*arguments, **settings)
+
+
+class _Connection(_Watched, HTTPConnection):
+    pass
+
+
+class _SecureConnection(_Watched, HTTPSConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+_POOLS = {"http": _Pool, "https": _SecurePool}
+
+
+class DeadlineAdapter(HTTPAdapter):
+    """A transport for a session of `requests` that heeds `deadline`."""
+
+    def init_poolmanager(self, *arguments: Any, **settings: Any) -> None:
+        super().init_poolmanager(*arguments, **settings)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, *arguments: Any, **settings: Any) -> Any:
+        manager = super().proxy_manager_for(*arguments, **settings)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager

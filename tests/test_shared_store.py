@@ -1,0 +1,183 @@
+"""A store that others can write to, and models that change while they are used."""
+
+import json
+import os
+import shutil
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
+import pytest
+
+from solar_repro.checkpoint.given import model_folder, models_of, refuse_changed, with_models
+from solar_repro.checkpoint.manifest import strays, verify_manifest, write_manifest
+from solar_repro.data.fingerprint import folder_fingerprint
+from solar_repro.errors import UserError
+from solar_repro.runner import Runner, _is_here
+from solar_repro.step import Step
+
+STEP = SimpleNamespace(key="0123456789abcdef", folder="base-01234567", label="base")
+
+
+@pytest.fixture
+def result(tmp_path):
+    """A published result of STEP."""
+    return write_result(tmp_path / "store" / STEP.folder)
+
+
+def write_result(folder):
+    (folder / "solar").mkdir(parents=True)
+    (folder / "solar" / "provenance.json").write_text(json.dumps({"key": STEP.key}))
+    (folder / "model.safetensors").write_bytes(b"weights")
+    write_manifest(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", [".DS_Store", ".nfs0000000000000001", "note.txt", "solar/to do.md"])
+def test_a_stray_file_costs_no_result(result, name):
+    (result / name).write_text("mine")
+    assert _is_here(result, STEP)
+    assert (result / "model.safetensors").read_bytes() == b"weights"
+    assert (result / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.safetensors", "solar/provenance.json"])
+def test_a_result_that_may_not_be_read_is_left_alone(result, name, monkeypatch):
+    opened = os.open
+
+    def refusing(path, *arguments, **settings):
+        if str(path) == str(result / name):
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *arguments, **settings)
+
+    monkeypatch.setattr(os, "open", refusing)
+    with pytest.raises(UserError, match=r"cannot be read \(Permission denied\).*ask who owns it"):
+        _is_here(result, STEP)
+    monkeypatch.undo()
+    assert [path.name for path in result.parent.iterdir()] == [STEP.folder]
+    verify_manifest(result)
+
+
+def flip(result):
+    (result / "model.safetensors").write_bytes(b"weightz")
+
+
+DAMAGES = {
+    "flipped": flip,
+    "cut": lambda result: (result / "model.safetensors").write_bytes(b"w"),
+    "missing": lambda result: (result / "model.safetensors").unlink(),
+    "no manifest": lambda result: (result / "manifest.json").unlink(),
+    "empty manifest": lambda result: (result / "manifest.json").write_text("{}"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_damaged_is_set_aside_and_not_deleted(result, damage, capsys):
+    DAMAGES[damage](result)
+    (result / "note.txt").write_text("mine")
+    before = {path.relative_to(result) for path in result.rglob("*")}
+    assert not _is_here(result, STEP)
+    (aside,) = result.parent.iterdir()
+    assert aside.name == f"{STEP.folder}.damaged-1"
+    assert {path.relative_to(aside) for path in aside.rglob("*")} == before
+    assert capsys.readouterr().err.endswith(f"; set aside as {aside.name}\n")
+
+
+def test_another_steps_result_of_that_name_is_set_aside(result):
+    assert not _is_here(result, SimpleNamespace(key="01234567" + "f" * 8))
+    assert [path.name for path in result.parent.iterdir()] == [f"{STEP.folder}.damaged-1"]
+
+
+class Artifacts:
+    """A tracking server whose artifacts of any run are a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def download(self, found, work):
+        shutil.copytree(self.folder, work, dirs_exist_ok=True)
+        return True
+
+
+def test_of_what_is_downloaded_only_the_listed_files_are_kept(tmp_path):
+    sent = write_result(tmp_path / "artifacts")
+    (sent / "note.txt").write_text("of another")
+    runner = Runner(tmp_path / "store", Artifacts(sent), upload=False)
+    assert runner._download(None, tmp_path / "store" / STEP.folder, STEP)
+    assert strays(tmp_path / "store" / STEP.folder) == []
+    assert not (tmp_path / "store" / STEP.folder / "note.txt").exists()
+    verify_manifest(tmp_path / "store" / STEP.folder)
+
+
+def test_a_note_beside_a_result_is_not_uploaded(result):
+    (result / "note.txt").symlink_to("/etc/hostname")
+    uploaded = {}
+    tracker = MagicMock()
+    tracker.log_folder = lambda run_id, folder, path=None: uploaded.update(
+        {path: sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())}
+    )
+    step = Step("synth_math", "synth_math", {})
+    Runner(result.parent, tracker, upload=True)._log_result(step, {}, "run", result)
+    assert uploaded == {"output": ["manifest.json", "model.safetensors", "solar/provenance.json"]}
+
+
+@pytest.fixture
+def model(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"honest")
+    return tmp_path / "model"
+
+
+def runner_that(does, tmp_path, monkeypatch):
+    """A runner whose stage does something to a model."""
+    tracker = MagicMock()
+    tracker.find.return_value = None
+    tracker.unfinished.return_value = [], []
+    tracker.child.return_value = "run"
+    runner = Runner(tmp_path / "store", tracker, upload=False)
+
+    def stage(step, work, log, options):
+        (work / "solar").mkdir()
+        return does(options) or {}
+
+    monkeypatch.setattr(runner, "_run_stage", stage)
+    return runner
+
+
+def step_on(model):
+    digest = folder_fingerprint(model)
+    return Step("synth_math", "x", {}, data={"model": digest}, places={"model": str(model)})
+
+
+def test_a_model_that_was_changed_while_it_was_used_gives_no_result(model, tmp_path, monkeypatch):
+    step = step_on(model)
+
+    def swap(options):
+        assert options["model"] == model
+        (model / "model.safetensors").write_bytes(b"hostil")
+
+    with pytest.raises(UserError, match=r"model: .*model was changed while it was used"):
+        runner_that(swap, tmp_path, monkeypatch).get(step)
+    assert not (tmp_path / "store" / step.folder).exists()
+    step = step_on(model)
+    runner_that(lambda options: None, tmp_path, monkeypatch).get(step)
+    assert (tmp_path / "store" / step.folder).is_dir()
+
+
+def test_a_model_of_the_hub_is_taken_at_the_commit_that_its_key_names(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download",
+        lambda model, revision, allow_patterns: asked.append((model, revision)) or str(tmp_path),
+    )
+    assert model_folder("org/name", "revision:0123abc") == tmp_path
+    assert asked == [("org/name", "0123abc")]
+    refuse_changed(tmp_path, "revision:0123abc", "model")
+
+
+def test_the_models_of_a_merge_are_found_one_by_one(tmp_path):
+    places = {"models": ["org/one", "org/two"], "base": None, "device": "cpu"}
+    assert models_of(places)["model_2"] == "org/two"
+    found = {"model_1": tmp_path / "1", "model_2": tmp_path / "2"}
+    changed = with_models(places, found)
+    assert changed == {"models": [tmp_path / "1", tmp_path / "2"], "base": None, "device": "cpu"}
