@@ -1,6 +1,7 @@
 """A Hugging Face checkpoint folder opened as headers: config, shards, index. No tensor is loaded."""
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ CARRIED_FILES = (
     "generation_config.json",
     "tokenizer.json",
     "tokenizer.model",
+    "tekken.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -27,9 +29,13 @@ CARRIED_FILES = (
     "vocab.txt",
     "merges.txt",
     "spiece.model",
+    "sentencepiece.bpe.model",
     "chat_template.jinja",
     "chat_template.json",
 )
+CHAT_TEMPLATES = "additional_chat_templates/*.jinja"
+# What a trainer leaves beside the weights.
+_STATE = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state.*)\.(bin|pt|pth)")
 
 
 @dataclass(frozen=True)
@@ -75,12 +81,23 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder of a Hugging Face checkpoint")
-    config = read_json(folder / "config.json")
+    config = read_json(folder / "config.json", constants=True)
     if (folder / SINGLE_FILE).exists():
         return Checkpoint(folder, config, read_header(folder / SINGLE_FILE))
     if (folder / INDEX_FILE).exists():
         return Checkpoint(folder, config, _read_shards(folder))
-    pickles = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
+    files = sorted(file.name for file in folder.iterdir())
+    if shards := [name for name in files if re.fullmatch(r"model-\d+-of-\d+\.safetensors", name)]:
+        raise UserError(
+            f"{folder}: holds {shards[0]} but no {INDEX_FILE}, which says what lies in which; download that "
+            "file too, or save the model again"
+        )
+    if "adapter_config.json" in files:
+        raise UserError(
+            f"{folder}: is an adapter (adapter_config.json), no whole model; merge it into its base with "
+            "peft's merge_and_unload and save that"
+        )
+    pickles = [name for name in files if name.endswith((".bin", ".pt", ".pth")) and not _STATE.fullmatch(name)]
     if pickles:
         source, target = str(folder), f"{folder}-safetensors"
         script = (
@@ -96,12 +113,12 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     )
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON object from an untrusted file; UserError names the file."""
+def read_json(file: Path, constants: bool = False) -> dict[str, Any]:
+    """Read a JSON object from an untrusted file, `constants` as for `strict_json`; UserError names the file."""
     try:
         if file.stat().st_size > MAX_JSON_BYTES:
             raise UserError(f"{file}: larger than {MAX_JSON_BYTES:,} bytes; this is no file of a checkpoint")
-        return strict_json(file.read_bytes())
+        return strict_json(file.read_bytes(), constants)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}); a checkpoint folder needs it") from error
     except ValueError as error:
@@ -114,10 +131,12 @@ def write_json(file: Path, value: Mapping[str, Any]) -> None:
 
 
 def carry_files(source: Path, out: Path) -> None:
-    """Copy what a checkpoint needs besides weights and config: generation config and tokenizer."""
-    for name in CARRIED_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, out / name)
+    """Copy what a checkpoint needs besides weights and config: generation config, tokenizer, templates."""
+    for file in [*(source / name for name in CARRIED_FILES), *source.glob(CHAT_TEMPLATES)]:
+        if file.is_file():
+            target = out / file.relative_to(source)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, target)
 
 
 def require_space(out: Path, needed: int) -> None:

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
+from solar_repro.checkpoint.config import without_code
 from solar_repro.checkpoint.copying import CopyRange, copy_chunks, split
-from solar_repro.checkpoint.folder import CARRIED_FILES, open_checkpoint, require_space
+from solar_repro.checkpoint.folder import INDEX_FILE, carry_files, open_checkpoint, require_space
 from solar_repro.checkpoint.given import model_folder
 from solar_repro.checkpoint.hashing import FollowingHasher
 from solar_repro.microworld.settings import BaseTraining
@@ -13,7 +15,6 @@ from solar_repro.microworld.trained_base import copy_trained_base
 from solar_repro.progress import Progress
 from solar_repro.saving import Saving
 from solar_repro.stages import Log
-from solar_repro.stages.checkpoints import load_tokenizer
 
 
 def run(
@@ -40,7 +41,6 @@ def run(
         train_base(mirror, out, base, log, saving)
     else:
         digests = _copy(model_folder(model), out)
-    load_tokenizer(out)  # one without BOS or EOS is refused here, not after an hour of training
     written = open_checkpoint(out)
     log({"parameters": written.parameters, "layers": written.layers})
     return digests
@@ -49,13 +49,20 @@ def run(
 def _copy(source: Path, out: Path) -> dict[str, str]:
     """Copy a checkpoint after its headers were checked; Mistral becomes the Llama 2 architecture (Sec. 2)."""
     checkpoint = open_checkpoint(source)
+    layers = checkpoint.layers  # refuses what is no decoder before anything is copied
     shards = sorted({tensor.file for tensor in checkpoint.tensors.values()})
     sizes = {out / shard.name: shard.stat().st_size for shard in shards}
     require_space(out, sum(sizes.values()))
-    for name in ("model.safetensors.index.json", *CARRIED_FILES):
-        if (source / name).is_file():
-            shutil.copyfile(source / name, out / name)
-    config = as_llama(checkpoint.config)
+    if (source / INDEX_FILE).is_file():
+        shutil.copyfile(source / INDEX_FILE, out / INDEX_FILE)
+    carry_files(source, out)
+    config = as_llama(without_code(checkpoint.config))
+    if (window := checkpoint.config.get("sliding_window")) and "sliding_window" not in config:
+        print(
+            f"base: {layers} layers of Mistral without their sliding window of {window} tokens, as Llama's "
+            "(the paper's Sec. 2); on longer texts the result is another",
+            file=sys.stderr,
+        )
     (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     whole = [CopyRange(shard, 0, out / shard.name, 0, sizes[out / shard.name]) for shard in shards]
     with FollowingHasher(sizes) as hasher, Progress("copying", sum(sizes.values()), "B") as progress:

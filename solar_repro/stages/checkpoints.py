@@ -29,10 +29,17 @@ def load(
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    """A checkpoint's tokenizer, with a token to pad with; one without BOS or EOS: UserError."""
+    """A checkpoint's tokenizer, with a token to pad with; none, or one without BOS or EOS: UserError."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # the libraries raise what they like, the Rust one plain Exceptions
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{folder.name}: has no tokenizer that can be loaded ({reason}); put its tokenizer.json and "
+            "tokenizer_config.json beside the weights of the base"
+        ) from None
     for name in ("bos_token_id", "eos_token_id"):
         if getattr(tokenizer, name) is None:
             token = name.removesuffix("_id")
