@@ -113,7 +113,6 @@ def rearranged(model: Any, layer_map: LayerMap) -> Any:
 
 def answer(folder: Path, layer_map: LayerMap, out: Path) -> tuple[str, str]:
     """`right`, `refused` or `wrong`, and why."""
-    import torch
     from transformers import AutoModelForCausalLM
 
     from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
@@ -133,7 +132,6 @@ def answer(folder: Path, layer_map: LayerMap, out: Path) -> tuple[str, str]:
         difference = (logits(made) - logits(rearranged(base, layer_map))).abs().max().item()
     except Exception as error:  # whatever a model raises that does not fit its weights
         return "wrong", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    del torch
     return ("right", "") if difference < 1e-5 else ("wrong", f"logits differ by {difference:.3g}")
 
 

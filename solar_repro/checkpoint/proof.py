@@ -40,6 +40,23 @@ class _Built:
     made: "Expressions"
 
 
+@dataclass(frozen=True)
+class _Pair:
+    """Base and deeper model, and how the layers of the one come from those of the other."""
+
+    old: _Built
+    new: _Built
+    layer_map: LayerMap
+
+    def expected(self, key: str, value: Any) -> Any:
+        """A value of the base's as the deeper model should have it."""
+        return follow_layers(key, value, self.layer_map.base_layers, self.layer_map)
+
+    def is_count(self, one: Any, other: Any) -> bool:
+        """Whether the two are the numbers of layers, by whatever name."""
+        return one == self.layer_map.base_layers and other == len(self.layer_map.layers)
+
+
 def complete_config(base: Checkpoint, config: dict[str, Any], layer_map: LayerMap) -> dict[str, Any]:
     """The deeper model's config with the per-layer lists that transformers derives from the base's own keys.
 
@@ -72,11 +89,12 @@ def prove(
     """
     try:
         old, new = _build(base.config, base.layers), _build(config, len(layer_map.layers))
-        _same_settings(old, new, base.layers, layer_map)
-        _same_outside(old, new)
-        _same_layers(old, new, layer_map)
+        pair = _Pair(old, new, layer_map)
+        _same_settings(pair)
+        _same_outside(pair)
+        _same_layers(pair)
         zero = _fitting_names(base, new, names, zeroed)
-        _same_computation(old, new, layer_map, zero)
+        _same_computation(pair, zero)
     except Unproved as reason:
         raise UserError(
             f"{base.folder / 'config.json'}: it is not proved that {layer_map.name} is right for this model: "
@@ -131,7 +149,7 @@ def _build(config: Mapping[str, Any], layers: int) -> _Built:
     settings = resolved.to_dict()
     made = Expressions()
     try:
-        with torch.device("meta"), made:
+        with torch.device("meta"), made.listening():
             model = AutoModelForCausalLM.from_config(
                 resolved,
                 attn_implementation="eager",
@@ -158,24 +176,22 @@ def _build(config: Mapping[str, Any], layers: int) -> _Built:
     return _Built(settings, model, prefix, module, made)
 
 
-def _same_settings(old: _Built, new: _Built, layers: int, layer_map: LayerMap) -> None:
-    for key, value in old.settings.items():
+def _same_settings(pair: _Pair) -> None:
+    for key, value in pair.old.settings.items():
         if key in COUNT_KEYS or key in ("transformers_version", "dtype"):
             continue
-        expected = follow_layers(key, value, layers, layer_map) if isinstance(value, list | str) else value
-        got = new.settings.get(key)
-        # Some classes call the number of layers by another name.
-        if got != expected and not (value == layers and got == len(layer_map.layers)):
+        expected, got = pair.expected(key, value), pair.new.settings.get(key)
+        if got != expected and not pair.is_count(value, got):
             raise Unproved(f"config key {key} would be {_short(got)} and not {_short(expected)}")
 
 
-def _same_outside(old: _Built, new: _Built) -> None:
+def _same_outside(pair: _Pair) -> None:
     """All that belongs to no layer: classes, parameters, buffers."""
-    before, after = (dict(_outside(built)) for built in (old, new))
+    before, after = (dict(_outside(built)) for built in (pair.old, pair.new))
     for name in sorted(before.keys() ^ after.keys()):
         raise Unproved(f"{name} is there in one of base and new model alone")
     for name, module in before.items():
-        _same_module(module, after[name], name, old, new, 0, 0)
+        _same_module(module, after[name], name, pair, 0, 0)
 
 
 def _outside(built: _Built) -> Iterator[tuple[str, Any]]:
@@ -184,10 +200,10 @@ def _outside(built: _Built) -> Iterator[tuple[str, Any]]:
             yield name, module
 
 
-def _same_layers(old: _Built, new: _Built, layer_map: LayerMap) -> None:
-    for target, source in enumerate(layer_map.layers):
-        given = dict(old.layers[source].named_modules())
-        made = dict(new.layers[target].named_modules())
+def _same_layers(pair: _Pair) -> None:
+    for target, source in enumerate(pair.layer_map.layers):
+        given = dict(pair.old.layers[source].named_modules())
+        made = dict(pair.new.layers[target].named_modules())
         where = f"new layer {target}, a copy of layer {source}"
         if type(given[""]) is not type(made[""]):
             raise Unproved(f"{where}, would be a {type(made['']).__name__} and not a {type(given['']).__name__}")
@@ -195,12 +211,10 @@ def _same_layers(old: _Built, new: _Built, layer_map: LayerMap) -> None:
             has = "would have" if name in made else "would lack"
             raise Unproved(f"{where}, {has} {name}")
         for name, module in given.items():
-            _same_module(module, made[name], f"{where}: {name}".removesuffix(": "), old, new, source, target)
+            _same_module(module, made[name], f"{where}: {name}".removesuffix(": "), pair, source, target)
 
 
-def _same_module(
-    given: Any, made: Any, where: str, old: _Built, new: _Built, source: int, target: int
-) -> None:
+def _same_module(given: Any, made: Any, where: str, pair: _Pair, source: int, target: int) -> None:
     import torch
 
     if type(given) is not type(made):
@@ -212,18 +226,16 @@ def _same_module(
             shapes = [None if t is None else (tuple(t.shape), t.dtype) for t in (one, other)]
             if shapes[0] != shapes[1]:
                 raise Unproved(f"{where}: {name} would be {shapes[1]} and not {shapes[0]}")
-            if kind == "_buffers" and one is not None and old.made.of(one) != new.made.of(other):
+            if kind == "_buffers" and one is not None and pair.old.made.of(one) != pair.new.made.of(other):
                 raise Unproved(f"{where}: the buffer {name} would hold other numbers")
     before, after = (_attributes(module) for module in (given, made))
     for name in sorted(before.keys() | after.keys()):
         one, other = before.get(name), after.get(name)
         if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-            one, other = old.made.of(one), new.made.of(other)
-        if _same_value(one, other):
+            one, other = pair.old.made.of(one), pair.new.made.of(other)
+        if _same_value(pair.expected(name, one), other) or pair.is_count(one, other):
             continue
         if _OWN_INDEX.fullmatch(name) and _is_count(one) and _is_count(other) and other - one == target - source:
-            continue
-        if one == len(old.layers) and other == len(new.layers):
             continue
         raise Unproved(f"{where}: {name} would be {_short(other)} and not {_short(one)}")
 
@@ -291,9 +303,10 @@ def _model_name(model: Any, name: str) -> str:
     return rename_source_key(name, renamings, converters, model.base_model_prefix, model.state_dict())[0]
 
 
-def _same_computation(old: _Built, new: _Built, layer_map: LayerMap, zero: Collection[str]) -> None:
+def _same_computation(pair: _Pair, zero: Collection[str]) -> None:
     from solar_repro.checkpoint.tracing import CannotTrace, trace
 
+    old, new, layer_map = pair.old, pair.new, pair.layer_map
     try:
         before, after = trace(old.model, old.layers), trace(new.model, new.layers, zero)
     except CannotTrace as reason:

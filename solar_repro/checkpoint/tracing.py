@@ -6,13 +6,14 @@ function of those, whatever their place.
 """
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten_with_path, tree_leaves
 
@@ -58,6 +59,22 @@ class _Made:
     number: int
 
 
+class _Literals(TorchFunctionMode):
+    """Tells of numbers that stand in the code, which PyTorch does not hand on to what listens to operations."""
+
+    def __init__(self, made: Callable[[torch.Tensor, str], None], indexed: Callable[[str], None]) -> None:
+        super().__init__()
+        self._made, self._indexed = made, indexed
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is torch.tensor:
+            self._made(result, _said(args[:1] or kwargs.get("data")))
+        elif func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
+            self._indexed(_said(args[1]))
+        return result
+
+
 class Expressions(TorchDispatchMode):
     """While it is entered, each tensor that is made gets a digest of all that its value comes from."""
 
@@ -70,8 +87,17 @@ class Expressions(TorchDispatchMode):
         """Digest of the operations and numbers that made the tensor; of its values where it has some."""
         if (known := self._digests.get(id(tensor))) is not None:
             return known
-        values = "unknown" if tensor.is_meta or tensor.numel() > 100_000 else str(tensor.tolist())
+        values = f"unknown {id(tensor)}" if tensor.is_meta else str(tensor.tolist())
         return _digest(str(tensor.dtype), str(tuple(tensor.shape)), values)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        with _Literals(self._literal, lambda _: None), self:
+            yield
+
+    def _literal(self, tensor: torch.Tensor, value: str) -> None:
+        self._alive.append(tensor)
+        self._digests[id(tensor)] = _digest(str(tensor.dtype), value)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -101,9 +127,9 @@ def trace(
     recorder.name(tokens, "tokens")
     for module in model.modules():
         if getattr(getattr(module, "config", None), "pad_token_id", None) is not None:
-            module.config.pad_token_id = None  # else the model looks for padding among the tokens
+            object.__setattr__(module.config, "pad_token_id", None)  # else the model looks for padding among the tokens
     try:
-        with recorder.listening(), torch.no_grad(), recorder:
+        with recorder.listening(), torch.no_grad():
             model(input_ids=tokens, use_cache=False)
     except CannotTrace:
         raise
@@ -160,7 +186,11 @@ class _Recorder(TorchDispatchMode):
                     layer.register_forward_hook(partial(self._leave, number)),
                 ):
                     stack.callback(handle.remove)
-            yield
+            with _Literals(self.name, self._indexed), self:
+                yield
+
+    def _indexed(self, index: str) -> None:
+        self._entries.append(("index", index))
 
     def finish(self) -> Trace:
         if self._part != "behind":
@@ -229,8 +259,8 @@ class _Recorder(TorchDispatchMode):
             return ("given", path)
         origin = self._origins.get(id(value))
         if origin is None:
-            if value.is_meta and not value.is_floating_point() and value.numel() <= LENGTH:
-                # A literal index, `x[..., [-1]]`; its numbers are gone, and stand in the code of the class.
+            if value.is_meta and not value.is_floating_point():
+                # An index such as `x[..., [-1]]`, whose numbers are said behind the operation.
                 return ("index", str(value.dtype), tuple(value.shape))
             if value.is_meta:
                 raise CannotTrace("a tensor comes from outside the model")
@@ -330,6 +360,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, torch.dtype | torch.device | torch.layout | torch.memory_format):
         return str(value)
     return type(value).__qualname__
+
+
+def _said(value: Any) -> str:
+    """Literal numbers, in whatever they are packed, as text."""
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(_said, value))})"
+    if isinstance(value, slice):
+        return f"{_said(value.start)}:{_said(value.stop)}:{_said(value.step)}"
+    return str(_plain(value))
 
 
 def _digest(*parts: str) -> str:

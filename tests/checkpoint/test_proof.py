@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.architectures import rearranged
+from benchmarks.architectures import logits, rearranged
 from solar_repro.checkpoint.config import PLAIN_TYPES
 from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.checkpoint.layer_map import LayerMap, block_expansion, dus, repeat
 from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
 from solar_repro.errors import UserError
 
-from .conftest import LAYERS, load, logits
+from .conftest import LAYERS, load
 
 MOE = {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 4, "sliding_window": 4}
 JAMBA = {
@@ -63,7 +63,7 @@ def upscaled(source: Path, layer_map: LayerMap, out: Path) -> Any:
             {"do_layer_norm_before": False, "word_embed_proj_dim": 16, "ffn_dim": 24, "pad_token_id": 1},
             "would not hand on what it is given",
         ),
-        ("minimax", dus(LAYERS, 1), {"num_local_experts": 2, "head_dim": 4, "num_experts_per_tok": 1}, "slope_rate"),
+        ("minimax", dus(LAYERS, 1), {"num_local_experts": 2, "head_dim": 4, "num_experts_per_tok": 1}, "buffer diagonal_decay would hold other"),
         ("minicpm3", dus(LAYERS, 1), {}, "scale"),
         ("modernbert-decoder", repeat(LAYERS), {"local_attention": 4, **SPECIAL}, "new layer 4.*attn_norm"),
     ],
@@ -111,7 +111,7 @@ def test_kinds_by_index_follow_the_layers(
 
 def test_a_scale_by_layer_index_is_refused(saved: Callable[..., Path]) -> None:
     source = saved("gpt2", scale_attn_by_inverse_layer_idx=True)
-    with pytest.raises(UserError, match="new layer 3 would compute something else than its source 1"):
+    with pytest.raises(UserError, match="new layer 3, a copy of layer 1: attn: scaling would be"):
         plan_upscale(source, dus(LAYERS, 1))
 
 
