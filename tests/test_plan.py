@@ -217,3 +217,16 @@ def test_a_base_that_is_not_known_yet_refuses_nothing(monkeypatch):
     plan = Plan(scales.load("check", {"base.model": "org/name", "upscale.m": "90"}))
     assert plan.base_layers is None
     assert plan.model("solar").inputs["model"].settings["m"] == 90
+
+
+def test_what_is_not_proved_of_a_base_is_refused_before_anything_is_copied(tmp_path):
+    from tests.checkpoint.conftest import random_model
+
+    folder = tmp_path / "gpt2"
+    random_model("gpt2", scale_attn_by_inverse_layer_idx=True).save_pretrained(folder)
+    override = {"base.model": str(folder), "upscale.m": "1"}
+    with pytest.raises(UserError, match=f"^{folder}/config.json: .*new layer 3, a copy of layer 1"):
+        Plan(scales.load("check", override)).model("upscaled")
+    step = Plan(scales.load("check", {**override, "upscale.unproved": "true"})).model("upscaled")
+    assert step.settings["unproved"] is True
+    assert "unproved" not in Plan(scales.load("check")).model("upscaled").settings
