@@ -1,10 +1,10 @@
-"""Up-scales a tiny random model of every causal decoder type that transformers builds, and checks each result.
+"""Up-scales a tiny random model of every causal decoder type of transformers, and checks each result.
 
     python -m benchmarks.architectures
 
-A type's answer is `right` (the result loads whole, and its logits are those of the base's own layer modules in
-the new order), `refused` before a byte was copied, or `wrong`. Types whose tiny model cannot be built or run here
-are counted apart.
+The answer is `right` (the result loads whole, and its logits are those of the base's own layer modules in the
+new order), `refused` before a byte was copied, or `wrong`. Types whose tiny model cannot be built or run here are
+counted apart.
 """
 
 import argparse
@@ -35,7 +35,9 @@ _SIZES: Mapping[str, Any] = {
     **dict.fromkeys(["num_key_value_heads", "num_kv_heads", "num_global_key_value_heads"], 2),
     **dict.fromkeys(["num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"], 4),
     **dict.fromkeys(["num_experts_per_tok", "moe_topk", "moe_k", "num_experts_per_token"], 2),
-    **dict.fromkeys(["moe_intermediate_size", "shared_expert_intermediate_size", "kv_lora_rank", "q_lora_rank"], 8),
+    **dict.fromkeys(
+        ["moe_intermediate_size", "shared_expert_intermediate_size", "kv_lora_rank", "q_lora_rank"], 8
+    ),
     **dict.fromkeys(["n_group", "topk_group"], 1),
     **dict.fromkeys(["pad_token_id"], 0),
     **dict.fromkeys(["sliding_window", "attention_window_size", "window_size", "local_attention"], 4),
@@ -44,7 +46,36 @@ _SIZES: Mapping[str, Any] = {
     **dict.fromkeys(["attn_layer_offset"], 1),
 }
 """Config keys that make a model tiny, where its class has them."""
-_KINDS: Mapping[str, Mapping[str, Any]] = {}
+_LATENT = {"num_key_value_heads": 4, "qk_rope_head_dim": 4, "head_dim": 4}
+_MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_n_groups": 1}
+_KINDS: Mapping[str, Mapping[str, Any]] = {
+    "axk1": _LATENT,
+    "axk2": _LATENT,
+    "bailing_hybrid": _LATENT,
+    "bamba": _MAMBA,
+    "blenderbot": {"decoder_attention_heads": 4},
+    "codegen": {"rotary_dim": 4},
+    "deepseek_v2": _LATENT,
+    "deepseek_v3": _LATENT,
+    "deepseek_v32": _LATENT,
+    "dots1": {"n_shared_experts": 1},
+    "gemma4_text": {
+        "vocab_size_per_layer_input": 61,
+        "hidden_size_per_layer_input": 4,
+        "num_kv_shared_layers": 0,
+    },
+    "glm4_moe_lite": _LATENT,
+    "glm_moe_dsa": _LATENT,
+    "gpt_neo": {"attention_types": [[["global", "local"], LAYERS // 2]]},
+    "gptj": {"rotary_dim": 4},
+    "granitemoehybrid": _MAMBA,
+    "kimi_linear": _LATENT,
+    "mamba2": {"num_heads": 4, "head_dim": 8, "expand": 2, "n_groups": 1},
+    "minicpm3": _LATENT,
+    "plbart": {"decoder_attention_heads": 4},
+    "whisper": {"decoder_attention_heads": 4},
+    "youtu": _LATENT,
+}
 """What some types need beside."""
 
 
@@ -155,7 +186,9 @@ def walk(kinds: list[str] | None = None) -> Iterator[tuple[str, str, str, str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("kinds", nargs="*", help="types (default: all)")
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     warnings.simplefilter("ignore")

@@ -6,13 +6,12 @@ from typing import Any
 
 from solar_repro.checkpoint.folder import Checkpoint
 from solar_repro.checkpoint.layer_map import LayerMap
-from solar_repro.checkpoint.naming import COUNT_KEYS
 from solar_repro.errors import UserError
 
 PLAIN_TYPES = frozenset(
     ["gemma", "gpt2", "gpt_neox", "llama", "mistral", "phi", "phi3", "qwen2", "qwen3", "starcoder2"]
 )
-"""Types whose layers are all alike and pre-norm: any of them may stand anywhere. A test proves each of them."""
+"""Types whose layers are all alike and pre-norm: any may stand anywhere. A test proves each of them."""
 _UNLIKE_LAYERS = ("scale_attn_by_inverse_layer_idx", "add_cross_attention", "quantization_config")
 """Config keys that make even those types' layers differ."""
 _NO_LAYER_LISTS = frozenset(["architectures", "bos_token_id", "eos_token_id", "pad_token_id"])
@@ -129,9 +128,7 @@ def _renamed(base: Checkpoint, key: str, name: str, layer_map: LayerMap) -> list
     match = re.fullmatch(rf"((?:[\w.]*\.)?{re.escape(container)}\.)(\d+)((?:\.[\w.*]*)?)", name)
     if match:
         source = int(match[2])
-        return [
-            f"{match[1]}{new}{match[3]}" for new, old in enumerate(layer_map.layers) if old == source
-        ]
+        return [f"{match[1]}{new}{match[3]}" for new, old in enumerate(layer_map.layers) if old == source]
     if re.search(rf"(?<!\w){re.escape(container)}\W{{1,4}}\d|\\\.\W*\d", name):
         raise UserError(
             f"{base.folder / 'config.json'}: {key} holds {name!r}, a pattern that names layers by number and "

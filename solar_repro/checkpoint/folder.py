@@ -97,7 +97,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             f"{folder}: is an adapter (adapter_config.json), no whole model; merge it into its base with "
             "peft's merge_and_unload and save that"
         )
-    pickles = [name for name in files if name.endswith((".bin", ".pt", ".pth")) and not _STATE.fullmatch(name)]
+    pickles = [
+        name for name in files if name.endswith((".bin", ".pt", ".pth")) and not _STATE.fullmatch(name)
+    ]
     if pickles:
         source, target = str(folder), f"{folder}-safetensors"
         script = (
@@ -114,7 +116,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 
 
 def read_json(file: Path, constants: bool = False) -> dict[str, Any]:
-    """Read a JSON object from an untrusted file, `constants` as for `strict_json`; UserError names the file."""
+    """Read a JSON object from an untrusted file; UserError names it. `constants` as for `strict_json`."""
     try:
         if file.stat().st_size > MAX_JSON_BYTES:
             raise UserError(f"{file}: larger than {MAX_JSON_BYTES:,} bytes; this is no file of a checkpoint")

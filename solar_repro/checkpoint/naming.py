@@ -48,7 +48,8 @@ def find_layers(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -
     if len(indices) != 1:
         found = ", ".join(sorted(map(repr, indices))[:5]) or "none"
         raise UserError(
-            f"{folder}: layers must be numbered under one prefix, found {found}; only decoders are handled, of other models their language model saved by itself"
+            f"{folder}: layers must be numbered under one prefix, found {found}; only decoders are handled, "
+            "of other models their language model saved by itself"
         )
     ((prefix, layers),) = indices.items()
     missing = sorted(set(range(max(layers) + 1)) - layers)
@@ -63,9 +64,9 @@ def find_layers(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -
         extra = config.get("num_nextn_predict_layers")
         why = f" (num_nextn_predict_layers = {extra}: it predicts further tokens)" if extra else ""
         raise UserError(
-            f"{folder}: holds tensors of layer {prefix}{count}, one beyond {key} = {count} of config.json{why}; "
-            "such layers are not handled: load the model with transformers, which leaves them out, and save it "
-            "to another folder"
+            f"{folder}: holds tensors of layer {prefix}{count}, one beyond {key} = {count} of "
+            f"config.json{why}; such layers are not handled: load the model with transformers, which leaves "
+            "them out, and save it to another folder"
         )
     if not keys:
         said = {key: config[key] for key in COUNT_KEYS if key in config}
@@ -88,4 +89,8 @@ def embedding_name(names: Iterable[str]) -> str | None:
 
 def output_projections(rests: Sequence[str]) -> list[str]:
     """Of one layer's tensor names (without prefix and index), those that write into the residual stream."""
-    return [rest for rest in rests if _OUTPUT_PROJECTIONS & set(rest.split("."))]
+    return [
+        rest
+        for rest in rests
+        if _OUTPUT_PROJECTIONS & {part.removesuffix("_bias") for part in rest.split(".")}
+    ]

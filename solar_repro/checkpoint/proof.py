@@ -1,51 +1,32 @@
-"""Whether a deeper model is what the layer map says, settled on PyTorch's meta device before a byte is copied.
+"""Whether a deeper model is what the layer map says, settled on the meta device before a byte is copied.
 
 Base and deeper model are built from their configs with transformers' own classes, without weights and without
-code of the checkpoint's. Each layer of the deeper one must be what its source is: classes, parameters, attributes,
-the numbers its buffers come from, and every operation of a forward pass. What cannot be shown is refused.
+code of the checkpoint's. Each layer of the deeper one must be what its source is: classes, parameters,
+attributes, the numbers its buffers come from, and every operation of a forward pass. What cannot be shown is
+refused.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from solar_repro.checkpoint.building import Built, Unproved, build, short
 from solar_repro.checkpoint.config import COUNT_KEYS, follow_layers
 from solar_repro.checkpoint.folder import Checkpoint
 from solar_repro.checkpoint.layer_map import LayerMap
 from solar_repro.errors import UserError
 
-if TYPE_CHECKING:
-    import torch
-
-    from solar_repro.checkpoint.tracing import Expressions
-
-_NOT_BUILT_FROM = ("quantization_config", "auto_map", "_name_or_path")
 _OWN_INDEX = re.compile(r".*(idx|index|layer_id|layer_num|layer_number|block_id).*")
 _RULES = re.compile(r".*(layer|period|offset|interval|pattern|idx|every|sparse_step|index|depth).*")
-
-
-class Unproved(Exception):
-    """What could not be shown; the message is the middle of a sentence."""
-
-
-@dataclass(frozen=True)
-class _Built:
-    """A model on the meta device, its resolved config, its layers and what its buffers come from."""
-
-    settings: dict[str, Any]
-    model: Any
-    prefix: str
-    layers: Any
-    made: "Expressions"
 
 
 @dataclass(frozen=True)
 class _Pair:
     """Base and deeper model, and how the layers of the one come from those of the other."""
 
-    old: _Built
-    new: _Built
+    old: Built
+    new: Built
     layer_map: LayerMap
 
     def expected(self, key: str, value: Any) -> Any:
@@ -55,24 +36,6 @@ class _Pair:
     def is_count(self, one: Any, other: Any) -> bool:
         """Whether the two are the numbers of layers, by whatever name."""
         return one == self.layer_map.base_layers and other == len(self.layer_map.layers)
-
-
-def complete_config(base: Checkpoint, config: dict[str, Any], layer_map: LayerMap) -> dict[str, Any]:
-    """The deeper model's config with the per-layer lists that transformers derives from the base's own keys.
-
-    What a config decides by the layer's index alone (an interval, a count) then follows the layers.
-    """
-    try:
-        resolved = _resolve(base.config).to_dict()
-    except Unproved:
-        return config
-    added = {
-        key: follow_layers(key, value, base.layers, layer_map)
-        for key, value in resolved.items()
-        if isinstance(value, list) and len(value) == base.layers and base.config.get(key) is None
-    }
-    changed = {key: value for key, value in added.items() if value != _default(config, key)}
-    return {**config, **changed}
 
 
 def prove(
@@ -88,7 +51,7 @@ def prove(
     What cannot be shown: UserError that names the layer, the attribute and the config's keys.
     """
     try:
-        old, new = _build(base.config, base.layers), _build(config, len(layer_map.layers))
+        old, new = build(base.config, base.layers), build(config, len(layer_map.layers))
         pair = _Pair(old, new, layer_map)
         _same_settings(pair)
         _same_outside(pair)
@@ -109,6 +72,7 @@ def _rules(config: Mapping[str, Any]) -> str:
         key
         for key, value in config.items()
         if _RULES.fullmatch(key)
+        and "norm" not in key
         and key not in COUNT_KEYS
         and value is not None
         and not isinstance(value, float | dict)
@@ -117,72 +81,13 @@ def _rules(config: Mapping[str, Any]) -> str:
     return f" (config: {', '.join(sorted(keys)[:6])})" if keys else ""
 
 
-def _resolve(config: Mapping[str, Any]) -> Any:
-    """The config as transformers reads it, in the class of its model_type."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    kind = config.get("model_type")
-    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-        raise Unproved(f"transformers has no model_type {kind!r} of its own")
-    try:
-        return CONFIG_MAPPING[kind].from_dict(
-            {key: value for key, value in config.items() if key not in _NOT_BUILT_FROM}
-        )
-    except Exception as error:  # each class checks in its own way
-        raise Unproved(f"transformers does not take the config ({_line(error)})") from error
-
-
-def _default(config: Mapping[str, Any], key: str) -> Any:
-    try:
-        return _resolve(config).to_dict().get(key)
-    except Unproved:
-        return None
-
-
-def _build(config: Mapping[str, Any], layers: int) -> _Built:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from solar_repro.checkpoint.tracing import Expressions
-
-    resolved = _resolve(config)
-    settings = resolved.to_dict()
-    made = Expressions()
-    try:
-        with torch.device("meta"), made.listening():
-            model = AutoModelForCausalLM.from_config(
-                resolved,
-                attn_implementation="eager",
-                experts_implementation="batched_mm",
-                dtype=torch.float32,
-                trust_remote_code=False,
-            ).eval()
-    except Exception as error:  # whatever a model's constructor raises
-        raise Unproved(f"transformers does not build the model ({_line(error)})") from error
-    lists = [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.ModuleList) and len(module) == layers
-    ]
-    outer = [
-        (name, module)
-        for name, module in lists
-        if not any(name.startswith(f"{other}.") for other, _ in lists if other != name)
-    ]
-    if len(outer) != 1:
-        found = ", ".join(name for name, _ in outer) or "none"
-        raise Unproved(f"one list of {layers} layers is expected in {type(model).__name__}, found {found}")
-    ((prefix, module),) = outer
-    return _Built(settings, model, prefix, module, made)
-
-
 def _same_settings(pair: _Pair) -> None:
     for key, value in pair.old.settings.items():
         if key in COUNT_KEYS or key in ("transformers_version", "dtype"):
             continue
         expected, got = pair.expected(key, value), pair.new.settings.get(key)
         if got != expected and not pair.is_count(value, got):
-            raise Unproved(f"config key {key} would be {_short(got)} and not {_short(expected)}")
+            raise Unproved(f"config key {key} would be {short(got)} and not {short(expected)}")
 
 
 def _same_outside(pair: _Pair) -> None:
@@ -194,7 +99,7 @@ def _same_outside(pair: _Pair) -> None:
         _same_module(module, after[name], name, pair, 0, 0)
 
 
-def _outside(built: _Built) -> Iterator[tuple[str, Any]]:
+def _outside(built: Built) -> Iterator[tuple[str, Any]]:
     for name, module in built.model.named_modules():
         if not f"{name}.".startswith(f"{built.prefix}."):
             yield name, module
@@ -206,7 +111,9 @@ def _same_layers(pair: _Pair) -> None:
         made = dict(pair.new.layers[target].named_modules())
         where = f"new layer {target}, a copy of layer {source}"
         if type(given[""]) is not type(made[""]):
-            raise Unproved(f"{where}, would be a {type(made['']).__name__} and not a {type(given['']).__name__}")
+            raise Unproved(
+                f"{where}, would be a {type(made['']).__name__} and not a {type(given['']).__name__}"
+            )
         for name in sorted(given.keys() ^ made.keys()):
             has = "would have" if name in made else "would lack"
             raise Unproved(f"{where}, {has} {name}")
@@ -235,9 +142,14 @@ def _same_module(given: Any, made: Any, where: str, pair: _Pair, source: int, ta
             one, other = pair.old.made.of(one), pair.new.made.of(other)
         if _same_value(pair.expected(name, one), other) or pair.is_count(one, other):
             continue
-        if _OWN_INDEX.fullmatch(name) and _is_count(one) and _is_count(other) and other - one == target - source:
+        if (
+            _OWN_INDEX.fullmatch(name)
+            and _is_count(one)
+            and _is_count(other)
+            and other - one == target - source
+        ):
             continue
-        raise Unproved(f"{where}: {name} would be {_short(other)} and not {_short(one)}")
+        raise Unproved(f"{where}: {name} would be {short(other)} and not {short(one)}")
 
 
 def _attributes(module: Any) -> dict[str, Any]:
@@ -264,17 +176,16 @@ def _is_count(value: Any) -> bool:
     return type(value) is int
 
 
-def _fitting_names(
-    base: Checkpoint, new: _Built, names: Collection[str], zeroed: Collection[str]
-) -> set[str]:
-    """The model's parameters that are zero, where every tensor of the plan is one of the model's and the reverse.
+def _fitting_names(base: Checkpoint, new: Built, names: Collection[str], zeroed: Collection[str]) -> set[str]:
+    """The model's parameters that are zero. Each tensor of the plan must be one of the model's, and the reverse.
 
     Quantised checkpoints hold tensors that the model has none of; of these the layers alone speak.
     """
-    wanted = _wanted(new)
+    state = new.model.state_dict()
+    wanted, called = set(state), _model_names(new.model, state)
     stored: dict[str, list[str]] = {}
     for name in names:
-        stored.setdefault(_model_name(new.model, name), []).append(name)
+        stored.setdefault(called(name), []).append(name)
     if base.config.get("quantization_config") is None:
         tied = set(getattr(new.model, "all_tied_weights_keys", None) or ())
         for name in sorted(wanted - stored.keys() - tied):
@@ -288,11 +199,7 @@ def _fitting_names(
     return {name for name, sources in stored.items() if set(sources) <= set(zeroed)}
 
 
-def _wanted(built: _Built) -> set[str]:
-    return set(built.model.state_dict())
-
-
-def _model_name(model: Any, name: str) -> str:
+def _model_names(model: Any, wanted: Mapping[str, Any]) -> Callable[[str], str]:
     """What transformers calls a stored tensor when it loads it."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
@@ -300,7 +207,8 @@ def _model_name(model: Any, name: str) -> str:
     rules = get_model_conversion_mapping(model)
     renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
     converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
-    return rename_source_key(name, renamings, converters, model.base_model_prefix, model.state_dict())[0]
+    prefix = model.base_model_prefix
+    return lambda name: rename_source_key(name, renamings, converters, prefix, wanted)[0]
 
 
 def _same_computation(pair: _Pair, zero: Collection[str]) -> None:
@@ -311,7 +219,10 @@ def _same_computation(pair: _Pair, zero: Collection[str]) -> None:
         before, after = trace(old.model, old.layers), trace(new.model, new.layers, zero)
     except CannotTrace as reason:
         raise Unproved(f"its forward pass cannot be followed layer by layer: {reason}") from None
-    for what, one, other in (("before", before.before, after.before), ("behind", before.behind, after.behind)):
+    for what, one, other in (
+        ("before", before.before, after.before),
+        ("behind", before.behind, after.behind),
+    ):
         if one != other:
             raise Unproved(f"what is computed {what} the layers would change: {_difference(one, other)}")
     for target, source in enumerate(layer_map.layers):
@@ -326,22 +237,13 @@ def _same_computation(pair: _Pair, zero: Collection[str]) -> None:
     for layer in layer_map.zeroed:
         if layer not in after.identities:
             raise Unproved(
-                f"new layer {layer} would not hand on what it is given, though its output projections are zero "
-                "(a bias, a norm behind them, or a scale)"
+                f"new layer {layer} would not hand on what it is given, though its output projections are "
+                "zero (a bias, a norm behind them, or a scale)"
             )
 
 
 def _difference(one: list[Any], other: list[Any]) -> str:
     for first, second in zip(one, other, strict=False):
         if first != second:
-            return f"{_short(first)} would be {_short(second)}"
+            return f"{short(first)} would be {short(second)}"
     return f"{len(one)} operations would be {len(other)}"
-
-
-def _short(value: Any) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 120 else f"{text[:117]}…"
-
-
-def _line(error: Exception) -> str:
-    return _short(f"{type(error).__name__}: {error}")

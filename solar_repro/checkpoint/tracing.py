@@ -5,30 +5,61 @@ layer before it gave and on what was made before all layers. Two layers with the
 function of those, whatever their place.
 """
 
-import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten_with_path, tree_leaves
+
+from solar_repro.checkpoint.expressions import Literals, plain
 
 LENGTH = 7
 """Tokens of the traced sequence: no size of a model, so that no shape is taken for another."""
 
-_MAKES_ZERO = frozenset("zeros zeros_like new_zeros zero_".split())
+_MAKES_ZERO = frozenset(["zeros", "zeros_like", "new_zeros", "zero_"])
 _KEEPS_ZERO = frozenset(
-    "t view _unsafe_view transpose permute expand clone slice select unbind split split_with_sizes chunk sum "
-    "mean cat stack neg abs relu gelu silu tanh sqrt alias detach unsqueeze squeeze reshape _to_copy flip".split()
+    [
+        "t",
+        "view",
+        "_unsafe_view",
+        "transpose",
+        "permute",
+        "expand",
+        "clone",
+        "slice",
+        "select",
+        "unbind",
+        "split",
+        "split_with_sizes",
+        "chunk",
+        "sum",
+        "mean",
+        "cat",
+        "stack",
+        "neg",
+        "abs",
+        "relu",
+        "gelu",
+        "silu",
+        "tanh",
+        "sqrt",
+        "alias",
+        "detach",
+        "unsqueeze",
+        "squeeze",
+        "reshape",
+        "_to_copy",
+        "flip",
+    ]
 )
-_ZERO_IF_FIRST = frozenset("index_select gather index div repeat".split())
-_ZERO_IF_ANY = frozenset("mm bmm mul mul_ _grouped_mm _scaled_mm dot mv".split())
-_ADDS_INTO = frozenset("index_add index_add_ scatter_add scatter_add_".split())
-_KEEPS_VALUE = frozenset("view _unsafe_view clone alias detach reshape".split())
+_ZERO_IF_FIRST = frozenset(["index_select", "gather", "index", "div", "repeat"])
+_ZERO_IF_ANY = frozenset(["mm", "bmm", "mul", "mul_", "_grouped_mm", "_scaled_mm", "dot", "mv"])
+_ADDS_INTO = frozenset(["index_add", "index_add_", "scatter_add", "scatter_add_"])
+_KEEPS_VALUE = frozenset(["view", "_unsafe_view", "clone", "alias", "detach", "reshape"])
 
 
 _ANSWERS = {torch.bool: True, torch.float32: 1.0}
@@ -59,64 +90,7 @@ class _Made:
     number: int
 
 
-class _Literals(TorchFunctionMode):
-    """Tells of numbers that stand in the code, which PyTorch does not hand on to what listens to operations."""
-
-    def __init__(self, made: Callable[[torch.Tensor, str], None], indexed: Callable[[str], None]) -> None:
-        super().__init__()
-        self._made, self._indexed = made, indexed
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func is torch.tensor:
-            self._made(result, _said(args[:1] or kwargs.get("data")))
-        elif func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
-            self._indexed(_said(args[1]))
-        return result
-
-
-class Expressions(TorchDispatchMode):
-    """While it is entered, each tensor that is made gets a digest of all that its value comes from."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._digests: dict[int, str] = {}
-        self._alive: list[torch.Tensor] = []
-
-    def of(self, tensor: torch.Tensor) -> str:
-        """Digest of the operations and numbers that made the tensor; of its values where it has some."""
-        if (known := self._digests.get(id(tensor))) is not None:
-            return known
-        values = f"unknown {id(tensor)}" if tensor.is_meta else str(tensor.tolist())
-        return _digest(str(tensor.dtype), str(tuple(tensor.shape)), values)
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        with _Literals(self._literal, lambda _: None), self:
-            yield
-
-    def _literal(self, tensor: torch.Tensor, value: str) -> None:
-        self._alive.append(tensor)
-        self._digests[id(tensor)] = _digest(str(tensor.dtype), value)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        leaves, _ = tree_flatten_with_path((args, kwargs))
-        said = [
-            (str(path), self.of(leaf) if isinstance(leaf, torch.Tensor) else _plain(leaf))
-            for path, leaf in leaves
-        ]
-        result = func(*args, **kwargs)
-        for number, (_, leaf) in enumerate(tree_flatten_with_path(result)[0]):
-            if isinstance(leaf, torch.Tensor):
-                self._alive.append(leaf)
-                self._digests[id(leaf)] = _digest(str(func), str(said), str(number))
-        return result
-
-
-def trace(
-    model: torch.nn.Module, layers: torch.nn.ModuleList, zero: Collection[str] = frozenset()
-) -> Trace:
+def trace(model: torch.nn.Module, layers: torch.nn.ModuleList, zero: Collection[str] = frozenset()) -> Trace:
     """Trace one forward pass of a model on the meta device, without a cache.
 
     `layers` is the model's list of layers; `zero` names parameters that are zero. What depends on values, or
@@ -127,7 +101,9 @@ def trace(
     recorder.name(tokens, "tokens")
     for module in model.modules():
         if getattr(getattr(module, "config", None), "pad_token_id", None) is not None:
-            object.__setattr__(module.config, "pad_token_id", None)  # else the model looks for padding among the tokens
+            object.__setattr__(
+                module.config, "pad_token_id", None
+            )  # else the model looks for padding among the tokens
     try:
         with recorder.listening(), torch.no_grad():
             model(input_ids=tokens, use_cache=False)
@@ -141,9 +117,7 @@ def trace(
 class _Recorder(TorchDispatchMode):
     """Names each tensor by where it comes from, and writes each operation down in terms of those names."""
 
-    def __init__(
-        self, model: torch.nn.Module, layers: torch.nn.ModuleList, zero: Collection[str]
-    ) -> None:
+    def __init__(self, model: torch.nn.Module, layers: torch.nn.ModuleList, zero: Collection[str]) -> None:
         super().__init__()
         self.trace = Trace()
         self._layers = layers
@@ -186,7 +160,7 @@ class _Recorder(TorchDispatchMode):
                     layer.register_forward_hook(partial(self._leave, number)),
                 ):
                     stack.callback(handle.remove)
-            with _Literals(self.name, self._indexed), self:
+            with Literals(self.name, self._indexed), self:
                 yield
 
     def _indexed(self, index: str) -> None:
@@ -254,7 +228,7 @@ class _Recorder(TorchDispatchMode):
     def _render(self, value: Any) -> Any:
         """A value as it stands in the trace."""
         if not isinstance(value, torch.Tensor):
-            return _plain(value)
+            return plain(value)
         if (path := self._given.get(id(value))) is not None:
             return ("given", path)
         origin = self._origins.get(id(value))
@@ -352,24 +326,3 @@ def _replace(part: Any, renamed: Mapping[Any, Any]) -> Any:
     if isinstance(part, _Made):
         return renamed.get(part, part)
     return tuple(_replace(item, renamed) for item in part) if isinstance(part, tuple) else part
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, torch.dtype | torch.device | torch.layout | torch.memory_format):
-        return str(value)
-    return type(value).__qualname__
-
-
-def _said(value: Any) -> str:
-    """Literal numbers, in whatever they are packed, as text."""
-    if isinstance(value, list | tuple):
-        return f"({', '.join(map(_said, value))})"
-    if isinstance(value, slice):
-        return f"{_said(value.start)}:{_said(value.stop)}:{_said(value.step)}"
-    return str(_plain(value))
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()

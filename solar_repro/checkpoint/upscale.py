@@ -92,7 +92,8 @@ def plan_upscale(
         _refuse_quantised(base, {name: new[name] for name in zeroed})
     config = without_code(deepen_config(base, layer_map))
     if not is_plain(base):
-        from solar_repro.checkpoint.proof import complete_config, prove
+        from solar_repro.checkpoint.building import complete_config
+        from solar_repro.checkpoint.proof import prove
 
         config = complete_config(base, config, layer_map)
         if not unproved:

@@ -74,14 +74,16 @@ def test_shards_without_an_index_and_what_a_trainer_leaves(folder: Path) -> None
     with pytest.raises(UserError, match=r"neither model\.safetensors nor"):
         open_checkpoint(folder)
     (folder / "adapter_config.json").write_text("{}")
-    with pytest.raises(UserError, match="is an adapter .* merge_and_unload"):
+    with pytest.raises(UserError, match=r"is an adapter .* merge_and_unload"):
         open_checkpoint(folder)
 
 
 def test_layers_beyond_the_configs_count_are_told_as_such(tmp_path: Path) -> None:
     names = [f"model.layers.{layer}.w" for layer in range(5)]
     folder = write(tmp_path / "x", names, num_hidden_layers=4, num_nextn_predict_layers=1)
-    with pytest.raises(UserError, match=r"layer model\.layers\.4, one beyond .* save it to another folder") as told:
+    with pytest.raises(
+        UserError, match=r"layer model\.layers\.4, one beyond .* save it to another folder"
+    ) as told:
         _ = open_checkpoint(folder).layers
     assert "agree" not in str(told.value)
 

@@ -56,14 +56,18 @@ def upscaled(source: Path, layer_map: LayerMap, out: Path) -> Any:
     ("kind", "layer_map", "sizes", "message"),
     [
         ("jamba", dus(LAYERS, 1), JAMBA, r"new layer \d.*Jamba\w+Layer.*attn_layer_period"),
-        ("gpt_oss", block_expansion(LAYERS, 2), MOE, "would not hand on what it is given"),
         (
             "opt",
             block_expansion(LAYERS, 2),
             {"do_layer_norm_before": False, "word_embed_proj_dim": 16, "ffn_dim": 24, "pad_token_id": 1},
             "would not hand on what it is given",
         ),
-        ("minimax", dus(LAYERS, 1), {"num_local_experts": 2, "head_dim": 4, "num_experts_per_tok": 1}, "buffer diagonal_decay would hold other"),
+        (
+            "minimax",
+            dus(LAYERS, 1),
+            {"num_local_experts": 2, "head_dim": 4, "num_experts_per_tok": 1},
+            "buffer diagonal_decay would hold other",
+        ),
         ("minicpm3", dus(LAYERS, 1), {}, "scale"),
         ("modernbert-decoder", repeat(LAYERS), {"local_attention": 4, **SPECIAL}, "new layer 4.*attn_norm"),
     ],
@@ -91,8 +95,18 @@ def test_what_would_be_wrong_is_refused_in_one_line(
             {},
             {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 2},
         ),
-        ("modernbert-decoder", ("layer_types",), {"global_attn_every_n_layers": 2}, {"local_attention": 4, **SPECIAL}),
-        ("gpt_neo", (), {}, {"attention_types": [[["global", "local"], 2]], "window_size": 4, "num_layers": LAYERS}),
+        (
+            "modernbert-decoder",
+            ("layer_types",),
+            {"global_attn_every_n_layers": 2},
+            {"local_attention": 4, **SPECIAL},
+        ),
+        (
+            "gpt_neo",
+            (),
+            {},
+            {"attention_types": [[["global", "local"], 2]], "window_size": 4, "num_layers": LAYERS},
+        ),
         ("gpt2", (), {}, {"scale_attn_by_inverse_layer_idx": False, "reorder_and_upcast_attn": True}),
     ],
 )
@@ -107,6 +121,12 @@ def test_kinds_by_index_follow_the_layers(
     source, layer_map = with_config(kind, drop, config, **sizes), dus(LAYERS, 1)
     new = upscaled(source, layer_map, tmp_path / "new")
     assert torch.equal(logits(new), logits(rearranged(load(source), layer_map)))
+
+
+def test_block_expansion_zeroes_the_biases_of_experts_too(saved: Callable[..., Path], tmp_path: Path) -> None:
+    source = saved("gpt_oss", **MOE)
+    new = upscaled(source, block_expansion(LAYERS, 2), tmp_path / "new")
+    assert torch.equal(logits(new), logits(load(source)))
 
 
 def test_a_scale_by_layer_index_is_refused(saved: Callable[..., Path]) -> None:
