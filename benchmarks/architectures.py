@@ -3,8 +3,8 @@
     python -m benchmarks.architectures
 
 The answer is `right` (the result loads whole, and its logits are those of the base's own layer modules in the
-new order), `refused` before a byte was copied, or `wrong`. Types whose tiny model cannot be built or run here are
-counted apart.
+new order), `refused` before a byte was copied, or `wrong`. Types whose tiny model cannot be built or run here
+are counted apart.
 """
 
 import argparse

@@ -177,7 +177,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _fitting_names(base: Checkpoint, new: Built, names: Collection[str], zeroed: Collection[str]) -> set[str]:
-    """The model's parameters that are zero. Each tensor of the plan must be one of the model's, and the reverse.
+    """The model's parameters that are zero. Each tensor of the plan must be the model's, and the reverse.
 
     Quantised checkpoints hold tensors that the model has none of; of these the layers alone speak.
     """
