@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from solar_repro.checkpoint.building import Built, Unproved, build, short
-from solar_repro.checkpoint.config import COUNT_KEYS, follow_layers
+from solar_repro.checkpoint.config import follow_layers
 from solar_repro.checkpoint.folder import Checkpoint
 from solar_repro.checkpoint.layer_map import LayerMap
+from solar_repro.checkpoint.naming import COUNT_KEYS
 from solar_repro.errors import UserError
 
 _OWN_INDEX = re.compile(r".*(idx|index|layer_id|layer_num|layer_number|block_id).*")
