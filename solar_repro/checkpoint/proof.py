@@ -19,7 +19,7 @@ from solar_repro.checkpoint.naming import COUNT_KEYS
 from solar_repro.errors import UserError
 
 _OWN_INDEX = re.compile(r".*(idx|index|layer_id|layer_num|layer_number|block_id).*")
-_RULES = re.compile(r".*(layer|period|offset|interval|pattern|idx|every|sparse_step|index|depth).*")
+_RULES = re.compile(r".*(layer|period|offset|interval|pattern|idx|every|sparse_step|dense|index|depth).*")
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,10 @@ def _same_outside(pair: _Pair) -> None:
     for name in sorted(before.keys() ^ after.keys()):
         raise Unproved(f"{name} is there in one of base and new model alone")
     for name, module in before.items():
+        if type(module) is not type(after[name]):
+            raise Unproved(
+                f"{name} would be a {type(after[name]).__name__} and not a {type(module).__name__}"
+            )
         _same_module(module, after[name], name, pair, 0, 0)
 
 
@@ -111,10 +115,11 @@ def _same_layers(pair: _Pair) -> None:
         given = dict(pair.old.layers[source].named_modules())
         made = dict(pair.new.layers[target].named_modules())
         where = f"new layer {target}, a copy of layer {source}"
-        if type(given[""]) is not type(made[""]):
-            raise Unproved(
-                f"{where}, would be a {type(made['']).__name__} and not a {type(given['']).__name__}"
-            )
+        for name in (name for name in given if name in made):
+            kinds = [type(module).__name__ for module in (given[name], made[name])]
+            if kinds[0] != kinds[1]:
+                part = f"{where}: {name}" if name else f"{where},"
+                raise Unproved(f"{part} would be a {kinds[1]} and not a {kinds[0]}")
         for name in sorted(given.keys() ^ made.keys()):
             has = "would have" if name in made else "would lack"
             raise Unproved(f"{where}, {has} {name}")
@@ -125,8 +130,6 @@ def _same_layers(pair: _Pair) -> None:
 def _same_module(given: Any, made: Any, where: str, pair: _Pair, source: int, target: int) -> None:
     import torch
 
-    if type(given) is not type(made):
-        raise Unproved(f"{where} would be a {type(made).__name__} and not a {type(given).__name__}")
     for kind in ("_parameters", "_buffers"):
         before, after = getattr(given, kind), getattr(made, kind)
         for name in sorted(before.keys() | after.keys()):
