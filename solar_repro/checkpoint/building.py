@@ -1,11 +1,13 @@
 """A model as its config says, built on the meta device with transformers' own class: no weights, no code."""
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solar_repro.checkpoint.config import follow_layers
-from solar_repro.checkpoint.folder import Checkpoint
+from solar_repro.checkpoint.folder import Checkpoint, write_json
 from solar_repro.checkpoint.layer_map import LayerMap
 
 if TYPE_CHECKING:
@@ -54,10 +56,11 @@ def _resolve(config: Mapping[str, Any]) -> Any:
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise Unproved(f"transformers has no model_type {kind!r} of its own")
-    try:
-        return CONFIG_MAPPING[kind].from_dict(
-            {key: value for key, value in config.items() if key not in _NOT_BUILT_FROM}
-        )
+    content = {key: value for key, value in config.items() if key not in _NOT_BUILT_FROM}
+    try:  # through a file, for transformers writes infinity in a way of its own and reads it there alone
+        with tempfile.TemporaryDirectory() as folder:
+            write_json(Path(folder, "config.json"), content)
+            return CONFIG_MAPPING[kind].from_pretrained(folder)
     except Exception as error:  # each class checks in its own way
         raise Unproved(f"transformers does not take the config ({_line(error)})") from error
 

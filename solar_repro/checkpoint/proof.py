@@ -84,7 +84,7 @@ def _rules(config: Mapping[str, Any]) -> str:
 
 def _same_settings(pair: _Pair) -> None:
     for key, value in pair.old.settings.items():
-        if key in COUNT_KEYS or key in ("transformers_version", "dtype"):
+        if key in COUNT_KEYS or key in ("transformers_version", "dtype", "_name_or_path"):
             continue
         expected, got = pair.expected(key, value), pair.new.settings.get(key)
         if got != expected and not pair.is_count(value, got):
