@@ -13,6 +13,7 @@ from typing import Any
 from solar_repro import variants
 from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.checkpoint.given import fingerprint_model, locate_model
+from solar_repro.checkpoint.upscale import plan_upscale
 from solar_repro.data.filters import table_8_fingerprints
 from solar_repro.data.fingerprint import fingerprint
 from solar_repro.data.locate import locate, text_location
@@ -126,13 +127,20 @@ class Plan:
                 targets.append(self.data(name))
         return ordered(targets)
 
+    @property
+    def _base_folder(self) -> Path | None:
+        """Where the base lies on this machine; None for the embedded one and those of the hub."""
+        base = self.scale.base.model
+        folder = Path(base).expanduser()
+        return folder if base != EMBEDDED and folder.is_dir() else None
+
     @cached_property
     def base_layers(self) -> int | None:
         """Layers of the base; None where they are not known before it is fetched."""
         base = self.scale.base
         if base.model == EMBEDDED:
             return base.training.layers
-        if (folder := Path(base.model).expanduser()).is_dir():
+        if (folder := self._base_folder) is not None:
             return open_checkpoint(folder).layers
         return base.shape.num_hidden_layers if base.shape else None
 
@@ -196,12 +204,16 @@ class Plan:
         }
         if variant.layer_map == "dus":
             settings["m"] = self.scale.upscale.m
+        if self.scale.upscale.unproved:
+            settings["unproved"] = True
         if self.base_layers is not None:
             try:
-                variant_map(variant.layer_map, self.base_layers, settings.get("m"))
+                layer_map = variant_map(variant.layer_map, self.base_layers, settings.get("m"))
             except UserError as error:
                 setting = "upscale.m" if variant.layer_map == "dus" else f"variant {variant.name}"
                 raise UserError(f"{setting}: {error}") from None
+            if (folder := self._base_folder) is not None:  # refused here, before anything is copied
+                plan_upscale(folder, layer_map, unproved=self.scale.upscale.unproved)
         return Step("upscale", variant.name, settings, {"model": self.model(variant.parents[0])})
 
     def _continue_pretrain(self, variant: variants.Variant) -> Step:

@@ -112,6 +112,8 @@ class Upscale(Section):
     m: Positive
     """Layers cut from the end of the first copy and from the start of the second."""
     shard_bytes: Positive = 5_000_000_000
+    unproved: bool = False
+    """Go on where it cannot be proved that the layers keep their meaning in their new places."""
 
 
 class Training(Section):

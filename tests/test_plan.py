@@ -267,3 +267,16 @@ def test_settings_that_look_alike_have_keys_of_their_own():
     ]
     steps += [Step("merge", "x", {}, {role: steps[0]}) for role in ("first", "second")]
     assert len({step.key for step in steps}) == len(steps)
+
+
+def test_what_is_not_proved_of_a_base_is_refused_before_anything_is_copied(tmp_path):
+    from tests.checkpoint.conftest import random_model
+
+    folder = tmp_path / "gpt2"
+    random_model("gpt2", scale_attn_by_inverse_layer_idx=True).save_pretrained(folder)
+    override = {"base.model": str(folder), "upscale.m": "1"}
+    with pytest.raises(UserError, match=f"^{folder}/config.json: .*new layer 3, a copy of layer 1"):
+        Plan(scales.load("check", override)).model("upscaled")
+    step = Plan(scales.load("check", {**override, "upscale.unproved": "true"})).model("upscaled")
+    assert step.settings["unproved"] is True
+    assert "unproved" not in Plan(scales.load("check")).model("upscaled").settings

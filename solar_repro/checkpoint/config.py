@@ -1,63 +1,137 @@
 """The config of a deeper model: the layer count, and whatever the base's config says layer by layer."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from solar_repro.checkpoint.folder import Checkpoint
 from solar_repro.checkpoint.layer_map import LayerMap
 from solar_repro.errors import UserError
 
-# Config keys that decide what a layer is by its index, and how. A copy must be what its source is.
-_INDEX_RULES: Mapping[str, Callable[[int, int], Any]] = {
-    "sliding_window_pattern": lambda layer, period: (layer + 1) % period == 0,
-    "decoder_sparse_step": lambda layer, period: (layer + 1) % period == 0,
-    "max_window_layers": lambda layer, count: layer < count,
-    "first_k_dense_replace": lambda layer, count: layer < count,
-    "scale_attn_by_inverse_layer_idx": lambda layer, on: layer if on else 0,
-}
+PLAIN_TYPES = frozenset(
+    ["gemma", "gpt2", "gpt_neox", "llama", "mistral", "phi", "phi3", "qwen2", "qwen3", "starcoder2"]
+)
+"""Types whose layers are all alike and pre-norm: any may stand anywhere. A test proves each of them."""
+_UNLIKE_LAYERS = ("scale_attn_by_inverse_layer_idx", "add_cross_attention", "quantization_config")
+"""Config keys that make even those types' layers differ."""
 _NO_LAYER_LISTS = frozenset(["architectures", "bos_token_id", "eos_token_id", "pad_token_id"])
+_INDEX_LIST = re.compile(r".*(layers|idxs|indices|layer_ids)")
 
 
 def deepen_config(base: Checkpoint, layer_map: LayerMap) -> dict[str, Any]:
-    """Return the config with the new layer count and its per-layer lists (`layer_types`, …) re-mapped.
-
-    A config that gives layers a kind by their index alone is refused where a copy would change its kind.
-    """
+    """Return the config with the new layer count, its per-layer lists and the names of layers re-mapped."""
     config = dict(base.config)
-    config |= dict.fromkeys(base.names.count_keys, len(layer_map.layers))
     for key, value in base.config.items():
-        if isinstance(value, list) and key not in _NO_LAYER_LISTS:
-            config[key] = _remap(key, value, base.layers, layer_map)
-    for key, period in _index_settings(base.config).items():
-        kind = _INDEX_RULES[key]
-        for new, old in enumerate(layer_map.layers):
-            if kind(new, period) != kind(old, period):
-                raise UserError(
-                    f"{base.folder / 'config.json'}: {key} = {base.config.get(key, period)} would make new "
-                    f"layer {new} another kind than its source {old}; write layer_types or choose another map"
-                )
-    return config
+        if isinstance(value, list | str) and key not in _NO_LAYER_LISTS:
+            value = follow_layers(key, value, base.layers, layer_map)
+        config[key] = _rename(base, key, value, layer_map)
+    return config | dict.fromkeys(base.names.count_keys, len(layer_map.layers))
 
 
-def _remap(key: str, values: list[Any], layers: int, layer_map: LayerMap) -> list[Any]:
+def without_code(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without `auto_map`, whose code is not carried, where transformers has a class of its own."""
+    if "auto_map" not in config:
+        return dict(config)
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    known = config.get("model_type") in CONFIG_MAPPING
+    return {key: value for key, value in config.items() if key != "auto_map" or not known}
+
+
+def follow_layers(key: str, value: Any, layers: int, layer_map: LayerMap) -> Any:
+    """A config value that says something of each of the base's `layers`, as the deeper model needs it.
+
+    A list or pattern with an entry for each layer, a list of layers' indices, GPT-Neo's `attention_types`;
+    other values are returned as they are.
+    """
+    if key == "attention_types" and (each := _attention_types(value)) and len(each) == layers:
+        return [[[each[old] for old in layer_map.layers], 1]]
+    if isinstance(value, str):
+        is_pattern = key.endswith("pattern") and len(value) == layers
+        return "".join(value[old] for old in layer_map.layers) if is_pattern else value
+    if not isinstance(value, list):
+        return value
     is_index_list = (
-        key.endswith("layers")
-        and all(type(value) is int and 0 <= value < layers for value in values)
-        and len(set(values)) == len(values)
-        and (len(values) != layers or sorted(values) == list(range(layers)))
+        _INDEX_LIST.fullmatch(key) is not None
+        and all(type(item) is int and 0 <= item < layers for item in value)
+        and len(set(value)) == len(value)
+        and (len(value) != layers or sorted(value) == list(range(layers)))
     )
     if is_index_list:
-        return [new for new, old in enumerate(layer_map.layers) if old in values]
-    return [values[old] for old in layer_map.layers] if len(values) == layers else values
+        return [new for new, old in enumerate(layer_map.layers) if old in value]
+    return [value[old] for old in layer_map.layers] if len(value) == layers else value
 
 
-def _index_settings(config: Mapping[str, Any]) -> dict[str, int]:
-    settings = {key: config[key] for key in _INDEX_RULES if type(config.get(key)) in (int, bool)}
-    if isinstance(config.get("layer_types"), list):
-        settings.pop("sliding_window_pattern", None)
-        settings.pop("max_window_layers", None)
-    elif config.get("model_type") == "gemma2":  # every second layer slides; old configs don't say so
-        settings["sliding_window_pattern"] = 2
-    if not config.get("use_sliding_window", False):
-        settings.pop("max_window_layers", None)
-    return {key: value for key, value in settings.items() if value}
+def is_plain(base: Checkpoint) -> bool:
+    """Whether any layer of the base may stand anywhere, and this can be told without PyTorch.
+
+    True of the types that are known for it, where neither the config nor the tensors make a layer unlike the
+    others.
+    """
+    config = base.config
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or kind not in PLAIN_TYPES or any(config.get(key) for key in _UNLIKE_LAYERS):
+        return False
+    if config.get("use_sliding_window") and "layer_types" not in config:
+        return False
+    for key, value in config.items():
+        if isinstance(value, list) and key not in _NO_LAYER_LISTS and len(value) == base.layers:
+            if any(item != value[0] for item in value):
+                return False
+        elif isinstance(value, list) and _INDEX_LIST.fullmatch(key) and value:
+            return False
+    shapes: list[dict[str, tuple[int, ...]]] = [{} for _ in range(base.layers)]
+    for name, tensor in base.tensors.items():
+        if place := base.names.split(name):
+            shapes[place[0]][place[1]] = tensor.shape
+    return all(layer == shapes[0] for layer in shapes)
+
+
+def _attention_types(value: Any) -> list[Any]:
+    """GPT-Neo's `[[["global", "local"], 12]]` layer by layer; anything else: nothing."""
+    try:
+        return [kind for kinds, times in value for _ in range(min(times, 10_000)) for kind in kinds]
+    except (TypeError, ValueError):
+        return []
+
+
+def _rename(base: Checkpoint, key: str, value: Any, layer_map: LayerMap) -> Any:
+    """The value with the names of layers, anywhere inside it, as they are in the deeper model.
+
+    A name in a list (`quantization_config.modules_to_not_convert`), or that is a key, stands for a module:
+    each copy gets one. Other texts that name a layer, and patterns: UserError.
+    """
+    if isinstance(value, Mapping):
+        renamed: dict[str, Any] = {}
+        for name, item in value.items():
+            for new in _renamed(base, key, name, layer_map):
+                renamed[new] = _rename(base, f"{key}.{name}", item, layer_map)
+        return renamed
+    if isinstance(value, list):
+        found: list[Any] = []
+        for item in value:
+            if isinstance(item, str):
+                found += _renamed(base, key, item, layer_map)
+            else:
+                found.append(_rename(base, key, item, layer_map))
+        return found
+    if isinstance(value, str) and "." in key and _renamed(base, key, value, layer_map) != [value]:
+        raise UserError(
+            f"{base.folder / 'config.json'}: {key} = {value!r} names a layer, which will have another place "
+            "or several; remove it"
+        )
+    return value
+
+
+def _renamed(base: Checkpoint, key: str, name: str, layer_map: LayerMap) -> list[str]:
+    container = base.names.prefix.rstrip(".").rpartition(".")[2]
+    match = re.fullmatch(rf"((?:[\w.]*\.)?{re.escape(container)}\.)(\d+)((?:\.[\w.*]*)?)", name)
+    if match:
+        source = int(match[2])
+        return [f"{match[1]}{new}{match[3]}" for new, old in enumerate(layer_map.layers) if old == source]
+    if re.search(rf"(?<!\w){re.escape(container)}\W{{1,4}}\d|\\\.\W*\d", name):
+        raise UserError(
+            f"{base.folder / 'config.json'}: {key} holds {name!r}, a pattern that names layers by number and "
+            "cannot be followed to their new places; write the modules' names in its stead"
+        )
+    return [name]

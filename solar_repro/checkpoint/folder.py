@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ CARRIED_FILES = (
     "generation_config.json",
     "tokenizer.json",
     "tokenizer.model",
+    "tekken.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -30,9 +32,13 @@ CARRIED_FILES = (
     "vocab.txt",
     "merges.txt",
     "spiece.model",
+    "sentencepiece.bpe.model",
     "chat_template.jinja",
     "chat_template.json",
 )
+CHAT_TEMPLATES = "additional_chat_templates/*.jinja"
+# What a trainer leaves beside the weights.
+_STATE = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state.*)\.(bin|pt|pth)")
 
 
 @dataclass(frozen=True)
@@ -80,12 +86,25 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         raise UserError(f"{folder}: no such folder; give the folder of a Hugging Face checkpoint")
     if os.path.lexists(folder / "config.json"):  # else it is no checkpoint, and may be a whole disk
         refuse_strangers(folder)
-    config = read_json(folder / "config.json")
+    config = read_json(folder / "config.json", constants=True)
     if (folder / SINGLE_FILE).exists():
         return Checkpoint(folder, config, read_header(folder / SINGLE_FILE))
     if (folder / INDEX_FILE).exists():
         return Checkpoint(folder, config, _read_shards(folder))
-    pickles = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
+    files = sorted(file.name for file in folder.iterdir())
+    if shards := [name for name in files if re.fullmatch(r"model-\d+-of-\d+\.safetensors", name)]:
+        raise UserError(
+            f"{folder}: holds {shards[0]} but no {INDEX_FILE}, which says what lies in which; download that "
+            "file too, or save the model again"
+        )
+    if "adapter_config.json" in files:
+        raise UserError(
+            f"{folder}: is an adapter (adapter_config.json), no whole model; merge it into its base with "
+            "peft's merge_and_unload and save that"
+        )
+    pickles = [
+        name for name in files if name.endswith((".bin", ".pt", ".pth")) and not _STATE.fullmatch(name)
+    ]
     if pickles:
         source, target = str(folder), f"{folder}-safetensors"
         script = (
@@ -101,14 +120,14 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     )
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON object from an untrusted file; UserError names the file."""
+def read_json(file: Path, constants: bool = False) -> dict[str, Any]:
+    """Read a JSON object from an untrusted file; UserError names it. `constants` as for `strict_json`."""
     try:
         with open(file, "rb", opener=regular) as stream:
             raw = stream.read(MAX_JSON_BYTES + 1)
         if len(raw) > MAX_JSON_BYTES:
             raise UserError(f"{file}: larger than {MAX_JSON_BYTES:,} bytes; this is no file of a checkpoint")
-        return strict_json(raw)
+        return strict_json(raw, constants)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}); a checkpoint folder needs it") from error
     except ValueError as error:
@@ -120,14 +139,18 @@ def write_json(file: Path, value: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def carry_files(source: Path, out: Path) -> None:
-    """Copy what a checkpoint needs besides weights and config: generation config and tokenizer.
+def carry_files(source: Path, out: Path) -> dict[str, str]:
+    """Copy what a checkpoint needs besides weights and config: generation config, tokenizer, templates.
 
-    UserError for what is no regular file of that folder.
+    Returns the SHA-256 of each by its name; UserError for what is no regular file of that folder.
     """
-    for name in CARRIED_FILES:
-        if (source / name).is_file():
-            copy(source / name, out / name)
+    files = [*(source / name for name in CARRIED_FILES), *sorted(source.glob(CHAT_TEMPLATES))]
+    digests = {}
+    for file in filter(Path.is_file, files):
+        target = out / file.relative_to(source)
+        target.parent.mkdir(exist_ok=True)
+        digests[file.relative_to(source).as_posix()] = copy(file, target)
+    return digests
 
 
 def require_space(out: Path, needed: int) -> None:

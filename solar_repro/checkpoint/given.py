@@ -6,11 +6,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from solar_repro.checkpoint.folder import CARRIED_FILES, open_checkpoint
+from solar_repro.checkpoint.folder import CARRIED_FILES, CHAT_TEMPLATES, open_checkpoint
 from solar_repro.data.fingerprint import folder_fingerprint
 from solar_repro.errors import UserError
 
-WANTED = ["config.json", "*.safetensors", "*.safetensors.index.json", *CARRIED_FILES]
+WANTED = ["config.json", "*.safetensors", "*.safetensors.index.json", *CARRIED_FILES, CHAT_TEMPLATES]
 """Files taken from the hub. Never pickles, never code."""
 _REVISION = "revision:"
 

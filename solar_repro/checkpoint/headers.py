@@ -98,13 +98,16 @@ def read_header(file: Path) -> dict[str, TensorRange]:
     return ordered
 
 
-def strict_json(raw: bytes) -> dict[str, Any]:
-    """Parse an untrusted JSON object: UTF-8, no duplicate key, no negative zero (ValueError otherwise)."""
+def strict_json(raw: bytes, constants: bool = False) -> dict[str, Any]:
+    """Parse an untrusted JSON object: UTF-8, no duplicate key, no negative zero (ValueError otherwise).
+
+    `Infinity` and `NaN`, which Python writes though JSON has none, are taken with `constants`.
+    """
     try:
         value = json.loads(
             raw.decode("utf-8"),
             object_pairs_hook=_without_duplicates,
-            parse_constant=_refuse_constant,
+            parse_constant=float if constants else _refuse_constant,
             parse_int=_integer,
         )
     except RecursionError as error:

@@ -13,7 +13,7 @@ from typing import Any
 from solar_repro.errors import UserError
 
 _NUMBERED = re.compile(r"((?:[^.0-9][^.]*\.)*?)(0|[1-9][0-9]{0,5})\.(.+)", re.DOTALL)
-_COUNT_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+COUNT_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _HEAD = re.compile(r"(lm_head|embed_out)\.weight")
 _EMBEDDING = re.compile(r"(.*\.)?(embed_tokens|wte|embed_in|word_embeddings|embed)\.weight")
 # Modules that write into the residual stream, by the names the decoders of transformers use.
@@ -48,7 +48,8 @@ def find_layers(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -
     if len(indices) != 1:
         found = ", ".join(sorted(map(repr, indices))[:5]) or "none"
         raise UserError(
-            f"{folder}: layers must be numbered under one prefix, found {found}; only decoders are handled"
+            f"{folder}: layers must be numbered under one prefix, found {found}; only decoders are handled, "
+            "of other models their language model saved by itself"
         )
     ((prefix, layers),) = indices.items()
     missing = sorted(set(range(max(layers) + 1)) - layers)
@@ -56,12 +57,22 @@ def find_layers(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -
         raise UserError(
             f"{folder}: tensors of layer {prefix}{missing[0]} are missing; download the checkpoint again"
         )
-    keys = tuple(key for key in _COUNT_KEYS if config.get(key) == len(layers))
+    keys = tuple(key for key in COUNT_KEYS if config.get(key) == len(layers))
+    said = {key: config[key] for key in COUNT_KEYS if type(config.get(key)) is int}
+    if not keys and said and all(count < len(layers) for count in said.values()):
+        key, count = next(iter(said.items()))
+        extra = config.get("num_nextn_predict_layers")
+        why = f" (num_nextn_predict_layers = {extra}: it predicts further tokens)" if extra else ""
+        raise UserError(
+            f"{folder}: holds tensors of layer {prefix}{count}, one beyond {key} = {count} of "
+            f"config.json{why}; such layers are not handled: load the model with transformers, which leaves "
+            "them out, and save it to another folder"
+        )
     if not keys:
-        said = {key: config[key] for key in _COUNT_KEYS if key in config}
+        said = {key: config[key] for key in COUNT_KEYS if key in config}
         raise UserError(
             f"{folder / 'config.json'}: the tensors have {len(layers)} layers under {prefix!r}, "
-            f"the config says {said or 'nothing'}; make {_COUNT_KEYS[0]} agree"
+            f"the config says {said or 'nothing'}; make {COUNT_KEYS[0]} agree"
         )
     return LayerNames(prefix, len(layers), keys)
 
@@ -78,4 +89,8 @@ def embedding_name(names: Iterable[str]) -> str | None:
 
 def output_projections(rests: Sequence[str]) -> list[str]:
     """Of one layer's tensor names (without prefix and index), those that write into the residual stream."""
-    return [rest for rest in rests if _OUTPUT_PROJECTIONS & set(rest.split("."))]
+    return [
+        rest
+        for rest in rests
+        if _OUTPUT_PROJECTIONS & {part.removesuffix("_bias") for part in rest.split(".")}
+    ]

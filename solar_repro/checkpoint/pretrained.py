@@ -42,7 +42,8 @@ def pretrained_tokenizer(model: Path | str) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     folder = _checked(model)
-    with _explained(model, "a tokenizer"):
+    advice = "; put its tokenizer.json and tokenizer_config.json beside the weights"
+    with _explained(model, "a tokenizer", advice):
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
 
 
@@ -65,7 +66,7 @@ def _checked(model: Path | str) -> Path:
 
 
 @contextmanager
-def _explained(model: Path | str, kind: str) -> Iterator[None]:
+def _explained(model: Path | str, kind: str, advice: str = "") -> Iterator[None]:
     try:
         yield
     except Exception as error:  # transformers raises whatever a malformed file makes it stumble over
@@ -75,4 +76,4 @@ def _explained(model: Path | str, kind: str) -> Iterator[None]:
                 "give a checkpoint of an architecture that transformers has"
             ) from None
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"model {model}: not loadable as {kind} ({reason})") from error
+        raise UserError(f"model {model}: not loadable as {kind} ({reason}){advice}") from error

@@ -3,15 +3,16 @@
 Nothing here imports torch, and no tensor passes through Python.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from solar_repro.checkpoint.config import deepen_config
+from solar_repro.checkpoint.config import deepen_config, is_plain, without_code
 from solar_repro.checkpoint.copying import CHUNK_BYTES, CopyRange, coalesce, copy_chunks, split
 from solar_repro.checkpoint.folder import Checkpoint, carry_files, open_checkpoint, require_space, write_json
 from solar_repro.checkpoint.hashing import FollowingHasher
-from solar_repro.checkpoint.headers import TensorRange
+from solar_repro.checkpoint.headers import FLOAT_DTYPES, TensorRange
 from solar_repro.checkpoint.layer_map import LayerMap
 from solar_repro.checkpoint.layout import SHARD_BYTES, Shard, create_shards, plan_shards
 from solar_repro.checkpoint.naming import output_projections
@@ -54,8 +55,13 @@ class UpscalePlan:
         return "\n".join(lines)
 
 
-def plan_upscale(source: Path, layer_map: LayerMap, shard_bytes: int = SHARD_BYTES) -> UpscalePlan:
-    """Plan the deeper model; reads headers only. UserError where map and checkpoint don't fit each other."""
+def plan_upscale(
+    source: Path, layer_map: LayerMap, shard_bytes: int = SHARD_BYTES, unproved: bool = False
+) -> UpscalePlan:
+    """Plan the deeper model; reads headers only. UserError where map and checkpoint don't fit each other.
+
+    What is not known of the base's type is proved on PyTorch's meta device, or refused; `unproved`: neither.
+    """
     base = open_checkpoint(source)
     names = base.names
     if layer_map.base_layers != base.layers:
@@ -82,12 +88,32 @@ def plan_upscale(source: Path, layer_map: LayerMap, shard_bytes: int = SHARD_BYT
                     f"{', '.join(sorted(tensors))}; block expansion needs one of attention and one of the MLP"
                 )
             zeroed |= {names.join(layer, rest) for rest in projections}
-    config = deepen_config(base, layer_map)
+    if zeroed:
+        _refuse_quantised(base, {name: new[name] for name in zeroed})
+    config = without_code(deepen_config(base, layer_map))
+    if not is_plain(base):
+        from solar_repro.checkpoint.building import complete_config
+        from solar_repro.checkpoint.proof import prove
+
+        config = complete_config(base, config, layer_map)
+        if not unproved:
+            prove(base, config, layer_map, new, zeroed)
     deeper = Checkpoint(base.folder, config, new)
     sources = {name: tensor for name, tensor in new.items() if name not in zeroed}
     return UpscalePlan(
         base, layer_map, config, plan_shards(new, shard_bytes, clonable=True), sources, deeper.parameters
     )
+
+
+def _refuse_quantised(base: Checkpoint, zeroed: Mapping[str, TensorRange]) -> None:
+    """A quantised weight of zeros is not zero: its scale and its code table say what it is."""
+    quantised = next((name for name, tensor in zeroed.items() if tensor.dtype not in FLOAT_DTYPES), None)
+    if quantised or base.config.get("quantization_config"):
+        what = f"{quantised} holds {zeroed[quantised].dtype}" if quantised else "quantization_config is set"
+        raise UserError(
+            f"{base.folder}: block expansion needs weights that are not quantised, and {what}; "
+            "up-scale the model it was quantised from"
+        )
 
 
 def write_upscale(plan: UpscalePlan, out: Path, hashing: bool = True) -> dict[str, str]:

@@ -1,10 +1,12 @@
 """The base model (Sec. 2): a checkpoint folder, a hub id, or the embedded world's own."""
 
 import json
+import sys
 from pathlib import Path
 
+from solar_repro.checkpoint.config import without_code
 from solar_repro.checkpoint.copying import CopyRange, copy_chunks, split
-from solar_repro.checkpoint.folder import CARRIED_FILES, INDEX_FILE, open_checkpoint, read_json, require_space
+from solar_repro.checkpoint.folder import INDEX_FILE, carry_files, open_checkpoint, read_json, require_space
 from solar_repro.checkpoint.given import model_folder, refuse_changed
 from solar_repro.checkpoint.hashing import FollowingHasher
 from solar_repro.checkpoint.regular import copy
@@ -13,7 +15,6 @@ from solar_repro.microworld.trained_base import copy_trained_base
 from solar_repro.progress import Progress
 from solar_repro.saving import Saving
 from solar_repro.stages import Log
-from solar_repro.stages.checkpoints import load_tokenizer
 
 CONFIG = "config.json"
 
@@ -48,7 +49,6 @@ def run(
         if digest:
             refuse_changed(source, digest, "base.model", digests)
         digests = {name: found for name, found in digests.items() if name != CONFIG}
-    load_tokenizer(out)  # one without BOS or EOS is refused here, not after an hour of training
     written = open_checkpoint(out)
     log({"parameters": written.parameters, "layers": written.layers})
     return digests
@@ -60,12 +60,22 @@ def _copy(source: Path, out: Path) -> dict[str, str]:
     Returns the SHA-256 of what was read of each file, by name.
     """
     checkpoint = open_checkpoint(source)
+    layers = checkpoint.layers  # refuses what is no decoder before anything is copied
     shards = sorted({tensor.file for tensor in checkpoint.tensors.values()})
     sizes = {out / shard.name: shard.stat().st_size for shard in shards}
     require_space(out, sum(sizes.values()))
-    names = [name for name in (CONFIG, INDEX_FILE, *CARRIED_FILES) if (source / name).is_file()]
-    copied = {name: copy(source / name, out / name) for name in names}
-    config = as_llama(read_json(out / CONFIG))  # the copy, which nobody changes meanwhile
+    copied = {
+        name: copy(source / name, out / name) for name in (CONFIG, INDEX_FILE) if (source / name).is_file()
+    }
+    copied |= carry_files(source, out)
+    given = read_json(out / CONFIG, constants=True)  # the copy, which nobody changes meanwhile
+    config = as_llama(without_code(given))
+    if (window := given.get("sliding_window")) and "sliding_window" not in config:
+        print(
+            f"base: {layers} layers of Mistral without their sliding window of {window} tokens, as Llama's "
+            "(the paper's Sec. 2); on longer texts the result is another",
+            file=sys.stderr,
+        )
     (out / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     whole = [CopyRange(shard, 0, out / shard.name, 0, sizes[out / shard.name]) for shard in shards]
     with FollowingHasher(sizes) as hasher, Progress("copying", sum(sizes.values()), "B") as progress:

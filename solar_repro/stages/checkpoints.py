@@ -24,7 +24,7 @@ def load(
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    """A checkpoint's tokenizer, with a token to pad with; one without BOS or EOS: UserError."""
+    """A checkpoint's tokenizer, with a token to pad with; none, or one without BOS or EOS: UserError."""
     tokenizer = pretrained_tokenizer(folder)
     for name in ("bos_token_id", "eos_token_id"):
         if getattr(tokenizer, name) is None:

@@ -1,4 +1,4 @@
-"""Tiny random decoders of six kinds, saved by transformers, and small hand-made safetensors files."""
+"""Tiny random decoders, saved by transformers, and small hand-made safetensors files."""
 
 import json
 import struct
@@ -35,7 +35,8 @@ def random_model(kind: str, seed: int = 0, **changes: Any) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**_KINDS[kind], **changes}))
+    sizes = _KINDS.get(kind, {**_SMALL, "num_key_value_heads": 2})
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**sizes, **changes}))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape) * 0.1)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from solar_repro.checkpoint.folder import open_checkpoint
+from solar_repro.checkpoint.folder import carry_files, open_checkpoint
 from solar_repro.errors import UserError
 
 from .conftest import KINDS, LAYERS, load
@@ -61,6 +61,42 @@ def test_pickles_are_refused_with_the_command_that_converts_them(tmp_path: Path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(UserError, match=r"pytorch_model\.bin is a pickle.*from_pretrained.*save_pretrained"):
         open_checkpoint(tmp_path)
+
+
+def test_shards_without_an_index_and_what_a_trainer_leaves(folder: Path) -> None:
+    (folder / INDEX).unlink()
+    for name in ("optimizer.pt", "training_args.bin", "rng_state_0.pth"):
+        (folder / name).write_bytes(b"x")
+    with pytest.raises(UserError, match=rf"holds model-00001-of-\d+\.safetensors but no {INDEX}"):
+        open_checkpoint(folder)
+    for shard in folder.glob("*.safetensors"):
+        shard.unlink()
+    with pytest.raises(UserError, match=r"neither model\.safetensors nor"):
+        open_checkpoint(folder)
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"is an adapter .* merge_and_unload"):
+        open_checkpoint(folder)
+
+
+def test_layers_beyond_the_configs_count_are_told_as_such(tmp_path: Path) -> None:
+    names = [f"model.layers.{layer}.w" for layer in range(5)]
+    folder = write(tmp_path / "x", names, num_hidden_layers=4, num_nextn_predict_layers=1)
+    with pytest.raises(
+        UserError, match=r"layer model\.layers\.4, one beyond .* save it to another folder"
+    ) as told:
+        _ = open_checkpoint(folder).layers
+    assert "agree" not in str(told.value)
+
+
+def test_every_file_of_a_tokenizer_is_carried(tmp_path: Path) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    (source / "additional_chat_templates").mkdir(parents=True)
+    out.mkdir()
+    carried = ("tekken.json", "tokenizer.json", "additional_chat_templates/tool_use.jinja")
+    for name in (*carried, "modeling_x.py", "additional_chat_templates/x.py"):
+        (source / name).write_text("x")
+    carry_files(source, out)
+    assert sorted(str(file.relative_to(out)) for file in out.rglob("*.*")) == sorted(carried)
 
 
 def test_a_folder_without_weights(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import hashlib
+import json
 import shutil
 
 import pytest
@@ -7,7 +8,13 @@ from solar_repro.checkpoint.given import fingerprint_model
 from solar_repro.errors import UserError
 from solar_repro.stages import base
 from solar_repro.stages.base import as_llama, run
+from solar_repro.stages.checkpoints import load_tokenizer
+from tests.checkpoint.conftest import random_model
 from tests.evaluation.conftest import make_model
+
+
+def quiet(metrics, step=0):
+    pass
 
 
 def test_mistral_becomes_the_llama_architecture_without_its_sliding_window():
@@ -66,3 +73,42 @@ def test_what_was_swapped_in_for_the_copy_alone_is_not_published(models, tmp_pat
 def test_a_base_that_nobody_touched_is_what_its_key_was_made_of(models, tmp_path):
     digest = fingerprint_model(models[0], "base.model")
     run(tmp_path, lambda *_: None, model=models[0], digest=digest)
+
+
+@pytest.fixture
+def mistral(tmp_path):
+    folder = tmp_path / "mistral"
+    random_model("mistral", sliding_window=8).save_pretrained(folder)
+    return folder
+
+
+def test_that_the_sliding_window_goes_is_said(mistral, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    run(tmp_path / "out", quiet, model=str(mistral))
+    assert "without their sliding window of 8 tokens" in capsys.readouterr().err
+
+
+def test_a_base_without_tokenizer_is_taken_and_training_says_what_it_misses(mistral, tmp_path):
+    (tmp_path / "out").mkdir()
+    run(tmp_path / "out", quiet, model=str(mistral))
+    with pytest.raises(UserError, match=r"out: not loadable as a tokenizer .*tokenizer\.json") as told:
+        load_tokenizer(tmp_path / "out")
+    assert "\n" not in str(told.value)
+
+
+def test_what_is_no_decoder_is_refused_by_its_own_name_before_it_is_copied(mistral, tmp_path):
+    config = json.loads((mistral / "config.json").read_text())
+    (mistral / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 7}))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match=f"^{mistral}"):
+        run(tmp_path / "out", quiet, model=str(mistral))
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_auto_map_goes_where_its_code_is_not_carried(mistral, tmp_path):
+    config = json.loads((mistral / "config.json").read_text())
+    (mistral / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoConfig": "x.X"}}))
+    out = tmp_path / "out"
+    out.mkdir()
+    run(out, quiet, model=str(mistral))
+    assert "auto_map" not in json.loads((out / "config.json").read_text())

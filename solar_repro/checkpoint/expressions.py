@@ -1,0 +1,88 @@
+"""Where a tensor's value comes from, on PyTorch's meta device, which computes nothing."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten_with_path
+
+
+class Literals(TorchFunctionMode):
+    """Tells of numbers that stand in the code, which PyTorch hands on to nobody who listens to operations."""
+
+    def __init__(self, made: Callable[[torch.Tensor, str], None], indexed: Callable[[str], None]) -> None:
+        super().__init__()
+        self._made, self._indexed = made, indexed
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is torch.tensor:
+            self._made(result, _said(args[:1] or kwargs.get("data")))
+        elif func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
+            self._indexed(_said(args[1]))
+        return result
+
+
+class Expressions(TorchDispatchMode):
+    """While it is entered, each tensor that is made gets a digest of all that its value comes from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._digests: dict[int, str] = {}
+        self._alive: list[torch.Tensor] = []
+
+    def of(self, tensor: torch.Tensor) -> str:
+        """Digest of the operations and numbers that made the tensor; of its values where it has some."""
+        if (known := self._digests.get(id(tensor))) is not None:
+            return known
+        values = f"unknown {id(tensor)}" if tensor.is_meta else str(tensor.tolist())
+        return _digest(str(tensor.dtype), str(tuple(tensor.shape)), values)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        with Literals(self._literal, lambda _: None), self:
+            yield
+
+    def _literal(self, tensor: torch.Tensor, value: str) -> None:
+        self._alive.append(tensor)
+        self._digests[id(tensor)] = _digest(str(tensor.dtype), value)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        leaves, _ = tree_flatten_with_path((args, kwargs))
+        said = [
+            (str(path), self.of(leaf) if isinstance(leaf, torch.Tensor) else plain(leaf))
+            for path, leaf in leaves
+        ]
+        result = func(*args, **kwargs)
+        for number, (_, leaf) in enumerate(tree_flatten_with_path(result)[0]):
+            if isinstance(leaf, torch.Tensor):
+                self._alive.append(leaf)
+                self._digests[id(leaf)] = _digest(str(func), str(said), str(number))
+        return result
+
+
+def plain(value: Any) -> Any:
+    """A value that is no tensor, as it is compared: numbers and texts themselves, of others the kind."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, torch.dtype | torch.device | torch.layout | torch.memory_format):
+        return str(value)
+    return type(value).__qualname__
+
+
+def _said(value: Any) -> str:
+    """Literal numbers, in whatever they are packed, as text."""
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(_said, value))})"
+    if isinstance(value, slice):
+        return f"{_said(value.start)}:{_said(value.stop)}:{_said(value.step)}"
+    return str(plain(value))
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()

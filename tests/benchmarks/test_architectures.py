@@ -1,0 +1,32 @@
+"""The walk over the decoders of transformers: what is up-scaled is right, what is not is refused."""
+
+import pytest
+
+from benchmarks.architectures import walk
+
+
+def answers(kinds: list[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for kind, _, answer, _ in walk(kinds):
+        found.setdefault(kind, []).append(answer)
+    return found
+
+
+def test_the_walk_tells_right_from_refused_and_from_what_cannot_be_built():
+    assert answers(["mixtral", "diffllama", "nobodys"]) == {
+        "mixtral": ["right", "right"],
+        "diffllama": ["refused", "refused"],
+        "nobodys": ["not built"],
+    }
+
+
+def test_the_walk_sees_what_is_wrong(monkeypatch):
+    monkeypatch.setattr("solar_repro.checkpoint.proof.prove", lambda *_: None)
+    assert answers(["jamba", "diffllama"]) == {"jamba": ["wrong", "wrong"], "diffllama": ["wrong", "wrong"]}
+
+
+@pytest.mark.slow
+def test_no_decoder_of_transformers_is_up_scaled_wrongly():
+    found = list(walk())
+    assert [row for row in found if row[2] == "wrong"] == []
+    assert sum(row[2] == "right" for row in found) > 150
