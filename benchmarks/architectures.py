@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from solar_repro.checkpoint.layer_map import LayerMap, block_expansion, dus
+from solar_repro.checkpoint.pretrained import pretrained_model
 from solar_repro.errors import UserError
 
 LAYERS = 6
@@ -144,7 +145,6 @@ def rearranged(model: Any, layer_map: LayerMap) -> Any:
 
 def answer(folder: Path, layer_map: LayerMap, out: Path) -> tuple[str, str]:
     """`right`, `refused` or `wrong`, and why."""
-    from transformers import AutoModelForCausalLM
 
     from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
 
@@ -154,9 +154,9 @@ def answer(folder: Path, layer_map: LayerMap, out: Path) -> tuple[str, str]:
         return "refused", str(refusal).removeprefix(f"{folder}")
     out.mkdir()
     write_upscale(plan, out)
-    base = AutoModelForCausalLM.from_pretrained(folder)
+    base = pretrained_model(folder)
     try:
-        made, info = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+        made, info = pretrained_model(out, output_loading_info=True)
         lost = {key: sorted(map(str, value))[:3] for key, value in info.items() if value}
         if lost:
             return "wrong", f"loading: {lost}"

@@ -1,6 +1,8 @@
 import json
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from solar_repro import scales, variants
 from solar_repro.errors import UserError
@@ -223,7 +225,7 @@ def given(folder, content="{}"):
     """A folder that passes for a checkpoint."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(content)
-    (folder / "model.safetensors").write_bytes(content.encode())
+    save_file({"weight": np.zeros(1)}, folder / "model.safetensors")
     return str(folder)
 
 
