@@ -8,6 +8,41 @@ from solar_repro.errors import UserError
 from solar_repro.plain_yaml import read_yaml
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("sft.lr", "'sft.learning_rate'"),
+        ("dpo.bs", "'dpo.global_batch_size'"),
+        ("dpo.batch_size", "'dpo.global_batch_size'"),
+        ("sft.num_epochs", "'sft.epochs'"),
+        ("base.training.epochs", "'base.training.steps'"),
+        ("continue_pretrain.wd", "'continue_pretrain.weight_decay'"),
+        ("evaluate.dtype", "'evaluate.precision'"),
+        ("sft.seq_len", "'sft.max_length'"),
+        ("base.training.seq_len", "'base.training.context_length'"),
+        ("base.training.bs", "'base.training.batch_size'"),
+        ("contamination.control.lr", "'contamination.control.learning_rate'"),
+        ("cand_1.lr", "'cand_1.learning_rate'"),
+        ("sft.lora.lr", "'sft.learning_rate'"),
+        ("dpo.beat", "'dpo.beta'"),
+        (
+            "seq_len",
+            "'continue_pretrain.max_length' or 'sft.max_length' or 'dpo.max_length' "
+            "or 'contamination.control.max_length'",
+        ),
+    ],
+)
+def test_a_misspelt_key_suggests_the_setting_of_its_section_by_meaning(typed, meant):
+    with pytest.raises(UserError) as caught:
+        scales.load("check", {typed: "1"})
+    assert str(caught.value).endswith(f"unknown key {typed!r}; did you mean {meant}?")
+
+
+def test_every_alias_means_a_setting_that_exists():
+    names = {path.rpartition(".")[2] for path in scales.dotted_keys()}
+    assert {meant for ours in scales.ALIASES.values() for meant in ours} <= names
+
+
 @pytest.mark.parametrize("name", scales.names())
 def test_every_scale_file_validates_and_opens_with_its_command(name):
     scale = scales.load(name)
