@@ -129,24 +129,24 @@ def test_readme_names_every_entry_point():
 
 
 def test_the_measured_table_of_checkpoints_is_shown():
-    readme = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
-    shown = readme.partition("<!-- checkpoint -->\n")[2].partition("\n<!-- /checkpoint -->")[0]
+    page = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
+    shown = page.partition("<!-- checkpoint -->\n")[2].partition("\n<!-- /checkpoint -->")[0]
     results = json.loads((ROOT / "benchmarks" / "results" / "checkpoint.json").read_text(encoding="utf-8"))
     assert results["size"] == "full"
     assert shown == table(results).partition("\n\n")[0]
 
 
-def test_readme_shows_the_scores_of_the_baseline():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = readme.partition("<!-- scores -->\n")[2].partition("\n<!-- /scores -->")[0]
+def test_the_scores_of_the_baseline_are_shown():
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    shown = page.partition("<!-- scores -->\n")[2].partition("\n<!-- /scores -->")[0]
     assert shown == scores_table(read_baseline(FOLDER / "smoke.json", "smoke"))
 
 
-def test_readme_shows_the_fault_campaign():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = readme.partition("<!-- reliability -->\n")[2].partition("\n<!-- /reliability -->")[0]
+def test_the_fault_campaign_is_shown():
+    page = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+    shown = page.partition("<!-- reliability -->\n")[2].partition("\n<!-- /reliability -->")[0]
     results = json.loads((ROOT / "benchmarks" / "results" / "reliability.json").read_text(encoding="utf-8"))
     assert results["differences"] == []
     assert results["faults"]["SIGKILL"]["tried"] >= 50
-    assert f"The plan of scale `check`, {results['results']} steps, was cut off" in readme
+    assert f"The plan of scale `check`, {results['results']} steps, was cut off" in page
     assert shown == reliability.table(results)
