@@ -2,6 +2,7 @@
 
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 
@@ -82,9 +83,9 @@ def test_a_killed_evaluation_goes_on_though_another_of_its_model_has_ended(own_p
         with pytest.raises(Killed):
             make(first)
     make(second)
-    (listed,) = unneeded(own_place.store, {second.folder}, lambda key: True)
+    (listed,) = unneeded(own_place.store, {second.folder}, SimpleNamespace(knows=lambda key: True))
     assert (listed.why, first.folder in listed.path.name) == ("unfinished work", True)
-    assert not unneeded(own_place.store, {first.folder}, lambda key: True)
+    assert not unneeded(own_place.store, {first.folder}, SimpleNamespace(knows=lambda key: True))
     known = []
     split = Journal.split
 
