@@ -149,7 +149,7 @@ class Runner:
         require_writable(self.store, "store", "-P store=")
         folder = self.store / step.folder
         saving = self._saving(step)
-        saved = saving.newest() if saving else None
+        saved = saving.sound() if saving else None
         run_id = run_of(saved) if saved else None
         if run_id is None or not self.tracker.reopen(run_id):
             run_id = given or self.tracker.child(step)

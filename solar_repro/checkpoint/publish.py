@@ -53,7 +53,7 @@ def publish(final: Path, digests: Mapping[str, str] | None = None) -> Iterator[P
         except OSError as error:
             _refuse_occupied(final)  # since we looked
             raise error
-        _flush_entry(final.parent)
+        flush_entry(final.parent)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             free = shutil.disk_usage(final.parent).free
@@ -161,11 +161,12 @@ def flush(folder: Path) -> None:
     """Have all files of a folder, and their names, written to the disk."""
     for parent, _, files in os.walk(folder):
         for name in files:
-            _flush_entry(Path(parent, name))
-        _flush_entry(Path(parent))
+            flush_entry(Path(parent, name))
+        flush_entry(Path(parent))
 
 
-def _flush_entry(path: Path) -> None:
+def flush_entry(path: Path) -> None:
+    """Have a file's content, or the names in a folder, written to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
