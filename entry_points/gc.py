@@ -1,6 +1,8 @@
 """Free disk: results in the store that no run refers to and the scale's plan does not name."""
 
 from entry_points.command import parse, run_main, running
+from solar_repro.redact import printable
+from solar_repro.tracking_server import server_uri
 
 
 def main() -> None:
@@ -11,20 +13,34 @@ def main() -> None:
             "choices": ["true", "false"],
             "help": "delete what is listed (default: list it)",
         },
+        elsewhere={
+            "default": "false",
+            "choices": ["true", "false"],
+            "help": "delete results, too, that were registered with another tracking server (default: false)",
+        },
     )
-    from solar_repro.garbage import unneeded
+    from solar_repro.garbage import ELSEWHERE, STRANGE, unneeded
     from solar_repro.plan import Plan
 
+    options = arguments.options
     planned = {step.folder for step in Plan(arguments.scale).everything()}
     with running(arguments, "gc") as runner:
-        found = unneeded(runner.store, planned, runner.tracker.knows)
+        found = unneeded(runner.store, planned, runner.tracker)
+        kept = {STRANGE} if options.elsewhere == "true" else {STRANGE, ELSEWHERE}
         for item in found:
             state = ""
-            if arguments.options.delete == "true":
-                state = "deleted  " if item.remove() else "in use   "
-            print(f"{state}{item.bytes / 1e6:>12,.1f} MB  {item.why:<22}  {item.path.name}")
+            if options.delete == "true":
+                left = "kept" if item.why in kept else item.remove()
+                state = f"{left or 'deleted':<9}"
+            line = f"{state}{item.bytes / 1e6:>12,.1f} MB  {item.why:<22}  {item.path.name}"
+            print(printable(line))
         print(f"{len(found)} folders, {sum(item.bytes for item in found) / 1e6:,.1f} MB, in {runner.store}")
-        if found and arguments.options.delete != "true":
+        if ELSEWHERE in kept.intersection(item.why for item in found):
+            print(
+                f"{ELSEWHERE}: {server_uri()} has no run that made it and may be the wrong server; "
+                "set MLFLOW_TRACKING_URI to the right one, or -P delete=true -P elsewhere=true deletes it"
+            )
+        if found and options.delete != "true":
             print("nothing was deleted; -P delete=true deletes")
 
 

@@ -1,17 +1,35 @@
 """What a store holds that nothing refers to any more."""
 
+import os
 import re
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn, Protocol
 
 from solar_repro.checkpoint.lock import Held, locked
 from solar_repro.checkpoint.manifest import MANIFEST_FILE
-from solar_repro.checkpoint.publish import leftovers, remove
-from solar_repro.errors import UserError
+from solar_repro.checkpoint.owner import is_dead
+from solar_repro.checkpoint.publish import published_as, remove, worker, working_folders
+from solar_repro.provenance import made_in
 from solar_repro.saving import saved_for
 
 _RESULT = re.compile(r".+-([0-9a-f]{8})")
+ELSEWHERE = "registered elsewhere"
+"""Why a result may go of which the server asked knows neither a run nor that which made it."""
+STRANGE = "perhaps under way"
+"""What a process of another machine, container or boot works on, or did: whether it lives is not known."""
+
+
+class Server(Protocol):
+    """What is asked of a tracking server."""
+
+    def knows(self, key: str) -> bool:
+        """Whether a run that is not deleted has a key that begins so."""
+
+    def has(self, run_id: str) -> bool:
+        """Whether there is a run of that id, perhaps deleted."""
 
 
 @dataclass(frozen=True)
@@ -21,21 +39,31 @@ class Unneeded:
     path: Path
     why: str
     bytes: int
+    place: Path
+    """The step's place in the store, whose lock is taken."""
+    still: Callable[[], bool]
+    """Whether it may go, asked again under the lock."""
 
-    def remove(self) -> bool:
-        """Remove it; False where a process works on it."""
+    def remove(self) -> str | None:
+        """Remove it; else why it was left: in use, needed since it was listed, or not to be removed."""
         try:
-            with locked(saved_for(self.path) or self.path, None):
+            with locked(self.place, None) as unlocked:
+                if unlocked:
+                    return f"no lock can be had ({unlocked})"
+                if not self.still():
+                    return "needed by now"
+                if not _may_be_removed(self.path):
+                    return "another user's"
                 remove(self.path)
         except Held:
-            return False
-        return True
+            return "in use"
+        except OSError as error:
+            return f"cannot be removed ({error.strerror})"
+        return None
 
 
 def _results(store: Path) -> dict[Path, str]:
     """Published results right in the store → first 8 digits of their key. Links are none of the store's."""
-    if not store.is_dir():
-        return {}
     return {
         path: match[1]
         for path in sorted(store.iterdir())
@@ -45,31 +73,50 @@ def _results(store: Path) -> dict[Path, str]:
     }
 
 
-def unneeded(store: Path, planned: set[str], known: Callable[[str], bool]) -> list[Unneeded]:
-    """Results that the plan does not name and no run refers to, and what dead processes left.
+def unneeded(store: Path, planned: set[str], server: Server) -> list[Unneeded]:
+    """Results that the plan does not name and no run refers to, and what unfinished work left.
 
-    `planned`: folder names of the plan's results; `known` says whether a run has a key that begins so. Where
-    that leaves no result at all, UserError: it is the wrong server.
+    `planned`: folder names of the plan's results. What is `ELSEWHERE` may be needed by another server's runs;
+    what is `STRANGE` is never removed.
     """
-    all_results = _results(store)
-    found = [
-        Unneeded(path, "no run", _bytes(path))
-        for path, key in all_results.items()
-        if path.name not in planned and not known(key)
+    if not store.is_dir():
+        return []
+    found = []
+    for path, key in _results(store).items():
+        if path.name not in planned and not server.knows(key):
+            run_id = made_in(path)
+            why = "no run" if run_id and server.has(run_id) else ELSEWHERE
+            found.append(_unneeded(path, why, path, lambda key=key: not server.knows(key)))
+    for path in working_folders(store):
+        process = worker(path)
+        if is_dead(process) is False:
+            continue
+        why = "left by a dead process" if is_dead(process) else STRANGE
+        found.append(_unneeded(path, why, published_as(path), lambda process=process: bool(is_dead(process))))
+    return found + [
+        _unneeded(path, "unfinished work", result, lambda: True)
+        for path in sorted(store.iterdir())
+        if (result := saved_for(path)) and (result.name not in planned or result.exists())
     ]
-    if found and len(found) == len(all_results):
-        raise UserError(
-            f"{store}: no result is known to the tracking server or the scale's plan; "
-            "set MLFLOW_TRACKING_URI and the scale that made them"
-        )
-    if store.is_dir():
-        found += [Unneeded(path, "left by a dead process", _bytes(path)) for path in leftovers(store)]
-        found += [
-            Unneeded(path, "unfinished work", _bytes(path))
-            for path in sorted(store.iterdir())
-            if (result := saved_for(path)) and (result.name not in planned or result.exists())
-        ]
-    return found
+
+
+def _unneeded(path: Path, why: str, place: Path, still: Callable[[], bool]) -> Unneeded:
+    return Unneeded(path, why, _bytes(path), place, still)
+
+
+def _may_be_removed(folder: Path) -> bool:
+    """Whether this user may remove all that lies in a folder: nothing is removed by half."""
+    for parent, folders, files in os.walk(folder, onerror=_raise):
+        if (folders or files) and not os.access(parent, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+            return False
+        found = os.stat(parent)
+        if found.st_mode & stat.S_ISVTX and os.geteuid() not in (0, found.st_uid):
+            return False
+    return True
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
 
 
 def _bytes(folder: Path) -> int:

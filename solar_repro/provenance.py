@@ -7,9 +7,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from solar_repro.checkpoint.folder import read_json
 from solar_repro.checkpoint.manifest import ManifestError, read_result_json, verify_manifest
 from solar_repro.code_digest import LIBRARIES, OPTIONAL, version
 from solar_repro.device import machine
+from solar_repro.errors import UserError
 
 if TYPE_CHECKING:
     from solar_repro.step import Step
@@ -17,11 +19,12 @@ if TYPE_CHECKING:
 FILE = Path("solar", "provenance.json")
 
 
-def write_provenance(work: Path, step: "Step") -> None:
-    """Write what makes this step's result into its working folder."""
+def write_provenance(work: Path, step: "Step", run_id: str) -> None:
+    """Write what makes this step's result, and its run, into its working folder."""
     from solar_repro.step import plain
 
     content = {
+        "run": run_id,
         "stage": step.stage,
         "variant": step.variant,
         "key": step.key,
@@ -33,6 +36,15 @@ def write_provenance(work: Path, step: "Step") -> None:
     }
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
     (work / FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def made_in(folder: Path) -> str | None:
+    """Id of the run that has made a result; None where the result does not say."""
+    try:
+        found = read_json(folder / FILE).get("run")
+    except UserError:
+        return None
+    return found if isinstance(found, str) else None
 
 
 def verify_result(folder: Path, step: "Step") -> None:

@@ -13,7 +13,7 @@ from solar_repro.checkpoint.folder import require_space
 from solar_repro.checkpoint.given import model_folder, models_of, refuse_changed, with_models
 from solar_repro.checkpoint.lock import locked
 from solar_repro.checkpoint.manifest import ManifestError, listed_alone, strays
-from solar_repro.checkpoint.publish import publish, set_aside
+from solar_repro.checkpoint.publish import Occupied, publish, set_aside
 from solar_repro.costs import bytes_to_write
 from solar_repro.errors import Stopped
 from solar_repro.evaluation.columns import COLUMNS
@@ -90,20 +90,22 @@ class Runner:
         if known is None:
             # Whoever asks for the same step meanwhile waits here, and finds it made. Locks are taken from a
             # step to what it stands on, so nobody waits in a ring.
-            with self._lock(step):
+            with self._lock(step) as unlocked:
                 known = self._cached(step)
                 if known is None:
                     parents = {role: self.get(parent) for role, parent in step.inputs.items()}
                     end_if_asked()
+                    if unlocked:
+                        self._say(step, f"no lock can be had ({unlocked}): let nobody else make it meanwhile")
                     try:
-                        known = self.made[step.key] = self._run(step, parents, run_id)
+                        known = self.made[step.key] = self._run(step, parents, run_id, not unlocked)
                     except Stopped as stopped:
                         raise Stopped(f"{step.label}: {stopped}") from None
         if run_id not in (None, known.run_id):
             self.tracker.reuse(run_id, known)
         return known
 
-    def _lock(self, step: Step) -> AbstractContextManager[None]:
+    def _lock(self, step: Step) -> AbstractContextManager[str | None]:
         return locked(self.store / step.folder, lambda owner: self._say(step, f"waiting for {owner}"))
 
     def _cached(self, step: Step) -> Finished | None:
@@ -140,18 +142,21 @@ class Runner:
             return False
         return True
 
-    def _run(self, step: Step, parents: Mapping[str, Finished], given: str | None) -> Finished:
+    def _run(
+        self, step: Step, parents: Mapping[str, Finished], given: str | None, alone: bool = True
+    ) -> Finished:
+        """Make the step; `alone`: this process holds its lock."""
         require_writable(self.store, "store", "-P store=")
         folder = self.store / step.folder
         saving = self._saving(step)
-        saved = saving.newest() if saving else None
+        saved = saving.sound() if saving else None
         run_id = run_of(saved) if saved else None
         if run_id is None or not self.tracker.reopen(run_id):
             run_id = given or self.tracker.child(step)
         started = time.monotonic()
         with failing(self.tracker.client, run_id):
             left_open, elsewhere = self.tracker.unfinished(step.key, folder)
-            for dead in left_open:  # this process holds the lock, so theirs are gone
+            for dead in left_open if alone else ():  # this process holds the lock, so theirs are gone
                 if dead != run_id:
                     self.tracker.finish(dead, "KILLED")
             also = f" (as another run does, on {', '.join(elsewhere)})" if elsewhere else ""
@@ -165,18 +170,30 @@ class Runner:
                 for role, place in models_of(step.places).items()
                 if role in step.data
             }
-            with publish(folder, digests) as work:
-                inputs = {role: found.output for role, found in parents.items()}
-                kept = read_metrics(saved / ROWS) if saved else []
-                options = {**inputs, **step.settings, **with_models(step.places, given)}
-                if saving:
-                    options["saving"] = replace(saving, run_id=run_id)
-                with self.tracker.metric_log(run_id, work / METRICS, kept) as log:
-                    digests |= self._run_stage(step, work, log, options)
-                for role, model in given.items():
-                    refuse_changed(model, step.data[role], role)
-                write_provenance(work, step)
-            send_metrics(self.tracker.client, run_id, log.undelivered)
+            adopted = False
+            try:
+                with publish(folder, digests) as work:
+                    inputs = {role: found.output for role, found in parents.items()}
+                    kept = read_metrics(saved / ROWS) if saved else []
+                    options = {**inputs, **step.settings, **with_models(step.places, given)}
+                    if saving:
+                        options["saving"] = replace(saving, run_id=run_id)
+                    with self.tracker.metric_log(run_id, work / METRICS, kept) as log:
+                        digests |= self._run_stage(step, work, log, options)
+                    for role, model in given.items():
+                        refuse_changed(model, step.data[role], role)
+                    write_provenance(work, step, run_id)
+            except Occupied:
+                verify_result(folder, step)
+                adopted = True
+                self._say(step, "another process has made it meanwhile: its result is taken")
+            found = self.tracker.find(step.key) if adopted else None
+            if found is not None:
+                self.tracker.give_up(run_id, found)
+                return replace(found, output=folder)
+            send_metrics(
+                self.tracker.client, run_id, read_metrics(folder / METRICS) if adopted else log.undelivered
+            )
             finished = self._log_result(step, parents, run_id, folder)
             self.tracker.finish(run_id)
             if saving:

@@ -5,13 +5,19 @@ Of a training that is its checkpoints, of an evaluation the answers so far.
 
 import re
 import shutil
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from solar_repro.checkpoint.manifest import ManifestError, verify_manifest, write_manifest
+from solar_repro.checkpoint.publish import flush, flush_entry, set_aside, share
+from solar_repro.redact import printable
+
 ROWS = "metrics.jsonl"
-"""The metrics up to a saved state. Written last: a state without it was cut off and does not count."""
+"""The metrics up to a saved state."""
 _RUN = "run"
+_STATE = re.compile(r"checkpoint-([0-9]+)")
 
 
 def saving_folder(result: Path) -> Path:
@@ -40,9 +46,14 @@ class Saving:
     run_id: str = ""
     """The run that the training belongs to."""
 
+    @property
+    def writing(self) -> Path:
+        """Where states are written before they have their place, each under its name there."""
+        return self.folder / "writing"
+
     def state(self, step: int) -> Path:
-        """The folder that holds the state after a step."""
-        return self.folder / f"checkpoint-{step}"
+        """The folder to write the state after a step to; `finish` gives it its place."""
+        return self.writing / f"checkpoint-{step}"
 
     def is_due(self, step: int, saved_at: float) -> bool:
         """Whether to save after a step; `saved_at` by the monotonic clock."""
@@ -50,18 +61,49 @@ class Saving:
         return by_steps or time.monotonic() - saved_at >= 60 * self.minutes
 
     def newest(self) -> Path | None:
-        """The last whole state."""
-        whole = [rows.parent for rows in self.folder.glob(f"checkpoint-*/{ROWS}")]
-        return max(whole, key=lambda state: int(state.name.rpartition("-")[2]), default=None)
+        """The last state; None where there is none."""
+        states = {int(match[1]): path for path in self._all() if (match := _STATE.fullmatch(path.name))}
+        return states[max(states)] if states else None
+
+    def sound(self) -> Path | None:
+        """The last state that is as it was written: damaged ones after it are set aside and told of.
+
+        Raises UserError where one cannot be read, or not be set aside.
+        """
+        while (state := self.newest()) is not None:
+            try:
+                verify_manifest(state)
+            except ManifestError as error:
+                aside = set_aside(state)
+                print(
+                    printable(f"saved state {error}; set aside as {aside.name}, the one before is taken"),
+                    file=sys.stderr,
+                    flush=True,
+                )
+            else:
+                return state
+        return None
+
+    def make_room(self) -> None:
+        """Before a state is written: keep the last one alone, to fall back to, and no half-written one."""
+        newest = self.newest()
+        for other in self._all():
+            if other != newest:
+                shutil.rmtree(other)
+        shutil.rmtree(self.writing, ignore_errors=True)
 
     def finish(self, state: Path, metrics: Path) -> None:
-        """Declare a state whole, together with the metrics up to it, and remove those before it."""
+        """Give a written state its place, with the metrics up to it: whole and on the disk, or not at all."""
         (state / _RUN).write_text(self.run_id)
-        shutil.copyfile(metrics, state / ".rows")
-        (state / ".rows").rename(state / ROWS)
-        for other in self.folder.glob("checkpoint-*"):
-            if other != state:
-                shutil.rmtree(other)
+        shutil.copyfile(metrics, state / ROWS)
+        write_manifest(state)
+        share(state)
+        flush(state)
+        state.rename(self.folder / state.name)
+        flush_entry(self.folder)
+
+    def _all(self) -> list[Path]:
+        return list(self.folder.glob("checkpoint-*"))
 
     def remove(self) -> None:
         """Remove all states: the result is published."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from solar_repro.checkpoint.owner import identity
 from solar_repro.device import machine
 from solar_repro.errors import UserError
 from solar_repro.metric_log import MetricLog, Row
@@ -98,14 +99,29 @@ class Tracker:
         """Whether a run has a key that begins so: one that could not be closed is registered later."""
         return bool(self.search(f"tags.`solar.key` LIKE '{key}%'", most=1, status=None))
 
+    def has(self, run_id: str) -> bool:
+        """Whether this server has a run of that id, perhaps deleted."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code not in UNKNOWN:
+                raise
+            return False
+        return True
+
     def unfinished(self, key: str, output: Path) -> tuple[list[str], list[str]]:
-        """Runs of this key that nobody has closed: ids of those that write to `output` on this machine, and
-        the names of the machines where others write elsewhere.
+        """Runs of this key that nobody has closed: ids of those that write to this very `output`, and the
+        names of the machines where others write elsewhere.
+
+        Host names and paths may be equal on two machines: what counts is the folder itself.
         """
         ours, others = [], []
+        here = str(output), identity(output.parent)
         for run in self.search(f"tags.`solar.key` = '{key}'", status="RUNNING"):
             tags = run.data.tags
-            if (tags.get("solar.output"), tags.get("solar.host")) == (str(output), socket.gethostname()):
+            if here[1] and (tags.get("solar.output"), tags.get("solar.store")) == here:
                 ours.append(run.info.run_id)
             else:
                 others.append(tags.get("solar.host", "another machine"))
@@ -189,6 +205,7 @@ class Tracker:
             "solar.output": str(output),
             **({} if step.training_seed is None else {"solar.seed": str(step.training_seed)}),
             "solar.host": socket.gethostname(),
+            "solar.store": identity(output.parent) or "",
             **{f"solar.version.{name}": number for name, number in versions().items()},
             **{f"solar.machine.{name}": value for name, value in machine().items()},
             "mlflow.source.git.commit": code_version(),
@@ -257,6 +274,12 @@ class Tracker:
         """Note in a run which one it was answered with."""
         self.client.set_tag(run_id, "solar.reused_run", found.run_id)
         self.client.set_tag(run_id, "solar.scale", self.scale)
+
+    def give_up(self, run_id: str, found: Finished) -> None:
+        """Close a run that another process was faster than: it has not made the result."""
+        self.reuse(run_id, found)
+        self.client.delete_tag(run_id, "solar.key")
+        self.finish(run_id, "KILLED")
 
     def log_steps(self, made: "Iterable[tuple[Step, Finished]]") -> None:
         """Keep which runs this invocation made or reused."""

@@ -1,15 +1,18 @@
 """What nothing refers to is found and removed; what is in use, elsewhere or linked is left alone."""
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from solar_repro.checkpoint import owner
 from solar_repro.checkpoint.lock import locked
 from solar_repro.checkpoint.publish import publish
-from solar_repro.errors import UserError
-from solar_repro.garbage import unneeded
+from solar_repro.garbage import ELSEWHERE, STRANGE, unneeded
 
 
 @pytest.fixture
@@ -17,19 +20,37 @@ def store(tmp_path):
     for name in ("solar-11111111", "sft_v1-22222222", "sft_v1-33333333", "report", "notes-44444444.txt"):
         with publish(tmp_path / "store" / name) as work:
             (work / "a.txt").write_text("abc")
+            (work / "solar").mkdir()
+            (work / "solar" / "provenance.json").write_text(json.dumps({"run": f"run of {name}"}))
     return tmp_path / "store"
 
 
+class Server:
+    """Knows keys by how they begin, and has every run but those that another server has."""
+
+    def __init__(self, known=(), elsewhere=()):
+        self.known, self.elsewhere = set(known), set(elsewhere)
+
+    def knows(self, key):
+        return key in self.known
+
+    def has(self, run_id):
+        return run_id.removeprefix("run of ") not in self.elsewhere
+
+
+EVERYTHING = SimpleNamespace(knows=lambda key: True)
+
+
 def found(store, planned=(), known=()):
-    return {item.path.name: item for item in unneeded(store, set(planned), lambda key: key in known)}
+    return {item.path.name: item for item in unneeded(store, set(planned), Server(known))}
 
 
 def test_what_the_plan_names_or_a_run_knows_is_kept(store):
     listed = found(store, ["solar-11111111"], ["22222222"])
     assert list(listed) == ["sft_v1-33333333"]
     item = listed["sft_v1-33333333"]
-    assert item.bytes == sum(path.stat().st_size for path in (store / item.path.name).iterdir())
-    assert item.remove()
+    assert item.bytes == sum(path.stat().st_size for path in (store / item.path.name).rglob("*.*"))
+    assert item.remove() is None
     assert sorted(path.name for path in store.iterdir()) == [
         "notes-44444444.txt",
         "report",
@@ -46,16 +67,16 @@ def test_links_and_folders_that_were_not_published_are_left_alone(store, tmp_pat
     assert set(found(store, known=["22222222"])) == {"sft_v1-33333333"}
     inside = store / "sft_v1-33333333" / "link"
     inside.symlink_to(elsewhere)
-    assert found(store, known=["22222222"])["sft_v1-33333333"].remove()
+    assert found(store, known=["22222222"])["sft_v1-33333333"].remove() is None
     assert (elsewhere / "a.txt").read_text() == "abc"  # the link went, not what it points to
 
 
 def test_what_a_process_works_on_is_left_alone(store):
     item = found(store, known=["22222222"])["solar-11111111"]
     with locked(item.path, None):
-        assert not item.remove()
+        assert item.remove() == "in use"
     assert item.path.is_dir()
-    assert item.remove()
+    assert item.remove() is None
 
 
 def test_what_dead_processes_left_is_found_and_that_of_living_ones_is_not(store):
@@ -66,10 +87,10 @@ def test_what_dead_processes_left_is_found_and_that_of_living_ones_is_not(store)
     subprocess.run([sys.executable, "-c", script, str(store / "dpo-66666666")], check=False)
     with publish(store / "other-77777777") as living:
         (living / "x").write_text("x")
-        listed = unneeded(store, set(), lambda key: True)
+        listed = unneeded(store, set(), EVERYTHING)
         assert [item.why for item in listed] == ["left by a dead process"]
         assert listed[0].path.name.startswith(".dpo-66666666.working.")
-        assert listed[0].remove()
+        assert listed[0].remove() is None
         assert living.is_dir()
     assert not list(store.glob(".*"))
 
@@ -77,21 +98,87 @@ def test_what_dead_processes_left_is_found_and_that_of_living_ones_is_not(store)
 def test_unfinished_work_is_found_unless_it_is_planned_or_under_way(store):
     for name in ("sft_v1-22222222", "base.evaluate-55555555", "other.evaluate-66666666"):
         (store / f".{name}.saved").mkdir()
-    listed = unneeded(store, {"sft_v1-22222222", "base.evaluate-55555555"}, lambda key: True)
+    listed = unneeded(store, {"sft_v1-22222222", "base.evaluate-55555555"}, EVERYTHING)
     # What the first was for is finished; the second goes on with it.
     assert [item.path.name for item in listed] == [".other.evaluate-66666666.saved", ".sft_v1-22222222.saved"]
     assert {item.why for item in listed} == {"unfinished work"}
     with locked(store / "other.evaluate-66666666", None):
-        assert not listed[0].remove()
-    assert all(item.remove() for item in listed)
+        assert listed[0].remove() == "in use"
+    assert [item.remove() for item in listed] == [None, None]
     assert [path.name for path in store.glob(".*")] == [".base.evaluate-55555555.saved"]
 
 
-def test_a_server_that_knows_nothing_of_the_store_is_the_wrong_one(store):
-    with pytest.raises(UserError, match="no result is known to the tracking server"):
-        found(store)
+def test_results_that_another_server_registered_are_told_apart(store):
+    others = ["sft_v1-22222222", "sft_v1-33333333"]
+    listed = unneeded(store, set(), Server(elsewhere=others))
+    assert {item.path.name: item.why for item in listed} == {
+        "solar-11111111": "no run",
+        **dict.fromkeys(others, ELSEWHERE),
+    }
+
+
+def test_a_result_that_does_not_say_which_run_made_it_may_be_another_servers(store):
+    (store / "solar-11111111" / "solar" / "provenance.json").write_text('{"run": 1}')
+    (store / "sft_v1-22222222" / "solar" / "provenance.json").unlink()
+    whys = {name: item.why for name, item in found(store, known=["33333333"]).items()}
+    assert whys == {"solar-11111111": ELSEWHERE, "sft_v1-22222222": ELSEWHERE}
+
+
+def test_a_result_that_was_registered_since_it_was_listed_stays(store):
+    server = Server(["22222222"])
+    listed = {item.path.name: item for item in unneeded(store, set(), server)}
+    server.known.add("33333333")
+    assert listed["sft_v1-33333333"].remove() == "needed by now"
+    assert (store / "sft_v1-33333333").is_dir()
+    assert listed["solar-11111111"].remove() is None
+
+
+def test_what_is_removed_of_a_steps_work_takes_the_steps_lock(store):
+    working = store / ".dpo-66666666.working.nobody.xyz"
+    working.mkdir()
+    working.rename(working := working.with_name(f".dpo-66666666.working.{dead_process()}.xyz"))
+    (item,) = unneeded(store, set(), EVERYTHING)
+    with locked(store / "dpo-66666666", None):
+        assert item.remove() == "in use"
+    assert working.is_dir()
+    assert item.remove() is None
+
+
+def dead_process():
+    """Name of a process of this machine that is gone."""
+    ask = "from solar_repro.checkpoint.owner import this_process; print(this_process())"
+    return subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True).stdout.strip()
+
+
+@pytest.mark.parametrize("differs", ["namespace", "boot"])
+def test_work_of_another_container_or_machine_of_the_same_name_is_not_removed(store, differs, monkeypatch):
+    process = dead_process()
+    working = store / f".dpo-66666666.working.{process}.xyz"
+    working.mkdir()
+    with monkeypatch.context() as elsewhere:
+        if differs == "namespace":
+            elsewhere.setattr(os, "readlink", lambda path: "pid:[1]")
+        else:
+            elsewhere.setattr(owner, "_BOOT", Path("/proc/version"))
+        (item,) = unneeded(store, set(), EVERYTHING)
+        assert item.why == STRANGE
+        assert item.remove() == "needed by now"
+        with publish(store / "dpo-66666666"):
+            assert working.is_dir()
+    assert working.is_dir()
+
+
+def test_of_what_this_user_may_not_remove_nothing_is_touched(store, monkeypatch):
+    item = found(store, known=["22222222"])["solar-11111111"]
+    allowed = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, *how, **named: Path(path).name != "solar" and allowed(path, *how, **named)
+    )
+    before = sorted(store.rglob("*"))
+    assert item.remove() == "another user's"
+    assert sorted(store.rglob("*")) == before
 
 
 def test_a_store_that_is_not_there_holds_nothing(tmp_path):
-    assert unneeded(tmp_path / "none", set(), lambda key: False) == []
+    assert unneeded(tmp_path / "none", set(), Server()) == []
     assert not os.path.exists(tmp_path / "none")

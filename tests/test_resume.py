@@ -2,16 +2,18 @@
 
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 
 from solar_repro import scales
-from solar_repro.errors import Stopped
+from solar_repro.errors import Stopped, UserError
 from solar_repro.evaluation.journal import Journal
 from solar_repro.garbage import unneeded
 from solar_repro.metric_log import MetricLog, read_metrics
 from solar_repro.plan import Plan
 from solar_repro.runner import Runner
+from solar_repro.saving import saving_folder
 from solar_repro.scales import Save
 from solar_repro.stages import METRICS
 from solar_repro.tracking import Tracker
@@ -22,8 +24,13 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize(("variant", "how"), [("sft_v1", Killed), ("dpo_v1", Stopped), ("solar", Killed)])
-def test_a_training_goes_on_where_it_was_saved(own_place, finished, monkeypatch, capfd, variant, how):
+@pytest.mark.parametrize(
+    ("variant", "how", "damaged"),
+    [("sft_v1", Killed, None), ("dpo_v1", Stopped, None), ("solar", Killed, None), ("solar", Killed, 2)],
+)
+def test_a_training_goes_on_where_it_was_saved(
+    own_place, finished, monkeypatch, capfd, variant, how, damaged
+):
     forget(own_place, variant)
     step = Plan(scales.load("check")).model(variant)
     write = MetricLog.__call__
@@ -37,15 +44,19 @@ def test_a_training_goes_on_where_it_was_saved(own_place, finished, monkeypatch,
 
     def make():
         tracker = Tracker("again", "check")
-        return Runner(own_place.store, tracker, upload=True, save=Save(steps=2)).get(step)
+        return Runner(own_place.store, tracker, upload=True, save=Save(steps=1 if damaged else 2)).get(step)
 
     with monkeypatch.context() as patch:
         patch.setattr(MetricLog, "__call__", cut_off)
         with pytest.raises(how):
             make()
+    if damaged:
+        weights = saving_folder(own_place.store / step.folder) / f"checkpoint-{damaged}" / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
     done = make()
     told = capfd.readouterr().err
-    assert "going on from checkpoint-2" in told
+    assert f"going on from checkpoint-{damaged - 1 if damaged else 2}" in told
+    assert ("the one before is taken" in told) == bool(damaged)
     for file in (finished.store / step.folder).iterdir():
         if file.is_file() and file.name != "manifest.json":
             assert file.read_bytes() == (done.output / file.name).read_bytes(), file.name
@@ -82,9 +93,9 @@ def test_a_killed_evaluation_goes_on_though_another_of_its_model_has_ended(own_p
         with pytest.raises(Killed):
             make(first)
     make(second)
-    (listed,) = unneeded(own_place.store, {second.folder}, lambda key: True)
+    (listed,) = unneeded(own_place.store, {second.folder}, SimpleNamespace(knows=lambda key: True))
     assert (listed.why, first.folder in listed.path.name) == ("unfinished work", True)
-    assert not unneeded(own_place.store, {first.folder}, lambda key: True)
+    assert not unneeded(own_place.store, {first.folder}, SimpleNamespace(knows=lambda key: True))
     known = []
     split = Journal.split
 
@@ -96,3 +107,24 @@ def test_a_killed_evaluation_goes_on_though_another_of_its_model_has_ended(own_p
     make(first)
     assert known[0] == 15
     assert not [path.name for path in own_place.store.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    "line", ["", "{", "[1]", '["key", null]', '[["key"], "a"]', '["key", [NaN, true]]', "[" * 9999]
+)
+def test_damaged_lines_of_an_evaluations_answers_are_passed_over_and_told_of(tmp_path, capsys, line):
+    file = tmp_path / "answers.jsonl"
+    good = '["one", [-1.5, true]]', '["two", "text"]'
+    file.write_text(f"{good[0]}\n{line}\n{good[1]}\n")
+    journal = Journal(file, {}, None)
+    journal.close()
+    assert journal.known == {"one": (-1.5, True), "two": "text"}
+    assert capsys.readouterr().err.endswith("1 damaged lines are passed over; their answers are made again\n")
+
+
+def test_an_evaluations_answers_are_not_written_through_a_link(tmp_path):
+    (tmp_path / "victim").write_text("dear")
+    (tmp_path / "answers.jsonl").symlink_to(tmp_path / "victim")
+    with pytest.raises(UserError, match="a link in place of a file"):
+        Journal(tmp_path / "answers.jsonl", {}, None)
+    assert (tmp_path / "victim").read_text() == "dear"

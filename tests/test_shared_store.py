@@ -1,5 +1,7 @@
 """A store that others can write to, and models that change while they are used."""
 
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -14,6 +16,7 @@ from solar_repro.data.fingerprint import folder_fingerprint
 from solar_repro.errors import UserError
 from solar_repro.runner import Runner, _is_here
 from solar_repro.step import Step
+from solar_repro.tracking import Finished
 
 STEP = SimpleNamespace(key="0123456789abcdef", folder="base-01234567", label="base")
 
@@ -181,3 +184,64 @@ def test_the_models_of_a_merge_are_found_one_by_one(tmp_path):
     found = {"model_1": tmp_path / "1", "model_2": tmp_path / "2"}
     changed = with_models(places, found)
     assert changed == {"models": [tmp_path / "1", tmp_path / "2"], "base": None, "device": "cpu"}
+
+
+class Faster:
+    """What another process does while this one makes a step."""
+
+    def __init__(self, tmp_path, monkeypatch, known):
+        self.step = Step("synth_math", "x", {})
+        self.runner = runner_that(self.make_it_too, tmp_path, monkeypatch)
+        self.folder = tmp_path / "store" / self.step.folder
+        self.known = known
+
+    def make_it_too(self, options):
+        write_result(self.folder)
+        (self.folder / "solar" / "provenance.json").write_text(json.dumps({"key": self.step.key}))
+        write_manifest(self.folder)
+        self.runner.tracker.find.return_value = self.known
+
+
+@pytest.mark.parametrize("known", [Finished("theirs", "0", "m-1", None), None])
+def test_a_whole_result_that_another_has_published_meanwhile_is_taken(known, tmp_path, monkeypatch, capsys):
+    faster = Faster(tmp_path, monkeypatch, known)
+    done = faster.runner.get(faster.step)
+    assert done.output == faster.folder
+    assert (faster.folder / "model.safetensors").read_bytes() == b"weights"
+    assert "another process has made it meanwhile: its result is taken" in capsys.readouterr().err
+    tracker = faster.runner.tracker
+    if known:
+        assert done.run_id == "theirs"
+        tracker.give_up.assert_called_once_with("run", known)
+        tracker.finish.assert_not_called()
+    else:  # the other's server is another one
+        assert done.run_id == "run"
+        tracker.finish.assert_called_once_with("run")
+
+
+def test_what_another_has_put_there_meanwhile_must_be_the_steps_result(tmp_path, monkeypatch):
+    faster = Faster(tmp_path, monkeypatch, None)
+    make = faster.make_it_too
+
+    def damaged(options):
+        make(options)
+        flip(faster.folder)
+
+    faster.runner = runner_that(damaged, tmp_path, monkeypatch)
+    with pytest.raises(UserError, match="its content is not what"):
+        faster.runner.get(faster.step)
+    assert (faster.folder / "model.safetensors").read_bytes() == b"weightz"
+
+
+def test_work_without_a_lock_is_said_before_it_starts_and_kills_no_run(tmp_path, monkeypatch, capsys):
+    told = []
+    runner = runner_that(lambda options: told.append(capsys.readouterr().err), tmp_path, monkeypatch)
+    runner.tracker.unfinished.return_value = ["live"], []
+
+    def flock(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    runner.get(Step("synth_math", "x", {}))
+    assert "no lock can be had (No locks available): let nobody else make it meanwhile" in told[0]
+    runner.tracker.finish.assert_called_once_with("run")

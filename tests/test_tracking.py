@@ -1,6 +1,8 @@
 """What is asked of a tracking server: all of it, however much it holds."""
 
 import json
+import socket
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +10,7 @@ import requests
 from mlflow.entities import Dataset
 from mlflow.exceptions import MlflowException
 
+from solar_repro.checkpoint.owner import identity
 from solar_repro.errors import UserError
 from solar_repro.step import Step
 from solar_repro.tracking import Finished, Tracker
@@ -55,7 +58,45 @@ def test_a_result_whose_run_could_not_be_closed_is_known(client, tracker, status
 def test_no_page_of_unfinished_runs_is_left_out(client, tracker):
     for _ in range(1500):
         client.create_run("9", {"solar.key": ALIKE, "solar.host": "elsewhere"})
-    assert tracker.unfinished(ALIKE, "/store/a") == ([], ["elsewhere"] * 1500)
+    assert tracker.unfinished(ALIKE, Path("/store/a")) == ([], ["elsewhere"] * 1500)
+
+
+@pytest.mark.parametrize("there", ["another folder", "another boot", "of old"])
+def test_a_machine_of_the_same_name_does_not_take_this_ones_run_for_its_own(
+    client, tracker, tmp_path, monkeypatch, there
+):
+    output = tmp_path / "store" / "base-01234567"
+    output.parent.mkdir()
+    tags = {"solar.key": ALIKE, "solar.output": str(output), "solar.host": socket.gethostname()}
+    if there != "of old":
+        tags["solar.store"] = identity(output.parent)
+    run_id = client.create_run("9", tags).info.run_id
+    assert tracker.unfinished(ALIKE, output)[0] == ([run_id] if there != "of old" else [])
+    if there == "another folder":
+        output.parent.rename(tmp_path / "aside")
+        output.parent.mkdir()
+    else:
+        (tmp_path / "boot").write_text("1")
+        monkeypatch.setattr("solar_repro.checkpoint.owner._BOOT", tmp_path / "boot")
+    assert tracker.unfinished(ALIKE, output) == ([], [socket.gethostname()])
+    tracker.close_dead(ALIKE, output)
+    assert client.get_run(run_id).info.status == "RUNNING"
+
+
+def test_a_run_that_another_was_faster_than_does_not_pass_for_the_one_that_made_it(client, tracker):
+    own = client.create_run("1", {"solar.key": KEY})
+    client.set_terminated = lambda run_id, status: client.update_run(run_id, status)
+    tracker.give_up(own.info.run_id, tracker.find(KEY))
+    assert (own.info.status, own.data.tags["solar.reused_run"]) == ("KILLED", "run0")
+    client.update_run(own.info.run_id, "FINISHED")  # the invocation's own, at its end
+    assert tracker.find(KEY).run_id == "run0"
+
+
+def test_a_deleted_run_is_had_and_one_of_another_server_is_not(client, tracker):
+    run = client.create_run("1")
+    run.info.lifecycle_stage = "deleted"
+    assert tracker.has(run.info.run_id)
+    assert not tracker.has("nowhere")
 
 
 def test_an_experiment_that_is_not_there_is_one_line_with_the_nearest(client, tracker):

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import socket
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -20,8 +21,8 @@ class Held(Exception):
 
 
 @contextmanager
-def locked(final: Path, waiting: Callable[[str], None] | None) -> Iterator[None]:
-    """Hold the lock of the place `final`.
+def locked(final: Path, waiting: Callable[[str], None] | None) -> Iterator[str | None]:
+    """Hold the lock of the place `final`; yields `None`, or why no lock can be had.
 
     Where another process holds it, `waiting` is told which and it is waited for; without `waiting`: Held.
     The kernel lets go of a lock when its process dies, however that comes, on NFS between machines too. Where
@@ -30,34 +31,52 @@ def locked(final: Path, waiting: Callable[[str], None] | None) -> Iterator[None]
     """
     path = final.with_name(f".{final.name}.lock")
     file = _acquire(path, waiting)
+    if isinstance(file, str):
+        yield file
+        return
     try:
-        yield
+        yield None
     finally:
-        if file is not None:
-            path.unlink(missing_ok=True)  # while it is held: who waits for it finds it gone and makes its own
-            file.close()
+        with suppress(OSError):  # another user's in a folder like /tmp: it stays, for the next one
+            path.unlink(missing_ok=True)  # while it is held: who waits for it finds it gone, makes its own
+        file.close()
 
 
-def _acquire(path: Path, waiting: Callable[[str], None] | None) -> TextIO | None:
+def _open(path: Path) -> TextIO:
+    """The lock's file, made where there is none. Another user's may perhaps be read alone: that will do."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file = os.fdopen(own(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "a+", errors="replace")
+    except PermissionError:
+        if not path.exists() and not os.access(path.parent, os.W_OK, effective_ids=True):
+            raise
+        return os.fdopen(own(path, os.O_RDONLY), errors="replace")
+    if _is_ours(file):
+        # Who may write to the folder may lock in it, whatever this user's umask is.
+        os.fchmod(file.fileno(), stat.S_IMODE(path.parent.stat().st_mode) & 0o666 | 0o600)
+    return file
+
+
+def _acquire(path: Path, waiting: Callable[[str], None] | None) -> TextIO | str:
     while True:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = os.fdopen(own(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "a+", errors="replace")
-        except OSError:
-            return None
+            file = _open(path)
+        except FileNotFoundError:
+            continue  # its holder has removed it since
+        except OSError as error:
+            return error.strerror
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
-            owner = printable(file.read(_LONGEST_OWNER).strip()) or "another process"
+            owner = printable(_told_by(file)) or "another process"
             if waiting is None:
                 file.close()
                 raise Held(owner) from None
             waiting(owner)
             fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
+        except OSError as error:
             file.close()
-            return None
+            return error.strerror
         if _is_at(file, path):
             break
         file.close()
@@ -68,6 +87,11 @@ def _acquire(path: Path, waiting: Callable[[str], None] | None) -> TextIO | None
         owner = f"process {os.getpid()} on {socket.gethostname()}"
         os.write(file.fileno(), f"{owner}, since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC".encode())
     return file
+
+
+def _told_by(file: TextIO) -> str:
+    file.seek(0)
+    return file.read(_LONGEST_OWNER).strip()
 
 
 def _is_ours(file: TextIO) -> bool:

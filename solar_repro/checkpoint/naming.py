@@ -18,7 +18,20 @@ _HEAD = re.compile(r"(lm_head|embed_out)\.weight")
 _EMBEDDING = re.compile(r"(.*\.)?(embed_tokens|wte|embed_in|word_embeddings|embed)\.weight")
 # Modules that write into the residual stream, by the names the decoders of transformers use.
 _OUTPUT_PROJECTIONS = frozenset(
-    ["o_proj", "out_proj", "c_proj", "dense", "wo", "down_proj", "dense_4h_to_h", "fc2", "fc_out", "w2"]
+    [
+        "o_proj",
+        "out_proj",
+        "c_proj",
+        "dense",
+        "wo",
+        "down_proj",
+        "dense_4h_to_h",
+        "fc2",
+        "fc_out",
+        "w2",
+        "output_linear",
+        "Wo",
+    ]
 )
 
 

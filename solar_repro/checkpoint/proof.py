@@ -101,7 +101,7 @@ def _same_outside(pair: _Pair) -> None:
             raise Unproved(
                 f"{name} would be a {type(after[name]).__name__} and not a {type(module).__name__}"
             )
-        _same_module(module, after[name], name, pair, 0, 0)
+        _same_module(module, after[name], name or "the model", pair, 0, 0)
 
 
 def _outside(built: Built) -> Iterator[tuple[str, Any]]:

@@ -4,7 +4,7 @@ import errno
 import os
 import re
 import shutil
-import socket
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +12,15 @@ from itertools import count
 from pathlib import Path
 
 from solar_repro.checkpoint.manifest import write_manifest
+from solar_repro.checkpoint.owner import is_dead, this_process
 from solar_repro.errors import UserError
+
+_WORKING = re.compile(r"\.(.+)\.working\.(.+)\.[^.]+")
+"""Name of a working folder: the place's name, the process."""
+
+
+class Occupied(UserError):
+    """Another result lies in the place already."""
 
 
 @contextmanager
@@ -28,7 +36,7 @@ def publish(final: Path, digests: Mapping[str, str] | None = None) -> Iterator[P
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(final)
-        working = Path(tempfile.mkdtemp(prefix=f"{_prefix(final)}{_owner()}.", dir=final.parent))
+        working = Path(tempfile.mkdtemp(prefix=f"{_prefix(final)}{this_process()}.", dir=final.parent))
     except OSError as error:
         raise UserError(
             f"{final.parent}: cannot be written ({error.strerror}); choose another place"
@@ -37,10 +45,15 @@ def publish(final: Path, digests: Mapping[str, str] | None = None) -> Iterator[P
         working.chmod(0o777 & ~_umask())
         yield working
         write_manifest(working, digests)
-        _flush(working)
+        share(working)
+        flush(working)
         _refuse_occupied(final)
-        working.rename(final)
-        _flush_entry(final.parent)
+        try:
+            working.rename(final)
+        except OSError as error:
+            _refuse_occupied(final)  # since we looked
+            raise error
+        flush_entry(final.parent)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             free = shutil.disk_usage(final.parent).free
@@ -58,7 +71,7 @@ def remove(final: Path) -> None:
 
     Of a link the link alone goes.
     """
-    doomed = final.with_name(f"{_prefix(final)}{_owner()}.removed")
+    doomed = final.with_name(f"{_prefix(final)}{this_process()}.removed")
     final.rename(doomed)
     if doomed.is_symlink():
         doomed.unlink()
@@ -86,7 +99,7 @@ def set_aside(final: Path) -> Path:
 
 
 def remove_leftovers(final: Path) -> list[Path]:
-    """Remove and return working folders for `final` whose processes, of this machine, are dead."""
+    """Remove and return working folders for `final` whose processes are surely dead."""
     removed = [folder for folder in leftovers(final.parent) if folder.name.startswith(_prefix(final))]
     for folder in removed:
         shutil.rmtree(folder, ignore_errors=True)
@@ -94,44 +107,27 @@ def remove_leftovers(final: Path) -> list[Path]:
 
 
 def leftovers(parent: Path) -> list[Path]:
-    """Working folders in `parent`, for any place, whose processes, of this machine, are dead."""
-    pattern = re.compile(r"\..+\.working\." + re.escape(_host()) + r"\.([0-9]{1,9})\.([0-9]+)\.[^.]+")
-    return [
-        folder
-        for folder in sorted(parent.iterdir())
-        if (match := pattern.fullmatch(folder.name)) and _is_dead(int(match[1]), match[2])
-    ]
+    """Working folders in `parent`, for any place, whose processes are surely dead."""
+    return [folder for folder in working_folders(parent) if is_dead(worker(folder))]
 
 
-def _owner() -> str:
-    return f"{_host()}.{os.getpid()}.{_started(os.getpid())}"
+def working_folders(parent: Path) -> list[Path]:
+    """All working folders in `parent`, of whatever process on whatever machine."""
+    return [folder for folder in sorted(parent.iterdir()) if _WORKING.fullmatch(folder.name)]
+
+
+def worker(working: Path) -> str:
+    """Name of the process (`owner.this_process`) that a working folder belongs to."""
+    return _WORKING.fullmatch(working.name)[2]
+
+
+def published_as(working: Path) -> Path:
+    """The place that a working folder is to have."""
+    return working.with_name(_WORKING.fullmatch(working.name)[1])
 
 
 def _prefix(final: Path) -> str:
     return f".{final.name}.working."
-
-
-def _is_dead(pid: int, started: str) -> bool:
-    """Whether the process of this number that started then is gone; another may have its number."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:  # another user's: it cannot be told
-        return False
-    return _started(pid) != started
-
-
-def _started(pid: int) -> str:
-    """When a process started, in ticks since boot; "0" where the system has no /proc."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        return "0"
-
-
-def _host() -> str:
-    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
 
 
 def _umask() -> int:
@@ -142,17 +138,35 @@ def _umask() -> int:
 
 def _refuse_occupied(final: Path) -> None:
     if final.exists() and not (final.is_dir() and not any(final.iterdir())):
-        raise UserError(f"{final}: already there; remove it or choose another place")
+        raise Occupied(f"{final}: already there; remove it or choose another place")
 
 
-def _flush(folder: Path) -> None:
+def share(folder: Path) -> None:
+    """Let the group that may write to the folder around it write to all that is in it, whatever the umask."""
+    around = folder.parent.stat()
+    group = around.st_mode & stat.S_IRWXG
+    if not group & stat.S_IWGRP:
+        return
+    for parent, _, files in os.walk(folder):
+        for path, bits in (
+            (Path(parent), group),
+            *((Path(parent, name), group & ~stat.S_IXGRP) for name in files),
+        ):
+            found = path.lstat()
+            if found.st_gid == around.st_gid and not stat.S_ISLNK(found.st_mode):
+                path.chmod(stat.S_IMODE(found.st_mode) | bits)
+
+
+def flush(folder: Path) -> None:
+    """Have all files of a folder, and their names, written to the disk."""
     for parent, _, files in os.walk(folder):
         for name in files:
-            _flush_entry(Path(parent, name))
-        _flush_entry(Path(parent))
+            flush_entry(Path(parent, name))
+        flush_entry(Path(parent))
 
 
-def _flush_entry(path: Path) -> None:
+def flush_entry(path: Path) -> None:
+    """Have a file's content, or the names in a folder, written to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -69,6 +69,7 @@ def plan_upscale(
             f"{base.folder}: has {base.layers} layers, {layer_map.name} is for {layer_map.base_layers}; "
             "make the layer map for this base"
         )
+    plain = is_plain(base)
     by_layer: list[dict[str, TensorRange]] = [{} for _ in range(base.layers)]
     new: dict[str, TensorRange] = {}
     for name, tensor in base.tensors.items():
@@ -82,7 +83,8 @@ def plan_upscale(
         new |= {names.join(layer, rest): tensor for rest, tensor in tensors.items()}
         if layer in layer_map.zeroed:
             projections = output_projections(list(tensors))
-            if len({rest.rpartition(".")[0] for rest in projections}) < 2:
+            # Of other types the proof tells whether it is enough.
+            if len({rest.rpartition(".")[0] for rest in projections}) < (2 if plain else 1):
                 raise UserError(
                     f"{base.folder}: cannot tell the output projections of layer {base_layer} among "
                     f"{', '.join(sorted(tensors))}; block expansion needs one of attention and one of the MLP"
@@ -91,7 +93,7 @@ def plan_upscale(
     if zeroed:
         _refuse_quantised(base, {name: new[name] for name in zeroed})
     config = without_code(deepen_config(base, layer_map))
-    if not is_plain(base):
+    if not plain:
         from solar_repro.checkpoint.building import complete_config
         from solar_repro.checkpoint.proof import prove
 

@@ -76,7 +76,7 @@ def arrow_shards(
     return concatenate_datasets([Dataset.from_file(file) for file in files]), last
 
 
-def _made_once(place: Path) -> AbstractContextManager[None]:
+def _made_once(place: Path) -> AbstractContextManager[str | None]:
     """Of the processes that want the same rows at once, one makes them and the others wait."""
     return locked(place, lambda owner: None)
 

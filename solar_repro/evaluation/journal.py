@@ -3,14 +3,18 @@
 import hashlib
 import json
 import math
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lm_eval.api.instance import Instance
 
+from solar_repro.checkpoint.regular import own
 from solar_repro.errors import UserError
 from solar_repro.progress import Progress
+from solar_repro.redact import printable
 
 
 def request_key(kind: str, arguments: Sequence[Any]) -> str:
@@ -21,7 +25,8 @@ def request_key(kind: str, arguments: Sequence[Any]) -> str:
 class Journal:
     """Takes each answer from the harness's cache hook, refuses NaN by the item's name, appends it to a file.
 
-    `path` None keeps nothing. One line per answer; a line torn by a kill is dropped on reading. `items`
+    `path` None keeps nothing. One line per answer; a line torn by a kill is dropped on reading, and damaged
+    ones are passed over and told of. `items`
     names each request's item, `progress` is told of every answer.
     """
 
@@ -33,12 +38,17 @@ class Journal:
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        whole = path.read_bytes() if path.exists() else b""
+        self._file = os.fdopen(own(path, os.O_RDWR | os.O_CREAT), "r+b")
+        whole = self._file.read()
         end = whole.rfind(b"\n") + 1
-        for line in whole[:end].splitlines():
-            key, answer = json.loads(line)
-            self.known[key] = tuple(answer) if isinstance(answer, list) else answer
-        self._file = path.open("r+b" if path.exists() else "wb")
+        kept = [_kept(line) for line in whole[:end].splitlines()]
+        self.known = dict(filter(None, kept))
+        if damaged := kept.count(None):
+            print(
+                printable(f"{path}: {damaged} damaged lines are passed over; their answers are made again"),
+                file=sys.stderr,
+                flush=True,
+            )
         self._file.seek(end)
         self._file.truncate()
 
@@ -71,3 +81,22 @@ class Journal:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def _kept(line: bytes) -> tuple[str, Any] | None:
+    """The key and the answer that a line holds; None where it is damaged."""
+    try:
+        key, answer = json.loads(line)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    if not isinstance(key, str):
+        return None
+    if isinstance(answer, str):
+        return key, answer
+    if (
+        isinstance(answer, list)
+        and [type(part) for part in answer] == [float, bool]
+        and not math.isnan(answer[0])
+    ):
+        return key, tuple(answer)
+    return None

@@ -85,6 +85,7 @@ def train_base(
                 log({"loss": loss.item(), "learning_rate": rate, "tokens_per_second": speed}, step)
                 started, told = now, step
             if saving and (asked.is_set() or saving.is_due(step, saved_at)):
+                saving.make_room()
                 state = saving.state(step)
                 state.mkdir(parents=True, exist_ok=True)
                 write_state(state / STATE_FILE, model, optimizers, step)

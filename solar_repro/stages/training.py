@@ -117,6 +117,8 @@ class Saves(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         due = self._asked.is_set() or self._saving.is_due(state.global_step, self._saved_at)
+        if due and state.is_world_process_zero:
+            self._saving.make_room()
         control.should_save = _as_rank_0(due, args.device)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -151,7 +153,7 @@ def train(trainer: "Trainer", tokenizer: "PreTrainedTokenizerBase", out: Path, s
     if saving is None:
         trainer.train()
     else:
-        trainer.args.output_dir = str(saving.folder)
+        trainer.args.output_dir = str(saving.writing)
         newest = saving.newest()
         with asked_to_end() as asked:
             trainer.add_callback(Saves(saving, out / METRICS, asked))

@@ -1,5 +1,7 @@
 """Of two processes that make the same result one works and the other waits."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -78,10 +80,57 @@ def test_a_dead_owners_lock_is_taken_over(tmp_path, holder):
     assert not list(tmp_path.iterdir())
 
 
-def test_where_no_lock_can_be_had_the_work_is_done_without(tmp_path):
+def test_where_no_lock_can_be_had_the_work_is_done_without_and_it_is_said(tmp_path, monkeypatch):
+    with locked(tmp_path / "result", None) as unlocked:
+        assert unlocked is None
     (tmp_path / "file").write_text("")
-    with locked(tmp_path / "file" / "result", None):
-        pass
+    with locked(tmp_path / "file" / "result", None) as unlocked:
+        assert unlocked == "File exists"
+
+    def flock(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with locked(tmp_path / "result", None) as unlocked:
+        assert unlocked == "No locks available"
+
+
+@pytest.fixture
+def may_be_read_alone(tmp_path, monkeypatch):
+    """The lock's file belongs to another user whose umask is 022."""
+    opened = os.open
+
+    def refusing(path, flags, *mode, **named):
+        if str(path) == str(tmp_path / ".result.lock") and flags & (os.O_RDWR | os.O_CREAT):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return opened(path, flags, *mode, **named)
+
+    monkeypatch.setattr(os, "open", refusing)
+
+
+def test_another_users_lock_is_held_though_it_may_be_read_alone(tmp_path, holder, may_be_read_alone):
+    with pytest.raises(Held, match=f"process {holder.pid} "), locked(tmp_path / "result", None):
+        pytest.fail("the block must not run")
+    holder.kill()
+    holder.wait()
+    with locked(tmp_path / "result", None) as unlocked:
+        assert unlocked is None
+        with pytest.raises(Held), locked(tmp_path / "result", None):
+            pytest.fail("the block must not run")
+
+
+def test_in_a_store_that_is_only_read_nothing_is_waited_for(tmp_path, may_be_read_alone, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *arguments, **named: False)
+    with locked(tmp_path / "result", None) as unlocked:
+        assert unlocked == "Permission denied"
+
+
+@pytest.mark.parametrize(("folder", "lock"), [(0o775, 0o664), (0o755, 0o644), (0o1777, 0o666)])
+def test_who_may_write_to_the_folder_may_lock_in_it(tmp_path, folder, lock):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store").chmod(folder)
+    with locked(tmp_path / "store" / "result", None):
+        assert (tmp_path / "store" / ".result.lock").stat().st_mode & 0o777 == lock
 
 
 @pytest.mark.parametrize("target", ["a file", "nothing yet"])
@@ -111,8 +160,10 @@ def test_what_is_no_file_in_the_locks_place_is_refused_at_once(tmp_path, make):
 def test_a_file_with_another_name_is_locked_but_not_written_into(tmp_path):
     (tmp_path / "victim").write_text("dear")
     os.link(tmp_path / "victim", tmp_path / ".result.lock")
+    (tmp_path / "victim").chmod(0o600)
     with locked(tmp_path / "result", None):
         assert (tmp_path / "victim").read_text() == "dear"
+        assert (tmp_path / "victim").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "victim").read_text() == "dear"
 
 

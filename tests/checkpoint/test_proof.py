@@ -178,7 +178,13 @@ def test_infinity_in_a_config_is_taken_as_transformers_takes_it(
     assert upscaled(source, dus(LAYERS, 1), tmp_path / "new").config.time_step_limit == [0.0, float("inf")]
 
 
-@pytest.mark.parametrize("kind", sorted(PLAIN_TYPES))
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=() if kind in ("gpt2", "llama") else pytest.mark.slow)
+        for kind in sorted(PLAIN_TYPES)
+    ],
+)
 def test_types_that_start_without_pytorch_are_proved(kind: str, tmp_path: Path, monkeypatch: Any) -> None:
     from benchmarks.architectures import LAYERS, MAPS, random_model
 

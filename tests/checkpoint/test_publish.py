@@ -179,17 +179,33 @@ with publish(Path({str(final)!r})) as working:
 
 def test_a_process_that_has_the_number_of_a_dead_one_is_not_taken_for_it(tmp_path: Path) -> None:
     with publish(tmp_path / "a") as working:
-        host, pid, started = working.name.removeprefix(".a.working.").split(".")[:3]
+        host, kernel, pid, started = working.name.removeprefix(".a.working.").split(".")[:4]
         (working / "x").write_text("x")
     assert int(pid) == os.getpid()
-    stale = tmp_path / f".a2.working.{host}.{pid}.{int(started) - 1}.abc"
-    elsewhere = tmp_path / f".a2.working.other-{host}.{pid}.{started}.abc"
+    stale = tmp_path / f".a2.working.{host}.{kernel}.{pid}.{int(started) - 1}.abc"
+    elsewhere = tmp_path / f".a2.working.other-{host}.{kernel}.{pid}.{started}.abc"
     stale.mkdir()
     elsewhere.mkdir()
     with publish(tmp_path / "a2") as working:
         (working / "x").write_text("x")
     assert not stale.exists()
     assert elsewhere.exists()
+
+
+@pytest.mark.parametrize(("folder", "result", "file"), [(0o2775, 0o770, 0o660), (0o2755, 0o700, 0o600)])
+def test_a_group_that_may_write_to_the_folder_may_go_on_with_results(tmp_path, folder, result, file):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store").chmod(folder)
+    before = os.umask(0o077)
+    try:
+        with publish(tmp_path / "store" / "result") as working:
+            (working / "sub").mkdir()
+            (working / "sub" / "a.txt").write_text("a")
+    finally:
+        os.umask(before)
+    made = tmp_path / "store" / "result"
+    assert {path.stat().st_mode & 0o777 for path in (made, made / "sub")} == {result}
+    assert {(made / name).stat().st_mode & 0o777 for name in ("sub/a.txt", "manifest.json")} == {file}
 
 
 def test_what_is_damaged_is_set_aside_under_a_name_that_says_so(tmp_path):

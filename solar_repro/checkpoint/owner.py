@@ -1,0 +1,73 @@
+"""To which process, and which store, something on a disk belongs that several machines may share."""
+
+import hashlib
+import os
+import re
+import socket
+from pathlib import Path
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+def this_process() -> str:
+    """A name of this process, without slashes, by which `is_dead` knows it."""
+    return f"{_host()}.{_kernel()}.{os.getpid()}.{_started(os.getpid())}"
+
+
+def is_dead(process: str) -> bool | None:
+    """Whether the process of that name is gone; `None` where it cannot be told.
+
+    That is so of one on another machine, in another container or from before the machine's last start: their
+    process numbers, and even host names, may be equal.
+    """
+    match = re.fullmatch(r"(.+)\.([0-9a-f]+)\.([0-9]{1,9})\.([0-9]+)", process)
+    if match is None or (match[1], match[2]) != (_host(), _kernel()):
+        return None
+    try:
+        os.kill(int(match[3]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's: it cannot be told
+        return False
+    return _started(int(match[3])) != match[4]  # another process may have its number
+
+
+def identity(folder: Path) -> str | None:
+    """What names a folder among those of all machines, until this one starts anew; None where it is not."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return _digest(_boot(), str(found.st_dev), str(found.st_ino))
+
+
+def _started(pid: int) -> str:
+    """When a process started, in ticks since boot; "0" where the system has no /proc."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return "0"
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
+
+
+def _kernel() -> str:
+    """The running kernel and the namespace that counts process numbers, a container's own."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = ""
+    return _digest(_boot(), namespace)
+
+
+def _boot() -> str:
+    try:
+        return _BOOT.read_text().strip()
+    except OSError:
+        return socket.gethostname()
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
