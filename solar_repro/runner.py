@@ -73,8 +73,8 @@ class Runner:
             missing = []
             for step in steps:
                 self.position = (len(self.reused) + 1, len(steps))
-                with self._lock(step):
-                    if self._cached(step) is None:
+                with self._lock(step) as unlocked:
+                    if self._cached(step, not unlocked) is None:
                         missing.append(step)
             if missing:
                 self.made |= make_side_by_side(self, missing, self.jobs, len(steps))
@@ -91,7 +91,7 @@ class Runner:
             # Whoever asks for the same step meanwhile waits here, and finds it made. Locks are taken from a
             # step to what it stands on, so nobody waits in a ring.
             with self._lock(step) as unlocked:
-                known = self._cached(step)
+                known = self._cached(step, not unlocked)
                 if known is None:
                     parents = {role: self.get(parent) for role, parent in step.inputs.items()}
                     end_if_asked()
@@ -108,7 +108,7 @@ class Runner:
     def _lock(self, step: Step) -> AbstractContextManager[str | None]:
         return locked(self.store / step.folder, lambda owner: self._say(step, f"waiting for {owner}"))
 
-    def _cached(self, step: Step) -> Finished | None:
+    def _cached(self, step: Step, alone: bool) -> Finished | None:
         folder = self.store / step.folder
         found = self.tracker.find(step.key)
         here = _is_here(folder, step)
@@ -118,7 +118,7 @@ class Runner:
             # Finished, but this server does not know it: it was unreachable at the end, or is another one.
             parents = {role: self.get(parent) for role, parent in step.inputs.items()}
             left_open, _ = self.tracker.unfinished(step.key, folder)
-            run_id = left_open[0] if left_open else self.tracker.child(step)
+            run_id = left_open[0] if left_open and alone else self.tracker.child(step)
             found = self._register(step, parents, run_id, folder)
             self._say(step, "registered")
         elif here:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from solar_repro.checkpoint.lock import locked
 from solar_repro.checkpoint.owner import identity
 from solar_repro.device import machine
 from solar_repro.errors import UserError
@@ -128,9 +129,12 @@ class Tracker:
         return ours, others
 
     def close_dead(self, key: str, output: Path) -> None:
-        """Mark the runs KILLED whose process is dead, if the server can be told of it soon."""
-        with contextlib.suppress(Exception), impatient():
-            for run_id in self.unfinished(key, output)[0]:
+        """Mark the runs KILLED whose process is dead, if the server can be told of it soon.
+
+        Where another process holds the lock of `output` they are that one's, and it lives.
+        """
+        with contextlib.suppress(Exception), impatient(), locked(output, None) as unlocked:
+            for run_id in () if unlocked else self.unfinished(key, output)[0]:
                 self.finish(run_id, "KILLED")
 
     def search(

@@ -10,6 +10,7 @@ import requests
 from mlflow.entities import Dataset
 from mlflow.exceptions import MlflowException
 
+from solar_repro.checkpoint.lock import locked
 from solar_repro.checkpoint.owner import identity
 from solar_repro.errors import UserError
 from solar_repro.step import Step
@@ -79,8 +80,21 @@ def test_a_machine_of_the_same_name_does_not_take_this_ones_run_for_its_own(
         (tmp_path / "boot").write_text("1")
         monkeypatch.setattr("solar_repro.checkpoint.owner._BOOT", tmp_path / "boot")
     assert tracker.unfinished(ALIKE, output) == ([], [socket.gethostname()])
+    client.set_terminated = lambda run_id, status: client.update_run(run_id, status)
     tracker.close_dead(ALIKE, output)
     assert client.get_run(run_id).info.status == "RUNNING"
+
+
+def test_the_run_of_a_process_that_holds_the_lock_is_not_closed_as_dead(client, tracker, tmp_path):
+    output = tmp_path / "base-01234567"
+    tags = {"solar.key": ALIKE, "solar.output": str(output), "solar.store": identity(tmp_path)}
+    run = client.create_run("9", tags)
+    client.set_terminated = lambda run_id, status: client.update_run(run_id, status)
+    with locked(output, None):
+        tracker.close_dead(ALIKE, output)
+        assert run.info.status == "RUNNING"
+    tracker.close_dead(ALIKE, output)
+    assert run.info.status == "KILLED"
 
 
 def test_a_run_that_another_was_faster_than_does_not_pass_for_the_one_that_made_it(client, tracker):

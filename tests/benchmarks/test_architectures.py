@@ -1,6 +1,7 @@
 """The walk over the decoders of transformers: what is up-scaled is right, what is not is refused."""
 
 import pytest
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from benchmarks.architectures import walk
 
@@ -27,6 +28,8 @@ def test_the_walk_sees_what_is_wrong(monkeypatch):
 
 @pytest.mark.slow
 def test_no_decoder_of_transformers_is_up_scaled_wrongly():
-    found = list(walk())
+    """Every twelfth type: all of them take half an hour and are `python -m benchmarks.architectures`."""
+    kinds = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)[::12]
+    found = list(walk(kinds))
     assert [row for row in found if row[2] == "wrong"] == []
-    assert sum(row[2] == "right" for row in found) > 200
+    assert sum(row[2] == "right" for row in found) > len(kinds)
