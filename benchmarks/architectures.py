@@ -187,7 +187,7 @@ def walk(kinds: list[str] | None = None) -> Iterator[tuple[str, str, str, str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("kinds", nargs="*", help="types (default: all)")
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"

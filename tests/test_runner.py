@@ -98,9 +98,13 @@ def test_a_users_mistake_is_one_line(tmp_path, entry, arguments, message):
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"), [("pickle", "pickle"), ("no eos", "tokenizer has no eos_token")]
+    ("damage", "entry", "variant", "message"),
+    [
+        ("pickle", "base", "base", "pickle"),
+        ("no eos", "continue_pretrain", "solar", "tokenizer has no eos_token"),
+    ],
 )
-def test_bases_that_are_refused(finished, tmp_path, damage, message):
+def test_bases_that_are_refused(finished, tmp_path, damage, entry, variant, message):
     place = copy_of(finished, tmp_path)
     folder = tmp_path / "base"
     shutil.copytree(place.folder("base"), folder, ignore=shutil.ignore_patterns("solar", "manifest.json"))
@@ -110,8 +114,8 @@ def test_bases_that_are_refused(finished, tmp_path, damage, message):
         settings = folder / "tokenizer_config.json"
         settings.write_text(settings.read_text().replace('"eos_token"', '"no_token"'))
     arguments = ("--data.mirror", str(place.folder("microworld")), "--base.model", str(folder))
-    assert message in one_line(place.entry_point("base", "--scale", "check", *arguments))
-    assert len(list(place.store.glob("base-*"))) == 1
+    assert message in one_line(place.entry_point(entry, "--scale", "check", *arguments))
+    assert len(list(place.store.glob(f"{variant}-*"))) == 1
 
 
 @pytest.fixture(scope="module")
