@@ -13,7 +13,7 @@ from solar_repro.garbage import unneeded
 from solar_repro.metric_log import MetricLog, read_metrics
 from solar_repro.plan import Plan
 from solar_repro.runner import Runner
-from solar_repro.saving import saving_folder
+from solar_repro.saving import Saving, saving_folder
 from solar_repro.scales import Save
 from solar_repro.stages import METRICS
 from solar_repro.tracking import Tracker
@@ -42,12 +42,21 @@ def test_a_training_goes_on_where_it_was_saved(
         if "loss" in metrics and how is Stopped and number == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
+    make_room = Saving.make_room
+
+    def cut_off_with_two_states(saving):
+        if len(list(saving.folder.glob("checkpoint-*"))) == 2:
+            raise Killed
+        make_room(saving)
+
     def make():
         tracker = Tracker("again", "check")
         return Runner(own_place.store, tracker, upload=True, save=Save(steps=1 if damaged else 2)).get(step)
 
     with monkeypatch.context() as patch:
         patch.setattr(MetricLog, "__call__", cut_off)
+        if damaged:
+            patch.setattr(Saving, "make_room", cut_off_with_two_states)
         with pytest.raises(how):
             make()
     if damaged:
