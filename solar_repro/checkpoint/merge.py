@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from solar_repro.checkpoint.config import without_code
 from solar_repro.checkpoint.copying import CopyRange, copy_chunks
 from solar_repro.checkpoint.folder import carry_files, open_checkpoint, require_space, write_json
 from solar_repro.checkpoint.hashing import FollowingHasher
@@ -161,8 +162,11 @@ def _recipes(
 
 
 def _config(config: Mapping[str, Any], planned: Mapping[str, TensorRange], tied: bool) -> dict[str, Any]:
-    """The first parent's config with the dtype of most of the output; untied if one of the parents is."""
-    new = dict(config)
+    """The first parent's config with the dtype of most of the output; untied if one of the parents is.
+
+    The code that an `auto_map` names is not carried, and so the key goes too.
+    """
+    new = without_code(config)
     lengths: dict[str, int] = {}
     for tensor in planned.values():
         lengths[tensor.dtype] = lengths.get(tensor.dtype, 0) + tensor.length

@@ -252,6 +252,14 @@ def test_buffers_that_are_computed_anew_block_no_merge(
     assert all(torch.equal(made[name], expected[name]) for name in expected)
 
 
+def test_auto_map_goes_where_its_code_is_not_carried(saved: Callable[..., Path], tmp_path: Path) -> None:
+    given = Path(shutil.copytree(saved("llama", 0), tmp_path / "given"))
+    config = json.loads((given / "config.json").read_text())
+    (given / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoConfig": "x.X"}}))
+    run(tmp_path / "out", [given, saved("llama", 1)], "average")
+    assert "auto_map" not in json.loads((tmp_path / "out" / "config.json").read_text())
+
+
 def hub_gpt2(tensors: Tensors) -> Tensors:
     """Names and causal masks of the hub's GPT-2."""
     mask = torch.tril(torch.ones(32, 32)).view(1, 1, 32, 32)
