@@ -165,7 +165,7 @@ class Runner:
             if needed := bytes_to_write(step, {role: found.output for role, found in parents.items()}):
                 require_space(self.store, needed)
             digests: dict[str, str] = {}
-            given = {
+            models = {
                 role: model_folder(place, step.data[role])
                 for role, place in models_of(step.places).items()
                 if role in step.data
@@ -175,12 +175,12 @@ class Runner:
                 with publish(folder, digests) as work:
                     inputs = {role: found.output for role, found in parents.items()}
                     kept = read_metrics(saved / ROWS) if saved else []
-                    options = {**inputs, **step.settings, **with_models(step.places, given)}
+                    options = {**inputs, **step.settings, **with_models(step.places, models)}
                     if saving:
                         options["saving"] = replace(saving, run_id=run_id)
                     with self.tracker.metric_log(run_id, work / METRICS, kept) as log:
                         digests |= self._run_stage(step, work, log, options)
-                    for role, model in given.items():
+                    for role, model in models.items():
                         refuse_changed(model, step.data[role], role)
                     write_provenance(work, step, run_id)
             except Occupied:

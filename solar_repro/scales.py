@@ -18,6 +18,7 @@ from solar_repro.errors import UserError
 from solar_repro.hardware import Hardware, Shape
 from solar_repro.launch import Launch
 from solar_repro.microworld.settings import BaseTraining, WorldSettings
+from solar_repro.misspelt import meant
 from solar_repro.plain_yaml import read_yaml
 from solar_repro.section import Place, Positive, Precision, Section, Seed, TrainingPrecision
 from solar_repro.variants import DATASETS
@@ -400,42 +401,6 @@ def _set(content: dict[str, Any], dotted: str, text: str) -> None:
     content[key] = value
 
 
-ALIASES = {
-    "lr": ("learning_rate",),
-    "bs": ("global_batch_size", "batch_size"),
-    "batch_size": ("global_batch_size",),
-    "train_batch_size": ("global_batch_size", "batch_size"),
-    "per_device_train_batch_size": ("per_device_batch_size",),
-    "epochs": ("steps",),
-    "num_epochs": ("epochs", "steps"),
-    "num_train_epochs": ("epochs", "steps"),
-    "wd": ("weight_decay",),
-    "dtype": ("precision",),
-    "seq_len": ("max_length", "context_length"),
-    "max_seq_length": ("max_length", "context_length"),
-    "gradient_checkpointing": ("activation_checkpointing",),
-    "optim": ("optimizer",),
-    "lr_scheduler_type": ("schedule",),
-    "r": ("rank",),
-}
-"""What other training code calls a setting: our names for it, of which a section has one or none."""
-
-
-def _meant(key: str, known: list[str]) -> list[str]:
-    """What an unknown dotted key may mean: a name of its own section, or of one around it, comes first."""
-    section, _, name = key.rpartition(".")
-    ours, around = ALIASES.get(name, ()), section
-    while around:
-        if by_meaning := [path for path in (f"{around}.{alias}" for alias in ours) if path in known]:
-            return by_meaning[:1]
-        around = around.rpartition(".")[0]
-    inside = [path.rpartition(".")[2] for path in known if path.rpartition(".")[0] == section]
-    if section and (nearest := difflib.get_close_matches(name, inside, n=1)):
-        return [f"{section}.{nearest[0]}"]
-    anywhere = [path for path in known if path.rpartition(".")[2] in ours[:1]]
-    return anywhere or difflib.get_close_matches(key, known, n=1, cutoff=0.3)
-
-
 def explain(error: ValidationError, source: str, model: type[Section], prefix: str = "") -> str:
     """The first problem of a validation error as one line: file, key, value, what to do."""
     problems = error.errors(include_url=False)
@@ -443,8 +408,8 @@ def explain(error: ValidationError, source: str, model: type[Section], prefix: s
     problem = next((found for found in problems if found["type"] == "extra_forbidden"), problems[0])
     key = prefix + ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        meant = _meant(key, [prefix + name for name in dotted_keys(model)])
-        hint = f"; did you mean {' or '.join(map(repr, meant))}?" if meant else ""
+        nearest = meant(key, [prefix + name for name in dotted_keys(model)])
+        hint = f"; did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
         return f"{source}: unknown key {key!r}{hint}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "missing":

@@ -3,7 +3,7 @@ import re
 import pytest
 import yaml
 
-from solar_repro import scales
+from solar_repro import misspelt, scales
 from solar_repro.errors import UserError
 from solar_repro.plain_yaml import read_yaml
 
@@ -40,7 +40,7 @@ def test_a_misspelt_key_suggests_the_setting_of_its_section_by_meaning(typed, me
 
 def test_every_alias_means_a_setting_that_exists():
     names = {path.rpartition(".")[2] for path in scales.dotted_keys()}
-    assert {meant for ours in scales.ALIASES.values() for meant in ours} <= names
+    assert {meant for ours in misspelt.ALIASES.values() for meant in ours} <= names
 
 
 @pytest.mark.parametrize("name", scales.names())
