@@ -88,9 +88,9 @@ def _secrets() -> dict[str, str]:
         scheme, mark, rest = value.partition("://")
         if mark and shown_uri(value) != value:
             found[value] = shown_uri(value)
-            user = rest[: _address(scheme, rest)]
-            # Where one with @ in it ends is not certain.
-            secrets += [user[: sign.start()].partition(":")[2] for sign in re.finditer("@", user)]
+            if _address(scheme, rest):
+                # Where a password with @ in it ends is not certain: each end is taken for it.
+                secrets += [rest[: sign.start()].partition(":")[2] for sign in re.finditer("@", rest)]
         for secret in secrets:
             if len(secret) >= _SHORTEST:
                 raw = os.fsencode(secret)  # a variable may hold bytes that are no text
