@@ -267,6 +267,51 @@ def bars(values: Mapping[str, tuple[float, float]], label: str) -> "Figure":
     return figure
 
 
+def layer_maps(rows: Sequence[Mapping[str, Any]]) -> "Figure":
+    """Held-out loss before any training against m, m = 0 for all layers repeated; other maps are lines.
+
+    The axis above tells the layers that each m leaves.
+    """
+    figure, (axes,) = _figure(7.5, 4)
+    swept = [(int(row["map"][4:]), row) for row in rows if row["map"].startswith("m = ")]
+    swept += [(0, row) for row in rows if row["map"] == "repeat"]
+    swept.sort(key=lambda pair: pair[0])
+    base = next(row for row in rows if row["map"] == "base")
+    ms, losses = [m for m, _ in swept], [row["loss"] for _, row in swept]
+    errors = [
+        [row["loss_above_base"] - row["loss_low"] for _, row in swept],
+        [row["loss_high"] - row["loss_above_base"] for _, row in swept],
+    ]
+    label = "depth up-scaling (m = 0: all layers repeated)"
+    axes.errorbar(
+        ms,
+        losses,
+        yerr=errors,
+        marker="o",
+        markersize=4,
+        color=COLOURS[0],
+        ecolor=INK,
+        capsize=2,
+        label=label,
+    )
+    axes.axhline(base["loss"], linestyle="--", linewidth=1, color=INK, label=f"base, {base['layers']} layers")
+    others = [
+        row for row in rows if row["map"] not in ("base", "repeat") and not row["map"].startswith("m = ")
+    ]
+    for colour, row in zip(COLOURS[1:], others, strict=False):
+        name = drawn(_TITLES.get(f"{row['map']}_continued", row["map"]))
+        axes.axhline(row["loss"], linestyle=":", color=colour, label=f"{name}, {row['layers']} layers")
+    axes.set(xlabel="m: layers cut from each copy", ylabel="held-out loss (nats per token)")
+    axes.set_title("Right after scaling, before any training (Sec. 2)")
+    layers = base["layers"]
+    above = axes.secondary_xaxis(
+        "top", functions=(lambda m: 2 * (layers - m), lambda deep: layers - deep / 2)
+    )
+    above.set_xlabel("layers of the deeper model")
+    axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
 def _colours(number: int) -> list[str]:
     return [COLOURS[index % len(COLOURS)] for index in range(number)]
 

@@ -108,14 +108,20 @@ def seeds_study(names: Sequence[str], runs: Runs) -> Study:
     return Study("seeds", rows, bars, "H6 (percent, ± one standard deviation over seeds)", verdict)
 
 
-def finish(study: Study, runs: Runs, tracker: Tracker, out: Path) -> str:
-    """Write the study's table, pictures and verdict to `out`, log them, and return them as text."""
+def finish(study: Study, scale: str, tracker: Tracker, out: Path, runs: Runs | None = None) -> str:
+    """Write the study's table, pictures and verdict to `out`, log them, and return them as text.
+
+    Recovery is drawn from `runs` of continued pretraining.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    figures.write(out / study.name, figures.bars, study.bars, study.axis)
-    if study.name != "seeds":
+    if study.name == "untrained":
+        figures.write(out / study.name, figures.layer_maps, study.rows)
+    else:
+        figures.write(out / study.name, figures.bars, study.bars, study.axis)
+    if runs is not None and study.name != "seeds":
         figures.write(out / "recovery", figures.recovery, runs)
     write_csv(out / f"{study.name}.csv", study.rows)
-    text = f"# Study {study.name} at scale {runs.scale}\n\n{markdown(study)}\n\n{study.verdict}\n"
+    text = f"# Study {study.name} at scale {scale}\n\n{markdown(study)}\n\n{study.verdict}\n"
     (out / f"{study.name}.md").write_text(f"{text}\n![{study.name}]({study.name}.png)\n", encoding="utf-8")
     tracker.log_folder(tracker.run_id, out, "study")
     return text

@@ -22,18 +22,22 @@ def main() -> None:
             "help": "Table 2: print what would be downloaded and the memory needed, and do nothing",
         },
         study={
-            "help": "instead of a table: depth (sweeps m), seam (ways to up-scale on equal tokens) or seeds",
+            "help": "instead of a table: untrained (ways to up-scale, before training), depth (sweeps m), "
+            "seam (ways to up-scale on equal tokens) or seeds",
         },
         seeds=SEEDS,
-        variants={"help": "study seeds: variants, separated by commas (default: Table 3's)"},
+        variants={
+            "help": "study seeds: variants, separated by commas (default: Table 3's); study untrained: "
+            "further up-scaled ones, e.g. upscaled_0-24_8-32",
+        },
     )
     options = arguments.options
     if options.study:
-        if options.study not in ("depth", "seam", "seeds"):
-            raise UserError(f"--study {options.study}: there are depth, seam and seeds")
+        if options.study not in ("untrained", "depth", "seam", "seeds"):
+            raise UserError(f"--study {options.study}: there are untrained, depth, seam and seeds")
         if options.study == "seeds" and options.seeds < 2:
             raise UserError("--study seeds: give how many, -P seeds=5")
-        study(arguments)
+        untrained(arguments) if options.study == "untrained" else study(arguments)
     elif options.table == "2":
         table_2(arguments)
     elif options.table in ("3", "4", "5", "6", "7"):
@@ -90,6 +94,24 @@ def table_2(arguments: Arguments) -> None:
         print(table_text(2, runs, {row: step.variant for row, step in steps.items()}))
 
 
+def untrained(arguments: Arguments) -> None:
+    from benchmarks.studies import finish
+    from benchmarks.untrained import untrained_study
+    from solar_repro import variants
+
+    (plan,) = plans(arguments)[:1]
+    further = [variants.variant(name) for name in names_in(arguments.options, "variants")]
+    for found in further:
+        if found.stage != "upscale":
+            raise UserError(f"--variants {found.name}: study untrained takes up-scaled models alone")
+    step = plan.untrained(found.layer_map for found in further if found.layer_map != "dus")
+    with running(arguments, "study untrained") as runner:
+        folder = runner.get(step).output
+        out = runner.store / "report" / f"{arguments.scale.name}-untrained"
+        found = untrained_study(folder, arguments.scale.data.corpus.id)
+        print(finish(found, arguments.scale.name, runner.tracker, out))
+
+
 def study(arguments: Arguments) -> None:
     from benchmarks import studies
     from benchmarks.runs import of_plans
@@ -119,7 +141,7 @@ def study(arguments: Arguments) -> None:
         else:
             found = studies.up_scaling_study(name, names, runs)
         out = runner.store / "report" / f"{arguments.scale.name}-{name}"
-        print(studies.finish(found, runs, runner.tracker, out))
+        print(studies.finish(found, arguments.scale.name, runner.tracker, out, runs))
 
 
 if __name__ == "__main__":
