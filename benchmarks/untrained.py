@@ -70,7 +70,7 @@ def _told_of_maps(found: Sequence[Mapping[str, Any]], items: Mapping[str, Items]
             if difference(*pair).interval()[0] > 0
             else "No step between neighbouring m is larger than chance allows."
         )
-    if len(swept) > 2:
+    if len({row["angular_distance"] for row in swept}) > 2:
         from scipy.stats import spearmanr
 
         seams = [*swept, _row(found, "repeat")]
