@@ -1,6 +1,8 @@
 """Places that tests share. A fresh machine has no folder `shared` beside the project: those tests skip."""
 
+import importlib
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -81,3 +83,28 @@ def entry_point(finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         return place
 
     return call
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Callable:
+    """`Workplace.entry_point` in this process, which saves its start: what it wrote and its exit code."""
+    from entry_points.command import run_main
+    from tests.runs import at_check
+
+    def run(place, name: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+        module = importlib.import_module(f"entry_points.{name}")
+        capfd.readouterr()
+        with monkeypatch.context() as patch:
+            for variable in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "SOLAR_MIRROR"):
+                patch.delenv(variable, raising=False)
+            for variable, value in {**place.environment(), **variables}.items():
+                patch.setenv(variable, value)
+            patch.setattr(sys, "argv", [module.__file__, *at_check(arguments)])
+            code = 0
+            try:
+                run_main(module.main)
+            except SystemExit as end:
+                code = end.code
+        return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
+
+    return run
