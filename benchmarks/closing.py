@@ -12,12 +12,13 @@ from solar_repro.tracking_server import ui_command
 from solar_repro.variants import PAPER
 
 KINDS: tuple[Verdict, ...] = ("reproduced", "not reproduced", "undecided", "no runs")
-_WIDEST = 100
+WHY = {"undecided": "the runs are too few or too small to tell", "no runs": "a model was not scored"}
+_NARROWEST, _WIDEST = 64, 100
 
 
 def closing_text(runs: Runs, results: Sequence[Result], report: Path, *more: str) -> str:
     """The whole closing block; `more` are lines that stand before the report's path."""
-    width = min(shutil.get_terminal_size((_WIDEST, 0)).columns, _WIDEST)
+    width = max(_NARROWEST, min(shutil.get_terminal_size((_WIDEST, 0)).columns, _WIDEST))
     links = [*more, f"report: {report}", f"UI: {ui_command()}"]
     return "\n\n".join(["", h6_text(runs), verdicts_text(results, width), "\n".join(links)])
 
@@ -44,22 +45,21 @@ def h6_text(runs: Runs) -> str:
 
 
 def verdicts_text(results: Sequence[Result], width: int) -> str:
-    """The claims by verdict: decided ones in full, the others by name."""
+    """The claims by verdict: those that are decided in full, the others by name."""
     lines = [f"The paper's {len(results)} claims, judged by these runs"]
     for kind in KINDS:
-        of_kind = [result.claim for result in results if result.verdict == kind]
-        if not of_kind:
+        claims = [result.claim for result in results if result.verdict == kind]
+        if not claims:
             continue
-        head = f"  {kind:<14}  {len(of_kind):>2}"
-        if kind in ("undecided", "no runs"):
-            why = "too few items or seeds to tell" if kind == "undecided" else "a run is missing"
-            lines += _wrapped(f"{head}  ({why}) ", ", ".join(claim.name for claim in of_kind), width)
+        if kind in WHY:
+            lines.append(f"  {kind:<14} {len(claims):>3}  {WHY[kind]}")
+            lines += _wrapped(" " * 4, 4, ", ".join(claim.name for claim in claims), width)
             continue
-        lines.append(head)
-        for claim in of_kind:
-            lines += _wrapped(f"    {claim.name:<3} ", claim.statement, width)
+        lines.append(f"  {kind:<14} {len(claims):>3}")
+        for claim in claims:
+            lines += _wrapped(f"    {claim.name:<3} ", 8, claim.statement, width)
     return "\n".join(lines)
 
 
-def _wrapped(head: str, text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, max(width, 40), initial_indent=head, subsequent_indent=" " * 8)
+def _wrapped(head: str, indent: int, text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, initial_indent=head, subsequent_indent=" " * indent)

