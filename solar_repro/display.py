@@ -4,6 +4,8 @@ import os
 import select
 import sys
 import threading
+import traceback
+from contextlib import suppress
 
 from rich.console import Console, ConsoleDimensions, Group
 from rich.live import Live
@@ -73,6 +75,23 @@ class Display:
             self._board.hear(event)
 
     def _run(self) -> None:
+        try:
+            self._show_all()
+        except Exception:  # the terminal is gone, or here is a fault: the work goes on, and its lines pass
+            self._pass_all(traceback.format_exc().encode() + self._rest)
+
+    def _pass_all(self, text: bytes) -> None:
+        """Write on what others write, as it comes, as far as there is a terminal."""
+        while True:
+            with suppress(OSError):
+                self._console.file.buffer.write(text)
+                self._console.file.flush()
+            while not select.select([self._written], [], [], SECONDS_BETWEEN_DRAWINGS)[0]:
+                if self._ending.is_set():
+                    return
+            text = os.read(self._written, 65536)
+
+    def _show_all(self) -> None:
         while not self._ending.is_set():
             if select.select([self._written], [], [], SECONDS_BETWEEN_DRAWINGS)[0]:
                 self._read()

@@ -9,6 +9,7 @@ from itertools import count
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
+from solar_repro.redact import printable
 from solar_repro.remaining import Work
 
 SECONDS_BETWEEN_LINES = 10
@@ -106,7 +107,7 @@ class Progress:
     """
 
     def __init__(self, label: str, total: int, unit: str, *, most: bool = False) -> None:
-        self._label, self._total, self._unit, self._most = label, total, unit, most
+        self._label, self._total, self._unit, self._most = printable(label), total, unit, most
         self._done = 0
         self._printed = -1
         self._note = ""
@@ -132,7 +133,7 @@ class Progress:
 
     def advance(self, units: int, note: str = "") -> None:
         self._done += units
-        self._note = note
+        self._note = note = printable(note)
         between = SECONDS_BETWEEN_EVENTS if listener is not None else SECONDS_BETWEEN_LINES
         if time.monotonic() - self._last < between:
             return

@@ -105,7 +105,7 @@ class Runner:
             )
             for step in steps
         }
-        progress.listener(Planned(works, tuple(step.label for step in steps), self.jobs))
+        progress.listener(Planned(works, tuple(printable(step.label) for step in steps), self.jobs))
 
     def get(self, step: Step, run_id: str | None = None) -> Finished:
         """The finished result of the step, made if need be (in the given run, else in a nested one)."""
@@ -280,7 +280,9 @@ class Runner:
         if self.tells_of not in (None, step.key):
             return
         if progress.listener is not None and state is not None:
-            turn = Turn(step.key, step.label, step.stage, self.position, state, printable(what), seconds)
+            turn = Turn(
+                step.key, printable(step.label), step.stage, self.position, state, printable(what), seconds
+            )
             progress.listener(turn)
             return
         if state == "failed":

@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -129,6 +130,7 @@ def watched(
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     changed = {"TERM": "xterm-256color", "CI": None, "NO_COLOR": None, **variables}
     environment = {name: value for name, value in {**os.environ, **changed}.items() if value is not None}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     process = subprocess.Popen(
         [sys.executable, *command],
         cwd=ROOT,
@@ -138,6 +140,7 @@ def watched(
         stderr=theirs,
         start_new_session=True,
     )
+    signal.signal(signal.SIGINT, before)
     os.close(theirs)
     try:
         yield Watched(process, ours, Screen(columns, rows))

@@ -229,8 +229,7 @@ def test_an_error_of_a_step_leaves_its_one_line_last():
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_asked_to_end_nothing_is_drawn_over_any_more(number, code):
-    body = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    with watched([*script(TWO_AT_WORK)[:1], body + script(TWO_AT_WORK)[1]]) as terminal:
+    with watched(script(TWO_AT_WORK)) as terminal:
         before = terminal.until(has("[3/4]", "1 of 4 steps"))
         terminal.process.send_signal(number)
         lines = terminal.end()
@@ -248,6 +247,27 @@ def test_a_killed_process_leaves_a_terminal_that_works():
         terminal.process.send_signal(signal.SIGKILL)
         terminal.end()
         assert "\x1b[?25l" not in terminal.raw
+
+
+def test_a_fault_of_the_display_costs_nothing_but_the_display():
+    body = (
+        TWO_AT_WORK
+        + """
+def fault(*size): raise KeyError("a fault")
+progress.listener.__self__._board.lines = fault
+os.write(2, 5000 * b"a line that is longer than others\\n")
+print("what else is written")
+wait()
+"""
+    )
+    with watched(script(body)) as terminal:
+        terminal.until(has("[3/4]"))
+        terminal.go_on()
+        lines = terminal.until(has("what else is written"))
+        assert lines.count("a line that is longer than others") == 5000
+        assert lines.count("KeyError: 'a fault'") == 1
+        terminal.go_on()
+        assert terminal.end()[-1] == "the closing block"
 
 
 @pytest.mark.slow
