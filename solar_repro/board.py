@@ -225,7 +225,8 @@ class Board:
         line = Text.assemble(self._sign(turn.state), f"{self._number(turn)}{self._label(turn.label)} ")
         if turn.state == "made":
             line.append(f"{spoken(turn.seconds):>12}")
-            line.append(f"  {row.note}" if row.note else "", "dim")
+            note = turn.note or row.note
+            line.append(f"  {note}" if note else "", "dim")
         elif turn.state == "found":
             line.append("finished before" if turn.text == "cached" else turn.text, "dim")
         else:

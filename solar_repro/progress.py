@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, Self
 from solar_repro.redact import printable
 from solar_repro.remaining import Work
 
+State = Literal["waiting", "begun", "made", "found", "failed"]
 SECONDS_BETWEEN_LINES = 10
 SECONDS_BETWEEN_EVENTS = 0.1
 
@@ -32,11 +33,13 @@ class Turn(NamedTuple):
     stage: str
     position: tuple[int, int]
     """Number of the step, and of how many; (0, 0) where steps are not counted."""
-    state: Literal["waiting", "begun", "made", "found", "failed"]
+    state: State
     text: str
     """What a plain line says of it."""
     seconds: float = 0.0
     """That it took, once it is made."""
+    note: str = ""
+    """What came of it, such as a score."""
 
 
 class Told(NamedTuple):

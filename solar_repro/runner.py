@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from solar_repro import progress
 from solar_repro.checkpoint.folder import require_space
@@ -22,7 +22,7 @@ from solar_repro.jobs import make_side_by_side
 from solar_repro.launch import Launch, job_file, launch
 from solar_repro.metric_log import read_metrics
 from solar_repro.places import require_writable
-from solar_repro.progress import Planned, Turn
+from solar_repro.progress import Planned, State, Turn
 from solar_repro.provenance import verify_result, write_provenance
 from solar_repro.redact import printable
 from solar_repro.remaining import Work
@@ -37,7 +37,6 @@ OFTEN = Save()
 HERE = Launch()
 SAVING_STAGES = (*LAUNCHED_STAGES, "base", "evaluate")
 """Stages that keep their unfinished work."""
-State = Literal["waiting", "begun", "made", "found", "failed"]
 SCORED = {"evaluate": "model", "contamination": "target"}
 """Stages that score a model → the input whose run the scores are logged to as well."""
 
@@ -231,7 +230,7 @@ class Runner:
             if saving:
                 saving.remove()
         seconds = time.monotonic() - started
-        self._say(step, f"done in {seconds:.1f} s", "made", seconds)
+        self._say(step, f"done in {seconds:.1f} s", "made", seconds, _outcome(step, folder))
         return finished
 
     def _run_stage(self, step: Step, work: Path, log: Log, options: dict[str, Any]) -> dict[str, str]:
@@ -276,20 +275,29 @@ class Runner:
             send_metrics(self.tracker.client, parents[scored].run_id, rows)
         return Finished(run_id, self.tracker.experiment_id, model_id, folder)
 
-    def _say(self, step: Step, what: str, state: State | None = None, seconds: float = 0.0) -> None:
+    def _say(
+        self, step: Step, what: str, state: State | None = None, seconds: float = 0.0, note: str = ""
+    ) -> None:
+        """Say what becomes of a step, in the live display where there is one: `seconds` and `note` there alone."""
         if self.tells_of not in (None, step.key):
             return
         if progress.listener is not None and state is not None:
-            turn = Turn(
-                step.key, printable(step.label), step.stage, self.position, state, printable(what), seconds
-            )
-            progress.listener(turn)
+            names = step.key, printable(step.label), step.stage
+            progress.listener(Turn(*names, self.position, state, printable(what), seconds, note))
             return
         if state == "failed":
             return  # whoever hears of the error says so
         number, total = self.position
         position = f"[{number:>{len(str(total))}}/{total}] " if total else ""
         print(printable(f"{position}{step.label:<28} {what}"), file=sys.stderr, flush=True)
+
+
+def _outcome(step: Step, folder: Path) -> str:
+    """What the live display says of a finished step: the score of an evaluation."""
+    if step.stage != "evaluate":
+        return ""
+    scores = [row["value"] for row in read_metrics(folder / METRICS) if row["key"] == "H6"]
+    return f"H6 {scores[-1]:.1f}" if scores else ""
 
 
 def _is_here(folder: Path, step: Step) -> bool:
