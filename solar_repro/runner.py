@@ -278,7 +278,7 @@ class Runner:
     def _say(
         self, step: Step, what: str, state: State | None = None, seconds: float = 0.0, note: str = ""
     ) -> None:
-        """Say what becomes of a step, in the live display where there is one: `seconds` and `note` there alone."""
+        """Say what becomes of a step, in the live display where there is one, else in a line."""
         if self.tells_of not in (None, step.key):
             return
         if progress.listener is not None and state is not None:
