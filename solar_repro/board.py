@@ -154,7 +154,7 @@ class Board:
         beside = beside or [("", told.label, told, "") for told in bars]
         rows = self._sorted_rows()
         at_work = [self._in_words(row) for row in rows if row.is_at_work] + beside
-        names = [_activity(doing, told) for _, doing, told, _ in at_work]
+        names = [_activity(head, doing, told) for head, doing, told, _ in at_work]
         wide = min(max(map(len, names), default=0), width // 4)
         drawn = iter(
             self._line(head, name, wide, told, text, width)
@@ -183,7 +183,7 @@ class Board:
         line.append_text(name)
         line.append("  " if wide else "")
         if share is not None:
-            line.append_text(self._bar(share, 20 if width >= WIDE else 8))
+            line.append_text(self._bar(share, 14 if width >= WIDE else 8))
             line.append(f" {share:4.0%}  ")
         return line.append(text if told is None else _figures(told))
 
@@ -192,9 +192,10 @@ class Board:
         if not self._works:
             return Text.assemble((f"{self._title}  ", "bold"), spent)
         done, all_steps = len(self._settled), len(self._works)
-        line = Text(f"{self._title}  ", "bold")
+        frame = self._spinner.render(time.monotonic()) if done < all_steps else ""
+        line = Text.assemble(frame, " " if frame else "", (f"{self._title}  ", "bold"))
         if width >= NARROW:
-            line.append_text(self._bar(done / all_steps, 30 if width >= WIDE else 12))
+            line.append_text(self._bar(done / all_steps, 24 if width >= WIDE else 12))
             line.append(f"  {done} of {all_steps} steps, {spent}")
         else:
             line.append(f"{done}/{all_steps}")
@@ -251,9 +252,9 @@ class Board:
         return Text.assemble((full * filled, "green"), (empty * (width - filled), "dim"))
 
 
-def _activity(doing: str, told: Told | None) -> str:
-    """What goes on in a step: the stage, and the part of it that has a bar."""
-    if told is None or told.label in ("", doing):
+def _activity(head: str, doing: str, told: Told | None) -> str:
+    """What goes on in a step: the stage, and the part of it that has a bar, unless the label says so."""
+    if told is None or (told.most and doing) or told.label == doing or told.label in head:
         return doing
     return f"{doing}: {told.label}" if doing else told.label
 
