@@ -168,7 +168,7 @@ class Board:
         """Number and label of a step at work, its stage, its newest bar, and what stands where none is."""
         turn = row.turn
         text = turn.text if turn.text != "running" else spoken(int(time.monotonic() - row.since))
-        stage = "" if turn.stage in turn.label else turn.stage
+        stage = "" if turn.stage in turn.label.split(".") else turn.stage
         return f"{self._number(turn)}{self._label(turn.label)} ", stage, row.newest, text
 
     def _line(self, head: str, doing: str, wide: int, told: Told | None, text: str, width: int) -> Text:
