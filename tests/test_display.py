@@ -63,6 +63,7 @@ wait()
 
 
 def has(*texts: str):
+    """Whether each of the texts stands in a line. The plan's line is drawn last: with it the rest is whole."""
     return lambda lines: all(any(text in line for line in lines) for text in texts)
 
 
@@ -98,7 +99,7 @@ turn(2, "made", 40.0); turn(4, "made", 1.0)
     with watched(script(body)) as terminal:
         terminal.until(has("[3/4]"))
         terminal.go_on()
-        lines = terminal.until(has("✓ [3/4]"))
+        lines = terminal.until(has("✓ [3/4]", "main check"))
         assert [line[2:7] for line in lines[:3]] == ["[1/4]", "[2/4]", "[3/4]"]
         terminal.go_on()
         assert [line[:7] for line in terminal.end()] == [f"✓ [{n}/4]" for n in range(1, 5)] + ["the clo"]
@@ -118,7 +119,7 @@ def test_steps_that_were_finished_before_take_one_line():
 @pytest.mark.parametrize("columns", [36, 40, 71, 80])
 def test_a_narrow_terminal_is_not_overrun(columns):
     with watched(script(TWO_AT_WORK), columns, 8) as terminal:
-        lines = terminal.until(has("[3/4]"))
+        lines = terminal.until(has("[3/4]", "main check"))
         assert len(lines) == 4
         if columns >= 40:
             assert "40%" in lines[1]
@@ -156,7 +157,7 @@ wait()
     with watched(script(body)) as terminal:
         terminal.until(has("[3/4]"))
         terminal.go_on()
-        lines = terminal.until(has("another process"))
+        lines = terminal.until(has("another process", "main check"))
         assert lines[1:4] == ["a line of Python's", "a line of a library in C", "a line of another process"]
         assert re.match(r"\S main check", lines[-1])
         terminal.go_on()
@@ -276,7 +277,8 @@ def test_the_plan_in_a_terminal_with_steps_side_by_side(own_place):
         forget(own_place, name)
     command = ["-m", "entry_points.main", *at_check(()), "--jobs", "2"]
     with watched(command, 110, 40, **own_place.environment()) as terminal:
-        lines = terminal.until(lambda lines: sum("loss" in line for line in lines) == 2)
+        both = lambda lines: sum("loss" in line for line in lines) == 2 and "main" in lines[-1]  # noqa: E731
+        lines = terminal.until(both)
         assert lines[0] == "✓ [1–45/47] 45 steps were finished before"
         assert re.fullmatch(r"\S \[46/47\] sft_v1 +sft  [━─]{14} +\d+%  .*loss \d.*tokens/s", lines[1])
         assert re.fullmatch(r"\S main check  [━─]{24}  45 of 47 steps, .* left", lines[-1])
