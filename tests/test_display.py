@@ -63,7 +63,7 @@ wait()
 
 
 def has(*texts: str):
-    """Whether each of the texts stands in a line. The plan's line is drawn last: with it the rest is whole."""
+    """Whether each of the texts stands in a line. The plan is drawn last: with it the rest is whole."""
     return lambda lines: all(any(text in line for line in lines) for text in texts)
 
 
