@@ -44,6 +44,10 @@ GSM8K_ANSWER_TOKENS = 150
 """Generated an item, each counted as a forward pass: our estimate."""
 
 
+LIGHT_STAGES = ("microworld", "data", "synth_math", "upscale", "merge")
+"""Stages that neither train nor score."""
+
+
 def training_flops(config: Mapping[str, Any], length: int) -> float:
     """Operations a token of a training step: 6N + 12·layers·width·length (PaLM, arXiv 2204.02311, App. B).
 
@@ -76,13 +80,16 @@ def step_flops(step: Step, config: Mapping[str, Any]) -> float:
     return 0.0
 
 
-def told_flops(step: Step, shape: Shape | None) -> float:
-    """`step_flops` of a step whose model's config is known here and is a Llama's; 0 of others."""
+def told_flops(step: Step, shape: Shape | None) -> float | None:
+    """`step_flops` of a step; 0 of those that only move bytes or write texts, None where no formula tells."""
+    is_copied = step.stage == "base" and ("base" not in step.settings or "trained" in step.settings)
+    if is_copied or step.stage in LIGHT_STAGES:
+        return 0.0
     try:
         config = step_config(shape, step)
-        return step_flops(step, config) if config else 0.0
+        return (step_flops(step, config) if config else 0.0) or None
     except (KeyError, TypeError, ValueError, UserError):  # the step itself says what is wrong with it
-        return 0.0
+        return None
 
 
 def h6_tokens(settings: Evaluate) -> dict[str, tuple[int, int]]:

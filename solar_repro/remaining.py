@@ -1,6 +1,6 @@
 """How long a plan still takes, from the steps that this run has timed and the arithmetic of the others."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -9,8 +9,8 @@ class Work:
     """A step of a plan, as far as its time goes."""
 
     stage: str
-    operations: float
-    """`costs.step_flops`; 0 where no formula tells them."""
+    operations: float | None
+    """`costs.told_flops`: 0 of steps that take little time, None where no formula tells them."""
     inputs: tuple[str, ...] = ()
     """Keys of the steps that it needs."""
 
@@ -33,23 +33,26 @@ class Remaining:
     """Whether a stage remains of which no step was timed."""
 
 
-def expected(work: Work, timed: Iterable[tuple[Work, float]]) -> tuple[float | None, bool]:
-    """Seconds that a step takes, and whether steps of its own stage say so.
+def expected(work: Work, timed: Sequence[tuple[Work, float]]) -> tuple[float | None, bool]:
+    """Seconds that a step takes, and whether timed steps of its own stage say so.
 
-    In proportion to its operations, at the speed of the timed steps of its stage, else of all timed steps.
-    None where a step's operations are known and nothing was timed; a stage without a formula, such as
-    up-scaling, takes no time until a step of it was timed: then the mean.
+    Steps of its stage were timed: their mean, or in proportion to the operations, where a formula tells them.
+    Else none for a step that takes little time; the speed of all timed steps, in operations; the mean of the
+    timed steps that take long. None where nothing of that was timed.
     """
-    of_stage = [(one.operations, seconds) for one, seconds in timed if one.stage == work.stage]
-    if of_stage and not work.operations:
-        return sum(seconds for _, seconds in of_stage) / len(of_stage), True
-    if not work.operations:
+    heavy = [(one, seconds) for one, seconds in timed if one.operations != 0]
+    of_stage = [pair for pair in timed if pair[0].stage == work.stage]
+    if work.operations:
+        heavy, of_stage = ([pair for pair in pairs if pair[0].operations] for pairs in (heavy, of_stage))
+    if not of_stage and work.operations == 0:
         return 0.0, False
-    pairs = of_stage or [(one.operations, seconds) for one, seconds in timed if one.operations]
-    operations = sum(many for many, _ in pairs)
-    if not operations:
+    pairs = of_stage or heavy
+    if not pairs:
         return None, False
-    return sum(seconds for _, seconds in pairs) * work.operations / operations, bool(of_stage)
+    seconds = sum(seconds for _, seconds in pairs)
+    if not work.operations:
+        return seconds / len(pairs), bool(of_stage)
+    return seconds * work.operations / sum(one.operations for one, _ in pairs), bool(of_stage)
 
 
 def remaining(

@@ -53,7 +53,15 @@ def test_the_whole_plan_done_leaves_nothing():
     assert remaining(PLAN, PLAN, {}, {}, 2) == Remaining(0.0, rough=False)
 
 
+def test_a_long_step_without_a_formula_takes_the_mean_of_the_long_ones_that_were_timed():
+    contamination = Work("contamination", None, ("solar",))
+    assert expected(contamination, [(UPSCALED, 1.0)]) == (None, False)
+    timed = [(UPSCALED, 1.0), (SOLAR, 60.0), (SCORES["scored_0"], 12.0)]
+    assert expected(contamination, timed) == (36.0, False)
+    assert expected(contamination, [*timed, (contamination, 7.0)]) == (7.0, True)
+
+
 @pytest.mark.parametrize(("seconds", "mean"), [([2.0], 2.0), ([1.0, 3.0], 2.0)])
-def test_a_stage_without_a_formula_takes_its_mean_and_before_that_no_time(seconds, mean):
+def test_a_short_step_takes_the_mean_of_its_stage_and_before_that_no_time(seconds, mean):
     assert expected(UPSCALED, [(SOLAR, 60.0)]) == (0.0, False)
     assert expected(UPSCALED, [(SOLAR, 60.0), *((UPSCALED, one) for one in seconds)]) == (mean, True)
