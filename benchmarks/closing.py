@@ -20,7 +20,7 @@ def closing_text(runs: Runs, results: Sequence[Result], report: Path, *more: str
     """The whole closing block; `more` are lines that stand before the report's path."""
     width = max(_NARROWEST, min(shutil.get_terminal_size((_WIDEST, 0)).columns, _WIDEST))
     links = [*more, f"report: {report}", f"UI: {ui_command()}"]
-    return "\n\n".join(["", h6_text(runs), verdicts_text(results, width), "\n".join(links)])
+    return "\n" + "\n\n".join([h6_text(runs), verdicts_text(results, width), "\n".join(links)])
 
 
 def h6_text(runs: Runs) -> str:

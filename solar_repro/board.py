@@ -12,7 +12,9 @@ from solar_repro.remaining import AtWork, Remaining, Work, remaining
 
 NARROW, WIDE = 72, 100
 """Columns of a terminal below which bars and figures are left out, and from which bars are long."""
-_LONGEST_LABEL = 30
+_LONGEST_LABEL = 32
+_TELLING = 0.1
+"""Share of a bar from which its speed says how long it takes: the first units wait for what is loaded."""
 
 
 @dataclass
@@ -155,7 +157,7 @@ class Board:
         rows = self._sorted_rows()
         at_work = [self._in_words(row) for row in rows if row.is_at_work] + beside
         names = [_activity(head, doing, told) for head, doing, told, _ in at_work]
-        wide = min(max(map(len, names), default=0), width // 4)
+        wide = min(max(map(len, names), default=0), width // 3)
         drawn = iter(
             self._line(head, name, wide, told, text, width)
             for (head, _, told, text), name in zip(at_work, names, strict=True)
@@ -210,7 +212,8 @@ class Board:
         for key, row in self._rows.items():
             if row.is_at_work:
                 bar = row.main
-                at_work[key] = AtWork(now - row.since, bar and bar.left, bar is not None and bar.most)
+                tells = bar is not None and bar.done >= _TELLING * bar.total
+                at_work[key] = AtWork(now - row.since, bar.left if tells else None, tells and bar.most)
         return remaining(self._works, self._settled, self._took, at_work, self._jobs)
 
     def _found_line(self) -> Text:
@@ -282,7 +285,7 @@ def told_left(found: Remaining | None) -> str:
 
 
 def _rounded(seconds: float) -> str:
-    if seconds < 60:
+    if seconds < 57.5:
         return f"{max(5, 5 * round(seconds / 5))} s"
     if seconds < 3600:
         return f"{round(seconds / 60)} min"
