@@ -146,18 +146,6 @@ def table_markdown(table: int, runs: Runs) -> str:
     return "\n".join(lines)
 
 
-def claims_text(results: Sequence[Result]) -> str:
-    """A line a claim for a terminal."""
-    lines = []
-    for result in results:
-        agreed = sum(part.verdict == "reproduced" for part in result.parts)
-        lines.append(
-            f"{result.claim.name:<4} {result.verdict:<15} {agreed}/{len(result.parts)} parts  "
-            f"{result.claim.statement}"
-        )
-    return "\n".join(lines)
-
-
 def claim_rows(results: Sequence[Result]) -> list[dict]:
     """A line for each part of each claim."""
     found = []

@@ -1,6 +1,6 @@
 """Runs of a scale beside the paper: claims judged, tables, pictures; as a page, Markdown and CSV."""
 
-from entry_points.command import SEEDS, names_in, parse, plan_main, plans, run_main, running, ui_command
+from entry_points.command import SEEDS, names_in, parse, plan_main, plans, run_main, running
 from solar_repro.errors import UserError
 
 
@@ -12,8 +12,10 @@ def main() -> None:
         parent={"help": "take the runs that this run of `main` made or reused, and log to it"},
         runs={"help": "take these runs: ids, separated by commas"},
     )
-    from benchmarks.compare import claims_text, compare
+    from benchmarks.closing import closing_text
+    from benchmarks.compare import compare
     from benchmarks.runs import of_plans, of_server
+    from solar_repro.progress import doing
 
     options, scale = arguments.options, arguments.scale
     ids = names_in(options, "runs")
@@ -33,10 +35,9 @@ def main() -> None:
         else:
             runs = of_plans(by_key, runner.tracker)
         out = runner.store / "report" / scale.name
-        report, results = compare(runs, scale, runner.tracker, out, arguments.overrides, options.parent)
-    print(claims_text(results))
-    print(f"report: {report}")
-    print(f"UI: {ui_command()}")
+        with doing("writing the report"):
+            report, results = compare(runs, scale, runner.tracker, out, arguments.overrides, options.parent)
+    print(closing_text(runs, results, report))
 
 
 if __name__ == "__main__":

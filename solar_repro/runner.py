@@ -9,22 +9,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from solar_repro import progress
 from solar_repro.checkpoint.folder import require_space
 from solar_repro.checkpoint.given import model_folder, models_of, refuse_changed, with_models
 from solar_repro.checkpoint.lock import locked
 from solar_repro.checkpoint.manifest import ManifestError, listed_alone, strays
 from solar_repro.checkpoint.publish import Occupied, publish, set_aside
-from solar_repro.costs import bytes_to_write
+from solar_repro.costs import bytes_to_write, told_flops
 from solar_repro.errors import Stopped
 from solar_repro.evaluation.columns import COLUMNS
 from solar_repro.jobs import make_side_by_side
 from solar_repro.launch import Launch, job_file, launch
 from solar_repro.metric_log import read_metrics
 from solar_repro.places import require_writable
+from solar_repro.progress import Planned, State, Turn
 from solar_repro.provenance import verify_result, write_provenance
 from solar_repro.redact import printable
+from solar_repro.remaining import Work
 from solar_repro.saving import ROWS, Saving, run_of, saving_folder
-from solar_repro.scales import Save
+from solar_repro.scales import Save, Shape
 from solar_repro.stages import METRICS, NOTES, Log
 from solar_repro.step import LAUNCHED_STAGES, Step, ordered
 from solar_repro.stopping import end_if_asked
@@ -50,6 +53,7 @@ class Runner:
         jobs: int = 1,
         save: Save = OFTEN,
         how: Launch = HERE,
+        shape: Shape | None = None,
     ) -> None:
         self.store = store.resolve()
         self.tracker = tracker
@@ -59,6 +63,8 @@ class Runner:
         self.save = save
         self.how = how
         """In how many processes trainings run."""
+        self.shape = shape
+        """Of a base that only the hub has, to reckon what steps cost."""
         self.position = (0, 0)
         """Number of the step that is made, and of how many, for the lines that tell of it."""
         self.tells_of: str | None = None
@@ -69,6 +75,7 @@ class Runner:
     def all(self, targets: list[Step]) -> None:
         """Make every target, and what it stands on; which runs those are is kept with the tracker's own."""
         steps = ordered(targets)
+        self.tell_plan(targets)
         if self.jobs > 1:
             missing = []
             for step in steps:
@@ -84,6 +91,21 @@ class Runner:
             made.append((step, self.get(step)))
         self.tracker.log_steps(made)
 
+    def tell_plan(self, targets: list[Step]) -> None:
+        """Tell the live display, where there is one, which steps there are and what each costs."""
+        if progress.listener is None:
+            return
+        steps = ordered(targets)
+        works = {
+            step.key: Work(
+                step.stage,
+                told_flops(step, self.shape),
+                tuple(parent.key for parent in step.inputs.values()),
+            )
+            for step in steps
+        }
+        progress.listener(Planned(works, tuple(printable(step.label) for step in steps), self.jobs))
+
     def get(self, step: Step, run_id: str | None = None) -> Finished:
         """The finished result of the step, made if need be (in the given run, else in a nested one)."""
         known = self.made.get(step.key) or self.reused.get(step.key)
@@ -97,16 +119,25 @@ class Runner:
                     end_if_asked()
                     if unlocked:
                         self._say(step, f"no lock can be had ({unlocked}): let nobody else make it meanwhile")
+                    progress.at_work = step.key
                     try:
                         known = self.made[step.key] = self._run(step, parents, run_id, not unlocked)
                     except Stopped as stopped:
+                        self._say(step, "stopped", "failed")
                         raise Stopped(f"{step.label}: {stopped}") from None
+                    except BaseException:
+                        self._say(step, "failed", "failed")
+                        raise
+                    finally:
+                        progress.at_work = ""
         if run_id not in (None, known.run_id):
             self.tracker.reuse(run_id, known)
         return known
 
     def _lock(self, step: Step) -> AbstractContextManager[str | None]:
-        return locked(self.store / step.folder, lambda owner: self._say(step, f"waiting for {owner}"))
+        return locked(
+            self.store / step.folder, lambda owner: self._say(step, f"waiting for {owner}", "waiting")
+        )
 
     def _cached(self, step: Step, alone: bool) -> Finished | None:
         folder = self.store / step.folder
@@ -120,11 +151,11 @@ class Runner:
             left_open, _ = self.tracker.unfinished(step.key, folder)
             run_id = left_open[0] if left_open and alone else self.tracker.child(step)
             found = self._register(step, parents, run_id, folder)
-            self._say(step, "registered")
+            self._say(step, "registered", "found")
         elif here:
-            self._say(step, "cached")
+            self._say(step, "cached", "found")
         elif self._download(found, folder, step):
-            self._say(step, "downloaded")
+            self._say(step, "downloaded", "found")
         else:
             return None
         self.reused[step.key] = Finished(found.run_id, found.experiment_id, found.model_id, folder)
@@ -160,7 +191,7 @@ class Runner:
                 if dead != run_id:
                     self.tracker.finish(dead, "KILLED")
             also = f" (as another run does, on {', '.join(elsewhere)})" if elsewhere else ""
-            self._say(step, f"going on from {saved.name}{also}" if saved else f"running{also}")
+            self._say(step, f"going on from {saved.name}{also}" if saved else f"running{also}", "begun")
             self.tracker.describe(run_id, step, parents, folder)
             if needed := bytes_to_write(step, {role: found.output for role, found in parents.items()}):
                 require_space(self.store, needed)
@@ -186,7 +217,7 @@ class Runner:
             except Occupied:
                 verify_result(folder, step)
                 adopted = True
-                self._say(step, "another process has made it meanwhile: its result is taken")
+                self._say(step, "another process has made it meanwhile: its result is taken", "found")
             found = self.tracker.find(step.key) if adopted else None
             if found is not None:
                 self.tracker.give_up(run_id, found)
@@ -198,7 +229,8 @@ class Runner:
             self.tracker.finish(run_id)
             if saving:
                 saving.remove()
-        self._say(step, f"done in {time.monotonic() - started:.1f} s")
+        seconds = time.monotonic() - started
+        self._say(step, f"done in {seconds:.1f} s", "made", seconds, _outcome(step, folder))
         return finished
 
     def _run_stage(self, step: Step, work: Path, log: Log, options: dict[str, Any]) -> dict[str, str]:
@@ -243,12 +275,29 @@ class Runner:
             send_metrics(self.tracker.client, parents[scored].run_id, rows)
         return Finished(run_id, self.tracker.experiment_id, model_id, folder)
 
-    def _say(self, step: Step, what: str) -> None:
+    def _say(
+        self, step: Step, what: str, state: State | None = None, seconds: float = 0.0, note: str = ""
+    ) -> None:
+        """Say what becomes of a step, in the live display where there is one, else in a line."""
         if self.tells_of not in (None, step.key):
             return
+        if progress.listener is not None and state is not None:
+            names = step.key, printable(step.label), step.stage
+            progress.listener(Turn(*names, self.position, state, printable(what), seconds, note))
+            return
+        if state == "failed":
+            return  # whoever hears of the error says so
         number, total = self.position
         position = f"[{number:>{len(str(total))}}/{total}] " if total else ""
         print(printable(f"{position}{step.label:<28} {what}"), file=sys.stderr, flush=True)
+
+
+def _outcome(step: Step, folder: Path) -> str:
+    """What the live display says of a finished step: the score of an evaluation."""
+    if step.stage != "evaluate":
+        return ""
+    scores = [row["value"] for row in read_metrics(folder / METRICS) if row["key"] == "H6"]
+    return f"H6 {scores[-1]:.1f}" if scores else ""
 
 
 def _is_here(folder: Path, step: Step) -> bool:
