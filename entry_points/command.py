@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 DEFAULT_SCALE = "smoke"
 OVERRIDES = (
     "Any setting of the scale can be overridden by its dotted path, e.g. --sft.learning_rate 1e-5\n"
-    "(as `mlflow run . -P sft.learning_rate=1e-5` passes it)."
+    "(as `mlflow run . -P sft.learning_rate=1e-5` passes it).\n"
+    "Results are taken from every experiment of the tracking server, whoever made them, unless\n"
+    "--tracking.experiments NAME,NAME names those that are accepted."
 )
 
 
@@ -128,7 +130,8 @@ def running(arguments: Arguments, name: str) -> Iterator["Runner"]:
     for precision in sorted(arguments.scale.precisions):
         warn_of_emulation(precision)
     with explained(arguments.store):
-        tracker = Tracker(name, arguments.scale.name)
+        accepted = tuple(arguments.scale.tracking.experiments)
+        tracker = Tracker(name, arguments.scale.name, accepted=accepted)
     with explained(arguments.store), failing(tracker.client, tracker.run_id):
         scale = arguments.scale
         upload = scale.tracking.checkpoints == "upload"

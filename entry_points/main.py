@@ -7,7 +7,7 @@ from solar_repro.launch import follow
 def main() -> None:
     arguments = parse(__doc__, seeds=SEEDS)
     from benchmarks.compare import claims_text, compare
-    from benchmarks.registry import register_instruct
+    from benchmarks.registry import INSTRUCT, register_instruct
     from benchmarks.runs import of_plans
 
     chosen = plans(arguments)
@@ -17,10 +17,11 @@ def main() -> None:
         return
     with running(arguments, f"main {arguments.scale.name}") as runner:
         runner.all(steps)
-        runs = of_plans(chosen, runner.tracker)
+        runs = of_plans(chosen, runner.tracker, store=runner.store)
         out = runner.store / "report" / arguments.scale.name
         report, results = compare(runs, arguments.scale, runner.tracker, out, arguments.overrides)
-        registered = register_instruct(runs, arguments.scale, runner.tracker)
+        instruct = runner.get(chosen[0].model(INSTRUCT))
+        registered = register_instruct(runs, arguments.scale, runner.tracker, instruct)
     print(claims_text(results))
     print(registered)
     print(f"report: {report}")

@@ -55,7 +55,8 @@ def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) 
     stopped: list[str] = []
     told = False
     tracker = runner.tracker
-    place = (runner.store, tracker.name, tracker.run_id, tracker.scale, runner.upload, runner.save)
+    own = (tracker.name, tracker.scale, tracker.run_id, tracker.accepted)
+    place = (runner.store, own, runner.upload, runner.save)
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with (
         asked_to_end() as asked,
@@ -122,7 +123,9 @@ def _ancestors(step: Step) -> set[str]:
     return _inputs(step).union(*(_ancestors(parent) for parent in step.inputs.values()))
 
 
-def _start(threads: int, store: Path, name: str, run_id: str, scale: str, upload: bool, save: Save) -> None:
+def _start(
+    threads: int, store: Path, own: tuple[str, str, str, tuple[str, ...]], upload: bool, save: Save
+) -> None:
     global _runner
     _idle.set()
     _heeding.enter_context(heeding(hasty=False))
@@ -134,7 +137,7 @@ def _start(threads: int, store: Path, name: str, run_id: str, scale: str, upload
     from solar_repro.tracking import Tracker
 
     torch.set_num_threads(threads)
-    _runner = Runner(store, Tracker(name, scale, run_id), upload=upload, save=save)
+    _runner = Runner(store, Tracker(*own), upload=upload, save=save)
 
 
 def _end_with_parent() -> None:
