@@ -211,9 +211,8 @@ def _parquet_batches(file: Path, columns: dict[str, str]) -> Iterator[Batch]:
                 arrays.append(pa.nulls(len(array), wanted[kind]))
                 continue
             if not _fits(array.type, kind):
-                raise UserError(
-                    f"data file {file}: column {name!r} is {array.type}, not {kind}; mend the file"
-                )
+                found = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+                raise UserError(f"data file {file}: column {name!r} is {found}, not {kind}; mend the file")
             arrays.append(_plain_text(array, faults) if kind == TEXT else _plain_turns(array, faults))
         yield Batch(pa.table(arrays, names=list(columns)), faults)
 
