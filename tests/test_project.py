@@ -151,3 +151,15 @@ def test_the_fault_campaign_is_shown():
     assert results["faults"]["SIGKILL"]["tried"] >= 50
     assert f"The plan of scale `check`, {results['results']} steps, was cut off" in page
     assert shown == reliability.table(results)
+
+
+@pytest.mark.parametrize("sharing", ["users", "containers"])
+def test_the_fault_campaign_on_a_shared_store_is_shown(sharing):
+    name = f"reliability-{sharing}"
+    page = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+    shown = page.partition(f"<!-- {name} -->\n")[2].partition(f"\n<!-- /{name} -->")[0]
+    results = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    assert results["sharing"] == sharing
+    assert results["differences"] == []
+    assert min(row["tried"] for row in results["faults"].values()) > 0
+    assert shown == reliability.table(results)
