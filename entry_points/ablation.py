@@ -56,7 +56,7 @@ def table(arguments: Arguments, number: int) -> None:
     steps = [plan.evaluation(name) for plan in chosen for name in names]
     with running(arguments, f"ablation table {number}") as runner:
         runner.all(steps)
-        print(table_text(number, of_plans(chosen, runner.tracker, names)))
+        print(table_text(number, of_plans(chosen, runner.tracker, names, runner.store)))
 
 
 def table_2(arguments: Arguments) -> None:
@@ -90,7 +90,7 @@ def table_2(arguments: Arguments) -> None:
     }
     with running(arguments, "ablation table 2") as runner:
         runner.all(list(steps.values()))
-        runs = of_steps(scale.name, steps.values(), runner.tracker)
+        runs = of_steps(scale.name, steps.values(), runner.tracker, runner.store)
         print(table_text(2, runs, {row: step.variant for row, step in steps.items()}))
 
 
@@ -135,7 +135,7 @@ def study(arguments: Arguments) -> None:
             steps = [plan.evaluation(variant) for plan in chosen for variant in names]
         runner.all(steps)
         parents = [variants.variant(variant).parents[0] for variant in names]
-        runs = of_plans(chosen, runner.tracker, [*names, *parents, "base"])
+        runs = of_plans(chosen, runner.tracker, [*names, *parents, "base"], runner.store)
         if name == "seeds":
             found = studies.seeds_study(names, runs)
         else:

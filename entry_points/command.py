@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 DEFAULT_SCALE = "smoke"
 OVERRIDES = (
     "Any setting of the scale can be overridden by its dotted path, e.g. --sft.learning_rate 1e-5\n"
-    "(as `mlflow run . -P sft.learning_rate=1e-5` passes it)."
+    "(as `mlflow run . -P sft.learning_rate=1e-5` passes it).\n"
+    "Results are taken from every experiment of the tracking server, whoever made them, unless\n"
+    "--tracking.experiments NAME,NAME names those that are accepted."
 )
 
 
@@ -132,7 +134,8 @@ def running(arguments: Arguments, name: str) -> Iterator["Runner"]:
         warn_of_emulation(precision)
     with live(name), explained(arguments.store):
         with doing("opening the tracking server"):
-            tracker = Tracker(name, scale.name)
+            accepted = tuple(scale.tracking.experiments)
+            tracker = Tracker(name, scale.name, accepted=accepted)
         with failing(tracker.client, tracker.run_id):
             command = f"python -m entry_points.{Path(sys.argv[0]).stem} {shlex.join(sys.argv[1:])}"
             tracker.try_artifacts(command)

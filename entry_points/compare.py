@@ -33,7 +33,7 @@ def main() -> None:
                 scale.name, runner.tracker, experiment=options.experiment, parent=options.parent, ids=ids
             )
         else:
-            runs = of_plans(by_key, runner.tracker)
+            runs = of_plans(by_key, runner.tracker, store=runner.store)
         out = runner.store / "report" / scale.name
         with doing("writing the report"):
             report, results = compare(runs, scale, runner.tracker, out, arguments.overrides, options.parent)

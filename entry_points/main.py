@@ -8,7 +8,7 @@ def main() -> None:
     arguments = parse(__doc__, seeds=SEEDS)
     from benchmarks.closing import closing_text
     from benchmarks.compare import compare
-    from benchmarks.registry import register_instruct
+    from benchmarks.registry import INSTRUCT, register_instruct
     from benchmarks.runs import of_plans
     from solar_repro.progress import doing
 
@@ -19,12 +19,13 @@ def main() -> None:
         return
     with running(arguments, f"main {arguments.scale.name}") as runner:
         runner.all(steps)
-        runs = of_plans(chosen, runner.tracker)
+        runs = of_plans(chosen, runner.tracker, store=runner.store)
         out = runner.store / "report" / arguments.scale.name
         with doing("writing the report"):
             report, results = compare(runs, arguments.scale, runner.tracker, out, arguments.overrides)
         with doing("registering the instruct model"):
-            registered = register_instruct(runs, arguments.scale, runner.tracker)
+            instruct = runner.get(chosen[0].model(INSTRUCT))
+            registered = register_instruct(runs, arguments.scale, runner.tracker, instruct)
     print(closing_text(runs, results, report, registered))
 
 

@@ -66,7 +66,12 @@ class BoundedAdapter(DeadlineAdapter, request_utils.TCPKeepAliveHTTPAdapter):
         self.max_retries.retry_after_max = LONGEST_ASKED_WAIT
 
     def send(
-        self, request: PreparedRequest, stream: bool = False, timeout: Any = None, *given: Any, **settings: Any
+        self,
+        request: PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        *given: Any,
+        **settings: Any,
     ) -> Response:
         if (left := getattr(_bounds, "left", None)) is not None:
             if left <= 0:
@@ -80,7 +85,8 @@ class BoundedAdapter(DeadlineAdapter, request_utils.TCPKeepAliveHTTPAdapter):
                 response._content = b"".join(_pieces(response, clock, _largest(request)))
                 response._content_consumed = True
         if stream:
-            size = getattr(_bounds, "file", None)
+            is_file = response.status_code < 400
+            size = getattr(_bounds, "file", None) if is_file else LARGEST_ANSWER
             response.iter_content = lambda *_, **__: _file(response, clock, size)
         return response
 

@@ -56,7 +56,8 @@ def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) 
     stopped: list[str] = []
     told = False
     tracker = runner.tracker
-    place = (runner.store, tracker.name, tracker.run_id, tracker.scale, runner.upload, runner.save)
+    own = (tracker.name, tracker.scale, tracker.run_id, tracker.accepted)
+    place = (runner.store, own, runner.upload, runner.save)
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with (
         _hearing() as (heard, telling),
@@ -149,9 +150,7 @@ def _start(
     threads: int,
     telling: Connection | None,
     store: Path,
-    name: str,
-    run_id: str,
-    scale: str,
+    own: tuple[str, str, str, tuple[str, ...]],
     upload: bool,
     save: Save,
 ) -> None:
@@ -173,7 +172,7 @@ def _start(
     from solar_repro.tracking import Tracker
 
     torch.set_num_threads(threads)
-    _runner = Runner(store, Tracker(name, scale, run_id), upload=upload, save=save)
+    _runner = Runner(store, Tracker(*own), upload=upload, save=save)
 
 
 def _end_with_parent(shown: bool) -> None:

@@ -3,7 +3,7 @@
 import importlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -13,25 +13,26 @@ from solar_repro import progress
 from solar_repro.checkpoint.folder import require_space
 from solar_repro.checkpoint.given import model_folder, models_of, refuse_changed, with_models
 from solar_repro.checkpoint.lock import locked
-from solar_repro.checkpoint.manifest import ManifestError, listed_alone, strays
+from solar_repro.checkpoint.manifest import ManifestError, listed_alone
 from solar_repro.checkpoint.publish import Occupied, publish, set_aside
 from solar_repro.costs import bytes_to_write, told_flops
-from solar_repro.errors import Stopped
+from solar_repro.errors import Stopped, UserError
 from solar_repro.evaluation.columns import COLUMNS
 from solar_repro.jobs import make_side_by_side
 from solar_repro.launch import Launch, job_file, launch
 from solar_repro.metric_log import read_metrics
 from solar_repro.places import require_writable
 from solar_repro.progress import Planned, State, Turn
-from solar_repro.provenance import verify_result, write_provenance
-from solar_repro.redact import printable
+from solar_repro.provenance import made_in, result_digest, verify_result, write_provenance
+from solar_repro.redact import one_line, printable
 from solar_repro.remaining import Work
 from solar_repro.saving import ROWS, Saving, run_of, saving_folder
 from solar_repro.scales import Save, Shape
 from solar_repro.stages import METRICS, NOTES, Log
 from solar_repro.step import LAUNCHED_STAGES, Step, ordered
 from solar_repro.stopping import end_if_asked
-from solar_repro.tracking import Finished, Tracker, failing, send_metrics, short
+from solar_repro.tracking import Tracker, failing, send_metrics, short
+from solar_repro.tracking_reader import Finished, different
 
 OFTEN = Save()
 HERE = Launch()
@@ -141,37 +142,55 @@ class Runner:
 
     def _cached(self, step: Step, alone: bool) -> Finished | None:
         folder = self.store / step.folder
-        found = self.tracker.find(step.key)
+        candidates = self.tracker.candidates(step.key)
         here = _is_here(folder, step)
-        if found is None and not here:
+        if not (candidates or here):
             return None
-        if found is None:
+        found = registered(candidates, folder) if here else None
+        if found:
+            self._say(step, "cached", "found")
+        elif here:
             # Finished, but this server does not know it: it was unreachable at the end, or is another one.
             parents = {role: self.get(parent) for role, parent in step.inputs.items()}
             left_open, _ = self.tracker.unfinished(step.key, folder)
             run_id = left_open[0] if left_open and alone else self.tracker.child(step)
             found = self._register(step, parents, run_id, folder)
             self._say(step, "registered", "found")
-        elif here:
-            self._say(step, "cached", "found")
-        elif self._download(found, folder, step):
-            self._say(step, "downloaded", "found")
+        elif found := self._download(candidates, folder, step):
+            self._say(step, f"downloaded: {found}", "found")
         else:
             return None
-        self.reused[step.key] = Finished(found.run_id, found.experiment_id, found.model_id, folder)
+        self.reused[step.key] = replace(found, output=folder)
         return self.reused[step.key]
 
-    def _download(self, found: Finished, folder: Path, step: Step) -> bool:
-        try:
-            with publish(folder) as work:
-                if not self.tracker.download(found, work):
-                    raise FileNotFoundError
-                verify_result(work, step)
-                for name in strays(work):
-                    (work / name).unlink()
-        except (FileNotFoundError, ManifestError):
-            return False
-        return True
+    def _download(self, candidates: Sequence[Finished], folder: Path, step: Step) -> Finished | None:
+        """Fetch the step's result from the artifacts of a run that has it whole; None where none has.
+
+        Runs that differ in it are a UserError: which of them is right nobody can tell from here.
+        """
+        if step.is_copy:
+            return None  # what it is a copy of is named by the key, and is asked instead
+        if len(candidates) > 1:
+            digests = {found: self.tracker.offered(found, step.key) for found in candidates}
+            candidates = [found for found, digest in digests.items() if digest]
+            if len({digests[found] for found in candidates}) > 1:
+                raise UserError(different(step.label, candidates))
+        for found in candidates:
+            try:
+                with publish(folder) as work:
+                    if not self.tracker.download(found, work, step.stage):
+                        raise FileNotFoundError
+                    verify_result(work, step)
+                    if found.digest not in (None, result_digest(work)):
+                        raise ManifestError("its files are not those that it has recorded")
+            except FileNotFoundError:
+                continue
+            except ManifestError as error:
+                why = one_line(str(error).replace(f"{folder.parent}/", ""))
+                self._say(step, f"passed over: {found}: {why}")
+                continue
+            return found
+        return None
 
     def _run(
         self, step: Step, parents: Mapping[str, Finished], given: str | None, alone: bool = True
@@ -218,7 +237,7 @@ class Runner:
                 verify_result(folder, step)
                 adopted = True
                 self._say(step, "another process has made it meanwhile: its result is taken", "found")
-            found = self.tracker.find(step.key) if adopted else None
+            found = registered(self.tracker.candidates(step.key), folder) if adopted else None
             if found is not None:
                 self.tracker.give_up(run_id, found)
                 return replace(found, output=folder)
@@ -273,6 +292,7 @@ class Runner:
             send_metrics(self.tracker.client, run_id, rows, parents[scored].model_id, measured_on)
             # On the model's own run as well, so that the UI's comparison shows settings beside scores.
             send_metrics(self.tracker.client, parents[scored].run_id, rows)
+        self.tracker.record(run_id, folder)
         return Finished(run_id, self.tracker.experiment_id, model_id, folder)
 
     def _say(
@@ -298,6 +318,13 @@ def _outcome(step: Step, folder: Path) -> str:
         return ""
     scores = [row["value"] for row in read_metrics(folder / METRICS) if row["key"] == "H6"]
     return f"H6 {scores[-1]:.1f}" if scores else ""
+
+
+def registered(candidates: Sequence[Finished], folder: Path) -> Finished | None:
+    """The run of a result that lies in `folder`: the one that made it, else one that recorded its content."""
+    made, digest = made_in(folder), result_digest(folder)
+    by_id = {found.run_id: found for found in candidates}
+    return by_id.get(made) or next((found for found in candidates if found.digest == digest), None)
 
 
 def _is_here(folder: Path, step: Step) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from solar_repro.data.settings import Generation
 from solar_repro.errors import UserError
@@ -255,9 +255,18 @@ class Save(Section):
     """Optimiser steps after which it is kept too."""
 
 
+def _listed(value: Any) -> Any:
+    """A list as it is typed, with commas. Names of digits are names too."""
+    if isinstance(value, str | int):
+        value = str(value).split(",")
+    return [str(name).strip() for name in value] if isinstance(value, list) else value
+
+
 class Tracking(Section):
     checkpoints: Literal["upload", "reference"] = "upload"
     """Log checkpoints whole, or by manifest alone."""
+    experiments: Annotated[list[str], BeforeValidator(_listed)] = []
+    """Experiments whose results are accepted, among them that which the command writes to; nothing: all."""
 
 
 class Scale(Launch):

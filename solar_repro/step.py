@@ -87,6 +87,11 @@ class Step:
     def makes_model(self) -> bool:
         return self.stage in MODEL_STAGES
 
+    @property
+    def is_copy(self) -> bool:
+        """Whether the result is a copy of what the key names by its digest, a checkpoint given or shipped."""
+        return self.stage == "base" and ("model" in self.places or "trained" in self.settings)
+
     def parameters(self) -> dict[str, str]:
         """The resolved settings, and where things lie, flat and dotted, as they are logged."""
         places = {

@@ -16,9 +16,11 @@ from solar_repro.checkpoint.manifest import verify_manifest
 from solar_repro.errors import UserError
 from solar_repro.metric_log import MetricLog, read_metrics
 from solar_repro.plan import Plan
+from solar_repro.provenance import made_in
 from solar_repro.runner import Runner
 from solar_repro.step import Step
-from solar_repro.tracking import Finished, send_metrics
+from solar_repro.tracking import send_metrics
+from solar_repro.tracking_reader import Finished
 from tests.proxy import Proxy
 from tests.runs import Workplace, copy_of, serving
 
@@ -227,13 +229,14 @@ class OtherTracker:
 
     client = None
 
-    def __init__(self, artifacts=None):
+    def __init__(self, artifacts=None, run_id="run"):
         self.artifacts = artifacts
+        self.run_id = run_id
 
-    def find(self, key):
-        return Finished("run", "0", None, None)
+    def candidates(self, key):
+        return [Finished(self.run_id, "0", None, None)]
 
-    def download(self, found, work):
+    def download(self, found, work, stage):
         shutil.copytree(self.artifacts, work, dirs_exist_ok=True)
         return True
 
@@ -245,7 +248,8 @@ class OtherTracker:
 
 
 def test_of_two_that_ask_for_the_same_step_one_waits_and_finds_it_made(finished, tmp_path, capsys):
-    runner = Runner(tmp_path / "store", OtherTracker(), upload=False)
+    made = OtherTracker(run_id=made_in(finished.folder("upscaled")))
+    runner = Runner(tmp_path / "store", made, upload=False)
     step = Plan(scales.load("check")).model("upscaled")
     folder = runner.store / step.folder
     with locked(folder, None):
@@ -263,10 +267,10 @@ def test_what_is_downloaded_must_be_what_was_asked_for(finished, tmp_path):
     plan = Plan(scales.load("check"))
     runner = Runner(tmp_path / "store", OtherTracker(finished.folder("upscaled_repeat")), upload=False)
     step = plan.model("upscaled")
-    assert not runner._download(None, runner.store / step.folder, step)
+    assert not runner._download(runner.tracker.candidates(""), runner.store / step.folder, step)
     assert not list(runner.store.iterdir())
     step = plan.model("upscaled_repeat")
-    assert runner._download(None, runner.store / step.folder, step)
+    assert runner._download(runner.tracker.candidates(""), runner.store / step.folder, step)
 
 
 def test_space_is_looked_for_before_a_training_stage(finished, tmp_path, monkeypatch):

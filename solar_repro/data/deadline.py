@@ -66,7 +66,7 @@ def deadline(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def heeded(clock: Clock) -> Iterator[None]:
-    """Let this thread's requests in the block heed the clock, which is stopped at its end; late, raise Late."""
+    """Let this thread's requests in the block heed the clock, which stops at its end; if late, raise Late."""
     _current.clock = clock
     try:
         yield
