@@ -1,4 +1,4 @@
-"""A tracking server that drips, sends without end or always names a next page costs bounded time and memory."""
+"""A tracking server that drips, sends without end or always names a next page costs bounded time."""
 
 import gzip
 import itertools
@@ -6,9 +6,9 @@ import json
 import time
 
 import pytest
+import requests
 from hypothesis import example, given
 from hypothesis import strategies as st
-from mlflow.exceptions import MlflowException
 
 from solar_repro import bounded_http
 from solar_repro.bounded_http import LONGEST_ASKED_WAIT, files_up_to
@@ -70,12 +70,8 @@ def test_a_download_that_drips_is_given_up(served, hasty, tmp_path, monkeypatch)
 
     connect()
     served.answer = lambda handler: drip(handler, *DRIPS["body"])
-    with pytest.raises(MlflowException, match="no whole answer") as given_up:
-        try:
-            fetch(f"{served.uri}/artifacts", "model.safetensors", tmp_path / "file", 10**9)
-        except Exception as error:  # requests' own, as MLflow's downloads raise it
-            raise MlflowException(str(error)) from error
-    assert given_up
+    with pytest.raises(requests.Timeout, match="no whole answer"):
+        fetch(f"{served.uri}/artifacts", "model.safetensors", tmp_path / "file", 10**9)
     assert not (tmp_path / "file").exists()
 
 
@@ -104,7 +100,7 @@ def test_a_file_is_not_read_beyond_what_its_manifest_says(served, tmp_path):
 
     connect()
     served.answer = endless
-    with pytest.raises(Missing, match="artifact config.json: cannot be had .*is larger than 500 bytes"):
+    with pytest.raises(Missing, match=r"artifact config.json: cannot be had .*is larger than 500 bytes"):
         fetch(f"{served.uri}/artifacts", "config.json", tmp_path / "file", 500)
     assert not (tmp_path / "file").exists()
 
@@ -185,21 +181,14 @@ def test_a_metrics_history_without_end_is_refused(served, tmp_path):
     assert len(served.asked) < 50
 
 
+KEYS = ["runs", "info", "data", "tags", "metrics", "params", "key", "value", "run_id", "status", "run"]
+KEYS += ["experiments", "experiment_id", "name", "error_code", "message", "next_page_token", "end_time"]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                ["runs", "info", "data", "tags", "metrics", "params", "key", "value", "run_id", "status"]
-                + ["experiments", "experiment_id", "name", "run", "error_code", "message", "next_page_token"]
-            ),
-            inner,
-            max_size=5,
-        )
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5),
     max_leaves=12,
 )
+BODY = JSON.map(lambda value: json.dumps(value).encode()) | st.binary()
 
 
 @pytest.fixture(scope="module")
@@ -213,9 +202,7 @@ def module_served():
         yield server
 
 
-@given(
-    st.sampled_from([200, 200, 200, 400, 404, 500]), JSON.map(lambda v: json.dumps(v).encode()) | st.binary()
-)
+@given(st.sampled_from([200, 200, 200, 400, 404, 500]), BODY)
 @example(200, b"[" * 100_000)
 @example(200, b'{"runs": ' + b"[" * 5000 + b"]" * 5000 + b"}")
 @example(404, b'{"error_code": 5, "message": []}')
@@ -235,5 +222,5 @@ def test_whatever_a_server_answers_is_one_line(module_served, tmp_path_factory, 
         try:
             with explained(tmp_path_factory.getbasetemp()):
                 ask()
-        except UserError as error:
-            assert str(error)
+        except UserError:
+            pass  # nothing else may come

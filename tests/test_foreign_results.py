@@ -311,37 +311,29 @@ def test_the_folder_that_this_run_verified_is_registered(tmp_path, monkeypatch):
     from solar_repro.tracking_reader import Finished
     from tests.benchmarks.fakes import fake_runs
 
-    runs = fake_runs(
-        {"merge_v1": 1.0}, {"merge_v1": {}}, **{"solar.output": "/tmp/evil", "solar.key": "evil"}
-    )
+    forged = {"solar.output": "/tmp/evil", "solar.key": "evil"}
+    runs = fake_runs({"merge_v1": 1.0}, {"merge_v1": {}}, **forged)
     mine = runs.first(MODEL, "merge_v1").info.run_id
     step = Step("merge", "merge_v1", {})
     made = Finished(mine, "1", None, write_result(tmp_path / "result", step=step))
-    tracker = MagicMock()
-    key, digest = step.key, result_digest(made.output)
-    forged = SimpleNamespace(version="7", run_id="eve's", tags={"solar.key": key, "solar.result": digest})
-    other = SimpleNamespace(version="8", run_id=mine, tags={"solar.key": key, "solar.result": "other"})
-    tracker.client.search_model_versions.return_value = [forged, other]
-    monkeypatch.setattr(registry, "card", lambda *given: "card")
-    taken = []
-    monkeypatch.setattr(
-        registry, "_log_model", lambda tracker, experiment, made, *_: taken.append(made) or "m-1"
-    )
+    tags = {"solar.key": step.key, "solar.result": result_digest(made.output)}
+    known = [
+        SimpleNamespace(version="7", run_id="eve's", tags=tags),
+        SimpleNamespace(version="8", run_id=mine, tags={**tags, "solar.result": "other"}),
+    ]
+    tracker, taken = MagicMock(), []
+    tracker.client.search_model_versions.return_value = known
     tracker.client.create_model_version.return_value.version = "9"
-    scale = scales.load("check")
-    assert (
-        registry.register_instruct(runs, scale, tracker, made)
-        == "registered: models:/solar_instruct/9 (alias check)"
-    )
+    monkeypatch.setattr(registry, "card", lambda *given: "card")
+    monkeypatch.setattr(registry, "_log_model", lambda _, experiment, one, *more: taken.append(one) or "m-1")
+
+    def register(one=made):
+        return registry.register_instruct(runs, scales.load("check"), tracker, one)
+
+    assert register() == "registered: models:/solar_instruct/9 (alias check)"
     assert [one.output for one in taken] == [made.output]
-    assert tracker.client.create_model_version.call_args.kwargs["tags"]["solar.result"] == digest
-    ours = SimpleNamespace(
-        version="9", run_id=mine, tags={"solar.key": key, "solar.result": digest, "x": "y"}
-    )
-    tracker.client.search_model_versions.return_value = [forged, ours]
-    assert (
-        registry.register_instruct(runs, scale, tracker, made)
-        == "registered before: models:/solar_instruct/9"
-    )
-    said = registry.register_instruct(runs, scale, tracker, replace(made, run_id="another"))
+    assert tags.items() <= tracker.client.create_model_version.call_args.kwargs["tags"].items()
+    known.append(SimpleNamespace(version="9", run_id=mine, tags={**tags, "x": "y"}))
+    assert register() == "registered before: models:/solar_instruct/9"
+    said = register(replace(made, run_id="another"))
     assert said.startswith("not registered: run another, which made it, is none of those")
