@@ -27,6 +27,7 @@ LARGEST_COUNT = 1e15
 LATEST = 1 << 53
 """Milliseconds; and the largest step."""
 _NAME = re.compile(r"\w[\w.+ -]{0,99}")
+_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
 _SEED = re.compile("0|[1-9][0-9]{0,9}")
 _LONGEST_PARAMETER = 6000
 _SCORES = {name for column in ("H6", *COLUMN_NAMES) for name in (column, f"{column}_stderr")}
@@ -49,6 +50,8 @@ def wrong_with(run: "Run") -> str | None:
     """What no run of a stage has; None for a run that is in order, or of no stage."""
     tags = run.data.tags
     stage = tags.get("solar.stage")
+    if not all(_ID.fullmatch(one) for one in (run.info.run_id, run.info.experiment_id)):
+        return "its ids are no ids"
     times = getattr(run.info, "start_time", 0), run.info.end_time
     if not all(type(time) is int and 0 <= time <= LATEST for time in times) or times[0] > times[1]:
         return "its times are no times"

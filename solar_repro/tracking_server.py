@@ -16,7 +16,11 @@ from solar_repro.redact import reason, redact, shown_uri
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-_IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+_IMPATIENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "PGCONNECT_TIMEOUT": "10",
+}
 """For requests that may fail: MLflow's own patience is some four minutes for each."""
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """MLflow's codes for an id that the server does not have, or that is none."""
@@ -39,8 +43,8 @@ def connect() -> "MlflowClient":
 
     install()
     try:
-        _try_data_base(get_tracking_uri())
         with impatient():
+            _try_data_base(get_tracking_uri())
             client = MlflowClient()
             if get_tracking_uri().startswith("http"):
                 client = _Careful(client)

@@ -105,6 +105,11 @@ def test_a_bad_run_is_passed_over_with_a_line(client, tracker, bad, capsys):
     assert "\x1b" not in line
 
 
+def test_ids_become_parts_of_links_and_paths(client):
+    for info in ({"experiment_id": "1](http://x)"}, {"run_id": "../../x"}):
+        assert wrong_with(made(client, **info)) == "its ids are no ids"
+
+
 def test_a_good_run_is_not(client):
     assert usable([made(client), made(client, PRETRAINED, params=SIZES)])[1:]
     assert wrong_with(client.create_run("0", status="FINISHED", end_time=1)) is None
