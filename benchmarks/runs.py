@@ -79,7 +79,7 @@ class Runs:
 
     def folder(self, run: "Run") -> Path:
         """The run's result, verified: in its store, else its artifacts; Missing or ManifestError."""
-        return self._once(("folder", run.info.run_id), lambda: result_of(run, self.scratch))
+        return self.once(("folder", run.info.run_id), lambda: result_of(run, self.scratch))
 
     def items(self, variant: str, column: str, seeds: Sequence[str]) -> Items | None:
         """Scores by item: a column of H6, `loss` (held-out) or `contamination/<task>`; None without a run.
@@ -89,18 +89,15 @@ class Runs:
         runs = self.of(CONTAMINATION if column.startswith("contamination/") else EVALUATE, variant)
         if not all(seed in runs for seed in seeds):
             return None
-        return self._once(
+        return self.once(
             (*(runs[seed].info.run_id for seed in seeds), column),
             lambda: self._items([runs[seed] for seed in seeds], column),
         )
 
     def _items(self, runs: "Sequence[Run]", column: str) -> Items | None:
         """The same, of these runs; None, with a line, where their results are damaged or malformed."""
-        folders = []
-        for run in runs:
-            with passing_over(run, "result"):
-                folders.append(self.folder(run))
-        if len(folders) < len(runs):
+        folders = [self.once(("usable", run.info.run_id), lambda run=run: self._usable(run)) for run in runs]
+        if None in folders:
             return None
         with passing_over(runs[0], f"result ({column})"):
             if column.startswith("contamination/"):
@@ -108,12 +105,23 @@ class Runs:
             if column == "loss":
                 files = [folder / LOSSES_FILE for folder in folders]
                 return _sound(read_losses(files) if all(f.is_file() for f in files) else None, LARGEST_LOSS)
-            try:
-                found = self._once(tuple(folders), lambda: read_items(folders))
-            except UserError as error:
-                raise Missing(str(error)) from error
+            found = self.once(("items", *folders), lambda: self._columns(runs[0], folders))
             return _sound(found.get(column), 100.0)
         return None
+
+    def _usable(self, run: "Run") -> Path | None:
+        with passing_over(run, "result"):
+            return self.folder(run)
+        return None
+
+    def _columns(self, run: "Run", folders: Sequence[Path]) -> dict[str, Items]:
+        """Items by column; none, with a line, where the folders hold none or different ones."""
+        with passing_over(run, "result"):
+            try:
+                return read_items(folders)
+            except UserError as error:
+                raise Missing(str(error)) from error
+        return {}
 
     def note(self, run: "Run", name: str) -> Any:
         """What a JSON file holds that the run left among its notes; None where it has none."""
@@ -123,9 +131,10 @@ class Runs:
                 return note_of(run, name)
             return None
 
-        return self._once(("note", run.info.run_id, name), read)
+        return self.once(("note", run.info.run_id, name), read)
 
-    def _once(self, key: Any, make: Any) -> Any:
+    def once(self, key: Any, make: Any) -> Any:
+        """What `make` gives, the same for every call with this key."""
         if key not in self._read:
             self._read[key] = make()
         return self._read[key]

@@ -109,6 +109,10 @@ def label(side: Figure | float) -> str:
 
 def data_cards(runs: Runs) -> list[dict[str, Any]]:
     """What became of each set's rows, from the first model that was trained on it."""
+    return runs.once("data cards", lambda: _data_cards(runs))
+
+
+def _data_cards(runs: Runs) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for variant in runs.found.get(MODEL, {}):
         for name in variants.PAPER[variant].datasets if variant in variants.PAPER else ():
