@@ -257,9 +257,13 @@ class Save(Section):
 
 def _listed(value: Any) -> Any:
     """A list as it is typed, with commas. Names of digits are names too."""
-    if isinstance(value, str | int):
-        value = str(value).split(",")
-    return [str(name).strip() for name in value] if isinstance(value, list) else value
+    if isinstance(value, str):
+        value = value.split(",")
+    elif type(value) is int:
+        value = [value]
+    if not isinstance(value, list):
+        return value
+    return [str(name).strip() if isinstance(name, str | int) else name for name in value]
 
 
 class Tracking(Section):
