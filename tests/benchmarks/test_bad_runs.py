@@ -337,7 +337,7 @@ RUN = st.builds(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=8)
 @given(st.lists(RUN, max_size=6))
 def test_no_run_of_others_breaks_a_comparison(tmp_path_factory, found):
     """Whatever it holds: the report, its tables, cards and CSV are made of the others."""
