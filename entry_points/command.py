@@ -134,7 +134,8 @@ def running(arguments: Arguments, name: str) -> Iterator["Runner"]:
         warn_of_emulation(precision)
     with live(name), explained(arguments.store):
         with doing("opening the tracking server"):
-            tracker = Tracker(name, scale.name, accepted=tuple(scale.tracking.experiments))
+            accepted = tuple(scale.tracking.experiments)
+            tracker = Tracker(name, scale.name, accepted=accepted)
         with failing(tracker.client, tracker.run_id):
             command = f"python -m entry_points.{Path(sys.argv[0]).stem} {shlex.join(sys.argv[1:])}"
             tracker.try_artifacts(command)

@@ -89,6 +89,7 @@ def test_a_result_is_fetched_by_its_manifest_alone(client, tracker, tmp_path, ca
 )
 def test_names_that_no_result_has_are_refused_before_they_are_fetched(tmp_path, stage, name):
     sent = write_result(tmp_path / "artifacts")
+    (sent / "rows.parquet").unlink()
     (sent / name).parent.mkdir(parents=True, exist_ok=True)
     (sent / name).write_text("x")
     write_manifest(sent)
@@ -139,7 +140,7 @@ def test_of_another_key_or_changed_files_is_passed_over(client, tracker, tmp_pat
     assert get(tracker, tmp_path)[0] is None
     assert f"passed over: run {run.info.run_id}" in capsys.readouterr().err
     shutil.rmtree(run.output)
-    write_result(run.output, step=Step("synth_math", "other", {}))
+    write_result(run.output, step=Step("synth_math", "synth_math", {"seed": 1}))
     assert get(tracker, tmp_path)[0] is None
 
 
@@ -311,7 +312,7 @@ def test_the_folder_that_this_run_verified_is_registered(tmp_path, monkeypatch):
     from solar_repro.tracking_reader import Finished
     from tests.benchmarks.fakes import fake_runs
 
-    forged = {"solar.output": "evil", "solar.key": "evil"}
+    forged = {"solar.output": "/tmp/evil", "solar.key": "evil"}
     runs = fake_runs({"merge_v1": 1.0}, {"merge_v1": {}}, **forged)
     mine = runs.first(MODEL, "merge_v1").info.run_id
     step = Step("merge", "merge_v1", {})

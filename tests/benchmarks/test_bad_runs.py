@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from benchmarks import figures, regression
 from benchmarks.bad_runs import points, usable, wrong_with
+from benchmarks.closing import closing_text
 from benchmarks.compare import claim_rows, markdown, write_csv
 from benchmarks.model_cards import write_cards
 from benchmarks.paper.claims import CLAIMS
@@ -337,7 +338,7 @@ RUN = st.builds(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=8)
 @given(st.lists(RUN, max_size=6))
 def test_no_run_of_others_breaks_a_comparison(tmp_path_factory, found):
     """Whatever it holds: the report, its tables, cards and CSV are made of the others."""
@@ -349,6 +350,7 @@ def test_no_run_of_others_breaks_a_comparison(tmp_path_factory, found):
     write_csv(out / "scores.csv", list(csv_rows(runs)))
     markdown(runs, results, "")
     page(runs, results, {}, "", {})
+    closing_text(runs, results, out)
     write_cards(runs, scales.load("check"), out / "cards")
 
 
