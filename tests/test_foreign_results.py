@@ -312,7 +312,7 @@ def test_the_folder_that_this_run_verified_is_registered(tmp_path, monkeypatch):
     from solar_repro.tracking_reader import Finished
     from tests.benchmarks.fakes import fake_runs
 
-    forged = {"solar.output": "/tmp/evil", "solar.key": "evil"}
+    forged = {"solar.output": "evil", "solar.key": "evil"}
     runs = fake_runs({"merge_v1": 1.0}, {"merge_v1": {}}, **forged)
     mine = runs.first(MODEL, "merge_v1").info.run_id
     step = Step("merge", "merge_v1", {})
