@@ -163,4 +163,5 @@ def test_the_fault_campaign_on_a_shared_store_is_shown(sharing):
     assert results["sharing"] == sharing
     assert results["differences"] == []
     assert min(row["tried"] for row in results["faults"].values()) > 0
+    assert f"of two {sharing}, whose undisturbed plan took {results['undisturbed_s']:.0f} s" in page
     assert shown == reliability.table(results)
