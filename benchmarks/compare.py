@@ -9,9 +9,10 @@ from pathlib import Path
 from benchmarks import figures
 from benchmarks.model_cards import write_cards
 from benchmarks.paper.claims import CLAIMS, NOTES
+from benchmarks.power import missing
 from benchmarks.report import escapes
 from benchmarks.report.escapes import cells, code
-from benchmarks.report.page import label, method, page, paper_says
+from benchmarks.report.page import page, paper_says
 from benchmarks.runs import Runs
 from benchmarks.tables import (
     COLUMNS,
@@ -27,6 +28,7 @@ from benchmarks.tables import (
     rows,
 )
 from benchmarks.verdicts import Result, judge
+from benchmarks.wording import allowed, digits, label, method, needed, says, summary
 from solar_repro.scales import Scale
 from solar_repro.tracking import Tracker
 
@@ -82,12 +84,14 @@ def caveat(scale: Scale, runs: Runs) -> str:
 
 def markdown(runs: Runs, results: Sequence[Result], text: str) -> str:
     """The whole comparison as Markdown."""
-    parts = [f"# SOLAR 10.7B at scale `{code(runs.scale)}`, beside the paper", escapes.markdown(text)]
-    parts += ["## The paper's claims", method(), claims_markdown(results)]
+    parts = [f"# SOLAR 10.7B at scale `{code(runs.scale)}`, beside the paper", summary(results)]
+    parts += [escapes.markdown(text), "## The paper's claims", method(), claims_markdown(results)]
+    if lacking := lacks_markdown(results):
+        parts += ["### What would decide the undecided parts", lacking]
     if losses := loss_rows(runs):
         parts += [
             "## Depth up-scaling (Sec. 2): held-out loss",
-            "| model | loss (nats a token) | against the base |\n|---|---|---|\n"
+            "| model | loss (nats per token) | against the base |\n|---|---|---|\n"
             + "\n".join(f"| {name} | {loss:.4f} | {_signed(change, 4)} |" for name, loss, change in losses),
             "![recovery](recovery.png)",
         ]
@@ -128,6 +132,25 @@ def claims_markdown(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
+def lacks_markdown(results: Sequence[Result]) -> str:
+    """A line for each undecided part: the smallest effect told and what would decide it; empty for none."""
+    lines = []
+    for result in results:
+        for found, lack in zip(result.parts, missing(result), strict=True):
+            if lack is not None:
+                places = digits(found.part.figure.column)
+                lines.append(
+                    f"| {result.claim.name} | {says(found.part)} | {_signed(found.paper, places)} "
+                    f"| {_signed(found.difference.value, places)} | {allowed(found.part)} "
+                    f"| {number(lack.smallest, places)} | {needed(lack)} |"
+                )
+    head = [
+        "| claim | part | paper Δ | our Δ | boundary | smallest effect told | would decide it |",
+        "|---" * 7 + "|",
+    ]
+    return "\n".join([*head, *lines]) if lines else ""
+
+
 def table_markdown(table: int, runs: Runs) -> str:
     """One score table as Markdown: each cell 'paper → ours ± stderr (delta)'."""
     lines = [
@@ -162,7 +185,7 @@ def claim_rows(results: Sequence[Result]) -> list[dict]:
     """A line for each part of each claim."""
     found = []
     for result in results:
-        for part in result.parts:
+        for part, lack in zip(result.parts, missing(result), strict=True):
             difference = part.difference
             low, high = difference.interval() if difference else (None, None)
             found.append(
@@ -179,6 +202,9 @@ def claim_rows(results: Sequence[Result]) -> list[dict]:
                     "mcnemar_p": difference.mcnemar_p if difference else None,
                     "items": difference.items if difference else None,
                     "seeds": result.seeds,
+                    "smallest_effect": lack.smallest if lack else None,
+                    "items_to_decide": lack.items if lack else None,
+                    "seeds_to_decide": lack.seeds if lack else None,
                     "part_verdict": part.verdict,
                     "verdict": result.verdict,
                 }
