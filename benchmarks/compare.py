@@ -73,12 +73,12 @@ def caveat(scale: Scale, runs: Runs) -> str:
     errors = (
         f"Intervals are over items and {seeds} seeds of training."
         if seeds > 1
-        else "Intervals are over items, not over seeds: one seed was run."
+        else "Intervals are over items only, because one seed of training was run."
     )
     return (
-        f"Scale '{runs.scale}': {scale.description.strip()} Its scores are not comparable in size with the "
-        f"paper's 10.7B models; what can be compared is the order of the variants. "
-        f"Items a task (MMLU: a subject): {items}. {errors}"
+        f"Scale '{runs.scale}': {scale.description.strip()} Its scores cannot be compared in size with those "
+        f"of the paper's 10.7B models; only the order of the variants can be compared. "
+        f"Items per task (MMLU: per subject): {items}. {errors}"
     )
 
 
@@ -111,17 +111,17 @@ def markdown(runs: Runs, results: Sequence[Result], text: str) -> str:
             for row in contamination_rows(runs)
         ),
         f"## Table 1: {TABLES['table_1']['caption']}",
-        "| set | paper, at most | ours |\n|---|---|---|\n"
+        "| set | the paper's limit | ours |\n|---|---|---|\n"
         + "\n".join(f"| {title} | {most:,} | {count(used)} |" for title, most, used in data_rows(runs)),
         f"## Table 8: {TABLES['table_8']['caption']}",
-        "| task | rows removed here |\n|---|---|\n"
+        "| task | rows removed in our runs |\n|---|---|\n"
         + "\n".join(f"| {task} | {count(removed)} |" for task, removed in filter_rows(runs)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def claims_markdown(results: Sequence[Result]) -> str:
-    """A line a claim: verdict, and the part that decides it."""
+    """A line for each claim: its statement, its verdict, and what the paper's own tables say."""
     lines = ["| claim | | verdict | the paper's own tables |", "|---|---|---|---|"]
     for result in results:
         claim = result.claim
@@ -170,7 +170,7 @@ def table_markdown(table: int, runs: Runs) -> str:
 
 
 def claims_text(results: Sequence[Result]) -> str:
-    """A line a claim for a terminal."""
+    """A line for each claim, for a terminal."""
     lines = []
     for result in results:
         agreed = sum(part.verdict == "reproduced" for part in result.parts)

@@ -257,8 +257,8 @@ def main() -> None:
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--scale", default="check")
-    parser.add_argument("--kills", type=int, default=50, help="times that everything is killed")
-    parser.add_argument("--others", type=int, default=5, help="times that each other fault is tried")
+    parser.add_argument("--kills", type=int, default=50, help="how many times everything is killed")
+    parser.add_argument("--others", type=int, default=5, help="how many times each other fault is tried")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("build/reliability"))
     arguments = parser.parse_args()
@@ -267,7 +267,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "reliability.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(table(results))
-    print("\n".join(results["differences"]) or "every end is that of the undisturbed run")
+    print("\n".join(results["differences"]) or "every run ended like the undisturbed run")
     raise SystemExit(1 if results["differences"] else 0)
 
 

@@ -180,7 +180,10 @@ def of_server(
         runs = _with_scores(tracker, chosen)
         runs = [run for run in runs if run.data.tags.get("solar.scale") == scale]
     if not any("solar.stage" in run.data.tags for run in runs):
-        raise UserError(f"{place}: no finished run of scale {scale}; make some, or give the right -P scale=")
+        raise UserError(
+            f"{place}: no finished run of scale {scale}; run `main` at this scale first, or give another "
+            "-P scale="
+        )
     return collect(scale, runs, tracker, used)
 
 
@@ -233,7 +236,7 @@ def _steps_of(parent: "Run") -> list[str]:
         if can_go_on(error):
             raise
         raise UserError(
-            f"run {parent.info.run_id}: it made no steps, for its {STEPS_FILE} cannot be read "
+            f"run {parent.info.run_id}: it made no steps, as its {STEPS_FILE} cannot be read "
             f"({reason(error)}); give a run of `main`"
         ) from None
 

@@ -74,7 +74,9 @@ def up_scaling_study(name: str, names: Sequence[str], runs: Runs) -> Study:
         worse = "worse" if low > 0 else "not told apart"
         told.append(f"{row['variant']} {found.value:+.4f} ({low:+.4f} … {high:+.4f}): {worse}")
     verdict = f"lowest held-out loss: {best} ({rows[0]['loss_after']:.4f}). Against it: {'; '.join(told)}."
-    return Study(name, rows, bars, f"held-out loss above {best}'s (nats a token, 95 % interval)", verdict)
+    return Study(
+        name, rows, bars, f"held-out loss above that of {best} (nats per token, 95 % interval)", verdict
+    )
 
 
 def seeds_study(names: Sequence[str], runs: Runs) -> Study:

@@ -188,7 +188,7 @@ def _adapters_help(config: dict[str, Any], step: Step, hardware: Hardware) -> st
     for lora, knob in ((Lora(), f"rank={Lora().rank}"), (Lora(quantised=True), "quantised=true")):
         changed = settings.model_copy(update={"lora": lora})
         if min(_memory(config, step, changed, hardware.gpus).values()) <= hardware.gpu_memory_gib * GIB:
-            return f"; adapters in place of whole weights too: -P {step.stage}.lora.{knob}"
+            return f"; so would adapters in place of whole weights: -P {step.stage}.lora.{knob}"
     return ""
 
 

@@ -56,7 +56,7 @@ def verify_result(folder: Path, step: "Step") -> None:
     found = read_result_json(folder / FILE).get("key")
     if found != step.key:
         raise ManifestError(
-            f"{folder / FILE}: made as {str(found)[:8]!r}, not as the {step.key[:8]} that is asked for; "
+            f"{folder / FILE}: was made with key {str(found)[:8]!r}, but {step.key[:8]} is asked for; "
             "make or download the folder again"
         )
 

@@ -178,8 +178,8 @@ class Tracker:
         names = [other for page in experiments(self.client) for other in page.values()]
         nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or sorted(names)[:10]
         raise UserError(
-            f"experiment {name!r}: not on this tracking server; it has {len(names)}, nearest: "
-            f"{', '.join(nearest)}"
+            f"experiment {name!r}: not on this tracking server; it has {len(names)} experiments, the nearest "
+            f"names are: {', '.join(nearest)}"
         )
 
     def output(self, run: "Run", scratch: Path) -> Path:

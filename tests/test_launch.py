@@ -149,7 +149,10 @@ def test_a_second_machine_joins_the_training_of_the_first(finished, tmp_path):
     ("settings", "message"),
     [
         ({"num_processes": "2"}, "num_processes: several need a launcher"),
-        ({"launcher": "ddp", "num_processes": "3", "num_machines": "2"}, "3 do not spread evenly over 2"),
+        (
+            {"launcher": "ddp", "num_processes": "3", "num_machines": "2"},
+            "3 cannot be divided evenly among 2",
+        ),
         ({"launcher": "ddp", "machine_rank": "1"}, "machine_rank: 1, but the machines count from 0"),
         (
             {"launcher": "ddp", "jobs": "1", "num_processes": "3"},

@@ -18,7 +18,7 @@ Fixed before any run was judged: about the standard error of one of the paper's 
 cells (their splits have 1172 to 1319 items).
 """
 LOSS_MARGIN = 0.01
-"""The same for held-out losses, in nats a token: a perplexity that differs by one percent."""
+"""The same for held-out losses, in nats per token: a perplexity that differs by one percent."""
 
 
 class Figure(NamedTuple):

@@ -65,13 +65,26 @@ class Contender:
 def main(arguments: Sequence[str] | None = None) -> int:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__, formatter_class=raw)
-    parser.add_argument("--size", choices=SHAPES, default="small", help="small: 0.3 GB; full: Mistral 7B")
-    parser.add_argument("--folder", type=Path, required=True, help="where to write; full needs 60 GB free")
+    parser.add_argument(
+        "--size",
+        choices=SHAPES,
+        default="small",
+        help="size of the model: small (0.3 GB) or full (Mistral 7B)",
+    )
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="folder to write to; size full needs 60 GB of free space"
+    )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--mergekit", type=Path, metavar="PYTHON", help="the Python that has mergekit 0.1.5")
-    parser.add_argument("--json", type=Path, default=Path("checkpoint.json"), help="where the figures go")
-    parser.add_argument("--plot", type=Path, default=Path("checkpoint.png"), help="where the bar plot goes")
-    parser.add_argument("--keep-inputs", action="store_true", help="leave the random models for another run")
+    parser.add_argument(
+        "--mergekit", type=Path, metavar="PYTHON", help="path of a Python that has mergekit 0.1.5"
+    )
+    parser.add_argument(
+        "--json", type=Path, default=Path("checkpoint.json"), help="file to write the figures to"
+    )
+    parser.add_argument(
+        "--plot", type=Path, default=Path("checkpoint.png"), help="file to write the bar plot to"
+    )
+    parser.add_argument("--keep-inputs", action="store_true", help="keep the random models for another run")
     options = parser.parse_args(arguments)
     work = options.folder.absolute() / f"checkpoint-benchmark-{options.size}"
     try:

@@ -97,11 +97,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.splitlines()[0])
     parser.add_argument("--mirror", type=Path, required=True)
     parser.add_argument(
-        "--work", type=Path, required=True, help="a folder for what is written; steps use it again"
+        "--work", type=Path, required=True, help="folder to write to; later steps read from it"
     )
-    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), help="in this order")
+    parser.add_argument(
+        "--steps", nargs="+", choices=STEPS, default=list(STEPS), help="steps to run, in this order"
+    )
     parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
     options = parser.parse_args()
     if not (options.work / "tokenizer").exists():
         write_mirror(options.mirror, options.work / "mirror", options.rows)

@@ -1,4 +1,4 @@
-"""Training tokens a second: our continued pretraining and SFT beside a bare PyTorch loop, in one process.
+"""Training tokens per second: our continued pretraining and SFT beside a bare PyTorch loop, in one process.
 
     python -m benchmarks.performance.training --out training.json
 

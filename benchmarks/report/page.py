@@ -93,8 +93,8 @@ def paper_says(result: Result) -> str:
     """Whether the paper's printed figures agree with its sentence."""
     holds = paper_holds(result.claim, TABLES)
     if holds is None:
-        return "it prints no figures for this."
-    return "they agree (points, without intervals)." if holds else "they do not agree:"
+        return "they print no figures for this."
+    return "they agree (their figures have no intervals)." if holds else "they do not agree:"
 
 
 def data_cards(runs: Runs) -> list[dict[str, Any]]:

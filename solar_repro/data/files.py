@@ -59,11 +59,14 @@ def data_files(folder: Path, split: str, config: str | None = None) -> list[Path
     root = os.path.abspath(folder)
     outside = [file for file in found if not Path(os.path.abspath(file)).is_relative_to(root)]
     if outside:
-        raise UserError(f"data set {folder}: its README names {outside[0]}, outside the folder; mend it")
+        raise UserError(
+            f"data set {folder}: its README names {outside[0]}, which lies outside the folder; correct the "
+            "README"
+        )
     missing = [file for file in found if not file.is_file()]
     if missing:
         raise UserError(
-            f"data set {folder}: its README names {missing[0]}, which is no file here; copy it there"
+            f"data set {folder}: its README names {missing[0]}, which does not exist; copy the file there"
         )
     for file in found:
         _require_readable(file)
@@ -159,7 +162,9 @@ def _read_parquet(file: Path, read: Any) -> Any:
         return read()
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"data file {file} is no readable parquet file ({reason}); fetch it again") from None
+        raise UserError(
+            f"data file {file} cannot be read as a parquet file ({reason}); fetch it again"
+        ) from None
 
 
 def _parquet_batches(file: Path, columns: dict[str, str]) -> Iterator[Batch]:
@@ -181,7 +186,7 @@ def _parquet_batches(file: Path, columns: dict[str, str]) -> Iterator[Batch]:
                 continue
             if not _fits(array.type, kind):
                 raise UserError(
-                    f"data file {file}: column {name!r} is {array.type}, not {kind}; mend the file"
+                    f"data file {file}: column {name!r} is {array.type}, not {kind}; correct the file"
                 )
             arrays.append(_plain_text(array, faults) if kind == TEXT else _plain_turns(array, faults))
         yield Batch(pa.table(arrays, names=list(columns)), faults)

@@ -76,7 +76,7 @@ def _array_rows(file: Path, source: BinaryIO) -> Iterator[Any]:
                 row, used = decoder.raw_decode(text)
             except ValueError as error:
                 if end:
-                    raise UserError(f"data file {file} is no valid JSON ({error}); fetch it again") from None
+                    raise UserError(f"data file {file} is not valid JSON ({error}); fetch it again") from None
                 more = source.read(max(ARRAY_CHARACTERS, len(text)))
                 text, end = text + more, not more
             else:

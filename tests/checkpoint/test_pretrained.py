@@ -58,7 +58,7 @@ def test_code_of_a_checkpoint_is_refused_without_a_question(
     if closed:
         answers.close()
     monkeypatch.setattr(sys, "stdin", answers)
-    with pytest.raises(UserError, match=r"wants code of its own to be run \(auto_map\)") as refused:
+    with pytest.raises(UserError, match=r"needs its own code to be run \(auto_map\)") as refused:
         load(hostile)
     assert "trust_remote_code" not in str(refused.value)
     assert "\n" not in str(refused.value)
