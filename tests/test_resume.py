@@ -134,6 +134,6 @@ def test_damaged_lines_of_an_evaluations_answers_are_passed_over_and_told_of(tmp
 def test_an_evaluations_answers_are_not_written_through_a_link(tmp_path):
     (tmp_path / "victim").write_text("dear")
     (tmp_path / "answers.jsonl").symlink_to(tmp_path / "victim")
-    with pytest.raises(UserError, match="a link in place of a file"):
+    with pytest.raises(UserError, match="is a link, but a file is written here"):
         Journal(tmp_path / "answers.jsonl", {}, None)
     assert (tmp_path / "victim").read_text() == "dear"

@@ -79,14 +79,18 @@ def test_a_damaged_result_comes_back_from_the_server(finished, tmp_path):
         ("main", ("--sft.lerning_rate", "1"), "did you mean 'sft.learning_rate'?"),
         ("main", ("--scale", "chek"), "did you mean 'check'?"),
         ("main", ("check",), "argument 'check': not understood; write options as --name value"),
-        ("ablation", ("--table", "8"), "the ablations are Tables 3 to 7"),
+        ("ablation", ("--table", "8"), "no such table; choose 2, 3, 4"),
         ("ablation", ("--study", "sem"), "--study sem: no such study; choose depth, seam or seeds"),
         (
             "compare",
             ("--runs", "a", "--parent", "b"),
             "--parent and --runs: these options exclude each other; give only one",
         ),
-        ("plan", ("--scale", "stories", "--data.mirror", "/nowhere"), "data.mirror: /nowhere is no folder"),
+        (
+            "plan",
+            ("--scale", "stories", "--data.mirror", "/nowhere"),
+            "data.mirror: /nowhere is not a folder",
+        ),
         ("main", ("--upscale.m", "2"), "upscale.m: dus: m must lie between 1 and 1 for a base of 4 layers"),
         ("upscale", ("--variant", "upscaled_m2"), "variant upscaled_m2: dus: m must lie between 1 and 1"),
         ("ablation", ("--study", "seam", "--upscale.m", "2"), "upscale.m: dus: m must lie between 1 and 1"),
@@ -196,7 +200,7 @@ def test_a_server_lost_in_the_middle_costs_nothing_and_tells_no_secret(finished,
         lost = here(place, *command, **NO_PATIENCE, **SECRETS)
         assert re.fullmatch(
             rf"error: tracking server http://127.0.0.1:{proxy.port} failed \(.+\); finished results are "
-            rf"kept in {store}, and the same command registers it and goes on",
+            rf"kept in {store}, and the same command registers them and continues from there",
             one_line(lost),
         )
         assert re.search(r"^metrics cannot be delivered .* the work goes on$", lost.stderr, re.MULTILINE)

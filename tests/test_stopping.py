@@ -87,7 +87,7 @@ def test_steps_side_by_side_save_their_state_and_are_named(own_place, number, co
     *steps, goes_on = last.split("; ")
     saved = "stopped at step \\d+ of \\d+; its state is saved"
     assert re.fullmatch(f"(solar: {saved}|repeat_continued: {saved}|; )+", "; ".join(steps))
-    assert goes_on == "the same command goes on"
+    assert goes_on == "the same command continues from there"
     for name in ("solar", "repeat_continued"):
         assert f"{name}: " in last
         assert list(own_place.store.glob(f".{name}-*.saved/checkpoint-*/metrics.jsonl"))

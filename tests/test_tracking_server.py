@@ -40,7 +40,10 @@ def test_the_same_command_goes_on_where_it_was_asked_to_end_or_a_connection_was_
     assert can_go_on(error)
     if isinstance(error, Stopped):
         return
-    with pytest.raises(UserError, match="and the same command registers it and goes on"), explained(tmp_path):
+    with (
+        pytest.raises(UserError, match="and the same command registers them and continues from there"),
+        explained(tmp_path),
+    ):
         raise error
 
 

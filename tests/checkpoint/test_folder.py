@@ -120,7 +120,7 @@ def test_a_missing_shard(folder: Path) -> None:
 )
 def test_shard_names_stay_in_the_folder(folder: Path, name: Any) -> None:
     change_index(folder, lambda weight_map: weight_map.update({"model.norm.weight": name}))
-    with pytest.raises(UserError, match=r"model\.norm\.weight.*no safetensors file name"):
+    with pytest.raises(UserError, match=r"model\.norm\.weight.*not the name of a safetensors file"):
         open_checkpoint(folder)
 
 

@@ -93,7 +93,7 @@ def test_an_adapter_does_not_bring_another_model(saved: Callable[..., Path], tmp
 def test_a_malformed_tokenizer_is_one_line(saved: Callable[..., Path], tmp_path: Path, content: str) -> None:
     folder = Path(shutil.copytree(saved("llama"), tmp_path / "model"))
     (folder / "tokenizer.json").write_text(content)
-    with pytest.raises(UserError, match="not loadable as a tokenizer") as refused:
+    with pytest.raises(UserError, match="cannot be loaded as a tokenizer") as refused:
         pretrained_tokenizer(folder)
     assert "\n" not in str(refused.value)
 

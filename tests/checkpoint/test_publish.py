@@ -227,5 +227,5 @@ def test_what_cannot_be_set_aside_is_said_in_one_line(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "rename", refusing)
-    with pytest.raises(UserError, match=r"result: damaged, and cannot be set aside \(Permission denied\)"):
+    with pytest.raises(UserError, match=r"result: is damaged and cannot be renamed \(Permission denied\)"):
         set_aside(tmp_path / "result")

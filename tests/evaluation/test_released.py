@@ -103,5 +103,5 @@ def test_models_that_are_neither_folder_nor_on_the_hub(entry_point, local_hub, t
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty: has no config.json"):
         entry_point(evaluate, "--model", str(tmp_path / "empty"), *scale_of(local_hub))
-    with pytest.raises(UserError, match="scale check: its benchmarks are the embedded world's"):
+    with pytest.raises(UserError, match="scale check: its benchmarks are those of the embedded world"):
         entry_point(ablation, "--table", "2")
