@@ -24,7 +24,7 @@ def register_instruct(runs: Runs, scale: Scale, tracker: Tracker) -> str:
     from mlflow.exceptions import MlflowException
 
     if scale.tracking.checkpoints != "upload":
-        return f"not registered: scale {scale.name} logs its checkpoints by reference"
+        return f"not registered: scale {scale.name} uploads no checkpoints (tracking.checkpoints: reference)"
     run = runs.first(MODEL, INSTRUCT)
     key = run.data.tags["solar.key"]
     if found := tracker.client.search_model_versions(f"name = '{NAME}' and tags.`solar.key` = '{key}'"):
