@@ -53,7 +53,8 @@ def write_corpus_card(out: Path, about: Report, packed: Report, blocks: "Dataset
         f"| in the blocks (the last one may be cut) | {len(lengths):,} |",
         "",
         f"Blocks: {packed['blocks']:,}, tokens: {packed['tokens']:,}; special tokens that were in "
-        f"texts and were removed: {packed['special_tokens_removed']:,}. Lengths: {_told(quantiles(lengths))}.",
+        f"texts and were removed: {packed['special_tokens_removed']:,}. "
+        f"Lengths: {_told(quantiles(lengths))}.",
     ]
     figures = {"about": about, "packed": packed, "lengths": quantiles(lengths)}
     _write(out, "corpus", figures, "\n".join([*lines, "", "![lengths](corpus_lengths.png)", ""]))
