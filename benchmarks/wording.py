@@ -162,7 +162,8 @@ def _reason(parts: Sequence[PartResult]) -> str:
 
 
 def _factor(number: float) -> str:
-    return _rounded(number) if number >= 10 else f"{number:.1f}"
+    """A multiple with two digits that count, rounded up."""
+    return _rounded(number) if number >= 10 else f"{math.ceil(10 * number - 1e-9) / 10:.1f}"
 
 
 def _rounded(number: float) -> str:

@@ -21,7 +21,7 @@ from benchmarks.tables import (
     rows,
 )
 from benchmarks.verdicts import Result, paper_holds
-from benchmarks.wording import allowed, digits, label, method, needed, summary
+from benchmarks.wording import allowed, digits, method, needed, says, summary
 from solar_repro import variants
 from solar_repro.redact import one_line
 from solar_repro.tracking_server import ui_address, ui_command
@@ -56,7 +56,7 @@ def page(
         tally=tally(results),
         method=method(),
         holds={result.claim.name: paper_says(result) for result in results},
-        label=label,
+        says=says,
         losses=loss_rows(runs),
         columns=COLUMNS,
         notes={table: NOTES.get(table, "") for table in SCORE_TABLES},
