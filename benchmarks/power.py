@@ -120,10 +120,10 @@ def reach(
 def _least(
     found: Difference, ways: list[tuple[float, float, float]], items: bool, seeds: bool
 ) -> float | None:
-    """The least factor, to half a percent, on items, seeds or both with which a verdict is reached."""
+    """The least factor, to two percent, on items, seeds or both with which a verdict is reached."""
     import numpy as np
 
-    factors = np.geomspace(1, MOST, 2000)
+    factors = np.geomspace(1, MOST, 500)
     decided = np.zeros(len(factors), dtype=bool)
     for distance, confidence, power in ways:
         told = reach(found, confidence, power, factors if items else 1.0, factors if seeds else 1.0)

@@ -1,12 +1,13 @@
-"""Fault campaign: a plan that is cut off again and again, beside the same plan left alone.
+"""Runs a fault campaign: a plan is stopped again and again, and compared with the same plan undisturbed.
 
     python -m benchmarks.reliability --scale check --kills 50 --others 5 --out build/reliability
 
-The plan is started, and after a random time (seeded) it is killed, asked to end (SIGTERM), or its tracking
-server is killed and started again, until all was killed `--kills` times and each other fault was tried
-`--others` times; a plan that comes to its end begins anew in a fresh store. In the end every result must have
-the bytes that the undisturbed run gave, and every step one finished run and none left open. Writes
-reliability.json; exit 1 where something differs.
+The plan is started. After a random time (seeded) everything is killed, or the plan is asked to stop
+(SIGTERM), or its tracking server is killed and started again. This is repeated until everything was killed
+`--kills` times and each other fault was tried `--others` times; a plan that reaches its end starts again in
+a fresh store. At the end, every result must have the bytes of the undisturbed run, and every step must have
+one finished run and no open one. The figures are written to reliability.json; the exit code is 1 if
+something differs.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Speed and memory of up-scaling and merging, beside `cp`, `dd` and mergekit.
+"""Measures speed and memory of up-scaling and merging, and compares them with `cp`, `dd` and mergekit.
 
     python -m benchmarks.performance.checkpoint --size small --folder /tmp
     python -m benchmarks.performance.checkpoint --size full --folder /data --mergekit ~/mergekit/bin/python
 
-Every contender runs as a process of its own after the page cache was dropped, in rounds whose order rotates;
-its time ends when its output is on the disk. mergekit 0.1.5 comes from an environment of its own (`pip
+Every contender runs in its own process with an empty page cache, in rounds whose order rotates. Its time ends
+when its output is on the disk. mergekit 0.1.5 comes from an environment of its own (`pip
 install mergekit==0.1.5`). Up-scaled tensors are checked bit for bit, merged ones against float64. What was
 written is removed at the end.
 """

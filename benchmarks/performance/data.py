@@ -1,10 +1,11 @@
-"""Speed and memory of preparing data, beside the same done with `datasets.map`, TRL and plain Python.
+"""Measures speed and memory of preparing data, and compares with `datasets.map`, TRL and plain Python.
 
     python -m benchmarks.performance.data --mirror ../shared/hub --rows 200000 --work /tmp/data-benchmark
 
-Rows are those of google-research/flan-cot in the mirror, as often as needed, each copy told apart by its ids
-and a word in its question. The tokenizer is a byte-fallback BPE of 32,000 pieces in Llama's manner, trained
-on them. Every step of every contender is a process of its own; memory is that process's peak.
+The rows are those of google-research/flan-cot in the mirror. They are repeated as often as needed, and each
+copy has its own ids and a word of its own in the question. The tokenizer is a byte-fallback BPE of 32,000
+pieces in Llama's manner, trained on them. Every step of every contender runs in its own process; memory is
+the peak of that process.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Scoring H6: the harness's stock adapter and ours, interleaved in one run, on the same model and items.
+"""Scores H6 with the harness's stock adapter and with ours, in turn, on the same model and items.
 
     python -m benchmarks.performance.evaluation --mirror ../shared/hub --out build/evaluation
 

@@ -1,4 +1,4 @@
-"""Tokens per second and MFU of SFT and DPO on a GPU, beside a bare PyTorch loop in the same process.
+"""Measures tokens per second and MFU of SFT and DPO on a GPU, beside a bare PyTorch loop.
 
     python -m benchmarks.performance.gpu_training --out gpu_training.json
 

@@ -1,4 +1,4 @@
-"""The neighbour test of Table 9, the plain way and ours, in turn, on the same texts.
+"""Runs the neighbour test of Table 9 the plain way and our way, in turn, on the same texts.
 
     python -m benchmarks.performance.neighbours --mirror ../shared/hub --model ../shared/models/stories260K \\
         --out build/neighbours

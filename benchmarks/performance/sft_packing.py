@@ -1,4 +1,4 @@
-"""Training rows per second: packed as stage `sft` trains, beside TRL's padded batches.
+"""Measures training rows per second: packed, as stage `sft` trains, beside TRL's padded batches.
 
     python -m benchmarks.performance.sft_packing --mirror ../shared/hub --model ../shared/models/stories260K
 

@@ -83,7 +83,7 @@ def _forest(name: str, parts: Sequence[PartResult]) -> Forest:
         ),
         zero=place(0.0),
         margins=(place(-small), place(small)),
-        ticks=tuple((place(step), f"{step:+g}" if step else "0") for step in steps),
+        ticks=tuple((place(step), f"{step:+g}".replace("-", "−") if step else "0") for step in steps),
     )
 
 

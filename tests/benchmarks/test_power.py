@@ -67,7 +67,7 @@ def test_items_follow_from_the_distance_to_the_boundary(expected, value, distanc
     """n' = n · ((z_0.975 + z_power) · se / distance)²."""
     lack = lacks(part(expected), found(value, 5.0), parts=1)
     times = ((stats.norm.ppf(0.975) + stats.norm.ppf(power)) * 5.0 / distance) ** 2
-    assert lack.times == pytest.approx(times, rel=0.01)
+    assert lack.times == pytest.approx(times, rel=0.02)
     assert lack.items == math.ceil(100 * lack.times)
     assert (lack.seeds, lack.both) == (None, None)
 
@@ -137,4 +137,4 @@ def test_more_of_both_where_neither_alone_is_enough():
     assert (lack.items, lack.seeds) == (None, None)
     assert 1 < lack.both < MOST
     told = reach(pilot, 0.95, POWER, lack.both, lack.both)
-    assert 0.99 < told <= 1.0
+    assert 0.98 < told <= 1.0
