@@ -23,7 +23,7 @@ def label(side: Figure | float) -> str:
     if not isinstance(side, Figure):
         return f"{side:g} %"
     task = side.column.removeprefix("contamination/")
-    return f"{side.variant} {task}" if task == side.column else f"{task}, share below 0.1"
+    return f"{side.variant} {task}" if task == side.column else f"share of {task} below 0.1"
 
 
 def says(part: Part) -> str:
@@ -56,7 +56,7 @@ def needed(lack: Missing) -> str:
         ways.append(f"{lack.seeds:,} seeds")
     if lack.both is not None:
         ways.append(f"{_factor(lack.both)} times the items and the seeds")
-    return " or ".join(ways) or f"not decided by {MOST:,} times as many: the difference is on the boundary"
+    return " or ".join(ways) or f"over {MOST:,} times as many"
 
 
 def method() -> str:

@@ -78,20 +78,17 @@ def test_summary_names_the_seeds_where_they_differ_most():
         (Missing(5.0, 42.0, 4217, 12, None), "4,300 items (× 42) or 12 seeds"),
         (Missing(5.0, None, None, 12, None), "12 seeds"),
         (Missing(5.0, None, None, None, 3.0), "3.0 times the items and the seeds"),
-        (
-            Missing(5.0, None, None, None, None),
-            "not decided by 10,000 times as many: the difference is on the",
-        ),
+        (Missing(5.0, None, None, None, None), "over 10,000 times as many"),
     ],
 )
 def test_what_would_decide_a_part(lack, text):
-    assert needed(lack).startswith(text)
+    assert needed(lack) == text
 
 
 def test_a_part_is_a_sentence():
     assert says(part("not less")) == "sft_v2 GSM8K is not less than sft_v1 GSM8K"
     assert says(Part(Figure("merge_v1", "contamination/ARC"), "less", 90.0)) == (
-        "ARC, share below 0.1 is less than 90 %"
+        "share of ARC below 0.1 is less than 90 %"
     )
 
 
