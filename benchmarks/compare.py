@@ -1,9 +1,11 @@
 """Runs beside the paper: claims judged, tables, pictures; as a page, Markdown and CSV."""
 
 import csv
-import shutil
+import errno
+import itertools
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from benchmarks import figures
@@ -29,6 +31,8 @@ from benchmarks.tables import (
 )
 from benchmarks.verdicts import Result, judge
 from benchmarks.wording import allowed, digits, label, method, needed, says, summary
+from solar_repro.checkpoint.publish import share, shared_folder
+from solar_repro.errors import UserError
 from solar_repro.scales import Scale
 from solar_repro.tracking import Tracker
 
@@ -49,8 +53,8 @@ def compare(
     """
     results = judge(CLAIMS, runs, TABLES)
     text = caveat(scale, runs)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+    shared_folder(out.parent)
+    with tempfile.TemporaryDirectory(dir=out.parent, ignore_cleanup_errors=True) as scratch:
         work = Path(scratch) / out.name
         work.mkdir()
         drawn = figures.draw_all(runs, work)
@@ -60,9 +64,28 @@ def compare(
         write_cards(runs, scale, work / "model_cards")
         (work / PAGE).write_text(page(runs, results, drawn, text, overrides), encoding="utf-8")
         tracker.log_folder(parent or tracker.run_id, work, "report")
-        shutil.rmtree(out, ignore_errors=True)
-        work.rename(out)
+        _put(work, out)
     return out / PAGE, results
+
+
+def _put(work: Path, out: Path) -> None:
+    """Give a report its place, where another process may put its own at the same time."""
+    share(work, out.parent)
+    for turn in itertools.count():
+        try:
+            with suppress(FileNotFoundError):
+                out.rename(work.with_name(f"{out.name}.before-{turn}"))
+            work.rename(out)
+        except PermissionError as error:
+            raise UserError(
+                f"{out}: another user's report, not to be replaced ({error.strerror}); ask who owns it, "
+                "or choose another store"
+            ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            return
 
 
 def caveat(scale: Scale, runs: Runs) -> str:
@@ -166,18 +189,6 @@ def table_markdown(table: int, runs: Runs) -> str:
             cells.append(text)
         order = f"{row.order_paper} / {row.order_ours}" if row.order_ours else "–"
         lines.append(f"| {row.title} | {' | '.join(cells)} | {order} |")
-    return "\n".join(lines)
-
-
-def claims_text(results: Sequence[Result]) -> str:
-    """A line for each claim, for a terminal."""
-    lines = []
-    for result in results:
-        agreed = sum(part.verdict == "reproduced" for part in result.parts)
-        lines.append(
-            f"{result.claim.name:<4} {result.verdict:<15} {agreed}/{len(result.parts)} parts  "
-            f"{result.claim.statement}"
-        )
     return "\n".join(lines)
 
 

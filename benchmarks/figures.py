@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.bad_runs import passing_over, text
 from benchmarks.report.escapes import drawn
 from benchmarks.runs import CONTAMINATION, EVALUATE, MODEL, Runs
 from benchmarks.tables import score
@@ -60,9 +61,9 @@ def write(path: Path, draw: "Callable[..., Figure | None]", *arguments: Any) -> 
         figure.set_layout_engine("none")  # the layout holds for both files
         # Without date and version in it the same runs give the same bytes.
         figure.savefig(path.with_suffix(".png"), dpi=150, metadata={"Software": None})
-        text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    drawn = text.getvalue()
+        svg = io.StringIO()
+        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    drawn = svg.getvalue()
     path.with_suffix(".svg").write_text(drawn, encoding="utf-8")
     return drawn[drawn.index("<svg") :].replace(INK, "currentColor")
 
@@ -162,9 +163,9 @@ def contamination(runs: Runs) -> "Figure | None":
     tested = runs.of(CONTAMINATION, "merge_v1")
     if not tested:
         return None
-    folder = runs.folder(next(iter(tested.values())))
-    files = [folder / f"{task}.json" for task in COLUMN_NAMES]
-    tests = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
+    tests = _tests(runs, next(iter(tested.values())))
+    if not tests:
+        return None
     figure, panel_axes = _figure(7.5, 2.3 * math.ceil(len(tests) / 2), math.ceil(len(tests) / 2), 2)
     for axes, test in zip(panel_axes, tests, strict=False):
         axes.hist(test["scores"], bins=[tenth / 10 for tenth in range(11)], color=COLOURS[0], alpha=0.75)
@@ -176,6 +177,21 @@ def contamination(runs: Runs) -> "Figure | None":
     for axes in panel_axes[len(tests) :]:
         axes.remove()
     return figure
+
+
+def _tests(runs: Runs, run: Any) -> list[dict[str, Any]]:
+    """Task, scores, threshold and share of each of a run's contamination tests."""
+    tests = []
+    with passing_over(run, "result"):
+        folder = runs.folder(run)
+        for file in [folder / f"{task}.json" for task in COLUMN_NAMES]:
+            if file.is_file():
+                test = json.loads(file.read_text(encoding="utf-8"))
+                figures = [test["threshold"], test["share"], *test["scores"]]
+                if not all(math.isfinite(figure) and 0 <= figure <= 1 for figure in figures):
+                    raise ValueError(f"{file.name}: has figures that are no shares")
+                tests.append({**test, "task": text(test["task"])})
+    return tests
 
 
 def merge_cosines(runs: Runs) -> "Figure | None":
@@ -264,6 +280,51 @@ def bars(values: Mapping[str, tuple[float, float]], label: str) -> "Figure":
     axes.invert_yaxis()
     axes.set(xlabel=label)
     axes.margins(y=0.1)
+    return figure
+
+
+def layer_maps(rows: Sequence[Mapping[str, Any]]) -> "Figure":
+    """Held-out loss before any training against m, m = 0 for all layers repeated; other maps are lines.
+
+    The axis above tells the layers that each m leaves.
+    """
+    figure, (axes,) = _figure(7.5, 4)
+    swept = [(int(row["map"][4:]), row) for row in rows if row["map"].startswith("m = ")]
+    swept += [(0, row) for row in rows if row["map"] == "repeat"]
+    swept.sort(key=lambda pair: pair[0])
+    base = next(row for row in rows if row["map"] == "base")
+    ms, losses = [m for m, _ in swept], [row["loss"] for _, row in swept]
+    errors = [
+        [row["loss_above_base"] - row["loss_low"] for _, row in swept],
+        [row["loss_high"] - row["loss_above_base"] for _, row in swept],
+    ]
+    label = "depth up-scaling (m = 0: all layers repeated)"
+    axes.errorbar(
+        ms,
+        losses,
+        yerr=errors,
+        marker="o",
+        markersize=4,
+        color=COLOURS[0],
+        ecolor=INK,
+        capsize=2,
+        label=label,
+    )
+    axes.axhline(base["loss"], linestyle="--", linewidth=1, color=INK, label=f"base, {base['layers']} layers")
+    others = [
+        row for row in rows if row["map"] not in ("base", "repeat") and not row["map"].startswith("m = ")
+    ]
+    for colour, row in zip(COLOURS[1:], others, strict=False):
+        name = drawn(_TITLES.get(f"{row['map']}_continued", row["map"]))
+        axes.axhline(row["loss"], linestyle=":", color=colour, label=f"{name}, {row['layers']} layers")
+    axes.set(xlabel="m: layers cut from each copy", ylabel="held-out loss (nats per token)")
+    axes.set_title("Right after scaling, before any training (Sec. 2)")
+    layers = base["layers"]
+    above = axes.secondary_xaxis(
+        "top", functions=(lambda m: 2 * (layers - m), lambda deep: layers - deep / 2)
+    )
+    above.set_xlabel("layers of the deeper model")
+    axes.legend(frameon=False, fontsize="small")
     return figure
 
 

@@ -32,7 +32,7 @@ def card(runs: Runs, scale: Scale, name: str) -> str:
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "report"),
-        autoescape=False,  # Markdown: what is not ours is escaped below
+        autoescape=False,  # noqa: S701 # Markdown: what is not ours is escaped below
         trim_blocks=True,
         keep_trailing_newline=True,
         undefined=StrictUndefined,

@@ -2,36 +2,44 @@
 
 import logging
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.model_cards import card
 from benchmarks.runs import MODEL, Runs
-from solar_repro.provenance import versions
+from solar_repro.provenance import key_of, result_digest, versions
 from solar_repro.scales import Scale
 from solar_repro.tracking import Tracker
+from solar_repro.tracking_reader import Finished
 
 NAME = "solar_instruct"
 INSTRUCT = "merge_v1"
 """Sec. 4.3.2: the merge that was chosen."""
 
 
-def register_instruct(runs: Runs, scale: Scale, tracker: Tracker) -> str:
+def register_instruct(runs: Runs, scale: Scale, tracker: Tracker, made: Finished) -> str:
     """Register the scale's instruct model (the first seed's) as a version, once a key; a line that says so.
 
-    The version's alias is the scale. Where checkpoints are logged by reference nothing is copied, and so
-    nothing registered.
+    `made` is its result as this command has made or verified it: that folder's weights are registered. The
+    version's alias is the scale. Where checkpoints are logged by reference nothing is copied, and so nothing
+    registered.
     """
     from mlflow.exceptions import MlflowException
 
     if scale.tracking.checkpoints != "upload":
         return f"not registered: scale {scale.name} uploads no checkpoints (tracking.checkpoints: reference)"
-    run = runs.first(MODEL, INSTRUCT)
-    key = run.data.tags["solar.key"]
-    if found := tracker.client.search_model_versions(f"name = '{NAME}' and tags.`solar.key` = '{key}'"):
-        return f"registered before: models:/{NAME}/{found[0].version}"
-    folder = Path(run.data.tags["solar.output"])
+    run = runs.of(MODEL, INSTRUCT).get(runs.seeds[0])
+    if run is None or run.info.run_id != made.run_id:
+        return f"not registered: run {made.run_id}, which made it, is not one of the compared runs"
+    key, digest = key_of(made.output), result_digest(made.output)
+    recorded = {"solar.key": key, "solar.result": digest}
+    for version in tracker.client.search_model_versions(f"name = '{NAME}' and tags.`solar.key` = '{key}'"):
+        # Of this very run: a version of the same key may be anybody's.
+        if version.run_id == made.run_id and recorded.items() <= version.tags.items():
+            return f"registered before: models:/{NAME}/{version.version}"
     text = card(runs, scale, INSTRUCT)
-    model_id = _log_model(tracker, run, folder, text)
+    tags = {**recorded, "solar.scale": scale.name, "solar.variant": INSTRUCT}
+    model_id = _log_model(tracker, run.info.experiment_id, made, text, tags)
     try:
         tracker.client.create_registered_model(NAME, description="SOLAR 10.7B-Instruct, reproduced.")
     except MlflowException as error:
@@ -42,14 +50,14 @@ def register_instruct(runs: Runs, scale: Scale, tracker: Tracker) -> str:
         source=f"models:/{model_id}",
         run_id=run.info.run_id,
         model_id=model_id,
-        tags={"solar.key": key, "solar.scale": scale.name},
+        tags={**recorded, "solar.scale": scale.name},
         description=text,
     )
     tracker.client.set_registered_model_alias(NAME, scale.name, made.version)
     return f"registered: models:/{NAME}/{made.version} (alias {scale.name})"
 
 
-def _log_model(tracker: Tracker, run, folder: Path, text: str) -> str:
+def _log_model(tracker: Tracker, experiment: str, made: Finished, text: str, tags: Mapping[str, str]) -> str:
     """Log the checkpoint in MLflow's transformers flavour, beside the plain one; the logged model's id."""
     from huggingface_hub import ModelCard
     from mlflow.transformers import save_model
@@ -58,7 +66,7 @@ def _log_model(tracker: Tracker, run, folder: Path, text: str) -> str:
     from solar_repro.stages.checkpoints import load
 
     # A pipeline and not the folder's path: for that MLflow 3.17 looks up names that transformers 5 has not.
-    network, tokenizer = load(folder)
+    network, tokenizer = load(made.output)
     answering = pipeline("text-generation", model=network, tokenizer=tokenizer, device="cpu")
     logging.getLogger("mlflow.transformers").setLevel(logging.ERROR)  # it looks for a licence on the hub
     with tempfile.TemporaryDirectory() as work:
@@ -71,10 +79,10 @@ def _log_model(tracker: Tracker, run, folder: Path, text: str) -> str:
         # It would name a page of the hub that is not there.
         Path(work, "model", "LICENSE.txt").write_text(text.partition("## Licence")[2].strip() + "\n")
         model = tracker.client.create_logged_model(
-            run.info.experiment_id,
+            experiment,
             name=NAME,
-            source_run_id=run.info.run_id,
-            tags={name: run.data.tags[name] for name in ("solar.key", "solar.scale", "solar.variant")},
+            source_run_id=made.run_id,
+            tags=dict(tags),
             model_type="transformers",
         )
         tracker.client.log_model_artifacts(model.model_id, f"{work}/model")

@@ -1,6 +1,5 @@
 """The regression gate: a scale's runs against its baseline; what moved is named, what got worse fails."""
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.runs import EVALUATE, MODEL, Runs, of_plans
+from benchmarks.bad_runs import passing_over
+from benchmarks.runs import EVALUATE, MODEL, Runs, of_plans, run_of
 from benchmarks.tables import COLUMNS, score
 from solar_repro.checkpoint.manifest import MANIFEST_FILE
 from solar_repro.device import machine
 from solar_repro.errors import UserError
 from solar_repro.plan import Plan
-from solar_repro.provenance import code_version, versions
-from solar_repro.stages import NOTES
+from solar_repro.provenance import code_version, result_digest, verify_key, versions
 from solar_repro.step import Step, ordered
 from solar_repro.tracking import Tracker
 from solar_repro.variants import MAIN
@@ -41,23 +40,24 @@ class Moved:
     worse: bool
 
 
-def measure(plans: Sequence[Plan], tracker: Tracker) -> dict[str, Any]:
+def measure(plans: Sequence[Plan], tracker: Tracker, store: Path | None = None) -> dict[str, Any]:
     """What a baseline holds: figures of all variants of `main`, digests of results, seconds a stage, machine.
 
     A plan for each seed. An evaluation that is missing: UserError.
     """
-    runs = of_plans(plans, tracker, MAIN)
-    missing = [name for name in MAIN if not runs.of(EVALUATE, name)]
+    runs = of_plans(plans, tracker, MAIN, store)
+    needed = (*COLUMNS, "held_out_loss")
+    missing = [name for name in MAIN if not all(runs.metric(EVALUATE, name, figure) for figure in needed)]
     if missing:
         raise UserError(
             f"scale {runs.scale}: no finished evaluation of {', '.join(missing)}; "
             f"run: mlflow run . -P scale={runs.scale}"
         )
     steps = ordered(plans[0].main())
-    found = {step.label: tracker.search(f"tags.`solar.key` = '{step.key}'", most=1) for step in steps}
+    found = {step.label: run_of(step, tracker, store) for step in steps}
     seconds: dict[str, float] = {}
     for step in steps:
-        for run in found[step.label]:
+        if run := found[step.label]:
             elapsed = (run.info.end_time - run.info.start_time) / 1000
             seconds[step.stage] = round(seconds.get(step.stage, 0.0) + elapsed, 3)
     return {
@@ -80,28 +80,29 @@ def _figures(runs: Runs, name: str) -> dict[str, Any]:
             figures[figure] = sum(values.values()) / len(values)
     for column in COLUMNS:
         figures[f"{column}_stderr"] = score(runs, name, column)[1]
-        off = [(values[column] - figures[column]) ** 2 for values in by_seed.values()]
+        off = [(values[column] - figures[column]) ** 2 for values in by_seed.values() if column in values]
         figures[f"{column}_deviation"] = math.sqrt(sum(off) / max(1, len(off) - 1))
     return {**figures, "by_seed": by_seed}
 
 
-def _digest(step: Step, runs: Sequence[Any]) -> dict[str, Any] | None:
+def _digest(step: Step, run: Any) -> dict[str, Any] | None:
     """sha256 over the names and digests of a result's files (notes aside), and what it stands on."""
-    if not runs or not (step.makes_model or step.stage in EXACT):
+    if run is None or not (step.makes_model or step.stage in EXACT):
         return None
-    manifest = Path(runs[0].data.tags["solar.output"]) / MANIFEST_FILE
-    if not manifest.is_file():
+    folder = Path(run.data.tags.get("solar.output", ""))
+    if not (folder / MANIFEST_FILE).is_file():
         return None
-    entries = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-    files = sorted((e["name"], e["sha256"]) for e in entries if not e["name"].startswith(f"{NOTES}/"))
-    return {
-        "sha256": hashlib.sha256(json.dumps(files).encode()).hexdigest(),
-        "inputs": sorted(parent.label for parent in step.inputs.values()),
-        "exact": step.stage in EXACT,
-    }
+    with passing_over(run, "result"):
+        verify_key(folder, step.key)
+        return {
+            "sha256": result_digest(folder),
+            "inputs": sorted(parent.label for parent in step.inputs.values()),
+            "exact": step.stage in EXACT,
+        }
+    return None
 
 
-def update(plans: Sequence[Plan], tracker: Tracker, file: Path) -> None:
+def update(plans: Sequence[Plan], tracker: Tracker, file: Path, store: Path | None = None) -> None:
     """Write the scale's baseline from its runs, with what made it."""
     scale = plans[0].scale
     options = f"-P scale={scale.name} -P seeds={len(plans)} -P update=true"
@@ -112,7 +113,7 @@ def update(plans: Sequence[Plan], tracker: Tracker, file: Path) -> None:
             "code": code_version(),
             "versions": versions(),
         },
-        **measure(plans, tracker),
+        **measure(plans, tracker, store),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -148,6 +149,8 @@ def moved(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Moved
     if before.get("machine") != after["machine"]:
         return  # another processor, or another precision, shares its time out otherwise
     totals = [sum(found["seconds"].values()) for found in (before, after)]
+    if not all(totals):
+        return
     for stage, seconds in before["seconds"].items():
         was, now = seconds / totals[0], after["seconds"].get(stage, 0.0) / totals[1]
         if now > max(TIME_LEAST, TIME_TOLERANCE * was):
@@ -156,15 +159,20 @@ def moved(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Moved
 
 def _moved_scores(variant: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Moved]:
     """Seeds that both have are compared with each other; where they share none, all with all."""
-    seeds = before.get("by_seed", {}).keys() & after.get("by_seed", {}).keys()
+    pair = before, after
+    both = before.get("by_seed", {}).keys() & after.get("by_seed", {}).keys()
 
     def value(figures: Mapping[str, Any], name: str) -> float:
+        seeds = [seed for seed in sorted(both) if all(name in one["by_seed"][seed] for one in pair)]
         if not seeds:
             return figures[name]
-        return sum(figures["by_seed"][seed][name] for seed in sorted(seeds)) / len(seeds)
+        return sum(figures["by_seed"][seed][name] for seed in seeds) / len(seeds)
 
+    for name in (*COLUMNS, *LOSS_TOLERANCE):
+        if name in before and name not in after:
+            yield Moved(f"{variant} {name}: {before[name]:.4f} → missing", worse=True)
     for column in COLUMNS:
-        if column not in before:
+        if column not in before or column not in after:
             continue
         spread = math.hypot(
             *(found.get(f"{column}_stderr", 0.0) for found in (before, after)),
@@ -175,7 +183,7 @@ def _moved_scores(variant: str, before: Mapping[str, Any], after: Mapping[str, A
             text = f"{variant} {column}: {was:.2f} → {now:.2f}"
             yield Moved(f"{text}, beyond {STANDARD_ERRORS:g} × {spread:.2f}", worse=now < was)
     for name, tolerance in LOSS_TOLERANCE.items():
-        if name in before:
+        if name in before and name in after:
             was, now = value(before, name), value(after, name)
             if abs(now - was) > was * tolerance:
                 text = f"{variant} {name}: {was:.4f} → {now:.4f}"

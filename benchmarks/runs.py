@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,16 +11,19 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.bad_runs import LARGEST_LOSS, passing_over, points, usable
 from solar_repro import variants
+from solar_repro.artifacts import Missing, read_artifact
 from solar_repro.errors import UserError
 from solar_repro.evaluation.compare_items import Items, read_items, read_losses
 from solar_repro.evaluation.samples import LOSSES_FILE
 from solar_repro.plan import Plan
+from solar_repro.provenance import made_in
 from solar_repro.redact import reason
-from solar_repro.stages import NOTES
 from solar_repro.step import MODEL_STAGES, Step
 from solar_repro.tracking import STEPS_FILE, Tracker
-from solar_repro.tracking_server import UNKNOWN, can_go_on, reaching
+from solar_repro.tracking_reader import different, note_of, result_of
+from solar_repro.tracking_server import UNKNOWN, reaching
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -71,12 +75,11 @@ class Runs:
 
     def history(self, run: "Run", metric: str) -> list[tuple[int, float]]:
         """A metric of one run by step, ascending."""
-        points = self.tracker.client.get_metric_history(run.info.run_id, metric)
-        return sorted({point.step: point.value for point in points}.items())
+        return points(self.tracker.history(run.info.run_id, metric))
 
     def folder(self, run: "Run") -> Path:
-        """The run's result: in its store, else its artifacts."""
-        return self._once(("folder", run.info.run_id), lambda: self.tracker.output(run, self.scratch))
+        """The run's result, verified: in its store, else its artifacts; Missing or ManifestError."""
+        return self.once(("folder", run.info.run_id), lambda: result_of(run, self.scratch))
 
     def items(self, variant: str, column: str, seeds: Sequence[str]) -> Items | None:
         """Scores by item: a column of H6, `loss` (held-out) or `contamination/<task>`; None without a run.
@@ -86,40 +89,69 @@ class Runs:
         runs = self.of(CONTAMINATION if column.startswith("contamination/") else EVALUATE, variant)
         if not all(seed in runs for seed in seeds):
             return None
-        folders = [self.folder(runs[seed]) for seed in seeds]
-        key = (*folders, column if "/" in column or column == "loss" else "H6")
-        if column.startswith("contamination/"):
-            return self._once(key, lambda: read_texts(folders, column.removeprefix("contamination/")))
-        if column == "loss":
-            files = [folder / LOSSES_FILE for folder in folders]
-            return self._once(key, lambda: read_losses(files)) if all(f.is_file() for f in files) else None
-        return self._once(key, lambda: read_items(folders)).get(column)
+        return self.once(
+            (*(runs[seed].info.run_id for seed in seeds), column),
+            lambda: self._items([runs[seed] for seed in seeds], column),
+        )
 
-    def note(self, run: "Run", name: str) -> dict[str, Any] | None:
-        """A JSON file that the run left among its notes; None where it has none."""
-        return self._once(("note", run.info.run_id, name), lambda: _note(run, name))
+    def _items(self, runs: "Sequence[Run]", column: str) -> Items | None:
+        """The same, of these runs; None, with a line, where their results are damaged or malformed."""
+        folders = [self.once(("usable", run.info.run_id), lambda run=run: self._usable(run)) for run in runs]
+        if None in folders:
+            return None
+        with passing_over(runs[0], f"result ({column})"):
+            if column.startswith("contamination/"):
+                return _sound(read_texts(folders, column.removeprefix("contamination/")), 100.0)
+            if column == "loss":
+                files = [folder / LOSSES_FILE for folder in folders]
+                return _sound(read_losses(files) if all(f.is_file() for f in files) else None, LARGEST_LOSS)
+            found = self.once(("items", *folders), lambda: self._columns(runs[0], folders))
+            return _sound(found.get(column), 100.0)
+        return None
 
-    def _once(self, key: Any, make: Any) -> Any:
+    def _usable(self, run: "Run") -> Path | None:
+        with passing_over(run, "result"):
+            return self.folder(run)
+        return None
+
+    def _columns(self, run: "Run", folders: Sequence[Path]) -> dict[str, Items]:
+        """Items by column; none, with a line, where the folders hold none or different ones."""
+        with passing_over(run, "result"):
+            try:
+                return read_items(folders)
+            except UserError as error:
+                raise Missing(str(error)) from error
+        return {}
+
+    def note(self, run: "Run", name: str) -> Any:
+        """What a JSON file holds that the run left among its notes; None where it has none."""
+
+        def read() -> Any:
+            with contextlib.suppress(Missing):
+                return note_of(run, name)
+            return None
+
+        return self.once(("note", run.info.run_id, name), read)
+
+    def once(self, key: Any, make: Any) -> Any:
+        """What `make` gives, the same for every call with this key."""
         if key not in self._read:
             self._read[key] = make()
         return self._read[key]
 
 
-def _note(run: "Run", name: str) -> dict[str, Any] | None:
-    from mlflow.artifacts import load_dict
-    from mlflow.exceptions import MlflowException
+def _sound(items: Items | None, most: float) -> Items | None:
+    """The items, whose values lie between 0 and `most`; else ValueError."""
+    if items is None:
+        return None
+    import numpy as np
 
-    folder = Path(run.data.tags["solar.output"])
-    if folder.is_dir():
-        file = folder / NOTES / name
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    with reaching(run.info.artifact_uri, "read"):
-        try:
-            return load_dict(f"{run.info.artifact_uri}/{NOTES}/{name}")
-        except (MlflowException, OSError) as error:
-            if can_go_on(error):
-                raise
-            return None
+    values, weights = items.values, items.weights
+    if not (values.size and np.isfinite(values).all() and np.isfinite(weights).all()):
+        raise ValueError("it has no items, or values that are no numbers")
+    if values.min() < 0 or values.max() > most or weights.min() < 0 or weights.sum() <= 0:
+        raise ValueError(f"it has values that are not between 0 and {most:g}")
+    return items
 
 
 def read_texts(folders: Sequence[Path], task: str) -> Items | None:
@@ -134,7 +166,9 @@ def read_texts(folders: Sequence[Path], task: str) -> Items | None:
     return Items(tuple(tests[0]["examples"]), np.array(below), np.ones(len(below[0])))
 
 
-def of_plans(plans: Sequence[Plan], tracker: Tracker, names: Sequence[str] = ()) -> Runs:
+def of_plans(
+    plans: Sequence[Plan], tracker: Tracker, names: Sequence[str] = (), store: Path | None = None
+) -> Runs:
     """The finished runs of each plan (a seed each) for the named variants, or for all that there are."""
     steps = []
     for plan in plans:
@@ -142,14 +176,46 @@ def of_plans(plans: Sequence[Plan], tracker: Tracker, names: Sequence[str] = ())
         tested = {variants.variant(name).name for name in plan.scale.contamination.variants}
         steps += [step for name in chosen for step in (plan.model(name), plan.evaluation(name))]
         steps += plan.contamination_tests([name for name in chosen if name in tested])
-    return of_steps(plans[0].scale.name, steps, tracker)
+    return of_steps(plans[0].scale.name, steps, tracker, store)
 
 
-def of_steps(scale: str, steps: Iterable[Step], tracker: Tracker) -> Runs:
+def of_steps(scale: str, steps: Iterable[Step], tracker: Tracker, store: Path | None = None) -> Runs:
     """The finished runs of these steps, found by key."""
-    keys = dict.fromkeys(step.key for step in steps)
-    found = [tracker.search(f"tags.`solar.key` = '{key}'", most=1) for key in keys]
-    return collect(scale, [run for runs in found for run in runs], tracker)
+    found = [run_of(step, tracker, store) for step in {step.key: step for step in steps}.values()]
+    return collect(scale, [run for run in found if run], tracker)
+
+
+def run_of(step: Step, tracker: Tracker, store: Path | None) -> "Run | None":
+    """The finished run of a step: of several that which made the result in `store`, else the newest.
+
+    Several without a result there, that have recorded other results or figures, are a UserError: anybody who
+    may write to the server may have added one.
+    """
+    runs = usable(tracker.runs_of(step.key))
+    if len(runs) < 2:
+        return runs[0] if runs else None
+    made = made_in(store / step.folder) if store else None
+    for run in runs:
+        if run.info.run_id == made:
+            return run
+    first, *others = runs
+    if not all(_agree(first, other) for other in others):
+        raise UserError(different(step.label, [_shown(run) for run in runs]))
+    return first
+
+
+def _agree(first: "Run", second: "Run") -> bool:
+    """Whether two runs have recorded the same result, and no figure that differs."""
+    results = {run.data.tags.get("solar.result") for run in (first, second)}
+    figures = first.data.metrics, second.data.metrics
+    common = figures[0].keys() & figures[1].keys()
+    return len(results) == 1 and None not in results and all(figures[0][n] == figures[1][n] for n in common)
+
+
+def _shown(run: "Run") -> str:
+    tags = run.data.tags
+    who = f"{tags.get('solar.user', 'unknown')} on {tags.get('solar.host', 'unknown')}"
+    return f"run {run.info.run_id} (experiment {run.info.experiment_id}, made by {who[:200]})"
 
 
 def of_server(
@@ -168,9 +234,9 @@ def of_server(
     """
     used: dict[str, int] = {}
     if experiment:
-        runs = tracker.search(f"tags.`solar.scale` = '{scale}'", experiment)
+        runs = usable(tracker.search(f"tags.`solar.scale` = '{scale}'", experiment))
         used = _reused([run for run in runs if "solar.stage" not in run.data.tags])
-        found = {run.info.run_id: run for run in [*runs, *_known(tracker, used)]}
+        found = {run.info.run_id: run for run in [*runs, *usable(_known(tracker, used))]}
         runs = [run for run in found.values() if _is_of_the_paper(run)]
         place = f"experiment {experiment!r}"
     else:
@@ -178,6 +244,7 @@ def of_server(
         made_no_steps = ", or it made no steps; give a run of `main`"
         chosen = _steps_of(_run(tracker, parent, made_no_steps)) if parent else list(ids)
         runs = _with_scores(tracker, chosen)
+        runs = [run for run in usable(runs) if not parent or tracker.accepts(run)]
         runs = [run for run in runs if run.data.tags.get("solar.scale") == scale]
     if not any("solar.stage" in run.data.tags for run in runs):
         raise UserError(
@@ -201,8 +268,11 @@ def _reused(invocations: "Iterable[Run]") -> dict[str, int]:
     """
     used: dict[str, int] = {}
     for run in invocations:
-        found = run.data.tags.get("solar.reused_run")
-        for run_id in [found] if found else _steps_of(run):
+        made = [found] if (found := run.data.tags.get("solar.reused_run")) else []
+        if not made:
+            with passing_over(run, STEPS_FILE):
+                made = _steps_of(run)
+        for run_id in made:
             used[run_id] = max(used.get(run_id, 0), run.info.end_time)
     return used
 
@@ -213,7 +283,8 @@ def _known(tracker: Tracker, ids: Iterable[str]) -> "list[Run]":
     for run_id in ids:
         with contextlib.suppress(UserError):
             runs.append(_run(tracker, run_id))
-    return [run for run in runs if (run.info.status, run.info.lifecycle_stage) == ("FINISHED", "active")]
+    finished = [run for run in runs if (run.info.status, run.info.lifecycle_stage) == ("FINISHED", "active")]
+    return [run for run in finished if tracker.accepts(run)]
 
 
 def _run(tracker: Tracker, run_id: str, hint: str = "; the UI lists its runs") -> "Run":
@@ -228,17 +299,21 @@ def _run(tracker: Tracker, run_id: str, hint: str = "; the UI lists its runs") -
 
 
 def _steps_of(parent: "Run") -> list[str]:
-    from mlflow.artifacts import load_dict
-
     try:
-        return list(load_dict(f"{parent.info.artifact_uri}/{STEPS_FILE}").values())
-    except Exception as error:  # of whichever client its artifact store has
-        if can_go_on(error):
-            raise
-        raise UserError(
+        with reaching(parent.info.artifact_uri, "read"):
+            found = read_artifact(parent.info.artifact_uri, STEPS_FILE)
+        if not isinstance(found, dict) or not all(map(_is_id, found.values())):
+            raise Missing("it does not name runs")
+    except Missing as error:
+        raise Missing(
             f"run {parent.info.run_id}: it made no steps, as its {STEPS_FILE} cannot be read "
             f"({reason(error)}); give a run of `main`"
         ) from None
+    return list(found.values())
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch(r"[\w-]{1,64}", value))
 
 
 def _with_scores(tracker: Tracker, ids: Sequence[str]) -> "list[Run]":
@@ -247,7 +322,7 @@ def _with_scores(tracker: Tracker, ids: Sequence[str]) -> "list[Run]":
         run = runs[run_id] = _run(tracker, run_id)
         if run.data.tags.get("solar.stage") in MODEL_STAGES:
             scorers = tracker.search(f"tags.`solar.parents` LIKE '%{run_id}%'")
-            runs |= {run.info.run_id: run for run in scorers if run.data.tags["solar.stage"] == EVALUATE}
+            runs |= {run.info.run_id: run for run in scorers if run.data.tags.get("solar.stage") == EVALUATE}
     return [run for run in runs.values() if run.info.status == "FINISHED"]
 
 

@@ -12,6 +12,7 @@ from benchmarks.runs import EVALUATE, MODEL, Runs
 from benchmarks.tables import COLUMNS, TABLES, count, number, score
 from benchmarks.verdicts import judge
 from solar_repro import variants
+from solar_repro.errors import UserError
 from solar_repro.tracking import Tracker
 
 SEAM = (
@@ -46,18 +47,28 @@ def depth_variants(layers: int, m: int) -> tuple[str, ...]:
     return ("repeat_continued", *("solar" if value == m else f"solar_m{value}" for value in swept))
 
 
+def _refuse_gaps(names: Sequence[str], runs: Runs, figures: Sequence[str]) -> None:
+    missing = [name for name in names if not all(runs.metric(EVALUATE, name, one) for one in figures)]
+    if missing:
+        raise UserError(f"study: there is no evaluation of {', '.join(missing)} that can be used")
+
+
 def up_scaling_study(name: str, names: Sequence[str], runs: Runs) -> Study:
     """Held-out loss before and after continued pretraining on equal tokens, and H6; paired tests."""
+    _refuse_gaps(names, runs, ["H6", "held_out_loss"])
     rows = []
     for variant in names:
         parent = variants.variant(variant).parents[0]
-        before = runs.history(runs.first(MODEL, variant), "recovery/held_out_loss")[0][1]
+        models = list(runs.of(MODEL, variant).values())
+        recovery = runs.history(models[0], "recovery/held_out_loss") if models else []
+        if not recovery:
+            raise UserError(f"study: there is no run of {variant} whose recovery can be used")
         rows.append(
             {
                 "variant": variant,
                 "made_from": parent,
                 "parameters": count(int(runs.mean(MODEL, parent, "parameters") or 0)),
-                "loss_before": before,
+                "loss_before": recovery[0][1],
                 "loss_after": runs.mean(EVALUATE, variant, "held_out_loss"),
                 "H6": score(runs, variant, "H6")[0],
                 "H6_stderr": score(runs, variant, "H6")[1],
@@ -70,6 +81,9 @@ def up_scaling_study(name: str, names: Sequence[str], runs: Runs) -> Study:
         claim = Claim("", "", "", (Part(Figure(row["variant"], "loss"), "more", Figure(best, "loss")),))
         (result,) = judge([claim], runs, TABLES)
         found = result.parts[0].difference
+        if found is None:
+            told.append(f"{row['variant']}: not compared")
+            continue
         low, high = found.interval()
         bars[row["variant"]] = (found.value, (high - low) / 2)
         worse = "worse" if low > 0 else f"not told apart (smallest told: {smallest_effect(found):.4f})"
@@ -82,6 +96,7 @@ def up_scaling_study(name: str, names: Sequence[str], runs: Runs) -> Study:
 
 def seeds_study(names: Sequence[str], runs: Runs) -> Study:
     """Mean, and spread over seeds, of every column; the claims that these variants decide."""
+    _refuse_gaps(names, runs, COLUMNS)
     rows = []
     for variant in names:
         for column in COLUMNS:
@@ -111,14 +126,20 @@ def seeds_study(names: Sequence[str], runs: Runs) -> Study:
     return Study("seeds", rows, bars, "H6 (percent, ± one standard deviation over seeds)", verdict)
 
 
-def finish(study: Study, runs: Runs, tracker: Tracker, out: Path) -> str:
-    """Write the study's table, pictures and verdict to `out`, log them, and return them as text."""
+def finish(study: Study, scale: str, tracker: Tracker, out: Path, runs: Runs | None = None) -> str:
+    """Write the study's table, pictures and verdict to `out`, log them, and return them as text.
+
+    Recovery is drawn from `runs` of continued pretraining.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    figures.write(out / study.name, figures.bars, study.bars, study.axis)
-    if study.name != "seeds":
+    if study.name == "untrained":
+        figures.write(out / study.name, figures.layer_maps, study.rows)
+    else:
+        figures.write(out / study.name, figures.bars, study.bars, study.axis)
+    if runs is not None and study.name != "seeds":
         figures.write(out / "recovery", figures.recovery, runs)
     write_csv(out / f"{study.name}.csv", study.rows)
-    text = f"# Study {study.name} at scale {runs.scale}\n\n{markdown(study)}\n\n{study.verdict}\n"
+    text = f"# Study {study.name} at scale {scale}\n\n{markdown(study)}\n\n{study.verdict}\n"
     (out / f"{study.name}.md").write_text(f"{text}\n![{study.name}]({study.name}.png)\n", encoding="utf-8")
     tracker.log_folder(tracker.run_id, out, "study")
     return text

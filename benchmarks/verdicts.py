@@ -5,6 +5,7 @@ of any part lies wholly elsewhere (there the intervals are widened for the numbe
 It is undecided otherwise: the runs are too few or too small to tell.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from benchmarks.runs import Runs
 from solar_repro.errors import UserError
 from solar_repro.evaluation.columns import COLUMN_NAMES
 from solar_repro.evaluation.compare_items import Difference, difference, mean_difference, share_difference
+from solar_repro.redact import one_line
 from solar_repro.variants import PAPER
 
 Verdict = Literal["reproduced", "not reproduced", "undecided", "no runs"]
@@ -84,7 +86,9 @@ def _difference(part: Part, runs: Runs, seeds: Sequence[str]) -> Difference | No
         try:
             return difference(theirs, ours)
         except UserError as error:
-            raise UserError(f"{part.figure.variant} and {other.variant} on {column}: {error}") from None
+            line = f"{part.figure.variant} and {other.variant} on {column} are not compared: {error}"
+            print(one_line(line), file=sys.stderr, flush=True)
+            return None
     return share_difference(theirs, ours)
 
 

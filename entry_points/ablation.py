@@ -22,20 +22,22 @@ def main() -> None:
             "help": "for Table 2: only print what would be downloaded and how much memory is needed",
         },
         study={
-            "help": "study to make instead of a table: depth (varies m), seam (ways to up-scale) or seeds",
+            "help": "study to make instead of a table: untrained (ways to up-scale, before training), depth "
+            "(varies m), seam (ways to up-scale, on equal tokens) or seeds",
         },
         seeds=SEEDS,
         variants={
-            "help": "for the study of seeds: variants, separated by commas (default: those of Table 3)"
+            "help": "variants, separated by commas: for the study of seeds (default: those of Table 3), or "
+            "further up-scaled ones for the study untrained, such as upscaled_0-24_8-32",
         },
     )
     options = arguments.options
     if options.study:
-        if options.study not in ("depth", "seam", "seeds"):
-            raise UserError(f"--study {options.study}: no such study; choose depth, seam or seeds")
+        if options.study not in ("untrained", "depth", "seam", "seeds"):
+            raise UserError(f"--study {options.study}: no such study; choose untrained, depth, seam or seeds")
         if options.study == "seeds" and options.seeds < 2:
             raise UserError("--study seeds: needs at least two seeds; give their number, such as -P seeds=5")
-        study(arguments)
+        untrained(arguments) if options.study == "untrained" else study(arguments)
     elif options.table == "2":
         table_2(arguments)
     elif options.table in ("3", "4", "5", "6", "7"):
@@ -54,7 +56,7 @@ def table(arguments: Arguments, number: int) -> None:
     steps = [plan.evaluation(name) for plan in chosen for name in names]
     with running(arguments, f"ablation table {number}") as runner:
         runner.all(steps)
-        print(table_text(number, of_plans(chosen, runner.tracker, names)))
+        print(table_text(number, of_plans(chosen, runner.tracker, names, runner.store)))
 
 
 def table_2(arguments: Arguments) -> None:
@@ -89,8 +91,26 @@ def table_2(arguments: Arguments) -> None:
     }
     with running(arguments, "ablation table 2") as runner:
         runner.all(list(steps.values()))
-        runs = of_steps(scale.name, steps.values(), runner.tracker)
+        runs = of_steps(scale.name, steps.values(), runner.tracker, runner.store)
         print(table_text(2, runs, {row: step.variant for row, step in steps.items()}))
+
+
+def untrained(arguments: Arguments) -> None:
+    from benchmarks.studies import finish
+    from benchmarks.untrained import untrained_study
+    from solar_repro import variants
+
+    (plan,) = plans(arguments)[:1]
+    further = [variants.variant(name) for name in names_in(arguments.options, "variants")]
+    for found in further:
+        if found.stage != "upscale":
+            raise UserError(f"--variants {found.name}: study untrained takes up-scaled models alone")
+    step = plan.untrained(found.layer_map for found in further if found.layer_map != "dus")
+    with running(arguments, "study untrained") as runner:
+        folder = runner.get(step).output
+        out = runner.store / "report" / f"{arguments.scale.name}-untrained"
+        found = untrained_study(folder, arguments.scale.data.corpus.id)
+        print(finish(found, arguments.scale.name, runner.tracker, out))
 
 
 def study(arguments: Arguments) -> None:
@@ -116,13 +136,13 @@ def study(arguments: Arguments) -> None:
             steps = [plan.evaluation(variant) for plan in chosen for variant in names]
         runner.all(steps)
         parents = [variants.variant(variant).parents[0] for variant in names]
-        runs = of_plans(chosen, runner.tracker, [*names, *parents, "base"])
+        runs = of_plans(chosen, runner.tracker, [*names, *parents, "base"], runner.store)
         if name == "seeds":
             found = studies.seeds_study(names, runs)
         else:
             found = studies.up_scaling_study(name, names, runs)
         out = runner.store / "report" / f"{arguments.scale.name}-{name}"
-        print(studies.finish(found, runs, runner.tracker, out))
+        print(studies.finish(found, arguments.scale.name, runner.tracker, out, runs))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 DEFAULT_SCALE = "smoke"
 OVERRIDES = (
     "Any setting of the scale can be changed by its dotted path, such as --sft.learning_rate 1e-5.\n"
-    "With MLflow that is: mlflow run . -P sft.learning_rate=1e-5"
+    "With MLflow that is: mlflow run . -P sft.learning_rate=1e-5\n"
+    "Finished results are taken from every experiment of the tracking server, whoever made them, unless\n"
+    "--tracking.experiments NAME,NAME names the experiments that are accepted."
 )
 
 
@@ -121,20 +123,32 @@ def _overrides(arguments: list[str]) -> dict[str, str]:
 def running(arguments: Arguments, name: str) -> Iterator["Runner"]:
     """A runner whose tracker's own run is closed at the end, FAILED if the block raises."""
     from solar_repro.device import warn_of_emulation
+    from solar_repro.progress import doing
     from solar_repro.runner import Runner
+    from solar_repro.terminal import live
     from solar_repro.tracking import Tracker, failing
     from solar_repro.tracking_server import explained
 
-    for precision in sorted(arguments.scale.precisions):
+    scale = arguments.scale
+    for precision in sorted(scale.precisions):
         warn_of_emulation(precision)
-    with explained(arguments.store):
-        tracker = Tracker(name, arguments.scale.name)
-    with explained(arguments.store), failing(tracker.client, tracker.run_id):
-        scale = arguments.scale
-        upload = scale.tracking.checkpoints == "upload"
-        tracker.try_artifacts(f"python -m entry_points.{Path(sys.argv[0]).stem} {shlex.join(sys.argv[1:])}")
-        yield Runner(arguments.store, tracker, upload=upload, jobs=scale.jobs, save=scale.save, how=scale)
-        tracker.finish(tracker.run_id)
+    with live(name), explained(arguments.store):
+        with doing("opening the tracking server"):
+            accepted = tuple(scale.tracking.experiments)
+            tracker = Tracker(name, scale.name, accepted=accepted)
+        with failing(tracker.client, tracker.run_id):
+            command = f"python -m entry_points.{Path(sys.argv[0]).stem} {shlex.join(sys.argv[1:])}"
+            tracker.try_artifacts(command)
+            yield Runner(
+                arguments.store,
+                tracker,
+                upload=scale.tracking.checkpoints == "upload",
+                jobs=scale.jobs,
+                save=scale.save,
+                how=scale,
+                shape=scale.base.shape,
+            )
+            tracker.finish(tracker.run_id)
 
 
 def make(doc: str | None, stage: str, choose: Callable[["Plan", str], "Step"], default: str) -> None:
@@ -198,6 +212,7 @@ def make_step(arguments: Arguments, stage: str, choose: Callable[["Plan"], "Step
         follow(arguments.store, [step], arguments.scale)
         return arguments.store / step.folder
     with running(arguments, step.label) as runner:
+        runner.tell_plan([step])
         finished = runner.get(step, runner.tracker.run_id)
     print(finished.output)
     print(f"UI: {ui_command()}")

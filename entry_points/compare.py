@@ -1,6 +1,6 @@
 """Compare a scale's runs with the paper: judge its claims, write tables and pictures (HTML, CSV)."""
 
-from entry_points.command import SEEDS, names_in, parse, plan_main, plans, run_main, running, ui_command
+from entry_points.command import SEEDS, names_in, parse, plan_main, plans, run_main, running
 from solar_repro.errors import UserError
 
 
@@ -12,8 +12,10 @@ def main() -> None:
         parent={"help": "compare the runs that this run of `main` made or reused, and log to it"},
         runs={"help": "compare the runs with these ids, separated by commas"},
     )
-    from benchmarks.compare import claims_text, compare
+    from benchmarks.closing import closing_text
+    from benchmarks.compare import compare
     from benchmarks.runs import of_plans, of_server
+    from solar_repro.progress import doing
 
     options, scale = arguments.options, arguments.scale
     ids = names_in(options, "runs")
@@ -31,12 +33,11 @@ def main() -> None:
                 scale.name, runner.tracker, experiment=options.experiment, parent=options.parent, ids=ids
             )
         else:
-            runs = of_plans(by_key, runner.tracker)
+            runs = of_plans(by_key, runner.tracker, store=runner.store)
         out = runner.store / "report" / scale.name
-        report, results = compare(runs, scale, runner.tracker, out, arguments.overrides, options.parent)
-    print(claims_text(results))
-    print(f"report: {report}")
-    print(f"UI: {ui_command()}")
+        with doing("writing the report"):
+            report, results = compare(runs, scale, runner.tracker, out, arguments.overrides, options.parent)
+    print(closing_text(runs, results, report))
 
 
 if __name__ == "__main__":

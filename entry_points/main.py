@@ -1,14 +1,16 @@
 """Make the whole paper at one scale: every variant, its scores, the comparison, the registered model."""
 
-from entry_points.command import SEEDS, parse, plan_main, plans, run_main, running, ui_command
+from entry_points.command import SEEDS, parse, plan_main, plans, run_main, running
 from solar_repro.launch import follow
 
 
 def main() -> None:
     arguments = parse(__doc__, seeds=SEEDS)
-    from benchmarks.compare import claims_text, compare
-    from benchmarks.registry import register_instruct
+    from benchmarks.closing import closing_text
+    from benchmarks.compare import compare
+    from benchmarks.registry import INSTRUCT, register_instruct
     from benchmarks.runs import of_plans
+    from solar_repro.progress import doing
 
     chosen = plans(arguments)
     steps = plan_main(chosen)
@@ -17,14 +19,14 @@ def main() -> None:
         return
     with running(arguments, f"main {arguments.scale.name}") as runner:
         runner.all(steps)
-        runs = of_plans(chosen, runner.tracker)
+        runs = of_plans(chosen, runner.tracker, store=runner.store)
         out = runner.store / "report" / arguments.scale.name
-        report, results = compare(runs, arguments.scale, runner.tracker, out, arguments.overrides)
-        registered = register_instruct(runs, arguments.scale, runner.tracker)
-    print(claims_text(results))
-    print(registered)
-    print(f"report: {report}")
-    print(f"UI: {ui_command()}")
+        with doing("writing the report"):
+            report, results = compare(runs, arguments.scale, runner.tracker, out, arguments.overrides)
+        with doing("registering the instruct model"):
+            instruct = runner.get(chosen[0].model(INSTRUCT))
+            registered = register_instruct(runs, arguments.scale, runner.tracker, instruct)
+    print(closing_text(runs, results, report, registered))
 
 
 if __name__ == "__main__":

@@ -24,12 +24,13 @@ def main() -> None:
     file = Path(arguments.options.baseline or regression.FOLDER / f"{scale}.json")
     with running(arguments, f"regression {scale}") as runner:
         if arguments.options.update == "true":
-            regression.update(chosen, runner.tracker, file)
+            regression.update(chosen, runner.tracker, file, runner.store)
             print(regression.scores_table(regression.read_baseline(file, scale)))
             print(file)
             return
         baseline = regression.read_baseline(file, scale)
-        found = list(regression.moved(baseline, regression.measure(chosen, runner.tracker)))
+        measured = regression.measure(chosen, runner.tracker, runner.store)
+        found = list(regression.moved(baseline, measured))
     for line in found:
         print(f"{'WORSE' if line.worse else 'moved'}  {line.text}")
     worse = sum(line.worse for line in found)

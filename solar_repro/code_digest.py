@@ -16,7 +16,10 @@ PACKAGE = "solar_repro"
 ROOT = Path(__file__).parent
 WITHOUT_EFFECT = {
     f"{PACKAGE}.{name}"
-    for name in ("code_digest", "device", "errors", "progress", "redact", "scales", "stopping", "variants")
+    for name in (
+        *("code_digest", "device", "errors", "progress", "redact", "remaining", "scales", "stopping"),
+        "variants",
+    )
 }
 """Modules that cannot change a result: what scales and variants say is in the step's settings."""
 LIBRARIES: Mapping[str, tuple[str, ...]] = MappingProxyType(

@@ -9,8 +9,8 @@ from typing import Any
 
 from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.checkpoint.layer_map import parameters_of
-from solar_repro.plan import Plan
-from solar_repro.scales import Evaluate, Hardware, Training
+from solar_repro.errors import UserError
+from solar_repro.scales import Evaluate, Hardware, Shape, Training
 from solar_repro.stages.upscale import variant_map
 from solar_repro.step import TRAINING_STAGES, Step
 
@@ -44,6 +44,10 @@ GSM8K_ANSWER_TOKENS = 150
 """Generated an item, each counted as a forward pass: our estimate."""
 
 
+LIGHT_STAGES = ("microworld", "data", "synth_math", "upscale", "merge")
+"""Stages that neither train nor score."""
+
+
 def training_flops(config: Mapping[str, Any], length: int) -> float:
     """Operations a token of a training step: 6N + 12·layers·width·length (PaLM, arXiv 2204.02311, App. B).
 
@@ -74,6 +78,18 @@ def step_flops(step: Step, config: Mapping[str, Any]) -> float:
         per_column = h6_tokens(step.settings["evaluate"]).values()
         return sum(items * tokens * forward_flops(config, tokens) for items, tokens in per_column)
     return 0.0
+
+
+def told_flops(step: Step, shape: Shape | None) -> float | None:
+    """`step_flops` of a step; 0 of those that only move bytes or write texts, None where no formula tells."""
+    is_copied = step.stage == "base" and ("base" not in step.settings or "trained" in step.settings)
+    if is_copied or step.stage in LIGHT_STAGES:
+        return 0.0
+    try:
+        config = step_config(shape, step)
+        return (step_flops(step, config) if config else 0.0) or None
+    except (KeyError, TypeError, ValueError, UserError):  # the step itself says what is wrong with it
+        return None
 
 
 def h6_tokens(settings: Evaluate) -> dict[str, tuple[int, int]]:
@@ -158,19 +174,22 @@ def activation_bytes(config: Mapping[str, Any], half: bool, checkpointing: bool)
     return kept + config["vocab_size"] * (14 if half else 12)
 
 
-def step_config(plan: Plan, step: Step) -> dict[str, Any] | None:
-    """Config of the model that a model step makes, or that another reads; None where it is not known here."""
+def step_config(shape: Shape | None, step: Step) -> dict[str, Any] | None:
+    """Config of the model that a model step makes, or that another reads; None where it is not known here.
+
+    `shape` is that of a base which only the hub has.
+    """
     if step.stage == "base":
-        return _base_config(plan, step)
+        return _base_config(shape, step)
     inputs = [parent for parent in step.inputs.values() if parent.makes_model]
-    config = step_config(plan, inputs[0]) if inputs else None
+    config = step_config(shape, inputs[0]) if inputs else None
     if config is None or step.stage != "upscale":
         return config
     chosen = variant_map(step.settings["layer_map"], config["num_hidden_layers"], step.settings.get("m"))
     return {**config, "num_hidden_layers": len(chosen.layers)}
 
 
-def _base_config(plan: Plan, step: Step) -> dict[str, Any] | None:
+def _base_config(shape: Shape | None, step: Step) -> dict[str, Any] | None:
     training = step.settings.get("base")
     if training is not None:
         return {
@@ -183,31 +202,31 @@ def _base_config(plan: Plan, step: Step) -> dict[str, Any] | None:
             "num_key_value_heads": training.key_value_heads,
             "tie_word_embeddings": True,
         }
-    folder, shape = Path(step.places["model"]), plan.scale.base.shape
+    folder = Path(step.places["model"])
     if folder.is_dir():
         return open_checkpoint(folder).config
     return shape.model_dump() if shape is not None else None
 
 
-def checkpoint_bytes(plan: Plan, step: Step) -> int | None:
+def checkpoint_bytes(shape: Shape | None, step: Step) -> int | None:
     """Size of the checkpoint that a model step makes; None where its config is not known here."""
-    config = step_config(plan, step)
-    return None if config is None else parameters_of(config) * _stored_bytes(plan, step)
+    config = step_config(shape, step)
+    return None if config is None else parameters_of(config) * _stored_bytes(shape, step)
 
 
-def _stored_bytes(plan: Plan, step: Step) -> int:
+def _stored_bytes(shape: Shape | None, step: Step) -> int:
     """Bytes a parameter: up-scaling and merging keep what their inputs have, training writes float32."""
     if step.stage in TRAINING_STAGES:
         return SAVED_BYTES
     if step.settings.get("base") is not None:
         return EMBEDDED_BYTES
     if step.stage == "base":
-        folder, shape = Path(step.places["model"]), plan.scale.base.shape
+        folder = Path(step.places["model"])
         if folder.is_dir():
             checkpoint = open_checkpoint(folder)
             return round(checkpoint.bytes / checkpoint.parameters)
         return shape.stored_bytes if shape is not None else SAVED_BYTES
-    return _stored_bytes(plan, next(parent for parent in step.inputs.values() if parent.makes_model))
+    return _stored_bytes(shape, next(parent for parent in step.inputs.values() if parent.makes_model))
 
 
 def bytes_to_write(step: Step, inputs: Mapping[str, Path]) -> int:

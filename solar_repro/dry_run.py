@@ -44,7 +44,7 @@ def forecast(plan: Plan, store: Path) -> list[Forecast]:
     hardware = plan.scale.hardware
     found = []
     for step in plan.main():
-        config = step_config(plan, step)
+        config = step_config(plan.scale.base.shape, step)
         memory = {}
         if hardware and config and step.stage in TRAINING_STAGES:
             memory = _memory(config, step, step.settings[step.stage], hardware.gpus)
@@ -55,7 +55,7 @@ def forecast(plan: Plan, store: Path) -> list[Forecast]:
                 state=state if step.is_known else "unknown",
                 parameters=_parameters(step, config),
                 tokens=training_tokens(step),
-                disk=checkpoint_bytes(plan, step) if step.makes_model else 0,
+                disk=checkpoint_bytes(plan.scale.base.shape, step) if step.makes_model else 0,
                 hours=gpu_hours(step_flops(step, config), hardware) if hardware and config else None,
                 memory=memory,
             )
@@ -121,7 +121,7 @@ def _download_lines(plan: Plan) -> list[str]:
     sizes = {name: None if plan.unreachable else _hub_bytes(name) for name in sorted(plan.hub_sets)}
     base = plan.model("base")
     if (model := base.places.get("model")) and not Path(model).is_dir():
-        sizes[model] = checkpoint_bytes(plan, base)
+        sizes[model] = checkpoint_bytes(plan.scale.base.shape, base)
     lines = []
     if sizes:
         unknown = [name for name, size in sizes.items() if size is None]
@@ -163,7 +163,7 @@ def refuse_what_cannot_fit(plan: Plan, found: list[Forecast]) -> None:
 
 def _what_helps(plan: Plan, step: Step, hardware: Hardware) -> str:
     """The first changes that make a step fit: a smaller micro-batch, recomputing, more GPUs, all of them."""
-    config, settings = step_config(plan, step), step.settings[step.stage]
+    config, settings = step_config(plan.scale.base.shape, step), step.settings[step.stage]
     small = {"per_device_batch_size": 1, "activation_checkpointing": True}
     more = [2**power for power in range(1, 11) if 2**power > hardware.gpus]
     for changes, gpus in [

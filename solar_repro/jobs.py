@@ -12,7 +12,8 @@ import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,12 +56,17 @@ def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) 
     stopped: list[str] = []
     told = False
     tracker = runner.tracker
-    place = (runner.store, tracker.name, tracker.run_id, tracker.scale, runner.upload, runner.save)
+    own = (tracker.name, tracker.scale, tracker.run_id, tracker.accepted)
+    place = (runner.store, own, runner.upload, runner.save)
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with (
+        _hearing() as (heard, telling),
         asked_to_end() as asked,
         ProcessPoolExecutor(
-            jobs, multiprocessing.get_context("spawn"), initializer=_start, initargs=(threads, *place)
+            jobs,
+            multiprocessing.get_context("spawn"),
+            initializer=_start,
+            initargs=(threads, telling, *place),
         ) as pool,
         _killed_in_haste(runner, running),
     ):
@@ -78,6 +84,7 @@ def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) 
                     with starting_unheard():
                         running[pool.submit(_make, waiting.pop(step.key), (number, total))] = step
             finished, _ = wait(running, SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED)
+            _pass_on(heard)
             for future in finished:
                 step = running.pop(future)
                 try:
@@ -98,6 +105,23 @@ def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) 
     if error is not None:
         raise error
     return made
+
+
+@contextmanager
+def _hearing() -> Iterator[tuple[Connection | None, Connection | None]]:
+    """Where there is a live display: a connection for workers' events, its reading end first."""
+    if progress.listener is None:
+        yield None, None
+        return
+    heard, telling = multiprocessing.Pipe(duplex=False)
+    with heard, telling:
+        yield heard, telling
+        _pass_on(heard)
+
+
+def _pass_on(heard: Connection | None) -> None:
+    while heard is not None and heard.poll():
+        progress.listener(heard.recv())
 
 
 @contextmanager
@@ -122,24 +146,44 @@ def _ancestors(step: Step) -> set[str]:
     return _inputs(step).union(*(_ancestors(parent) for parent in step.inputs.values()))
 
 
-def _start(threads: int, store: Path, name: str, run_id: str, scale: str, upload: bool, save: Save) -> None:
+def _start(
+    threads: int,
+    telling: Connection | None,
+    store: Path,
+    own: tuple[str, str, str, tuple[str, ...]],
+    upload: bool,
+    save: Save,
+) -> None:
     global _runner
     _idle.set()
     _heeding.enter_context(heeding(hasty=False))
     ready_to_hear()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(telling is not None,), daemon=True).start()
+    if telling is not None:
+
+        def tell(event: progress.Event) -> None:
+            with suppress(OSError):  # the parent is gone: the end of this process is on its way
+                telling.send(event)  # short, so that a pipe takes it whole or not at all
+
+        progress.listener = tell
     import torch
 
     from solar_repro.runner import Runner
     from solar_repro.tracking import Tracker
 
     torch.set_num_threads(threads)
-    _runner = Runner(store, Tracker(name, scale, run_id), upload=upload, save=save)
+    _runner = Runner(store, Tracker(*own), upload=upload, save=save)
 
 
-def _end_with_parent() -> None:
-    """A worker outlives a killed parent otherwise: it waits for work on a pipe that it holds open itself."""
+def _end_with_parent(shown: bool) -> None:
+    """A worker outlives a killed parent otherwise: it waits for work on a pipe that it holds open itself.
+
+    `shown`: the parent has read, and put on the terminal, what this process writes.
+    """
     multiprocessing.parent_process().join()
+    if shown:
+        for number in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
     os.kill(os.getpid(), signal.SIGTERM)  # a training saves its state
     _idle.wait(GRACE_SECONDS)
     os._exit(1)

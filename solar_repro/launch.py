@@ -23,6 +23,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import to_jsonable_python
 
+from solar_repro import progress
 from solar_repro.checkpoint.folder import read_json
 from solar_repro.checkpoint.manifest import MANIFEST_FILE
 from solar_repro.errors import Stopped, UserError
@@ -83,6 +84,7 @@ def launch(
         listening = threading.Thread(target=_listen, args=(listener, log, found), daemon=True)
         listening.start()
         content = {"stage": stage, "out": out, "options": options, "address": listener.address}
+        content["shown"] = progress.listener is not None
         job.with_suffix(".partial").write_text(
             json.dumps(to_jsonable_python({"id": uuid.uuid4().hex, **content})), encoding="utf-8"
         )
@@ -137,9 +139,9 @@ def job_file(store: Path, step: Step) -> Path:
     return store / f".{step.folder}.job.json"
 
 
-def _listen(listener: Listener, log: Log, found: dict[str, Any]) -> None:
-    """Take rank 0's metrics, each confirmed once it is kept, and what came of its work."""
-    with listener.accept() as rank_0:
+def _listen(door: Listener, log: Log, found: dict[str, Any]) -> None:
+    """Take rank 0's metrics, each confirmed once it is kept, its progress, and what came of its work."""
+    with door.accept() as rank_0:
         while True:
             try:
                 message = json.loads(rank_0.recv_bytes())
@@ -148,6 +150,10 @@ def _listen(listener: Listener, log: Log, found: dict[str, Any]) -> None:
             if "metrics" in message:
                 log(message["metrics"], message["step"])
                 rank_0.send_bytes(b"kept")
+            elif "progress" in message:
+                told = progress.Told(*message["progress"])
+                if (listener := progress.listener) is not None:
+                    listener(told._replace(key=progress.at_work))
             else:
                 found |= message
 

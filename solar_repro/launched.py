@@ -32,6 +32,8 @@ def main(job: Path) -> None:
         return
     with heeding(hasty=False), Client(told["address"], "AF_UNIX") as parent:
         _send(parent, {"pid": os.getpid()})
+        if told["shown"]:
+            progress.listener = lambda event: _send(parent, {"progress": event})
 
         def log(metrics: Mapping[str, float], step: int = 0) -> None:
             _send(parent, {"metrics": {name: float(value) for name, value in metrics.items()}, "step": step})

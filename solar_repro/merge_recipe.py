@@ -10,7 +10,6 @@ density: 0.5
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
 from solar_repro.checkpoint.given import fingerprint_model
@@ -18,7 +17,7 @@ from solar_repro.checkpoint.layout import SHARD_BYTES
 from solar_repro.checkpoint.merge import Dtype
 from solar_repro.checkpoint.merge_methods import Method
 from solar_repro.errors import UserError
-from solar_repro.plain_yaml import read_yaml
+from solar_repro.plain_yaml import read_yaml_file
 from solar_repro.scales import explain
 from solar_repro.section import Positive, Section, Seed
 from solar_repro.step import Step
@@ -49,12 +48,7 @@ class MergeRecipe(Section):
 
 def load_recipe(file: Path) -> MergeRecipe:
     """Read a recipe; bad input: UserError."""
-    try:
-        content = read_yaml(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}; give the YAML file of a merge") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml_file(file)
     if not isinstance(content, dict):
         raise UserError(f"{file}: expected keys such as 'method:' and 'models:'")
     try:

@@ -79,6 +79,19 @@ class Plan:
         changed = {"precision": precision} if precision else {}
         return self._evaluate(self._given(model, "model"), section.model_copy(update=changed))
 
+    def untrained(self, extra: Iterable[str] = ()) -> Step:
+        """Held-out losses of the base under every layer map, and under `extra` ones, before any training."""
+        settings = {
+            "extra": list(extra),
+            "corpus": self.scale.data.corpus,
+            "max_length": self.scale.continue_pretrain.max_length,
+            "precision": self.scale.evaluate.precision,
+        }
+        if self.scale.upscale.unproved:
+            settings["unproved"] = True
+        inputs = {"model": self.model("base"), **self._world()}
+        return Step("untrained", "base", settings, inputs, self._corpus(), self._places())
+
     def contamination(self, name: str, *, positive: bool = False) -> Step:
         """Table 9's test of the variant; `positive`: of a copy of it that was trained on the tested texts."""
         subject = self._variant(name)

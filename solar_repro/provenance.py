@@ -1,22 +1,28 @@
 """What made a result, kept inside it: settings, keys of the inputs, data fingerprints, versions."""
 
 import functools
+import getpass
+import hashlib
 import json
+import os
+import socket
 import subprocess
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from solar_repro.checkpoint.folder import read_json
-from solar_repro.checkpoint.manifest import ManifestError, read_result_json, verify_manifest
+from solar_repro.checkpoint.manifest import ManifestError, read_manifest, read_result_json, verify_manifest
 from solar_repro.code_digest import LIBRARIES, OPTIONAL, version
 from solar_repro.device import machine
 from solar_repro.errors import UserError
+from solar_repro.redact import one_line
+from solar_repro.stages import NOTES
 
 if TYPE_CHECKING:
     from solar_repro.step import Step
 
-FILE = Path("solar", "provenance.json")
+FILE = Path(NOTES, "provenance.json")
 
 
 def write_provenance(work: Path, step: "Step", run_id: str) -> None:
@@ -25,6 +31,7 @@ def write_provenance(work: Path, step: "Step", run_id: str) -> None:
 
     content = {
         "run": run_id,
+        "made_by": this_maker(),
         "stage": step.stage,
         "variant": step.variant,
         "key": step.key,
@@ -40,11 +47,32 @@ def write_provenance(work: Path, step: "Step", run_id: str) -> None:
 
 def made_in(folder: Path) -> str | None:
     """Id of the run that has made a result; None where the result does not say."""
-    try:
-        found = read_json(folder / FILE).get("run")
-    except UserError:
-        return None
+    found = _said(folder).get("run")
     return found if isinstance(found, str) else None
+
+
+def this_maker() -> dict[str, str]:
+    """Who makes results in this process: `user` and `host`."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = str(os.getuid())
+    return {"user": user, "host": socket.gethostname()}
+
+
+def maker(folder: Path) -> dict[str, str] | None:
+    """Who has made a result: `user` and `host`; None where the result does not say."""
+    found = _said(folder).get("made_by")
+    if not isinstance(found, dict) or not all(isinstance(found.get(part), str) for part in ("user", "host")):
+        return None
+    return {part: one_line(found[part])[:100] for part in ("user", "host")}
+
+
+def _said(folder: Path) -> dict[str, Any]:
+    try:
+        return read_json(folder / FILE)
+    except UserError:
+        return {}
 
 
 def verify_result(folder: Path, step: "Step") -> None:
@@ -53,12 +81,32 @@ def verify_result(folder: Path, step: "Step") -> None:
     ManifestError says what is damaged; a plain UserError that it cannot be told now.
     """
     verify_manifest(folder)
-    found = read_result_json(folder / FILE).get("key")
-    if found != step.key:
+    verify_key(folder, step.key)
+
+
+def verify_key(folder: Path, key: str) -> None:
+    """Check that a result was made with this key; ManifestError where it was not."""
+    found = key_of(folder)
+    if found != key:
         raise ManifestError(
-            f"{folder / FILE}: was made with key {str(found)[:8]!r}, but {step.key[:8]} is asked for; "
+            f"{folder / FILE}: was made with key {one_line(str(found))[:8]!r}, but {key[:8]} is asked for; "
             "make or download the folder again"
         )
+
+
+def key_of(folder: Path) -> Any:
+    """The key that a result says it was made with."""
+    return read_result_json(folder / FILE).get("key")
+
+
+def result_digest(folder: Path) -> str:
+    """sha256 over the names and digests of a result's files, as its manifest has them.
+
+    Notes aside: they tell of the run, and differ where nothing else does. ManifestError for no manifest.
+    """
+    entries = read_manifest(folder).items()
+    files = sorted((name, digest) for name, (_, digest) in entries if not name.startswith(f"{NOTES}/"))
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -3,32 +3,36 @@
 import importlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from solar_repro import progress
 from solar_repro.checkpoint.folder import require_space
 from solar_repro.checkpoint.given import model_folder, models_of, refuse_changed, with_models
 from solar_repro.checkpoint.lock import locked
-from solar_repro.checkpoint.manifest import ManifestError, listed_alone, strays
+from solar_repro.checkpoint.manifest import ManifestError, listed_alone
 from solar_repro.checkpoint.publish import Occupied, publish, set_aside
-from solar_repro.costs import bytes_to_write
-from solar_repro.errors import Stopped
+from solar_repro.costs import bytes_to_write, told_flops
+from solar_repro.errors import Stopped, UserError
 from solar_repro.evaluation.columns import COLUMNS
 from solar_repro.jobs import make_side_by_side
 from solar_repro.launch import Launch, job_file, launch
 from solar_repro.metric_log import read_metrics
 from solar_repro.places import require_writable
-from solar_repro.provenance import verify_result, write_provenance
-from solar_repro.redact import printable
+from solar_repro.progress import Planned, State, Turn
+from solar_repro.provenance import made_in, result_digest, verify_result, write_provenance
+from solar_repro.redact import one_line, printable
+from solar_repro.remaining import Work
 from solar_repro.saving import ROWS, Saving, run_of, saving_folder
-from solar_repro.scales import Save
+from solar_repro.scales import Save, Shape
 from solar_repro.stages import METRICS, NOTES, Log
 from solar_repro.step import LAUNCHED_STAGES, Step, ordered
 from solar_repro.stopping import end_if_asked
-from solar_repro.tracking import Finished, Tracker, failing, send_metrics, short
+from solar_repro.tracking import Tracker, failing, send_metrics, short
+from solar_repro.tracking_reader import Finished, different
 
 OFTEN = Save()
 HERE = Launch()
@@ -50,6 +54,7 @@ class Runner:
         jobs: int = 1,
         save: Save = OFTEN,
         how: Launch = HERE,
+        shape: Shape | None = None,
     ) -> None:
         self.store = store.resolve()
         self.tracker = tracker
@@ -59,6 +64,8 @@ class Runner:
         self.save = save
         self.how = how
         """In how many processes trainings run."""
+        self.shape = shape
+        """Of a base that only the hub has, to reckon what steps cost."""
         self.position = (0, 0)
         """Number of the step that is made, and of how many, for the lines that tell of it."""
         self.tells_of: str | None = None
@@ -69,6 +76,7 @@ class Runner:
     def all(self, targets: list[Step]) -> None:
         """Make every target, and what it stands on; which runs those are is kept with the tracker's own."""
         steps = ordered(targets)
+        self.tell_plan(targets)
         if self.jobs > 1:
             missing = []
             for step in steps:
@@ -84,6 +92,21 @@ class Runner:
             made.append((step, self.get(step)))
         self.tracker.log_steps(made)
 
+    def tell_plan(self, targets: list[Step]) -> None:
+        """Tell the live display, where there is one, which steps there are and what each costs."""
+        if progress.listener is None:
+            return
+        steps = ordered(targets)
+        works = {
+            step.key: Work(
+                step.stage,
+                told_flops(step, self.shape),
+                tuple(parent.key for parent in step.inputs.values()),
+            )
+            for step in steps
+        }
+        progress.listener(Planned(works, tuple(printable(step.label) for step in steps), self.jobs))
+
     def get(self, step: Step, run_id: str | None = None) -> Finished:
         """The finished result of the step, made if need be (in the given run, else in a nested one)."""
         known = self.made.get(step.key) or self.reused.get(step.key)
@@ -97,50 +120,77 @@ class Runner:
                     end_if_asked()
                     if unlocked:
                         self._say(step, f"no lock can be had ({unlocked}): let nobody else make it meanwhile")
+                    progress.at_work = step.key
                     try:
                         known = self.made[step.key] = self._run(step, parents, run_id, not unlocked)
                     except Stopped as stopped:
+                        self._say(step, "stopped", "failed")
                         raise Stopped(f"{step.label}: {stopped}") from None
+                    except BaseException:
+                        self._say(step, "failed", "failed")
+                        raise
+                    finally:
+                        progress.at_work = ""
         if run_id not in (None, known.run_id):
             self.tracker.reuse(run_id, known)
         return known
 
     def _lock(self, step: Step) -> AbstractContextManager[str | None]:
-        return locked(self.store / step.folder, lambda owner: self._say(step, f"waiting for {owner}"))
+        return locked(
+            self.store / step.folder, lambda owner: self._say(step, f"waiting for {owner}", "waiting")
+        )
 
     def _cached(self, step: Step, alone: bool) -> Finished | None:
         folder = self.store / step.folder
-        found = self.tracker.find(step.key)
+        candidates = self.tracker.candidates(step.key)
         here = _is_here(folder, step)
-        if found is None and not here:
+        if not (candidates or here):
             return None
-        if found is None:
+        found = registered(candidates, folder) if here else None
+        if found:
+            self._say(step, "cached", "found")
+        elif here:
             # Finished, but this server does not know it: it was unreachable at the end, or is another one.
             parents = {role: self.get(parent) for role, parent in step.inputs.items()}
             left_open, _ = self.tracker.unfinished(step.key, folder)
             run_id = left_open[0] if left_open and alone else self.tracker.child(step)
             found = self._register(step, parents, run_id, folder)
-            self._say(step, "registered")
-        elif here:
-            self._say(step, "cached")
-        elif self._download(found, folder, step):
-            self._say(step, "downloaded")
+            self._say(step, "registered", "found")
+        elif found := self._download(candidates, folder, step):
+            self._say(step, f"downloaded: {found}", "found")
         else:
             return None
-        self.reused[step.key] = Finished(found.run_id, found.experiment_id, found.model_id, folder)
+        self.reused[step.key] = replace(found, output=folder)
         return self.reused[step.key]
 
-    def _download(self, found: Finished, folder: Path, step: Step) -> bool:
-        try:
-            with publish(folder) as work:
-                if not self.tracker.download(found, work):
-                    raise FileNotFoundError
-                verify_result(work, step)
-                for name in strays(work):
-                    (work / name).unlink()
-        except (FileNotFoundError, ManifestError):
-            return False
-        return True
+    def _download(self, candidates: Sequence[Finished], folder: Path, step: Step) -> Finished | None:
+        """Fetch the step's result from the artifacts of a run that has it whole; None where none has.
+
+        Runs that differ in it are a UserError: which of them is right nobody can tell from here.
+        """
+        if step.is_copy:
+            return None  # what it is a copy of is named by the key, and is asked instead
+        if len(candidates) > 1:
+            digests = {found: self.tracker.offered(found, step.key) for found in candidates}
+            candidates = [found for found, digest in digests.items() if digest]
+            if len({digests[found] for found in candidates}) > 1:
+                raise UserError(different(step.label, candidates))
+        for found in candidates:
+            try:
+                with publish(folder) as work:
+                    if not self.tracker.download(found, work, step.stage):
+                        raise FileNotFoundError
+                    verify_result(work, step)
+                    if found.digest not in (None, result_digest(work)):
+                        raise ManifestError("its files are not those that it has recorded")
+            except FileNotFoundError:
+                continue
+            except ManifestError as error:
+                why = one_line(str(error).replace(f"{folder.parent}/", ""))
+                self._say(step, f"passed over: {found}: {why}")
+                continue
+            return found
+        return None
 
     def _run(
         self, step: Step, parents: Mapping[str, Finished], given: str | None, alone: bool = True
@@ -160,7 +210,7 @@ class Runner:
                 if dead != run_id:
                     self.tracker.finish(dead, "KILLED")
             also = f" (as another run does, on {', '.join(elsewhere)})" if elsewhere else ""
-            self._say(step, f"going on from {saved.name}{also}" if saved else f"running{also}")
+            self._say(step, f"going on from {saved.name}{also}" if saved else f"running{also}", "begun")
             self.tracker.describe(run_id, step, parents, folder)
             if needed := bytes_to_write(step, {role: found.output for role, found in parents.items()}):
                 require_space(self.store, needed)
@@ -186,8 +236,8 @@ class Runner:
             except Occupied:
                 verify_result(folder, step)
                 adopted = True
-                self._say(step, "another process has made it meanwhile: its result is taken")
-            found = self.tracker.find(step.key) if adopted else None
+                self._say(step, "another process has made it meanwhile: its result is taken", "found")
+            found = registered(self.tracker.candidates(step.key), folder) if adopted else None
             if found is not None:
                 self.tracker.give_up(run_id, found)
                 return replace(found, output=folder)
@@ -198,7 +248,8 @@ class Runner:
             self.tracker.finish(run_id)
             if saving:
                 saving.remove()
-        self._say(step, f"done in {time.monotonic() - started:.1f} s")
+        seconds = time.monotonic() - started
+        self._say(step, f"done in {seconds:.1f} s", "made", seconds, _outcome(step, folder))
         return finished
 
     def _run_stage(self, step: Step, work: Path, log: Log, options: dict[str, Any]) -> dict[str, str]:
@@ -241,14 +292,39 @@ class Runner:
             send_metrics(self.tracker.client, run_id, rows, parents[scored].model_id, measured_on)
             # On the model's own run as well, so that the UI's comparison shows settings beside scores.
             send_metrics(self.tracker.client, parents[scored].run_id, rows)
+        self.tracker.record(run_id, folder)
         return Finished(run_id, self.tracker.experiment_id, model_id, folder)
 
-    def _say(self, step: Step, what: str) -> None:
+    def _say(
+        self, step: Step, what: str, state: State | None = None, seconds: float = 0.0, note: str = ""
+    ) -> None:
+        """Say what becomes of a step, in the live display where there is one, else in a line."""
         if self.tells_of not in (None, step.key):
             return
+        if progress.listener is not None and state is not None:
+            names = step.key, printable(step.label), step.stage
+            progress.listener(Turn(*names, self.position, state, printable(what), seconds, note))
+            return
+        if state == "failed":
+            return  # whoever hears of the error says so
         number, total = self.position
         position = f"[{number:>{len(str(total))}}/{total}] " if total else ""
         print(printable(f"{position}{step.label:<28} {what}"), file=sys.stderr, flush=True)
+
+
+def _outcome(step: Step, folder: Path) -> str:
+    """What the live display says of a finished step: the score of an evaluation."""
+    if step.stage != "evaluate":
+        return ""
+    scores = [row["value"] for row in read_metrics(folder / METRICS) if row["key"] == "H6"]
+    return f"H6 {scores[-1]:.1f}" if scores else ""
+
+
+def registered(candidates: Sequence[Finished], folder: Path) -> Finished | None:
+    """The run of a result that lies in `folder`: the one that made it, else one that recorded its content."""
+    made, digest = made_in(folder), result_digest(folder)
+    by_id = {found.run_id: found for found in candidates}
+    return by_id.get(made) or next((found for found in candidates if found.digest == digest), None)
 
 
 def _is_here(folder: Path, step: Step) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solar_repro.checkpoint.manifest import ManifestError, verify_manifest, write_manifest
-from solar_repro.checkpoint.publish import flush, flush_entry, set_aside, share
+from solar_repro.checkpoint.publish import flush, flush_entry, set_aside, share, shared_folder
 from solar_repro.redact import printable
 
 ROWS = "metrics.jsonl"
@@ -91,6 +91,8 @@ class Saving:
             if other != newest:
                 shutil.rmtree(other)
         shutil.rmtree(self.writing, ignore_errors=True)
+        shared_folder(self.folder)
+        shared_folder(self.writing)
 
     def finish(self, state: Path, metrics: Path) -> None:
         """Give a written state its place, with the metrics up to it: whole and on the disk, or not at all."""

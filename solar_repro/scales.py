@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from solar_repro.data.settings import Generation
 from solar_repro.errors import UserError
@@ -19,7 +19,7 @@ from solar_repro.hardware import Hardware, Shape
 from solar_repro.launch import Launch
 from solar_repro.microworld.settings import BaseTraining, WorldSettings
 from solar_repro.misspelt import meant
-from solar_repro.plain_yaml import read_yaml
+from solar_repro.plain_yaml import read_yaml, read_yaml_file
 from solar_repro.section import Place, Positive, Precision, Section, Seed, TrainingPrecision
 from solar_repro.variants import DATASETS
 
@@ -263,9 +263,23 @@ class Save(Section):
     """Also save the state after this number of optimiser steps."""
 
 
+def _listed(value: Any) -> Any:
+    """A list as it is typed, with commas. Names of digits are names too."""
+    if isinstance(value, str):
+        value = value.split(",")
+    elif type(value) is int:
+        value = [value]
+    if not isinstance(value, list):
+        return value
+    return [str(name).strip() if isinstance(name, str | int) else name for name in value]
+
+
 class Tracking(Section):
     checkpoints: Literal["upload", "reference"] = "upload"
     """Upload whole checkpoints to the tracking server, or only their manifests."""
+    experiments: Annotated[list[str], BeforeValidator(_listed)] = []
+    """Experiments whose results are accepted; the one that the command writes to must be in the list.
+    Default: all."""
 
 
 class Scale(Launch):
@@ -359,10 +373,7 @@ def load(scale: str, overrides: Mapping[str, str] | None = None) -> Scale:
         nearest = difflib.get_close_matches(scale, names(), n=1)
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(names())}"
         raise UserError(f"scale {scale!r}: no such scale; {hint}")
-    try:
-        content = read_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path.name}: not YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml_file(path)
     if not isinstance(content, dict):
         raise UserError(f"{path.name}: expected sections such as 'base:' and 'sft:'")
     source = path.name
@@ -415,14 +426,18 @@ def explain(error: ValidationError, source: str, model: type[Section], prefix: s
     problems = error.errors(include_url=False)
     # A misspelt key is also a missing one; its own name says more.
     problem = next((found for found in problems if found["type"] == "extra_forbidden"), problems[0])
-    key = prefix + ".".join(str(part) for part in problem["loc"])
+    key = _cut(prefix + ".".join(str(part) for part in problem["loc"]))
     if problem["type"] == "extra_forbidden":
         nearest = meant(key, [prefix + name for name in dotted_keys(model)])
         hint = f"; did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
         return f"{source}: unknown key {key!r}{hint}"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = _cut(problem["msg"].removeprefix("Value error, "), 500)
     if problem["type"] == "missing":
         return f"{source}: {key}: is missing; give it a value"
     if problem["type"] == "value_error":
         return f"{source}: {key + ': ' if key else ''}{message}"
-    return f"{source}: {key} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"{source}: {key} = {_cut(repr(problem['input']))}: {message[0].lower()}{message[1:]}"
+
+
+def _cut(text: str, most: int = 200) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"

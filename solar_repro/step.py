@@ -20,7 +20,8 @@ MODEL_STAGES = ("base", "upscale", "continue_pretrain", "sft", "dpo", "merge", "
 TRAINING_STAGES = ("continue_pretrain", "sft", "dpo")
 LAUNCHED_STAGES = (*TRAINING_STAGES, "contaminate")
 """Stages that run a trainer: in several processes where that is asked for."""
-STAGES = ("microworld", "data", "synth_math", *MODEL_STAGES, "evaluate", "contamination")
+STAGES = ("microworld", "data", "synth_math", *MODEL_STAGES, "untrained", "evaluate", "contamination")
+_OF_A_MODEL = ("untrained", "evaluate", "contamination")
 UNKNOWN = "unknown"
 """In place of a digest that the hub did not tell; in a dry plan alone."""
 _LONGEST_LABEL = 48
@@ -75,7 +76,7 @@ class Step:
     @property
     def label(self) -> str:
         """The run's name: the variant, and behind it the stage where that makes no model."""
-        return f"{self.variant}.{self.stage}" if self.stage in ("evaluate", "contamination") else self.variant
+        return f"{self.variant}.{self.stage}" if self.stage in _OF_A_MODEL else self.variant
 
     @property
     def folder(self) -> str:
@@ -85,6 +86,11 @@ class Step:
     @property
     def makes_model(self) -> bool:
         return self.stage in MODEL_STAGES
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the result is a copy of what the key names by its digest, a checkpoint given or shipped."""
+        return self.stage == "base" and ("model" in self.places or "trained" in self.settings)
 
     def parameters(self) -> dict[str, str]:
         """The resolved settings, and where things lie, flat and dotted, as they are logged."""

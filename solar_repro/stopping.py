@@ -50,6 +50,11 @@ def _note(number: int, frame: FrameType | None) -> None:
         raise Stopped("ended at once")
 
 
+def was_asked() -> bool:
+    """Whether this process was asked to end; any thread may look."""
+    return _asked is not None and _asked.is_set()
+
+
 @contextmanager
 def heeding(*, hasty: bool) -> Iterator[Asked]:
     """Inside the block the signals no longer kill: they set what is yielded, or what a block around it has.
@@ -100,7 +105,7 @@ def _raising(asked: Asked, whether: bool) -> Iterator[None]:
 
 def end_if_asked() -> None:
     """Raise Stopped where the process was asked to end and what worked then came to its end all the same."""
-    if _asked is not None and _asked.is_set() and _asked.raises:
+    if was_asked() and _asked.raises:
         raise Stopped("stopped")
 
 

@@ -4,13 +4,10 @@ Everything goes through `MlflowClient` with explicit run ids: no global active r
 """
 
 import contextlib
-import difflib
 import functools
 import json
 import re
-import socket
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -21,12 +18,12 @@ from solar_repro.device import machine
 from solar_repro.errors import UserError
 from solar_repro.metric_log import MetricLog, Row
 from solar_repro.own_run import own_run
-from solar_repro.provenance import code_version, versions
+from solar_repro.provenance import code_version, maker, result_digest, this_maker, versions
 from solar_repro.redact import redact
-from solar_repro.tracking_server import UNKNOWN, can_go_on, connect, experiments, impatient, reaching
+from solar_repro.tracking_reader import Finished, Reader
+from solar_repro.tracking_server import UNKNOWN, connect, impatient, reaching
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
     from solar_repro.step import Step
@@ -41,32 +38,35 @@ _ATTEMPTS = 4
 _RACED = re.compile("unique constraint|duplicate (key|entry)", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A finished run of a step."""
-
-    run_id: str
-    experiment_id: str
-    model_id: str | None
-    output: Path
-
-
-class Tracker:
+class Tracker(Reader):
     """One invocation of an entry point: its own run, and the children opened under it."""
 
-    def __init__(self, name: str, scale: str, run_id: str | None = None) -> None:
-        """`run_id`: the invocation's own run where another process of it has opened that."""
-        self.client = connect()
+    def __init__(
+        self, name: str, scale: str, run_id: str | None = None, accepted: tuple[str, ...] = ()
+    ) -> None:
+        """`run_id`: the invocation's own run where another process of it has opened that.
+
+        `accepted`: the experiments whose results are taken, by name, among them that which this command
+        writes to; none: all.
+        """
+        super().__init__(connect(), accepted)
         self.name = name
         self.scale = scale
         if run_id is None:
             self.run_id, self.experiment_id = own_run(self.client, name, scale)
         else:
             self.run_id, self.experiment_id = run_id, self.client.get_run(run_id).info.experiment_id
+        with failing(self.client, self.run_id):
+            if accepted and self.experiment_id not in self._accepted:
+                own = self.client.get_experiment(self.experiment_id).name
+                raise UserError(
+                    f"tracking.experiments: {', '.join(accepted)}, but this command writes to {own!r}, whose "
+                    "results it could not take again; name that too"
+                )
 
     def child(self, step: "Step") -> str:
         """Open a run of the step nested under this invocation's; its id."""
-        tags = {"mlflow.parentRunId": self.run_id}
+        tags = {"mlflow.parentRunId": self.run_id, "mlflow.user": this_maker()["user"]}
         return self.client.create_run(self.experiment_id, tags=tags, run_name=step.label).info.run_id
 
     def reopen(self, run_id: str) -> bool:
@@ -91,43 +91,6 @@ class Tracker:
         with impatient(), reaching(self.client.get_run(self.run_id).info.artifact_uri, "written"):
             self.client.log_text(self.run_id, redact(command) + "\n", COMMAND_FILE)
 
-    def find(self, key: str) -> Finished | None:
-        """The newest FINISHED run with this key, in any experiment."""
-        runs = self.search(f"tags.`solar.key` = '{key}'", most=1)
-        return _finished(runs[0]) if runs else None
-
-    def knows(self, key: str) -> bool:
-        """Whether a run has a key that begins so: one that could not be closed is registered later."""
-        return bool(self.search(f"tags.`solar.key` LIKE '{key}%'", most=1, status=None))
-
-    def has(self, run_id: str) -> bool:
-        """Whether this server has a run of that id, perhaps deleted."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self.client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code not in UNKNOWN:
-                raise
-            return False
-        return True
-
-    def unfinished(self, key: str, output: Path) -> tuple[list[str], list[str]]:
-        """Runs of this key that nobody has closed: ids of those that write to this very `output`, and the
-        names of the machines where others write elsewhere.
-
-        Host names and paths may be equal on two machines: what counts is the folder itself.
-        """
-        ours, others = [], []
-        here = str(output), identity(output.parent)
-        for run in self.search(f"tags.`solar.key` = '{key}'", status="RUNNING"):
-            tags = run.data.tags
-            if here[1] and (tags.get("solar.output"), tags.get("solar.store")) == here:
-                ours.append(run.info.run_id)
-            else:
-                others.append(tags.get("solar.host", "another machine"))
-        return ours, others
-
     def close_dead(self, key: str, output: Path) -> None:
         """Mark the runs KILLED whose process is dead, if the server can be told of it soon.
 
@@ -137,69 +100,11 @@ class Tracker:
             for run_id in () if unlocked else self.unfinished(key, output)[0]:
                 self.finish(run_id, "KILLED")
 
-    def search(
-        self,
-        query: str = "",
-        experiment: str | None = None,
-        most: int = 50_000,
-        status: str | None = "FINISHED",
-    ) -> "list[Run]":
-        """Runs that match an MLflow filter, newest first; in any experiment unless one is named."""
-        pages = experiments(self.client) if experiment is None else [[self._experiment(experiment)]]
-        if status is not None:
-            query = " and ".join(filter(None, [query, f"attributes.status = '{status}'"]))
-        runs = [run for page in pages for run in self._runs_in(list(page), query, most)]
-        return sorted(runs, key=lambda run: run.info.end_time or 0, reverse=True)[:most]
-
-    def _runs_in(self, ids: list[str], query: str, most: int) -> "list[Run]":
-        runs: list[Run] = []
-        token = None
-        while len(runs) < most:
-            page = self.client.search_runs(
-                ids,
-                query,
-                max_results=min(1000, most - len(runs)),
-                order_by=["attributes.end_time DESC"],
-                page_token=token,
-            )
-            runs += page
-            token = page.token
-            if not token:
-                break
-        return runs
-
-    def _experiment(self, name: str) -> str:
-        """Id of the experiment of that name; UserError where there is none, or it is deleted."""
-        found = self.client.get_experiment_by_name(name)
-        if found is not None and found.lifecycle_stage == "active":
-            return found.experiment_id
-        if found is not None:
-            raise UserError(f"experiment {name!r}: it is deleted; restore it or name another")
-        names = [other for page in experiments(self.client) for other in page.values()]
-        nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or sorted(names)[:10]
-        raise UserError(
-            f"experiment {name!r}: not on this tracking server; it has {len(names)} experiments, the nearest "
-            f"names are: {', '.join(nearest)}"
-        )
-
-    def output(self, run: "Run", scratch: Path) -> Path:
-        """Folder of a finished run's result: in its store, else its artifacts, fetched below `scratch`."""
-        from mlflow.artifacts import download_artifacts
-
-        folder = Path(run.data.tags["solar.output"])
-        if (folder / "manifest.json").is_file():
-            return folder
-        place = scratch / run.info.run_id
-        place.mkdir(parents=True, exist_ok=True)
-        with reaching(run.info.artifact_uri, "read"):
-            return Path(
-                download_artifacts(run_id=run.info.run_id, artifact_path="output", dst_path=str(place))
-            )
-
     def describe(self, run_id: str, step: "Step", parents: Mapping[str, Finished], output: Path) -> None:
-        """Tags, parameters and data sets of a step, before it runs."""
+        """Tags, parameters and data sets of a step, before it runs, or of a result that lies in `output`."""
         from mlflow.entities import Param, RunTag
 
+        made_by = maker(output) or this_maker()
         tags = {
             "solar.stage": step.stage,
             "solar.variant": step.variant,
@@ -208,7 +113,8 @@ class Tracker:
             "solar.parents": json.dumps({role: found.run_id for role, found in parents.items()}),
             "solar.output": str(output),
             **({} if step.training_seed is None else {"solar.seed": str(step.training_seed)}),
-            "solar.host": socket.gethostname(),
+            "solar.user": made_by["user"],
+            "solar.host": made_by["host"],
             "solar.store": identity(output.parent) or "",
             **{f"solar.version.{name}": number for name, number in versions().items()},
             **{f"solar.machine.{name}": value for name, value in machine().items()},
@@ -291,23 +197,9 @@ class Tracker:
         self.client.log_dict(self.run_id, steps, STEPS_FILE)
         self.client.set_tag(self.run_id, "solar.scale", self.scale)
 
-    def download(self, found: Finished, destination: Path) -> bool:
-        """Fetch a finished step's folder from the server's artifacts; False where it is not there.
-
-        Where that cannot be told, for a lost connection or want of a library: an error. It may be weeks of
-        work.
-        """
-        from mlflow.artifacts import download_artifacts
-
-        source = f"models:/{found.model_id}" if found.model_id else f"runs:/{found.run_id}/output"
-        with reaching(source, "read"):
-            try:
-                download_artifacts(artifact_uri=source, dst_path=str(destination))
-            except Exception as error:
-                if can_go_on(error) or isinstance(error, ImportError):
-                    raise
-                return False
-        return True
+    def record(self, run_id: str, folder: Path) -> None:
+        """Note in a run what its result holds."""
+        self.client.set_tag(run_id, "solar.result", result_digest(folder))
 
     @contextlib.contextmanager
     def metric_log(self, run_id: str, file: Path, kept: list[Row]) -> Iterator[MetricLog]:
@@ -318,7 +210,7 @@ class Tracker:
         delivered = {
             (name, metric.step)
             for name in (self.client.get_run(run_id).data.metrics if kept else ())
-            for metric in self.client.get_metric_history(run_id, name)
+            for metric in self.history(run_id, name)
         }
         with impatient():
             log = MetricLog(functools.partial(send_metrics, self.client, run_id), file, kept, delivered)
@@ -370,9 +262,3 @@ def failing(client: "MlflowClient", run_id: str) -> Iterator[None]:
             client.set_tag(run_id, "solar.error", why[:5000])
             client.set_terminated(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
-
-
-def _finished(run: "Run") -> Finished:
-    info, tags = run.info, run.data.tags
-    output = Path(tags.get("solar.output", ""))
-    return Finished(info.run_id, info.experiment_id, tags.get("solar.model_id"), output)

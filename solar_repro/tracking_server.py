@@ -5,9 +5,10 @@ import os
 import re
 import shlex
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from solar_repro.errors import Stopped, UserError
 from solar_repro.redact import reason, redact, shown_uri
@@ -15,11 +16,19 @@ from solar_repro.redact import reason, redact, shown_uri
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-_IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+_IMPATIENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "PGCONNECT_TIMEOUT": "10",
+}
 """For requests that may fail: MLflow's own patience is some four minutes for each."""
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """MLflow's codes for an id that the server does not have, or that is none."""
 _PAGE = 1000
+MOST_PAGES = 1000
+"""Of one answer; with `LONGEST_QUESTION`, seconds for all of them, the end of a server that names a next page
+for ever."""
+LONGEST_QUESTION = 1800.0
 _LOST_CODES = ("TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED")
 _LOST = re.compile(r"API request to .* failed with (timeout |)exception|failed with error code (429|50[234])")
 
@@ -30,10 +39,15 @@ def connect() -> "MlflowClient":
     from mlflow.tracking import MlflowClient, get_tracking_uri
     from sqlalchemy.exc import SQLAlchemyError
 
+    from solar_repro.bounded_http import install
+
+    install()
     try:
-        _try_data_base(get_tracking_uri())
         with impatient():
+            _try_data_base(get_tracking_uri())
             client = MlflowClient()
+            if get_tracking_uri().startswith("http"):
+                client = _Careful(client)
             client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, OSError, ImportError, sqlite3.Error) as error:
         raise UserError(
@@ -41,6 +55,37 @@ def connect() -> "MlflowClient":
             "start it or set MLFLOW_TRACKING_URI"
         ) from None
     return client
+
+
+class _Careful:
+    """A client of a server whose answers may be anything: one that is none of MLflow's is MlflowException."""
+
+    def __init__(self, client: "MlflowClient") -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        asking = getattr(self._client, name)
+
+        def ask(*given: Any, **named: Any) -> Any:
+            with understood():
+                return asking(*given, **named)
+
+        return ask
+
+
+@contextlib.contextmanager
+def understood() -> Iterator[None]:
+    """What MLflow's client raises for an answer that it cannot make sense of becomes MlflowException."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    try:
+        yield
+    except (MlflowException, RequestException, OSError, ImportError):
+        raise
+    except Exception as error:  # protobuf's, json's, or of the first line that expected something else
+        what = f"{type(error).__name__}: {error}"
+        raise MlflowException(f"the server's answer is malformed ({what[:300]})") from error
 
 
 def _try_data_base(uri: str) -> None:
@@ -96,6 +141,8 @@ def can_go_on(error: BaseException) -> bool:
     if not isinstance(error, MlflowException):
         return False
     text = str(error)
+    if "is larger than" in text or "page after page" in text:  # `bounded_http` has cut it
+        return False
     if "(sqlite3." in text:  # MLflow calls all that it says temporary
         return "locked" in text
     if "SSLError" in text or "too many 500 error" in text:
@@ -124,9 +171,9 @@ def reaching(artifacts: str, doing: str) -> Iterator[None]:
     """What a kind of artifact store raises becomes UserError, but for a connection that was lost."""
     try:
         yield
-    except (
-        Exception
-    ) as error:  # of boto3, a cloud's own client, the file system, or that one is not installed
+    except UserError:
+        raise
+    except Exception as error:  # boto3's, a cloud's client's, the file system's, or one is not installed
         if can_go_on(error):
             raise
         raise UserError(
@@ -151,16 +198,39 @@ def impatient() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def experiments(client: "MlflowClient") -> Iterator[dict[str, str]]:
-    """All experiments that are not deleted, a thousand at a time: id → name."""
-    token = None
-    while True:
-        # In the order they were made: one made meanwhile moves none to a page that was read.
-        page = client.search_experiments(max_results=_PAGE, order_by=["experiment_id ASC"], page_token=token)
-        yield {found.experiment_id: found.name for found in page}
+def pages(ask: "Callable[[str | None], Any]", name: "Callable[[Any], str]") -> Iterator[Any]:
+    """The pages of an answer, each as `ask` gives it for the last one's token.
+
+    A server that names a next page for ever is a UserError: each page must hold what none before it held, by
+    `name`, and all of them come within `LONGEST_QUESTION`.
+    """
+    seen: set[str] = set()
+    token, until = None, time.monotonic() + LONGEST_QUESTION
+    for _ in range(MOST_PAGES):
+        page = ask(token)
+        yield page
+        names = set(map(name, page))
         token = page.token
         if not token:
             return
+        if names <= seen or time.monotonic() > until:
+            break
+        seen |= names
+    raise UserError(
+        f"tracking server {server_uri()}: gives page after page without end; set MLFLOW_TRACKING_URI to "
+        "another, or ask who runs it"
+    )
+
+
+def experiments(client: "MlflowClient") -> Iterator[dict[str, str]]:
+    """All experiments that are not deleted, a thousand at a time: id → name."""
+
+    def ask(token: str | None) -> Any:
+        # In the order they were made: one made meanwhile moves none to a page that was read.
+        return client.search_experiments(max_results=_PAGE, order_by=["experiment_id ASC"], page_token=token)
+
+    for page in pages(ask, lambda found: found.experiment_id):
+        yield {found.experiment_id: found.name for found in page}
 
 
 def ui_address() -> str:

@@ -1,6 +1,9 @@
 """Places that tests share. A fresh machine has no folder `shared` beside the project: those tests skip."""
 
+import importlib
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +26,29 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+MAKES_FINISHED = "tests/test_end_to_end.py"
+LONGEST = ("tests/test_launch.py", "tests/test_stopping.py", "tests/test_runner.py", "tests/test_resume.py")
+"""Files that end last where they begin late."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """While one process makes what is `finished`, the other runs what needs none; short files come last.
+
+    xdist hands out whole files, in this order.
+    """
+    needing = {item.path for item in items if "finished" in item.fixturenames}
+
+    def turn(item: pytest.Item) -> int:
+        name = item.path.relative_to(ROOT).as_posix()
+        if name == MAKES_FINISHED:
+            return 0
+        if item.path not in needing:
+            return 1
+        return 2 + LONGEST.index(name) if name in LONGEST else 2 + len(LONGEST)
+
+    items.sort(key=turn)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with the mirror of real data sets, a real small model and the paper's text."""
@@ -33,16 +59,21 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str):
-    """What `mlflow run .` has made of the whole paper at scale `check`, once; a copy for each process."""
+    """What `mlflow run .` has made of the whole paper at scale `check`, once; a copy for each process.
+
+    `SOLAR_TESTS_MADE` names a folder that keeps it for the next pytest, as long as no code changes.
+    """
     from solar_repro.checkpoint.lock import locked
     from tests.runs import EXPERIMENT, copy_of, workplace, workplace_in
 
     own = tmp_path_factory.getbasetemp()
-    made = (own if worker_id == "master" else own.parent) / "made"
+    kept = os.environ.get("SOLAR_TESTS_MADE") or (own if worker_id == "master" else own.parent) / "made"
+    made = Path(kept)
     with locked(made, lambda owner: None):
-        if made.is_dir():
+        if (made / "whole").is_file():
             place = workplace_in(made)
         else:
+            shutil.rmtree(made, ignore_errors=True)
             made.mkdir()
             place = workplace(made)
             command = ("run", ".", "--env-manager", "local", "--experiment-name", EXPERIMENT)
@@ -50,6 +81,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str):
             assert done.returncode == 0, done.stderr[-3000:]
             assert "compare.html" in done.stdout
             assert "mlflow ui --backend-store-uri" in done.stdout
+            (made / "whole").touch()
     return copy_of(place, tmp_path_factory.mktemp("finished"))
 
 
@@ -81,3 +113,28 @@ def entry_point(finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         return place
 
     return call
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Callable:
+    """`Workplace.entry_point` in this process, which saves its start: what it wrote and its exit code."""
+    from entry_points.command import run_main
+    from tests.runs import at_check
+
+    def run(place, name: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+        module = importlib.import_module(f"entry_points.{name}")
+        capfd.readouterr()
+        with monkeypatch.context() as patch:
+            for variable in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "SOLAR_MIRROR"):
+                patch.delenv(variable, raising=False)
+            for variable, value in {**place.environment(), **variables}.items():
+                patch.setenv(variable, value)
+            patch.setattr(sys, "argv", [module.__file__, *at_check(arguments)])
+            code = 0
+            try:
+                run_main(module.main)
+            except SystemExit as end:
+                code = end.code
+        return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
+
+    return run

@@ -160,9 +160,11 @@ def test_sizes_on_disk_are_those_of_the_checkpoints(finished):
     for name in ("base", "upscaled", "solar", "sft_v1", "merge_v1", "upscaled_repeat"):
         content = (finished.folder(name) / "model.safetensors").read_bytes()
         tensors = len(content) - 8 - int.from_bytes(content[:8], "little")  # without the header
-        assert costs.checkpoint_bytes(plan, plan.model(name)) == pytest.approx(tensors, rel=0.01)
+        assert costs.checkpoint_bytes(plan.scale.base.shape, plan.model(name)) == pytest.approx(
+            tensors, rel=0.01
+        )
     inputs = {"model": finished.folder("solar")}
-    result = costs.checkpoint_bytes(plan, plan.model("sft_v1"))
+    result = costs.checkpoint_bytes(plan.scale.base.shape, plan.model("sft_v1"))
     state = 3 * result  # the weights and AdamW's two moments
     assert costs.bytes_to_write(plan.model("sft_v1"), inputs) == result + 2 * state
 
@@ -174,6 +176,20 @@ def test_tokens_are_at_least_those_that_a_run_used(finished):
         used = [value for key, value in run.data.metrics.items() if key.endswith("/tokens")]
         assert 0 < sum(used) <= costs.training_tokens(plan.model(name))
     assert costs.training_tokens(plan.model("solar")) == plan.scale.continue_pretrain.tokens
+
+
+def test_what_trains_or_scores_costs_operations_and_what_moves_bytes_does_not():
+    plan = Plan(scales.load("check"))
+    told = {}
+    for step in plan.main():
+        told.setdefault(step.stage, set()).add(costs.told_flops(step, None))
+    for stage in ("continue_pretrain", "sft", "dpo", "evaluate"):
+        assert all(told[stage]), stage
+    assert all(told[stage] == {0.0} for stage in costs.LIGHT_STAGES if stage in told)
+    # `check` trains its base; no formula counts that, the contamination test and its positive control.
+    assert all(told[stage] == {None} for stage in ("base", "contamination", "contaminate"))
+    (shipped,) = {costs.told_flops(Plan(scales.load("smoke")).model("base"), None)}
+    assert shipped == 0.0
 
 
 def test_items_of_h6_follow_the_limits():

@@ -84,9 +84,9 @@ def test_report_shows_every_table_and_our_scores(finished):
             assert f"<b>{model_run(finished, name).data.metrics['H6']:.2f}</b>" in page
 
 
-def test_a_second_run_reuses_everything(finished):
+def test_a_second_run_reuses_everything(finished, here):
     before = {run.info.run_id for run in finished.runs()}
-    done = finished.entry_point("main", "--scale", "check")
+    done = here(finished, "main", "--scale", "check")
     assert done.returncode == 0, done.stderr
     steps = re.findall(r"^\[ *\d+/\d+\] \S+ +(\w+)$", done.stderr, re.MULTILINE)
     assert len(steps) >= 40
@@ -94,10 +94,10 @@ def test_a_second_run_reuses_everything(finished):
     assert len({run.info.run_id for run in finished.runs()} - before) == 1
 
 
-def test_a_stage_alone_makes_itself_with_another_setting(finished, tmp_path):
+def test_a_stage_alone_makes_itself_with_another_setting(finished, tmp_path, here):
     place = copy_of(finished, tmp_path)
     before = {run.info.run_id for run in place.runs()}
-    done = place.entry_point("dpo", "--scale", "check", "--variant", "dpo_v1", "--dpo.beta", "0.2")
+    done = here(place, "dpo", "--scale", "check", "--variant", "dpo_v1", "--dpo.beta", "0.2")
     assert done.returncode == 0, done.stderr
     (run,) = [run for run in place.runs() if run.info.run_id not in before]
     assert run.info.run_name == "dpo_v1"

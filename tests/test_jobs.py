@@ -30,9 +30,15 @@ def test_steps_are_made_side_by_side_under_one_run_and_then_found(own_place, cap
 
 
 def test_an_error_in_one_process_reaches_the_caller_and_the_other_step_is_kept(own_place, capfd):
-    changed = {"upscale.shard_bytes": "4100000000", "sft.global_batch_size": "4096"}
-    plan = Plan(scales.load("check", {**changed, "sft.per_device_batch_size": "4096"}))
-    targets = [plan.model("upscaled_repeat"), plan.model("sft_v1")]
+    # Each on what is finished, so that nothing else is made.
+    other_shards = Plan(scales.load("check", {"upscale.shard_bytes": "4100000000"}))
+    too_large = {
+        f"continue_pretrain.{name}": "4096" for name in ("global_batch_size", "per_device_batch_size")
+    }
+    targets = [
+        other_shards.model("upscaled_repeat"),
+        Plan(scales.load("check", too_large)).model("repeat_continued"),
+    ]
     with pytest.raises(UserError, match="training rows for a global_batch_size of 4096"):
         Runner(own_place.store, Tracker("two", "check"), upload=True, jobs=2).all(targets)
     assert (own_place.store / targets[0].folder / "manifest.json").is_file()

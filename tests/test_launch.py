@@ -117,10 +117,11 @@ def test_two_processes_that_are_asked_to_end_save_their_state_and_go_on(finished
 
 
 def test_what_the_stage_complains_of_comes_back_as_one_line(finished, tmp_path, capfd):
-    step, options = training(finished, "sft_v1")
-    sft = options["sft"].model_copy(update={"global_batch_size": 4096})
+    step, options = training(finished, "solar")
+    too_large = options["continue_pretrain"].model_copy(update={"global_batch_size": 4096})
+    options["continue_pretrain"] = too_large
     with pytest.raises(UserError, match="training rows for a global_batch_size of 4096"):
-        launch(tmp_path / "job.json", step.stage, tmp_path, Curve(), {**options, "sft": sft}, two("ddp"))
+        launch(tmp_path / "job.json", step.stage, tmp_path, Curve(), options, two("ddp"))
     assert "Traceback" not in capfd.readouterr().err
 
 

@@ -13,7 +13,7 @@ def written(place, name):
     return load_file(place.folder(name) / "model.safetensors")
 
 
-def test_recipes_merge_folders_and_are_cached(finished, tmp_path):
+def test_recipes_merge_folders_and_are_cached(finished, tmp_path, here):
     place = copy_of(finished, tmp_path)
     one, other, base = (place.folder(name) for name in ("sft_v3", "sft_v4", "solar"))
     average, arithmetic = tmp_path / "mean.yaml", tmp_path / "vectors.yaml"
@@ -23,7 +23,7 @@ def test_recipes_merge_folders_and_are_cached(finished, tmp_path):
         "weights: {'*.mlp.*': [1, 0], '*': [0, 2]}\nscale: 0.5\n"
     )
     for recipe in (average, arithmetic):
-        done = place.entry_point("merge", "--recipe", str(recipe))
+        done = here(place, "merge", "--recipe", str(recipe))
         assert done.returncode == 0, done.stderr
     paper = place.folder("sft_v3_v4") / "model.safetensors"
     assert (place.folder("mean") / "model.safetensors").read_bytes() == paper.read_bytes()
@@ -36,16 +36,16 @@ def test_recipes_merge_folders_and_are_cached(finished, tmp_path):
     assert run.info.status == "FINISHED"
     assert run.data.params["method"] == "task_arithmetic"
     assert {found.dataset.name for found in run.inputs.dataset_inputs} == {"model_1", "model_2", "base"}
-    assert "cached" in place.entry_point("merge", "--recipe", str(average)).stderr
+    assert "cached" in here(place, "merge", "--recipe", str(average)).stderr
 
 
-def test_ranges_of_layers_are_a_variant(finished, tmp_path):
+def test_ranges_of_layers_are_a_variant(finished, tmp_path, here):
     place = copy_of(finished, tmp_path)
-    done = place.entry_point("upscale", "--variant", "upscaled_0-3_1-4")
+    done = here(place, "upscale", "--variant", "upscaled_0-3_1-4")
     assert done.returncode == 0, done.stderr
     dus = place.folder("upscaled") / "model.safetensors"
     assert (place.folder("upscaled_0-3_1-4") / "model.safetensors").read_bytes() == dus.read_bytes()
-    done = place.entry_point("upscale", "--variant", "upscaled_0-3_1-5")
+    done = here(place, "upscale", "--variant", "upscaled_0-3_1-5")
     assert done.returncode == 2
     assert "'1-5' must be first-end with 0 ≤ first < end ≤ 4" in done.stderr
 

@@ -55,7 +55,7 @@ def test_results_and_metrics_go_to_postgresql_and_come_back(finished, postgres, 
         ]
         shutil.rmtree(place.folder("upscaled"))
         done = place.entry_point("upscale", "--scale", "check")
-        assert re.search(r"^upscaled +downloaded$", done.stderr, re.MULTILINE), done.stderr
+        assert re.search(r"^upscaled +downloaded: run ", done.stderr, re.MULTILINE), done.stderr
         verify_manifest(place.folder("upscaled"))
         listed = place.entry_point("gc", "--scale", "check")
         assert listed.stdout.startswith("0 folders"), listed.stderr

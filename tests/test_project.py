@@ -87,13 +87,14 @@ def test_the_lock_file_has_every_pin_and_hashes():
 
 @pytest.mark.parametrize("entry", sorted(modules("entry_points")))
 def test_help_needs_no_heavy_library(entry):
-    """`--help` names the scales; torch, transformers, trl, lm_eval and mlflow stay unimported."""
+    """`--help` names the scales; torch, transformers, trl, lm_eval, mlflow and rich stay unimported."""
     code = (
         "import sys, runpy\n"
         f"sys.argv = ['{entry}', '--help']\n"
         f"try: runpy.run_module('entry_points.{entry}', run_name='__main__')\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'transformers', 'trl', 'lm_eval', 'mlflow', 'datasets'} & set(sys.modules)\n"
+        "heavy = {'torch', 'transformers', 'trl', 'lm_eval', 'mlflow', 'datasets', 'rich'}\n"
+        "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -149,4 +150,16 @@ def test_the_fault_campaign_is_shown():
     assert results["differences"] == []
     assert results["faults"]["SIGKILL"]["tried"] >= 50
     assert f"The plan of scale `check`, {results['results']} steps, was cut off" in page
+    assert shown == reliability.table(results)
+
+
+@pytest.mark.parametrize("sharing", ["users", "containers"])
+def test_the_fault_campaign_on_a_shared_store_is_shown(sharing):
+    name = f"reliability-{sharing}"
+    page = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+    shown = page.partition(f"<!-- {name} -->\n")[2].partition(f"\n<!-- /{name} -->")[0]
+    results = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    assert results["sharing"] == sharing
+    assert results["differences"] == []
+    assert min(row["tried"] for row in results["faults"].values()) > 0
     assert shown == reliability.table(results)

@@ -5,24 +5,22 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import threading
 from types import SimpleNamespace
 
 import pytest
 
-from entry_points import gc, upscale
-from entry_points.command import run_main
 from solar_repro import metric_log, scales
 from solar_repro.checkpoint.lock import locked
 from solar_repro.checkpoint.manifest import verify_manifest
 from solar_repro.errors import UserError
 from solar_repro.metric_log import MetricLog, read_metrics
 from solar_repro.plan import Plan
+from solar_repro.provenance import made_in
 from solar_repro.runner import Runner
 from solar_repro.step import Step
-from solar_repro.tracking import Finished, send_metrics
+from solar_repro.tracking import send_metrics
+from solar_repro.tracking_reader import Finished
 from tests.proxy import Proxy
 from tests.runs import Workplace, copy_of, serving
 
@@ -35,36 +33,36 @@ def one_line(done):
     return line
 
 
-def test_an_unreachable_server_is_said_before_any_work(tmp_path):
+def test_an_unreachable_server_is_said_before_any_work(tmp_path, here):
     place = Workplace(tmp_path / "store", "http://user:secret@127.0.0.1:9")
-    line = one_line(place.entry_point("upscale", "--scale", "check"))
+    line = one_line(here(place, "upscale", "--scale", "check"))
     assert re.match(r"error: tracking server http://127\.0\.0\.1:9 does not answer", line)
     assert "secret" not in line
     assert not place.store.exists()
 
 
-def test_a_failed_stage_is_marked_and_what_finished_is_kept(finished, tmp_path):
+def test_a_failed_stage_is_marked_and_what_finished_is_kept(finished, tmp_path, here):
     place = copy_of(finished, tmp_path)
     before = {run.info.run_id for run in place.runs()}
     variant = ("--scale", "check", "--variant", "sft_v1", "--continue_pretrain.tokens", "8192")
     too_large = ("--sft.global_batch_size", "4096", "--sft.per_device_batch_size", "4096")
-    line = one_line(place.entry_point("sft", *variant, *too_large))
+    line = one_line(here(place, "sft", *variant, *too_large))
     assert "training rows for a global_batch_size of 4096" in line
     new = {run.info.run_name: run for run in place.runs() if run.info.run_id not in before}
     assert {name: run.info.status for name, run in new.items()} == {"solar": "FINISHED", "sft_v1": "FAILED"}
     assert "global_batch_size of 4096" in new["sft_v1"].data.tags["solar.error"]
     assert len(list(place.store.glob("sft_v1-*"))) == 1  # only the one that was there
-    done = place.entry_point("sft", *variant)
+    done = here(place, "sft", *variant)
     assert done.returncode == 0, done.stderr
     assert re.search(r"solar +cached", done.stderr)
 
 
-def test_a_damaged_result_comes_back_from_the_server(finished, tmp_path):
+def test_a_damaged_result_comes_back_from_the_server(finished, tmp_path, here):
     place = copy_of(finished, tmp_path)
     weights = place.folder("upscaled") / "model.safetensors"
     good = weights.read_bytes()
     weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-    done = place.entry_point("upscale", "--scale", "check")
+    done = here(place, "upscale", "--scale", "check")
     assert done.returncode == 0, done.stderr
     assert "its content is not what manifest.json says" in done.stderr
     assert re.search(r"upscaled +downloaded", done.stderr)
@@ -99,10 +97,15 @@ def test_a_damaged_result_comes_back_from_the_server(finished, tmp_path):
         ("compare", ("--upscale.m", "2"), "upscale.m: dus: m must lie between 1 and 1"),
     ],
 )
-def test_a_users_mistake_is_one_line(tmp_path, entry, arguments, message):
+def test_a_users_mistake_is_one_line(tmp_path, here, entry, arguments, message):
     place = Workplace(tmp_path / "store", f"sqlite:///{tmp_path}/mlflow.db")
-    assert message in one_line(place.entry_point(entry, *arguments))
+    assert message in one_line(here(place, entry, *arguments))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_of_its_own_ends_so_too(tmp_path):
+    place = Workplace(tmp_path / "store", f"sqlite:///{tmp_path}/mlflow.db")
+    assert "did you mean 'check'?" in one_line(place.entry_point("main", "--scale", "chek"))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +115,7 @@ def test_a_users_mistake_is_one_line(tmp_path, entry, arguments, message):
         ("no eos", "continue_pretrain", "solar", "tokenizer has no eos_token"),
     ],
 )
-def test_bases_that_are_refused(finished, tmp_path, damage, entry, variant, message):
+def test_bases_that_are_refused(finished, tmp_path, here, damage, entry, variant, message):
     place = copy_of(finished, tmp_path)
     folder = tmp_path / "base"
     shutil.copytree(place.folder("base"), folder, ignore=shutil.ignore_patterns("solar", "manifest.json"))
@@ -122,7 +125,7 @@ def test_bases_that_are_refused(finished, tmp_path, damage, entry, variant, mess
         settings = folder / "tokenizer_config.json"
         settings.write_text(settings.read_text().replace('"eos_token"', '"no_token"'))
     arguments = ("--data.mirror", str(place.folder("microworld")), "--base.model", str(folder))
-    assert message in one_line(place.entry_point(entry, "--scale", "check", *arguments))
+    assert message in one_line(here(place, entry, "--scale", "check", *arguments))
     assert len(list(place.store.glob(f"{variant}-*"))) == 1
 
 
@@ -134,11 +137,11 @@ def server(tmp_path_factory):
         yield port, folder
 
 
-def test_results_go_to_a_server_and_come_back(finished, server, tmp_path):
+def test_results_go_to_a_server_and_come_back(finished, server, tmp_path, here):
     # The server has never heard of these results: they are registered, not made again.
     place = Workplace(tmp_path / "store", f"http://127.0.0.1:{server[0]}")
     shutil.copytree(finished.store, place.store)
-    done = place.entry_point("upscale", "--scale", "check")
+    done = here(place, "upscale", "--scale", "check")
     assert done.returncode == 0, done.stderr
     states = re.findall(r"^(\w+) +(\w+)$", done.stderr, re.MULTILINE)
     assert states == [("microworld", "registered"), ("base", "registered"), ("upscaled", "registered")]
@@ -146,7 +149,7 @@ def test_results_go_to_a_server_and_come_back(finished, server, tmp_path):
     shutil.rmtree(place.store)
     elsewhere = {"solar.key": Plan(scales.load("check")).model("solar").key, "solar.host": "elsewhere"}
     place.client().create_run("0", tags=elsewhere)
-    done = place.entry_point("continue_pretrain", "--scale", "check")
+    done = here(place, "continue_pretrain", "--scale", "check")
     assert done.returncode == 0, done.stderr
     assert re.search(r"^solar +running \(as another run does, on elsewhere\)$", done.stderr, re.MULTILINE)
     assert re.search(r"upscaled +downloaded", done.stderr)
@@ -170,30 +173,11 @@ NO_PATIENCE = {
 }
 
 
-@pytest.fixture
-def here(monkeypatch, capfd):
-    """Runs an entry point's `main` in this process, which saves its start."""
-
-    def run(place, main, *arguments, **variables):
-        monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
-        for name, value in {**place.environment(), **variables}.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(sys, "argv", [main.__module__, *arguments])
-        code = 0
-        try:
-            run_main(main)
-        except SystemExit as end:
-            code = end.code
-        return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
-
-    return run
-
-
 def test_a_server_lost_in_the_middle_costs_nothing_and_tells_no_secret(finished, server, tmp_path, here):
     port, written = server
     store = tmp_path / "store"
     shutil.copytree(finished.store, store)
-    command = (upscale.main, "--scale", "check", "--upscale.shard_bytes", "70000")  # not made yet
+    command = ("upscale", "--scale", "check", "--upscale.shard_bytes", "70000")  # not made yet
     with Proxy(port) as proxy:
         place = Workplace(store, f"http://user:planted4@127.0.0.1:{proxy.port}")
         proxy.lose_at = b"seam_distance"  # the first metrics of the stage
@@ -253,13 +237,14 @@ class OtherTracker:
 
     client = None
 
-    def __init__(self, artifacts=None):
+    def __init__(self, artifacts=None, run_id="run"):
         self.artifacts = artifacts
+        self.run_id = run_id
 
-    def find(self, key):
-        return Finished("run", "0", None, None)
+    def candidates(self, key):
+        return [Finished(self.run_id, "0", None, None)]
 
-    def download(self, found, work):
+    def download(self, found, work, stage):
         shutil.copytree(self.artifacts, work, dirs_exist_ok=True)
         return True
 
@@ -271,7 +256,8 @@ class OtherTracker:
 
 
 def test_of_two_that_ask_for_the_same_step_one_waits_and_finds_it_made(finished, tmp_path, capsys):
-    runner = Runner(tmp_path / "store", OtherTracker(), upload=False)
+    made = OtherTracker(run_id=made_in(finished.folder("upscaled")))
+    runner = Runner(tmp_path / "store", made, upload=False)
     step = Plan(scales.load("check")).model("upscaled")
     folder = runner.store / step.folder
     with locked(folder, None):
@@ -289,10 +275,10 @@ def test_what_is_downloaded_must_be_what_was_asked_for(finished, tmp_path):
     plan = Plan(scales.load("check"))
     runner = Runner(tmp_path / "store", OtherTracker(finished.folder("upscaled_repeat")), upload=False)
     step = plan.model("upscaled")
-    assert not runner._download(None, runner.store / step.folder, step)
+    assert not runner._download(runner.tracker.candidates(""), runner.store / step.folder, step)
     assert not list(runner.store.iterdir())
     step = plan.model("upscaled_repeat")
-    assert runner._download(None, runner.store / step.folder, step)
+    assert runner._download(runner.tracker.candidates(""), runner.store / step.folder, step)
 
 
 def test_space_is_looked_for_before_a_training_stage(finished, tmp_path, monkeypatch):
@@ -318,15 +304,15 @@ def test_gc_deletes_what_no_run_refers_to(finished, tmp_path, here):
     place = copy_of(finished, tmp_path)
     shutil.copytree(place.folder("sft_v1"), place.store / "sft_v1-0123abcd")  # as of a run that was deleted
     before = set(place.store.iterdir())
-    done = here(place, gc.main, "--scale", "check", "--delete", "true")
+    done = here(place, "gc", "--scale", "check", "--delete", "true")
     assert re.search(r"deleted .* MB  no run +sft_v1-0123abcd\n1 folders, ", done.stdout), done.stderr
     assert before - set(place.store.iterdir()) == {place.store / "sft_v1-0123abcd"}
 
 
-def test_the_dry_run_of_an_upscaling_writes_nothing(shared, tmp_path):
+def test_the_dry_run_of_an_upscaling_writes_nothing(shared, tmp_path, here):
     place = Workplace(tmp_path / "store", f"sqlite:///{tmp_path}/mlflow.db")
     model = str(shared / "models" / "stories260K")
-    done = place.entry_point("upscale", "--scale", "stories", "--base.model", model, "--dry_run", "true")
+    done = here(place, "upscale", "--scale", "stories", "--base.model", model, "--dry_run", "true")
     assert done.returncode == 0, done.stderr
     assert "5 → 8 layers; seams: 3→1 (distance 2)" in done.stdout
     assert "396,352 parameters" in done.stdout  # 5 layers have 260,032, a layer 45,440

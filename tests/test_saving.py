@@ -127,3 +127,20 @@ def test_a_state_of_an_unreadable_file_is_not_taken_for_damaged(saving, monkeypa
         saving.sound()
     monkeypatch.undo()
     assert saving.sound().name == "checkpoint-2"
+
+
+def test_a_group_that_may_write_to_the_store_may_go_on_with_saved_states(tmp_path):
+    tmp_path.chmod(0o770)
+    before = os.umask(0o022)
+    try:
+        saving = Saving(tmp_path / ".result.saved", minutes=10)
+        saving.make_room()
+        state = saving.state(3)
+        state.mkdir()
+        (state / "weights").write_text("w")
+        (tmp_path / "metrics").write_text("")
+        saving.finish(state, tmp_path / "metrics")
+    finally:
+        os.umask(before)
+    written = [saving.folder, saving.writing, saving.newest(), *saving.newest().iterdir()]
+    assert [path.name for path in written if not path.stat().st_mode & 0o020] == []

@@ -12,6 +12,7 @@ import pytest
 from entry_points.command import run_main
 from solar_repro import stopping
 from solar_repro.errors import Stopped
+from solar_repro.evaluation.journal import Journal
 from solar_repro.stopping import asked_to_end, end_if_asked, heeding, interruptible
 from tests.conftest import ROOT
 from tests.runs import Workplace, at_check
@@ -115,14 +116,19 @@ def test_asked_twice_they_are_not_waited_for(own_place):
     assert new_runs(own_place, known) == dict.fromkeys(("main check", "solar", "repeat_continued"), "KILLED")
 
 
-def test_an_evaluation_keeps_its_answers(own_place):
+def test_an_evaluation_keeps_its_answers(own_place, here, monkeypatch):
     known = {run.info.run_id for run in own_place.runs()}
-    process = started(own_place, "evaluate", "--variant", "base", "--evaluate.limits.GSM8K", "12")
-    wait_until(lambda: list(own_place.store.glob(".*.saved/answers-*.jsonl")), process)
-    process.send_signal(TERM)
-    told = process.communicate(timeout=60)[1].splitlines()
-    assert process.returncode == 143
-    assert told[-1] == "base.evaluate: stopped; the same command continues from there"
+    take = Journal.add_partial
+
+    def ask_after_some(journal, *answer):
+        take(journal, *answer)
+        if journal.answered == 15:
+            ask(TERM)
+
+    monkeypatch.setattr(Journal, "add_partial", ask_after_some)
+    ended = here(own_place, "evaluate", "--variant", "base", "--evaluate.limits.GSM8K", "12")
+    assert ended.returncode == 143
+    assert ended.stderr.splitlines()[-1] == "base.evaluate: stopped; the same command continues from there"
     assert new_runs(own_place, known) == {"base.evaluate": "KILLED"}
     assert not list(own_place.store.glob(".*.working.*"))
     assert list(own_place.store.glob(".*.saved/answers-*.jsonl"))

@@ -14,7 +14,8 @@ from solar_repro.checkpoint.lock import locked
 from solar_repro.checkpoint.owner import identity
 from solar_repro.errors import UserError
 from solar_repro.step import Step
-from solar_repro.tracking import Finished, Tracker
+from solar_repro.tracking import Tracker
+from solar_repro.tracking_reader import Finished
 from tests.fake_mlflow import FakeClient
 
 KEY, ALIKE = "0123abcd" + 56 * "0", "0123abcd" + 56 * "1"
@@ -35,7 +36,7 @@ def tracker(client, monkeypatch):
 
 
 def test_a_run_is_found_in_whichever_experiment_it_is(tracker):
-    assert tracker.find(KEY).run_id == "run0"
+    assert [found.run_id for found in tracker.candidates(KEY)] == ["run0"]
     assert tracker.knows(KEY[:8])
     assert not tracker.knows("89abcdef")
 
@@ -43,11 +44,12 @@ def test_a_run_is_found_in_whichever_experiment_it_is(tracker):
 def test_the_newest_run_of_all_pages_counts(client, tracker):
     client.create_run("3", {"solar.key": KEY, "solar.output": "/store/a"}, status="FINISHED", end_time=4)
     newest = client.create_run("4", {"solar.key": KEY}, status="FINISHED", end_time=6)
-    assert tracker.find(KEY).run_id == newest.info.run_id
+    found = tracker.candidates(KEY)
+    assert (len(found), found[0].run_id) == (3, newest.info.run_id)
 
 
 def test_keys_that_look_alike_are_two(tracker):
-    assert tracker.find(ALIKE) is None
+    assert tracker.candidates(ALIKE) == []
 
 
 @pytest.mark.parametrize("status", ["RUNNING", "FAILED", "KILLED"])
@@ -100,10 +102,10 @@ def test_the_run_of_a_process_that_holds_the_lock_is_not_closed_as_dead(client, 
 def test_a_run_that_another_was_faster_than_does_not_pass_for_the_one_that_made_it(client, tracker):
     own = client.create_run("1", {"solar.key": KEY})
     client.set_terminated = lambda run_id, status: client.update_run(run_id, status)
-    tracker.give_up(own.info.run_id, tracker.find(KEY))
+    tracker.give_up(own.info.run_id, tracker.candidates(KEY)[0])
     assert (own.info.status, own.data.tags["solar.reused_run"]) == ("KILLED", "run0")
     client.update_run(own.info.run_id, "FINISHED")  # the invocation's own, at its end
-    assert tracker.find(KEY).run_id == "run0"
+    assert [found.run_id for found in tracker.candidates(KEY)] == ["run0"]
 
 
 def test_a_deleted_run_is_had_and_one_of_another_server_is_not(client, tracker):
@@ -178,13 +180,17 @@ def test_mlflow_takes_a_logged_model_of_any_name(client, tracker, tmp_path, name
     ],
 )
 def test_what_is_only_out_of_reach_is_not_made_again(tracker, tmp_path, monkeypatch, error, raised):
-    def download_artifacts(**named):
+    def get_artifact_repository(uri):
         raise error
 
-    monkeypatch.setattr("mlflow.artifacts.download_artifacts", download_artifacts)
+    where = "mlflow.store.artifact.artifact_repository_registry.get_artifact_repository"
+    monkeypatch.setattr(where, get_artifact_repository)
     found = Finished("run0", "0", None, tmp_path)
     if raised is None:
-        assert not tracker.download(found, tmp_path)
+        assert not tracker.download(found, tmp_path, "sft")
+        assert tracker.offered(found, KEY) is None
         return
     with pytest.raises(raised):
-        tracker.download(found, tmp_path)
+        tracker.download(found, tmp_path, "sft")
+    with pytest.raises(raised):
+        tracker.offered(found, KEY)

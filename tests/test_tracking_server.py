@@ -1,5 +1,7 @@
 """What is said of a tracking server that fails, and when the same command is said to go on."""
 
+import os
+
 import pytest
 import requests
 from mlflow.exceptions import MlflowException, RestException
@@ -104,6 +106,22 @@ def test_a_data_base_that_does_not_answer_is_said_at_once(monkeypatch):
     with pytest.raises(UserError, match=r"postgresql://127.0.0.1:9/mlflow does not answer") as said:
         connect()
     assert "planted" not in str(said.value)
+
+
+def test_a_data_base_that_swallows_packets_is_not_waited_for_as_long_as_tcp_waits(monkeypatch):
+    waits = []
+
+    def create_sqlalchemy_engine(uri):
+        waits.append(os.environ.get("PGCONNECT_TIMEOUT"))
+        raise OSError("timed out")
+
+    monkeypatch.setattr("mlflow.store.db.utils.create_sqlalchemy_engine", create_sqlalchemy_engine)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://192.0.2.1/mlflow")
+    monkeypatch.delenv("PGCONNECT_TIMEOUT", raising=False)
+    with pytest.raises(UserError, match="does not answer"):
+        connect()
+    assert waits == ["10"]
+    assert "PGCONNECT_TIMEOUT" not in os.environ
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bad_runs import count, passing_over, text
 from benchmarks.paper.claims import NOTES
 from benchmarks.power import missing
 from benchmarks.report.forest import forests
@@ -99,24 +100,36 @@ def paper_says(result: Result) -> str:
 
 def data_cards(runs: Runs) -> list[dict[str, Any]]:
     """What became of each set's rows, from the first model that was trained on it."""
+    return runs.once("data cards", lambda: _data_cards(runs))
+
+
+def _data_cards(runs: Runs) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for variant in runs.found.get(MODEL, {}):
         for name in variants.PAPER[variant].datasets if variant in variants.PAPER else ():
-            card = None if name in found else runs.note(runs.first(MODEL, variant), f"data/{name}.json")
-            if card:
-                read, tokens = card["rows"], card["tokens"]
-                found[name] = {
-                    "name": name,
-                    "used": read["used"],
-                    "hub_id": read["hub_id"],
-                    "rows_in": read["rows_in"],
-                    "kept": read["kept"],
-                    "tokenised": tokens["kept"],
-                    "tokens": tokens["tokens"],
-                    "lengths": card["lengths"],
-                    "dropped": _by_reason({**read["dropped"], **tokens["dropped"]}),
-                }
+            if name in found:
+                continue
+            run = runs.first(MODEL, variant)
+            with passing_over(run, f"card of {name}"):
+                if card := runs.note(run, f"data/{name}.json"):
+                    found[name] = _data_card(name, card)
     return list(found.values())
+
+
+def _data_card(name: str, card: Mapping[str, Any]) -> dict[str, Any]:
+    read, tokens = card["rows"], card["tokens"]
+    dropped = {**read["dropped"], **tokens["dropped"]}
+    return {
+        "name": name,
+        "used": text(read["used"]),
+        "hub_id": text(read["hub_id"]),
+        "rows_in": count(read["rows_in"]),
+        "kept": count(read["kept"]),
+        "tokenised": count(tokens["kept"]),
+        "tokens": count(tokens["tokens"]),
+        "lengths": {quantile: float(card["lengths"][quantile]) for quantile in ("median", "p99")},
+        "dropped": _by_reason({text(reason): count(rows) for reason, rows in dropped.items()}),
+    }
 
 
 def _by_reason(dropped: Mapping[str, int]) -> dict[str, int]:

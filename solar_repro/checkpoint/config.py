@@ -1,5 +1,6 @@
 """The config of a deeper model: the layer count, and whatever the base's config says layer by layer."""
 
+import itertools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -90,7 +91,8 @@ def is_plain(base: Checkpoint) -> bool:
 def _attention_types(value: Any) -> list[Any]:
     """GPT-Neo's `[[["global", "local"], 12]]` layer by layer; anything else: nothing."""
     try:
-        return [kind for kinds, times in value for _ in range(min(times, 10_000)) for kind in kinds]
+        each = (kind for kinds, times in value if kinds for _ in range(times) for kind in kinds)
+        return list(itertools.islice(each, 10_000))
     except (TypeError, ValueError):
         return []
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from solar_repro.checkpoint.config_bounds import refuse_absurd
 from solar_repro.checkpoint.headers import TensorRange, elements, read_header, strict_json
 from solar_repro.checkpoint.naming import LayerNames, find_layers, head_name
 from solar_repro.checkpoint.regular import copy, refuse_strangers, regular
@@ -87,6 +88,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     if os.path.lexists(folder / "config.json"):  # else it is no checkpoint, and may be a whole disk
         refuse_strangers(folder)
     config = read_json(folder / "config.json", constants=True)
+    refuse_absurd(folder / "config.json", config)
     if (folder / SINGLE_FILE).exists():
         return Checkpoint(folder, config, read_header(folder / SINGLE_FILE))
     if (folder / INDEX_FILE).exists():

@@ -66,7 +66,7 @@ def verify_manifest(folder: Path) -> None:
     Files that others left beside them (`.DS_Store`, a note) do not count, unless they would be read with the
     result's own: those, and whatever cannot be read now, raise a plain UserError.
     """
-    entries = _read_manifest(folder)
+    entries = read_manifest(folder)
     try:
         for name in strays(folder, entries):
             _refuse_harmful(folder, name)
@@ -93,14 +93,14 @@ def verify_manifest(folder: Path) -> None:
 
 def strays(folder: Path, entries: Collection[str] | None = None) -> list[str]:
     """Names of files in a folder that its manifest (or `entries`) does not name."""
-    known = _read_manifest(folder) if entries is None else entries
+    known = read_manifest(folder) if entries is None else entries
     return [name for name in _files(folder) if name not in known]
 
 
 @contextmanager
 def listed_alone(folder: Path) -> Iterator[Path]:
     """The folder itself, or where others left files in it, a passing folder of links to those it lists."""
-    entries = _read_manifest(folder)
+    entries = read_manifest(folder)
     if not strays(folder, entries):
         yield folder
         return
@@ -141,7 +141,8 @@ def _refuse_harmful(folder: Path, name: str) -> None:
         )
 
 
-def _read_manifest(folder: Path) -> dict[str, tuple[int, str]]:
+def read_manifest(folder: Path) -> dict[str, tuple[int, str]]:
+    """Bytes and SHA-256 of each file by name, as `manifest.json` says; ManifestError where it is damaged."""
     file = folder / MANIFEST_FILE
     files = read_result_json(file).get("files")
     entries: dict[str, tuple[int, str]] = {}
@@ -159,6 +160,7 @@ def _is_entry(entry: Any) -> bool:
         and isinstance(entry["name"], str)
         and all(is_plain_file_name(part) for part in entry["name"].split("/"))
         and type(entry["bytes"]) is int
+        and entry["bytes"] >= 0
         and isinstance(entry["sha256"], str)
     )
 

@@ -5,14 +5,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from solar_repro.checkpoint.folder import read_json
+from solar_repro.checkpoint.config_bounds import refuse_absurd
+from solar_repro.checkpoint.folder import CARRIED_FILES, MAX_JSON_BYTES, read_json
 from solar_repro.checkpoint.given import model_folder
 from solar_repro.checkpoint.regular import refuse_strangers
+from solar_repro.checkpoint.trial import try_tokenizer
 from solar_repro.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+_SMALL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.json",
+    "chat_template.jinja",
+)
+_SMALL_BYTES = 10_000_000
 _ATTENTION = ("attn_implementation", "_attn_implementation")
 
 
@@ -43,6 +55,7 @@ def pretrained_tokenizer(model: Path | str) -> "PreTrainedTokenizerBase":
 
     folder = _checked(model)
     advice = "; put its tokenizer.json and tokenizer_config.json beside the weights"
+    try_tokenizer(folder)
     with _explained(model, "a tokenizer", advice):
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
 
@@ -55,7 +68,17 @@ def _checked(model: Path | str) -> Path:
             f"{folder / 'adapter_config.json'}: names another model to be loaded; "
             "merge the adapter into its model and give that"
         )
-    config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    config = {}
+    for name in ("config.json", *CARRIED_FILES):
+        file, most = folder / name, _SMALL_BYTES if name in _SMALL_FILES else MAX_JSON_BYTES
+        if not file.exists():
+            continue
+        if file.stat().st_size > most:
+            raise UserError(f"{file}: larger than {most:,} bytes; this is no file of a checkpoint")
+        if name in _SMALL_FILES and file.suffix == ".json":
+            content = read_json(file, constants=True)
+            refuse_absurd(file, content)
+            config = content if name == "config.json" else config
     for name in _ATTENTION:
         if "/" in str(config.get(name)):
             raise UserError(
@@ -69,7 +92,9 @@ def _checked(model: Path | str) -> Path:
 def _explained(model: Path | str, kind: str, advice: str = "") -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # transformers raises whatever a malformed file makes it stumble over
+    except BaseException as error:  # transformers raises whatever a malformed file makes it stumble over
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of Rust's
+            raise
         if "trust_remote_code" in str(error):
             raise UserError(
                 f"model {model}: needs its own code to be run (auto_map), which this project never does; "

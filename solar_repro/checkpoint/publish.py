@@ -141,10 +141,13 @@ def _refuse_occupied(final: Path) -> None:
         raise Occupied(f"{final}: already exists; remove it or choose another folder")
 
 
-def share(folder: Path) -> None:
-    """Let the group that may write to the folder around it write to all that is in it, whatever the umask."""
-    around = folder.parent.stat()
-    group = around.st_mode & stat.S_IRWXG
+def share(folder: Path, around: Path | None = None) -> None:
+    """Let the group that may write to the folder around it write to all that is in it, whatever the umask.
+
+    `around` is that folder where it does not lie in it yet.
+    """
+    place = (around or folder.parent).stat()
+    group = place.st_mode & stat.S_IRWXG
     if not group & stat.S_IWGRP:
         return
     for parent, _, files in os.walk(folder):
@@ -153,8 +156,25 @@ def share(folder: Path) -> None:
             *((Path(parent, name), group & ~stat.S_IXGRP) for name in files),
         ):
             found = path.lstat()
-            if found.st_gid == around.st_gid and not stat.S_ISLNK(found.st_mode):
+            if found.st_gid == place.st_gid and not stat.S_ISLNK(found.st_mode):
                 path.chmod(stat.S_IMODE(found.st_mode) | bits)
+
+
+def shared_folder(folder: Path) -> None:
+    """Make a folder where there is none; a group that may write around it may write to it too."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return
+    share(folder)
+
+
+def share_file(file: int, folder: Path) -> None:
+    """Let the group write to an open file of this user's, if it may write to the folder around it."""
+    found, around = os.fstat(file), folder.stat()
+    ours = (found.st_uid, found.st_gid) == (os.geteuid(), around.st_gid)
+    if ours and around.st_mode & stat.S_IWGRP:
+        os.fchmod(file, stat.S_IMODE(found.st_mode) | (around.st_mode & stat.S_IRWXG & ~stat.S_IXGRP))
 
 
 def flush(folder: Path) -> None:

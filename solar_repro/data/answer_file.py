@@ -17,6 +17,7 @@ from io import RawIOBase
 from pathlib import Path
 from typing import IO, Any
 
+from solar_repro.checkpoint.publish import share_file, shared_folder
 from solar_repro.checkpoint.regular import own
 from solar_repro.data.generate import Request
 
@@ -56,13 +57,14 @@ class AnswerFile:
     """
 
     def __init__(self, folder: Path, model: str, max_tokens: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        shared_folder(folder)
         self.path = folder / "answers.jsonl"
         self.model, self.max_tokens = model, max_tokens
         self._lock = threading.Lock()
         self._answers: dict[str, Answer] = {}
         whole = 0
         with open(self.path, "ab+", opener=own) as lines:
+            share_file(lines.fileno(), folder)
             _wait_for_others(lines)  # a line that another process is writing is not one that was cut short
             lines.seek(0)
             damaged = 0

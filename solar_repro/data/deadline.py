@@ -17,15 +17,27 @@ class Late(Exception):
     """A request was not answered in time."""
 
 
-class _Clock:
+class Clock:
     """What one thread's request has left, and the socket that is cut when it has nothing."""
 
     def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
         self.is_late = False
+        self.starts_anew = False
+        """Whether each attempt has all the time, from when its request is sent."""
         self._socket: socket.socket | None = None
-        self._timer = threading.Timer(seconds, self._cut)
+        self._timer: threading.Timer | None = None
+
+    def start(self) -> None:
+        """Start, or start anew."""
+        self.reset()
+        self._timer = threading.Timer(self.seconds, self._cut)
         self._timer.daemon = True
         self._timer.start()
+
+    def reset(self) -> None:
+        self.stop()
+        self.is_late = False
 
     def watch(self, used: socket.socket) -> None:
         self._socket = used  # the connection forgets its own while the answer is still read from it
@@ -33,7 +45,8 @@ class _Clock:
             raise Late
 
     def stop(self) -> None:
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _cut(self) -> None:
         self.is_late = True
@@ -45,7 +58,16 @@ class _Clock:
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
     """Cut the connection of this thread's request in the block after so many seconds, and raise Late."""
-    _current.clock = clock = _Clock(seconds)
+    clock = Clock(seconds)
+    clock.start()
+    with heeded(clock):
+        yield
+
+
+@contextmanager
+def heeded(clock: Clock) -> Iterator[None]:
+    """Let this thread's requests in the block heed the clock, which stops at its end; if late, raise Late."""
+    _current.clock = clock
     try:
         yield
     except Exception as error:
@@ -64,11 +86,16 @@ class _Watched:
 
     def request(self, *arguments: Any, **settings: Any) -> None:
         clock = getattr(_current, "clock", None)
-        if clock:
+        if clock and clock.starts_anew:
+            clock.reset()
+        elif clock:
             if self.sock is None:
                 self.connect()
             clock.watch(self.sock)
         super().request(*arguments, **settings)
+        if clock and clock.starts_anew:
+            clock.watch(self.sock)
+            clock.start()
 
 
 class _Connection(_Watched, HTTPConnection):

@@ -4,19 +4,34 @@ A damaged value never raises in the middle of a set: it is read as null, and its
 """
 
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from solar_repro.data.text_rows import BROKEN, COMPRESSIONS, Fault, json_rows, open_bytes, text_rows
+from solar_repro.data.hub_card import read_card
+from solar_repro.data.text_rows import (
+    BROKEN,
+    COMPRESSIONS,
+    Fault,
+    json_rows,
+    most_unfolded,
+    open_bytes,
+    text_rows,
+    unfolds,
+)
 from solar_repro.errors import UserError
+from solar_repro.redact import one_line
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 BATCH_ROWS = 8192
+BATCH_BYTES = 1 << 28
+"""Of a batch of long rows, about: it is cut where there are more."""
 TEXT, TURNS = "text", "list of {role, content}"
 KINDS = {".parquet": "parquet", ".txt": "txt", **dict.fromkeys([".jsonl", ".json", ".ndjson"], "json")}
 
@@ -38,30 +53,21 @@ def data_files(folder: Path, split: str, config: str | None = None) -> list[Path
     """
     import datasets
 
-    try:
+    read_card(folder)
+    with _listed(folder):
         configs = datasets.get_dataset_config_names(str(folder))
-    except FileNotFoundError:
-        raise UserError(
-            f"data set {folder} has no data files; give a folder of parquet, jsonl or txt files"
-        ) from None
     if config is not None and config not in configs:
         raise UserError(f"data set {folder} has no config {config!r}; it has {', '.join(configs)}")
     found: list[Path] = []
     splits: list[str] = []
     for name in [config] if config else configs:
-        files = datasets.load_dataset_builder(str(folder), name).config.data_files or {}
+        with _listed(folder):
+            files = datasets.load_dataset_builder(str(folder), name).config.data_files or {}
         splits += [str(known) for known in files if str(known) not in splits]
         found += [Path(file) for file in files.get(split, [])]
     if not found:
         raise UserError(
             f"data set {folder} has no split {split!r}; it has {', '.join(splits) or 'no data files'}"
-        )
-    root = os.path.abspath(folder)
-    outside = [file for file in found if not Path(os.path.abspath(file)).is_relative_to(root)]
-    if outside:
-        raise UserError(
-            f"data set {folder}: its README names {outside[0]}, which lies outside the folder; correct the "
-            "README"
         )
     missing = [file for file in found if not file.is_file()]
     if missing:
@@ -71,6 +77,18 @@ def data_files(folder: Path, split: str, config: str | None = None) -> list[Path
     for file in found:
         _require_readable(file)
     return found
+
+
+@contextmanager
+def _listed(folder: Path) -> Iterator[None]:
+    """Names what keeps `datasets` from listing a folder's files."""
+    try:
+        yield
+    except Exception as error:  # whatever a malformed card makes it stumble over
+        reason = f"{one_line(str(error))[:300]}; " if (folder / "README.md").exists() else ""
+        raise UserError(
+            f"data set {folder} has no data files; {reason}give a folder of parquet, jsonl or txt files"
+        ) from None
 
 
 def _kind(file: Path) -> str | None:
@@ -111,9 +129,7 @@ def columns_of(file: Path) -> list[str]:
     """Column names of a data file, of JSON the keys of its first `BATCH_ROWS` rows."""
     kind = _kind(file)
     if kind == "parquet":
-        import pyarrow.parquet as pq
-
-        return _read_parquet(file, lambda: pq.read_schema(file)).names
+        return _open_parquet(file).schema_arrow.names
     if kind == "txt":
         return ["text"]
     rows = itertools.islice(json_rows(file), BATCH_ROWS)
@@ -130,11 +146,7 @@ def require_columns(file: Path, names: Iterable[str], advice: str = "is it the r
 
 def rows_of(file: Path) -> int | None:
     """Rows of a parquet file; None for the others, which have to be read to tell."""
-    if _kind(file) != "parquet":
-        return None
-    import pyarrow.parquet as pq
-
-    return _read_parquet(file, lambda: pq.read_metadata(file)).num_rows
+    return _open_parquet(file).metadata.num_rows if _kind(file) == "parquet" else None
 
 
 def read_batches(
@@ -151,8 +163,27 @@ def read_batches(
         yield from _parquet_batches(file, columns)
         return
     source = text_rows(file) if _kind(file) == "txt" else json_rows(file)
-    while rows := list(itertools.islice(source, BATCH_ROWS)):
+    rows: list[Any] = []
+    size = 0
+    for row in source:
+        rows.append({name: row.get(name) for name in columns} if isinstance(row, dict) else row)
+        size += _characters(rows[-1])
+        if len(rows) == BATCH_ROWS or size > BATCH_BYTES:
+            yield _json_batch(rows, columns)
+            rows, size = [], 0
+    if rows:
         yield _json_batch(rows, columns)
+
+
+def _characters(value: Any) -> int:
+    """Characters of all texts in a row, down to the turns of a conversation."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_characters, value.values()))
+    return (
+        sum(_characters(turn) for turn in value if isinstance(turn, dict)) if isinstance(value, list) else 0
+    )
 
 
 def _read_parquet(file: Path, read: Any) -> Any:
@@ -160,7 +191,7 @@ def _read_parquet(file: Path, read: Any) -> Any:
 
     try:
         return read()
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, MemoryError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"data file {file} cannot be read as a parquet file ({reason}); fetch it again"
@@ -169,13 +200,10 @@ def _read_parquet(file: Path, read: Any) -> Any:
 
 def _parquet_batches(file: Path, columns: dict[str, str]) -> Iterator[Batch]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     wanted = {TEXT: pa.string(), TURNS: turns_type()}
-    source = _read_parquet(file, lambda: pq.ParquetFile(file))
-    stored = [name for name in columns if name in source.schema_arrow.names]
-    batches = source.iter_batches(BATCH_ROWS, columns=stored, use_threads=False)
-    while (read := _read_parquet(file, lambda: next(batches, None))) is not None:
+    stored = [name for name in columns if name in _open_parquet(file).schema_arrow.names]
+    for read in _bounded_batches(file, stored):
         faults: dict[int, str] = {}
         arrays = []
         for name, kind in columns.items():
@@ -185,11 +213,75 @@ def _parquet_batches(file: Path, columns: dict[str, str]) -> Iterator[Batch]:
                 arrays.append(pa.nulls(len(array), wanted[kind]))
                 continue
             if not _fits(array.type, kind):
-                raise UserError(
-                    f"data file {file}: column {name!r} is {array.type}, not {kind}; correct the file"
-                )
+                found = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+                raise UserError(f"data file {file}: column {name!r} is {found}, not {kind}; correct the file")
             arrays.append(_plain_text(array, faults) if kind == TEXT else _plain_turns(array, faults))
         yield Batch(pa.table(arrays, names=list(columns)), faults)
+
+
+def _open_parquet(file: Path, **settings: Any) -> "pq.ParquetFile":
+    """The file, whose footer claims no more rows and bytes than can be believed of one of its size."""
+    import pyarrow.parquet as pq
+
+    source = _read_parquet(file, lambda: pq.ParquetFile(file, **settings))
+    about = source.metadata
+    groups = [about.row_group(number) for number in range(about.num_row_groups)]
+    chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
+    claimed = about.num_rows + sum(chunk.num_values + chunk.total_uncompressed_size for chunk in chunks)
+    if claimed > most_unfolded(file):
+        raise unfolds(file)
+    return source
+
+
+def _bounded_batches(file: Path, columns: list[str]) -> "Iterator[pa.RecordBatch]":
+    """Batches of a parquet file, cut where their texts are long.
+
+    A text that a dictionary holds once may stand in every row: texts are read as such dictionaries, and
+    looked at before they are written out.
+    """
+    import numpy as np
+
+    about = _open_parquet(file).metadata
+    leaves = [about.schema.column(number) for number in range(about.num_columns)]
+    texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+    source = _open_parquet(file, read_dictionary=texts)
+    batches = source.iter_batches(BATCH_ROWS, columns=columns, use_threads=False)
+    left = most_unfolded(file)
+    while (read := _read_parquet(file, lambda: next(batches, None))) is not None:
+        sizes = sum((_text_bytes(column) for column in read.columns), np.zeros(read.num_rows, np.int64))
+        left -= int(sizes.sum())
+        if left < 0:
+            raise unfolds(file)
+        part = np.cumsum(sizes) // BATCH_BYTES
+        starts = [0, *(np.flatnonzero(np.diff(part)) + 1), read.num_rows]
+        for start, stop in itertools.pairwise(starts):
+            yield read.slice(start, stop - start)
+
+
+def _text_bytes(array: "pa.Array") -> "np.ndarray":
+    """Bytes of all texts in each row, written out."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        return (
+            _text_bytes(array.dictionary)[pc.fill_null(array.indices, 0).to_numpy()]
+            if len(array.dictionary)
+            else np.zeros(len(array), np.int64)
+        )
+    if pa.types.is_struct(kind):
+        return sum(map(_text_bytes, array.flatten()), np.zeros(len(array), np.int64))
+    if isinstance(array, (pa.ListArray, pa.LargeListArray, pa.FixedSizeListArray)):
+        counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy().astype(np.int64)
+        before = np.concatenate([[0], np.cumsum(_text_bytes(array.flatten()))])
+        ends = np.cumsum(counts)
+        return before[ends] - before[ends - counts]
+    if _is_text(kind):
+        array = array.cast(pa.large_binary()) if _is_view(kind) else array
+        return pc.fill_null(pc.binary_length(array), 0).to_numpy().astype(np.int64)
+    return np.zeros(len(array), np.int64)
 
 
 def turns_type() -> "pa.DataType":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from solar_repro.checkpoint.trial import render
 from solar_repro.data.answer_file import Answer, AnswerFile, Counts
 from solar_repro.data.generate import Request
 from solar_repro.errors import UserError
@@ -42,9 +43,10 @@ class LocalModel:
     def __call__(self, requests: Sequence[Request]) -> Iterator[str | None]:
         missing = self._answers.missing(requests)
         self.counts.cached += len(requests) - len(missing)
+        texts = self._rendered(missing) if missing else []
         for start in range(0, len(missing), BATCH_REQUESTS):
-            batch = missing[start : start + BATCH_REQUESTS]
-            for request, answer in zip(batch, self._batch(batch), strict=True):
+            part = slice(start, start + BATCH_REQUESTS)
+            for request, answer in zip(missing[part], self._batch(missing[part], texts[part]), strict=True):
                 self._answers.keep(request, answer)
                 self.counts.answered += 1
         for request in requests:
@@ -53,13 +55,13 @@ class LocalModel:
             self.counts.completion_tokens += answer.completion_tokens
             yield answer.text
 
-    def _batch(self, requests: Sequence[Request]) -> list[Answer]:
-        texts = [
-            self._tokenizer.apply_chat_template(
-                [{"role": "user", "content": request.prompt}], tokenize=False, add_generation_prompt=True
-            )
-            for request in requests
-        ]
+    def _rendered(self, requests: Sequence[Request]) -> list[str]:
+        conversations = [[{"role": "user", "content": request.prompt}] for request in requests]
+        tokens = {name: str(token) for name, token in self._tokenizer.special_tokens_map.items()}
+        template = self._tokenizer.get_chat_template()
+        return render(template, tokens, conversations, f"model {self._tokenizer.name_or_path}")
+
+    def _batch(self, requests: Sequence[Request], texts: list[str]) -> list[Answer]:
         inputs = self._tokenizer(
             texts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
         ).to(self._model.device)

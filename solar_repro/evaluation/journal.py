@@ -11,6 +11,7 @@ from typing import Any
 
 from lm_eval.api.instance import Instance
 
+from solar_repro.checkpoint.publish import share_file, shared_folder
 from solar_repro.checkpoint.regular import own
 from solar_repro.errors import UserError
 from solar_repro.progress import Progress
@@ -37,8 +38,9 @@ class Journal:
         self._file = None
         if path is None:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
+        shared_folder(path.parent)
         self._file = os.fdopen(own(path, os.O_RDWR | os.O_CREAT), "r+b")
+        share_file(self._file.fileno(), path.parent)
         whole = self._file.read()
         end = whole.rfind(b"\n") + 1
         kept = [_kept(line) for line in whole[:end].splitlines()]

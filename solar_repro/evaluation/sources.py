@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from solar_repro.data.fingerprint import folder_fingerprint
+from solar_repro.data.hub_card import read_card
 from solar_repro.errors import UserError
 
 
@@ -48,11 +49,9 @@ def mirror_configs(folder: Path) -> Mapping[str, dict[str, list[str]]]:
 
 @functools.lru_cache(maxsize=64)
 def _read_configs(readme: Path, _content: str) -> Mapping[str, dict[str, list[str]]]:
-    from huggingface_hub import DatasetCard
-
     configs = {}
     try:
-        for entry in DatasetCard.load(readme, ignore_metadata_errors=True).data.to_dict().get("configs", []):
+        for entry in read_card(readme.parent).get("configs", []):
             files: dict[str, list[str]] = {}
             for part in entry["data_files"]:
                 patterns = [part["path"]] if isinstance(part["path"], str) else part["path"]

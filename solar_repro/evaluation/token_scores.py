@@ -9,6 +9,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from solar_repro.errors import UserError
 
+LOGITS = 2**28
+"""Logits of one forward at most: 1 GiB in float32, and half of it in bfloat16."""
+SLICE = 512
+"""Positions whose log-probabilities are taken at once, each as many numbers as the vocabulary has words."""
+
 
 @dataclass(frozen=True)
 class TokenScores:
@@ -37,7 +42,8 @@ def token_scores(
 ) -> list[TokenScores]:
     """Score each sequence's tokens after the first; UserError where no sequence has two tokens.
 
-    Batches of like length hold at most `batch_tokens` positions. Log-probabilities are taken in float32.
+    Batches of like length hold at most `batch_tokens` positions, and fewer where the vocabulary is large, so
+    that memory stays bounded. Log-probabilities are taken in float32.
     """
     if not any(len(sequence) > 1 for sequence in sequences):
         raise UserError("loss of texts: not one token to predict; give texts that are not empty")
@@ -46,8 +52,9 @@ def token_scores(
         (index for index, sequence in enumerate(sequences) if len(sequence) > 1),
         key=lambda index: -len(sequences[index]),
     )
+    positions = min(batch_tokens, LOGITS // model.config.get_text_config().vocab_size)
     while order:
-        count = max(1, batch_tokens // len(sequences[order[0]]))
+        count = max(1, positions // len(sequences[order[0]]))
         batch, order = order[:count], order[count:]
         lengths = [len(sequences[index]) for index in batch]
         padded = np.zeros((len(batch), lengths[0]), dtype=np.int64)
@@ -55,19 +62,27 @@ def token_scores(
             line[: len(sequences[index])] = sequences[index]
         tokens = torch.from_numpy(padded).to(model.device)
         with torch.no_grad():  # inference tensors cannot be gathered from shards
-            logits = model(input_ids=tokens[:, :-1], use_cache=False).logits.float()
-            log_probs = torch.log_softmax(logits, dim=-1)
-            picked = log_probs.gather(2, tokens[:, 1:, None])[:, :, 0].double()
-            z_scores = None
-            if standardise:
-                probs = log_probs.exp()
-                mean = (probs * log_probs).sum(-1).double()
-                square = (probs * log_probs.square()).sum(-1).double()
-                z_scores = ((picked - mean) / (square - mean.square()).clamp_min(1e-12).sqrt()).cpu().numpy()
-        values = picked.cpu().numpy()
-        for line, (index, length) in enumerate(zip(batch, lengths, strict=True)):
-            results[index] = TokenScores(
-                values[line, : length - 1],
-                z_scores[line, : length - 1] if z_scores is not None else None,
-            )
+            logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
+            for line, (index, length) in enumerate(zip(batch, lengths, strict=True)):
+                slices = logits[line, : length - 1].split(SLICE), tokens[line, 1:length].split(SLICE)
+                parts = [_scores(*pair, standardise) for pair in zip(*slices, strict=True)]
+                log_probs, z_scores = zip(*parts, strict=True)
+                results[index] = TokenScores(
+                    np.concatenate(log_probs), np.concatenate(z_scores) if standardise else None
+                )
     return results
+
+
+def _scores(
+    logits: torch.Tensor, targets: torch.Tensor, standardise: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Log-probabilities of the targets [n] under logits [n, vocabulary], and their z-scores."""
+    log_probs = torch.log_softmax(logits.float(), dim=-1)
+    picked = log_probs.gather(1, targets[:, None])[:, 0].double()
+    if not standardise:
+        return picked.cpu().numpy(), None
+    probs = log_probs.exp()
+    mean = (probs * log_probs).sum(-1).double()
+    square = (probs * log_probs.square()).sum(-1).double()
+    z_scores = (picked - mean) / (square - mean.square()).clamp_min(1e-12).sqrt()
+    return picked.cpu().numpy(), z_scores.cpu().numpy()

@@ -64,7 +64,7 @@ def train_base(
     newest = saving and saving.newest()
     done = read_state(newest / STATE_FILE, model, optimizers) if newest else 0
     total = (settings.steps - done) * tokens_a_step
-    with asked_to_end() as asked, Progress("base", total, "tokens") as progress:
+    with asked_to_end() as asked, Progress("base", total, "tokens", most=True) as progress:
         started, told, saved_at = time.monotonic(), done, time.monotonic()
         order = islice(_batches(len(blocks), settings), done, None)
         for step in range(done + 1, settings.steps + 1):

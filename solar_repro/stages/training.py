@@ -84,7 +84,7 @@ class Report(TrainerCallback):
         self._started = self._ended = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._progress = Progress(self._label, self._steps - state.global_step, "step")
+        self._progress = Progress(self._label, self._steps - state.global_step, "steps", most=True)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._started = time.monotonic()

@@ -9,7 +9,7 @@ import pytest
 
 from tests.browser import chromium, free_port, serving
 from tests.conftest import ROOT
-from tests.runs import EXPERIMENT
+from tests.runs import EXPERIMENT, for_servers
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def ui(browser, finished, tmp_path_factory):
         *("--port", str(port), "--backend-store-uri", finished.tracking_uri, "--workers", "1"),
     ]
     log = tmp_path_factory.mktemp("server") / "server.log"
-    with serving(command, f"{address}/health", log, cwd=ROOT):
+    with serving(command, f"{address}/health", log, cwd=ROOT, env=for_servers()):
         yield address
 
 

@@ -105,7 +105,7 @@ def test_the_baseline_names_the_machine_that_made_it(place, tracker, tmp_path):
     assert machine()["precision"] in ("float32", "bfloat16")
 
 
-def test_a_damaged_model_fails_and_an_unchanged_one_passes_twice(place, tracker, tmp_path):
+def test_a_damaged_model_fails_and_an_unchanged_one_passes_twice(place, tracker, tmp_path, here):
     """Noise on one layer of the continued model, put where its finished result lies, and scored anew."""
     plan = Plan(scales.load("check"))
     file = tmp_path / "baseline.json"
@@ -118,7 +118,7 @@ def test_a_damaged_model_fails_and_an_unchanged_one_passes_twice(place, tracker,
     write_manifest(weights.parent)
     forget(place, "solar.evaluate")
     Runner(place.store, tracker, upload=True).get(plan.evaluation("solar"))
-    done = place.entry_point("regression", "--scale", "check", "--baseline", str(file))
+    done = here(place, "regression", "--scale", "check", "--baseline", str(file))
     assert done.returncode == 1, done.stderr
     assert "WORSE  solar held_out_loss" in done.stdout
 

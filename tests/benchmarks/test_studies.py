@@ -44,7 +44,7 @@ def test_ways_to_up_scale_are_set_against_the_best(place, tracker, tmp_path):
         assert study.bars[name][0] == pytest.approx(losses[name] - losses[best], abs=1e-6)
     assert "scratch_continued +" in study.verdict
     assert study.verdict.endswith("worse.")
-    text = studies.finish(study, runs, tracker, tmp_path / "study")
+    text = studies.finish(study, "check", tracker, tmp_path / "study", runs)
     assert f"lowest held-out loss: {best}" in text
     logged = {found.path for found in tracker.client.list_artifacts(tracker.run_id, "study")}
     files = ("seam.csv", "seam.md", "seam.png", "seam.svg", "recovery.png", "recovery.svg")

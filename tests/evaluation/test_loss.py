@@ -5,6 +5,7 @@ import torch
 from solar_repro.errors import UserError
 from solar_repro.evaluation.load import load_model
 from solar_repro.evaluation.min_k import lowest_mean, min_k_scores
+from solar_repro.evaluation.token_scores import encode_with_bos, token_scores
 from solar_repro.stages.held_out import held_out_losses, mean_loss
 
 TEXTS = ["sun moon river stone", "green apple bread under the cold house at night", "seven"]
@@ -29,6 +30,24 @@ def test_held_out_loss_is_over_all_predicted_tokens(model, max_length):
     network.config.max_position_embeddings = max_length
     found = mean_loss(held_out_losses(network, tokenizer, TEXTS))
     assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_slices_and_small_batches_change_nothing(model, monkeypatch):
+    network, tokenizer = load_model(model)
+    sequences = encode_with_bos(tokenizer, TEXTS, 512)
+    whole = token_scores(network, sequences, batch_tokens=512, standardise=True)
+    sizes = []
+    network.register_forward_pre_hook(
+        lambda _, args, kwargs: sizes.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    monkeypatch.setattr("solar_repro.evaluation.token_scores.SLICE", 3)
+    monkeypatch.setattr("solar_repro.evaluation.token_scores.LOGITS", 30 * network.config.vocab_size)
+    for found, expected in zip(
+        token_scores(network, sequences, batch_tokens=512, standardise=True), whole, strict=True
+    ):
+        np.testing.assert_allclose(found.log_probs, expected.log_probs, rtol=1e-5)
+        np.testing.assert_allclose(found.z_scores, expected.z_scores, rtol=1e-4)
+    assert max(sizes) <= 30
 
 
 def test_min_k_follows_the_definitions(model):

@@ -30,7 +30,8 @@ def test_solutions_of_the_exercises(rows: Rows):
     for row in train:
         answer = read_problem(row["problem"])
         expression, boxed = re.fullmatch(r"([\d +*-]+) = \\boxed\{(\d+)\}", row["solution"]).groups()
-        assert eval(expression) == int(boxed) == int(row["answer"]) == answer, row
+        value = eval(expression)  # noqa: S307 # digits and operators alone, by the pattern above
+        assert value == int(boxed) == int(row["answer"]) == answer, row
     assert {row["level"] for row in train} == {f"Level {level}" for level in (1, 2, 3, 4)}
     test = {row["problem"] for row in rows("EleutherAI/hendrycks_math", "test")}
     assert len(test) == 30
