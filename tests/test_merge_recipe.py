@@ -57,7 +57,7 @@ def test_ranges_of_layers_are_a_variant(finished, tmp_path, here):
         ("method: ties\nmodel: [a, b]", "unknown key 'model'; did you mean 'models'?"),
         ("method: ties\nmodels: []", "models = []: list should have at least 1 item"),
         ("method: slerp\nmodels: [a, b]\nt: true", "t: a number is needed, not true or false"),
-        ("method: average\nmodels: [a, b]\nweights: [true, 1]", "weights: a number is asked for"),
+        ("method: average\nmodels: [a, b]\nweights: [true, 1]", "weights: a number is needed"),
         ("method: average\nmodels: [a, '']", "models.1 = '': string should have at least 1 character"),
         ("- a\n- b", "expected keys such as 'method:' and 'models:'"),
         ("method: [", "not YAML"),
