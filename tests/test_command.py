@@ -74,7 +74,7 @@ def test_what_the_parser_refuses_is_one_line(arguments, message):
 def test_a_list_of_nothing_is_a_mistake():
     assert names_in(parsed().options, "runs") == []
     assert names_in(parsed("--runs", "a, b,").options, "runs") == ["a", "b"]
-    with pytest.raises(UserError, match="--runs ,: names nothing"):
+    with pytest.raises(UserError, match="--runs ,: contains no name"):
         names_in(parsed("--runs", ",").options, "runs")
 
 

@@ -149,7 +149,7 @@ def test_a_file_is_not_fetched_through_a_fifo_or_beyond_its_size(tmp_path):
 
     (tmp_path / "a").mkdir()
     os.mkfifo(tmp_path / "a" / "steps.json")
-    with pytest.raises(Missing, match="a FIFO in place of a file"):
+    with pytest.raises(Missing, match="is a FIFO, but must be a file"):
         read_artifact(str(tmp_path / "a"), "steps.json")
     with pytest.raises(Missing, match="artifact nothing: cannot be had"):
         read_artifact(str(tmp_path / "a"), "nothing")

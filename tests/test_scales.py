@@ -113,7 +113,7 @@ def test_a_file_that_is_no_scale(tmp_path):
     with pytest.raises(UserError, match=r"mine\.yaml: not YAML"):
         scales.load(str(file))
     file.write_text("seed: 1")
-    with pytest.raises(UserError, match=r"mine\.yaml: description: missing"):
+    with pytest.raises(UserError, match=r"mine\.yaml: description: is missing"):
         scales.load(str(file))
 
 

@@ -110,4 +110,4 @@ def _leaves(link: Path, target: Path) -> UserError:
 
 
 def _kind(mode: int) -> str:
-    return _KINDS.get(stat.S_IFMT(mode), "no regular file")
+    return _KINDS.get(stat.S_IFMT(mode), "not a regular file")

@@ -357,7 +357,7 @@ def test_overflow_of_the_output_is_named(saved: Callable[..., Path], tmp_path: P
         ({"method": "mean"}, "unknown method 'mean'"),
         ({"method": "slerp", "sources": 3}, "slerp takes two sources, not 3"),
         ({"method": "average", "sources": 0}, "no sources"),
-        ({"method": "ties"}, "ties needs base"),
+        ({"method": "ties"}, "ties needs a base"),
         ({"method": "average", "base": 1}, "average takes no base"),
         ({"method": "average", "weights": [1.0]}, "one finite number per source"),
         ({"method": "average", "weights": [1.0, math.nan]}, "one finite number per source"),
