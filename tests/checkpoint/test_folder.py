@@ -134,7 +134,7 @@ def test_an_index_that_names_too_little(folder: Path) -> None:
 
 def test_an_index_that_names_too_much(folder: Path) -> None:
     change_index(folder, lambda weight_map: weight_map.update(x=weight_map["model.norm.weight"]))
-    with pytest.raises(UserError, match="does not agree with .*: tensor 'x' is only in the index"):
+    with pytest.raises(UserError, match=r"does not agree with .*: tensor 'x' is only in the index"):
         open_checkpoint(folder)
 
 
