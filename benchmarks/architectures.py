@@ -189,7 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("kinds", nargs="*", help="types (default: all)")
+    parser.add_argument("kinds", nargs="*", help="model types to try (default: all)")
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     warnings.simplefilter("ignore")
     from transformers.utils.logging import disable_progress_bar

@@ -11,9 +11,10 @@ from pathlib import Path
 from benchmarks import figures
 from benchmarks.model_cards import write_cards
 from benchmarks.paper.claims import CLAIMS, NOTES
+from benchmarks.power import missing
 from benchmarks.report import escapes
 from benchmarks.report.escapes import cells, code
-from benchmarks.report.page import label, method, page, paper_says
+from benchmarks.report.page import page, paper_says
 from benchmarks.runs import Runs
 from benchmarks.tables import (
     COLUMNS,
@@ -29,6 +30,7 @@ from benchmarks.tables import (
     rows,
 )
 from benchmarks.verdicts import Result, judge
+from benchmarks.wording import allowed, digits, label, method, needed, says, summary
 from solar_repro.checkpoint.publish import share, shared_folder
 from solar_repro.errors import UserError
 from solar_repro.scales import Scale
@@ -94,23 +96,25 @@ def caveat(scale: Scale, runs: Runs) -> str:
     errors = (
         f"Intervals are over items and {seeds} seeds of training."
         if seeds > 1
-        else "Intervals are over items, not over seeds: one seed was run."
+        else "Intervals are over items only, because one seed of training was run."
     )
     return (
-        f"Scale '{runs.scale}': {scale.description.strip()} Its scores are not comparable in size with the "
-        f"paper's 10.7B models; what can be compared is the order of the variants. "
-        f"Items a task (MMLU: a subject): {items}. {errors}"
+        f"Scale '{runs.scale}': {scale.description.strip()} Its scores cannot be compared in size with those "
+        f"of the paper's 10.7B models; only the order of the variants can be compared. "
+        f"Items per task (MMLU: per subject): {items}. {errors}"
     )
 
 
 def markdown(runs: Runs, results: Sequence[Result], text: str) -> str:
     """The whole comparison as Markdown."""
-    parts = [f"# SOLAR 10.7B at scale `{code(runs.scale)}`, beside the paper", escapes.markdown(text)]
-    parts += ["## The paper's claims", method(), claims_markdown(results)]
+    parts = [f"# SOLAR 10.7B at scale `{code(runs.scale)}`, beside the paper", summary(results)]
+    parts += [escapes.markdown(text), "## The paper's claims", method(), claims_markdown(results)]
+    if lacking := lacks_markdown(results):
+        parts += ["### What would decide the undecided parts", lacking]
     if losses := loss_rows(runs):
         parts += [
             "## Depth up-scaling (Sec. 2): held-out loss",
-            "| model | loss (nats a token) | against the base |\n|---|---|---|\n"
+            "| model | loss (nats per token) | against the base |\n|---|---|---|\n"
             + "\n".join(f"| {name} | {loss:.4f} | {_signed(change, 4)} |" for name, loss, change in losses),
             "![recovery](recovery.png)",
         ]
@@ -130,17 +134,17 @@ def markdown(runs: Runs, results: Sequence[Result], text: str) -> str:
             for row in contamination_rows(runs)
         ),
         f"## Table 1: {TABLES['table_1']['caption']}",
-        "| set | paper, at most | ours |\n|---|---|---|\n"
+        "| set | the paper's limit | ours |\n|---|---|---|\n"
         + "\n".join(f"| {title} | {most:,} | {count(used)} |" for title, most, used in data_rows(runs)),
         f"## Table 8: {TABLES['table_8']['caption']}",
-        "| task | rows removed here |\n|---|---|\n"
+        "| task | rows removed in our runs |\n|---|---|\n"
         + "\n".join(f"| {task} | {count(removed)} |" for task, removed in filter_rows(runs)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def claims_markdown(results: Sequence[Result]) -> str:
-    """A line a claim: verdict, and the part that decides it."""
+    """A line for each claim: its statement, its verdict, and what the paper's own tables say."""
     lines = ["| claim | | verdict | the paper's own tables |", "|---|---|---|---|"]
     for result in results:
         claim = result.claim
@@ -149,6 +153,25 @@ def claims_markdown(results: Sequence[Result]) -> str:
             f"| {claim.name} ({claim.section}) | {claim.statement} | **{result.verdict}** | {says} |"
         )
     return "\n".join(lines)
+
+
+def lacks_markdown(results: Sequence[Result]) -> str:
+    """A line for each undecided part: the smallest effect told and what would decide it; empty for none."""
+    lines = []
+    for result in results:
+        for found, lack in zip(result.parts, missing(result), strict=True):
+            if lack is not None:
+                places = digits(found.part.figure.column)
+                lines.append(
+                    f"| {result.claim.name} | {says(found.part)} | {_signed(found.paper, places)} "
+                    f"| {_signed(found.difference.value, places)} | {allowed(found.part)} "
+                    f"| {number(lack.smallest, places)} | {needed(lack)} |"
+                )
+    head = [
+        "| claim | part | paper Δ | our Δ | boundary | smallest effect told | would decide it |",
+        "|---" * 7 + "|",
+    ]
+    return "\n".join([*head, *lines]) if lines else ""
 
 
 def table_markdown(table: int, runs: Runs) -> str:
@@ -173,7 +196,7 @@ def claim_rows(results: Sequence[Result]) -> list[dict]:
     """A line for each part of each claim."""
     found = []
     for result in results:
-        for part in result.parts:
+        for part, lack in zip(result.parts, missing(result), strict=True):
             difference = part.difference
             low, high = difference.interval() if difference else (None, None)
             found.append(
@@ -190,6 +213,9 @@ def claim_rows(results: Sequence[Result]) -> list[dict]:
                     "mcnemar_p": difference.mcnemar_p if difference else None,
                     "items": difference.items if difference else None,
                     "seeds": result.seeds,
+                    "smallest_effect": lack.smallest if lack else None,
+                    "items_to_decide": lack.items if lack else None,
+                    "seeds_to_decide": lack.seeds if lack else None,
                     "part_verdict": part.verdict,
                     "verdict": result.verdict,
                 }

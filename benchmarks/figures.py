@@ -96,7 +96,7 @@ def recovery(runs: Runs) -> "Figure | None":
         axes.legend(frameon=False)
     panels[0].set_title("Recovery after up-scaling (Sec. 2)")
     panels[-1].set(
-        xlabel="tokens of continued pretraining (thousands)", ylabel="held-out loss (nats a token)"
+        xlabel="tokens of continued pretraining (thousands)", ylabel="held-out loss (nats per token)"
     )
     return figure
 

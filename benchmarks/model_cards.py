@@ -56,9 +56,9 @@ def card(runs: Runs, scale: Scale, name: str) -> str:
         lineage=lineage,
         link=link(runs.first(MODEL, name)),
         datasets=datasets,
-        template=f"Chat template: `{code(scale.data.template)}`, kept in the tokenizer."
+        template=f"The tokenizer holds the chat template `{code(scale.data.template)}`."
         if datasets
-        else f"Text of continued pretraining: `{code(scale.data.corpus.id)}`.",
+        else f"The text of continued pretraining is `{code(scale.data.corpus.id)}`.",
         columns=COLUMNS,
         scores=_scores(runs, name),
         licence=licence,
@@ -90,9 +90,9 @@ def _licence(scale: Scale, datasets: list[dict[str, Any]]) -> tuple[str, str]:
     listed = f"Base: {base}. " + " ".join(f"{found['name']}: {found['licence']}." for found in datasets)
     closed = sorted(licence for licence in licences if "-nc" in licence)
     if closed:
-        return closed[0], f"{listed} The narrowest of these holds: no commercial use."
+        return closed[0], f"{listed} The strictest of these applies: no commercial use."
     if "see its card" in licences:
-        return "other", f"{listed} Look there before you use it."
+        return "other", f"{listed} Read that card before you use the model."
     return OURS, f"{listed} The weights may be used under {OURS}."
 
 

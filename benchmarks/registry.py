@@ -27,10 +27,10 @@ def register_instruct(runs: Runs, scale: Scale, tracker: Tracker, made: Finished
     from mlflow.exceptions import MlflowException
 
     if scale.tracking.checkpoints != "upload":
-        return f"not registered: scale {scale.name} logs its checkpoints by reference"
+        return f"not registered: scale {scale.name} uploads no checkpoints (tracking.checkpoints: reference)"
     run = runs.of(MODEL, INSTRUCT).get(runs.seeds[0])
     if run is None or run.info.run_id != made.run_id:
-        return f"not registered: run {made.run_id}, which made it, is none of those that are compared"
+        return f"not registered: run {made.run_id}, which made it, is not one of the compared runs"
     key, digest = key_of(made.output), result_digest(made.output)
     recorded = {"solar.key": key, "solar.result": digest}
     for version in tracker.client.search_model_versions(f"name = '{NAME}' and tags.`solar.key` = '{key}'"):

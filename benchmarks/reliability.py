@@ -1,16 +1,18 @@
-"""Fault campaign: a plan that is cut off again and again, beside the same plan left alone.
+"""Runs a fault campaign: a plan is stopped again and again, and compared with the same plan undisturbed.
 
     python -m benchmarks.reliability --scale check --kills 50 --others 5 --out build/reliability
 
-The plan is started, and after a random time (seeded) it is killed, asked to end (SIGTERM), or its tracking
-server is killed and started again, until all was killed `--kills` times and each other fault was tried
-`--others` times; a plan that comes to its end begins anew in a fresh store. In the end every result must have
-the bytes that the undisturbed run gave, and every step one finished run and none left open. Writes
-reliability.json; exit 1 where something differs.
+The plan is started. After a random time (seeded) everything is killed, or the plan is asked to stop
+(SIGTERM), or its tracking server is killed and started again. This is repeated until everything was killed
+`--kills` times and each other fault was tried `--others` times; a plan that reaches its end starts again in
+a fresh store. At the end, every result must have the bytes of the undisturbed run, and every step must have
+one finished run and no open one. The figures are written to reliability.json; the exit code is 1 if
+something differs.
 
-With `--sharing users` two users with umask 022 work on the plan at once, in one store that belongs to their
-group; with `--sharing containers` two containers of one host name do, each with process numbers of its own. A
-fault meets one of the two. Both want root; where the machine does not allow it, one line says so (exit 2).
+With `--sharing users`, two users with umask 022 work on the plan at the same time, in one store that belongs
+to their group. With `--sharing containers`, two containers with the same host name do so, each with its own
+process numbers. A fault hits one of the two. Both need root; where the machine does not allow it, one line
+says so, and the exit code is 2.
 """
 
 import argparse
@@ -354,9 +356,11 @@ def main() -> None:
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--scale", default="check")
-    parser.add_argument("--kills", type=int, default=50, help="times that everything is killed")
-    parser.add_argument("--others", type=int, default=5, help="times that each other fault is tried")
-    parser.add_argument("--sharing", choices=SHARING, default="none", help="who works on the store at once")
+    parser.add_argument("--kills", type=int, default=50, help="how many times everything is killed")
+    parser.add_argument("--others", type=int, default=5, help="how many times each other fault is tried")
+    parser.add_argument(
+        "--sharing", choices=SHARING, default="none", help="who works on the store at the same time"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("build/reliability"))
     arguments = parser.parse_args()
@@ -365,7 +369,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "reliability.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(table(results))
-    print("\n".join(results["differences"]) or "every end is that of the undisturbed run")
+    print("\n".join(results["differences"]) or "every run ended like the undisturbed run")
     raise SystemExit(1 if results["differences"] else 0)
 
 

@@ -247,7 +247,10 @@ def of_server(
         runs = [run for run in usable(runs) if not parent or tracker.accepts(run)]
         runs = [run for run in runs if run.data.tags.get("solar.scale") == scale]
     if not any("solar.stage" in run.data.tags for run in runs):
-        raise UserError(f"{place}: no finished run of scale {scale}; make some, or give the right -P scale=")
+        raise UserError(
+            f"{place}: no finished run of scale {scale}; run `main` at this scale first, or give another "
+            "-P scale="
+        )
     return collect(scale, runs, tracker, used)
 
 
@@ -303,7 +306,7 @@ def _steps_of(parent: "Run") -> list[str]:
             raise Missing("it does not name runs")
     except Missing as error:
         raise Missing(
-            f"run {parent.info.run_id}: it made no steps, for its {STEPS_FILE} cannot be read "
+            f"run {parent.info.run_id}: it made no steps, as its {STEPS_FILE} cannot be read "
             f"({reason(error)}); give a run of `main`"
         ) from None
     return list(found.values())

@@ -7,6 +7,7 @@ from pathlib import Path
 from benchmarks import figures
 from benchmarks.compare import write_csv
 from benchmarks.paper.claims import CLAIMS, Claim, Figure, Part
+from benchmarks.power import smallest_effect
 from benchmarks.runs import EVALUATE, MODEL, Runs
 from benchmarks.tables import COLUMNS, TABLES, count, number, score
 from benchmarks.verdicts import judge
@@ -85,10 +86,12 @@ def up_scaling_study(name: str, names: Sequence[str], runs: Runs) -> Study:
             continue
         low, high = found.interval()
         bars[row["variant"]] = (found.value, (high - low) / 2)
-        worse = "worse" if low > 0 else "not told apart"
+        worse = "worse" if low > 0 else f"not told apart (smallest told: {smallest_effect(found):.4f})"
         told.append(f"{row['variant']} {found.value:+.4f} ({low:+.4f} … {high:+.4f}): {worse}")
     verdict = f"lowest held-out loss: {best} ({rows[0]['loss_after']:.4f}). Against it: {'; '.join(told)}."
-    return Study(name, rows, bars, f"held-out loss above {best}'s (nats a token, 95 % interval)", verdict)
+    return Study(
+        name, rows, bars, f"held-out loss above that of {best} (nats per token, 95 % interval)", verdict
+    )
 
 
 def seeds_study(names: Sequence[str], runs: Runs) -> Study:

@@ -107,7 +107,7 @@ def _place(scores: Mapping[str, float], model: str) -> int | None:
 
 
 def loss_rows(runs: Runs) -> list[tuple[str, float, float | None]]:
-    """Variant, held-out loss (nats a token), its change from the base's, of the models of Sec. 2."""
+    """Variant, held-out loss (nats per token), its change from the base's, of the models of Sec. 2."""
     base = runs.mean(EVALUATE, "base", "held_out_loss")
     names = [name for name, made in {**PAPER, **CONTROLS}.items() if made.stage in ("base", "upscale")]
     names += [name for name, made in {**PAPER, **CONTROLS}.items() if made.stage == "continue_pretrain"]

@@ -1,4 +1,4 @@
-"""One of the paper's tables beside ours, or a study of depth, seam or seeds: make, score, print.
+"""Make, score and print one of the paper's tables beside ours, or a study of depth, seam or seeds.
 
 Table 2 scores the released checkpoints instead, the cheapest reproduction that one GPU can do.
 """
@@ -12,38 +12,38 @@ from solar_repro.errors import UserError
 def main() -> None:
     arguments = parse(
         __doc__,
-        table={"default": "3", "help": "table number, 2 … 7 (default: %(default)s)"},
+        table={"default": "3", "help": "number of the table, 2 … 7 (default: %(default)s)"},
         rows={
-            "help": "Table 2: rows to score, separated by commas (default: all that fit the device)",
+            "help": "for Table 2: rows to score, separated by commas (default: all that fit the device)",
         },
         dry_run={
             "default": "false",
             "choices": ["true", "false"],
-            "help": "Table 2: print what would be downloaded and the memory needed, and do nothing",
+            "help": "for Table 2: only print what would be downloaded and how much memory is needed",
         },
         study={
-            "help": "instead of a table: untrained (ways to up-scale, before training), depth (sweeps m), "
-            "seam (ways to up-scale on equal tokens) or seeds",
+            "help": "study to make instead of a table: untrained (ways to up-scale, before training), depth "
+            "(varies m), seam (ways to up-scale, on equal tokens) or seeds",
         },
         seeds=SEEDS,
         variants={
-            "help": "study seeds: variants, separated by commas (default: Table 3's); study untrained: "
-            "further up-scaled ones, e.g. upscaled_0-24_8-32",
+            "help": "variants, separated by commas: for the study of seeds (default: those of Table 3), or "
+            "further up-scaled ones for the study untrained, such as upscaled_0-24_8-32",
         },
     )
     options = arguments.options
     if options.study:
         if options.study not in ("untrained", "depth", "seam", "seeds"):
-            raise UserError(f"--study {options.study}: there are untrained, depth, seam and seeds")
+            raise UserError(f"--study {options.study}: no such study; choose untrained, depth, seam or seeds")
         if options.study == "seeds" and options.seeds < 2:
-            raise UserError("--study seeds: give how many, -P seeds=5")
+            raise UserError("--study seeds: needs at least two seeds; give their number, such as -P seeds=5")
         untrained(arguments) if options.study == "untrained" else study(arguments)
     elif options.table == "2":
         table_2(arguments)
     elif options.table in ("3", "4", "5", "6", "7"):
         table(arguments, int(options.table))
     else:
-        raise UserError(f"--table {options.table}: the ablations are Tables 3 to 7, and 2")
+        raise UserError(f"--table {options.table}: no such table; choose 2, 3, 4, 5, 6 or 7")
 
 
 def table(arguments: Arguments, number: int) -> None:
@@ -67,8 +67,9 @@ def table_2(arguments: Arguments) -> None:
     scale, rows = arguments.scale, arguments.options.rows
     if scale.data.mirror == EMBEDDED:
         raise UserError(
-            f"scale {scale.name}: its benchmarks are the embedded world's; score released checkpoints on the "
-            "real ones, -P scale=stories with -P data.mirror=DIR, or -P data.mirror=null for the hub's"
+            f"scale {scale.name}: its benchmarks are those of the embedded world; score released "
+            "checkpoints on "
+            "the real ones: -P scale=stories with -P data.mirror=DIR, or -P data.mirror=null to use the hub"
         )
     plan = Plan(scale)
     memory = device_memory()

@@ -1,4 +1,4 @@
-"""The base model (Sec. 2): a folder, a hub id, or the embedded world's own."""
+"""Make the base model (Sec. 2): a folder, a hub id, or the embedded world's own base."""
 
 from entry_points.command import make_step, parse, run_main
 

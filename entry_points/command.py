@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 DEFAULT_SCALE = "smoke"
 OVERRIDES = (
-    "Any setting of the scale can be overridden by its dotted path, e.g. --sft.learning_rate 1e-5\n"
-    "(as `mlflow run . -P sft.learning_rate=1e-5` passes it).\n"
-    "Results are taken from every experiment of the tracking server, whoever made them, unless\n"
-    "--tracking.experiments NAME,NAME names those that are accepted."
+    "Any setting of the scale can be changed by its dotted path, such as --sft.learning_rate 1e-5.\n"
+    "With MLflow that is: mlflow run . -P sft.learning_rate=1e-5\n"
+    "Finished results are taken from every experiment of the tracking server, whoever made them, unless\n"
+    "--tracking.experiments NAME,NAME names the experiments that are accepted."
 )
 
 
@@ -82,20 +82,20 @@ def parse(doc: str | None, argv: Sequence[str] | None = None, **options: dict) -
         "--scale",
         type=os.path.expanduser,
         default=DEFAULT_SCALE,
-        help=f"name ({', '.join(scales.names())}) or YAML file (default: %(default)s)",
+        help=f"name of a scale ({', '.join(scales.names())}), or a YAML file (default: %(default)s)",
     )
     parser.add_argument(
         "--store",
         type=os.path.expanduser,
         default=os.environ.get("SOLAR_STORE") or "store",
-        help="folder that keeps the results (default: SOLAR_STORE, else ./store)",
+        help="folder in which results are kept (default: the value of SOLAR_STORE, else ./store)",
     )
     for name, settings in options.items():
         parser.add_argument(f"--{name}", **settings)
     known, rest = parser.parse_known_args(argv)
     for name, value in vars(known).items():
         if isinstance(value, str) and not value.strip():
-            raise UserError(f"--{name}: is empty; give a value, or leave it out")
+            raise UserError(f"--{name}: the value is empty; give one, or leave it out")
     overrides = _overrides(rest)
     cache = "HF_DATASETS_CACHE" if os.environ.get("HF_DATASETS_CACHE") else "HF_HOME"
     require_writable(default_folder(), "cache", cache)
@@ -110,10 +110,10 @@ def _overrides(arguments: list[str]) -> dict[str, str]:
         flag = waiting.pop(0)
         name, equals, value = flag.partition("=")
         if not name.startswith("--"):
-            raise UserError(f"argument {flag!r}: expected --name value")
+            raise UserError(f"argument {flag!r}: not understood; write options as --name value")
         if not equals:
             if not waiting:
-                raise UserError(f"argument {flag}: has no value")
+                raise UserError(f"argument {flag}: has no value; write it as --name value")
             value = waiting.pop(0)
         overrides[name.removeprefix("--")] = value
     return overrides
@@ -157,7 +157,11 @@ def make(doc: str | None, stage: str, choose: Callable[["Plan", str], "Step"], d
     make_step(arguments, stage, lambda plan: choose(plan, arguments.options.variant))
 
 
-SEEDS = {"type": int, "default": 1, "help": "seeds of training, counted up from the scale's (default: 1)"}
+SEEDS = {
+    "type": int,
+    "default": 1,
+    "help": "number of training seeds, counted up from the seed of the scale (default: 1)",
+}
 
 
 def plans(arguments: Arguments) -> list["Plan"]:
@@ -180,17 +184,17 @@ def names_in(options: argparse.Namespace, name: str) -> list[str]:
     given = getattr(options, name)
     names = [part.strip() for part in (given or "").split(",") if part.strip()]
     if given and not names:
-        raise UserError(f"--{name} {given}: names nothing; give some, separated by commas")
+        raise UserError(f"--{name} {given}: contains no name; give one or more names, separated by commas")
     return names
 
 
 def variant_option(default: str) -> dict:
-    return {"default": default, "help": "which variant (default: %(default)s)"}
+    return {"default": default, "help": "name of the variant (default: %(default)s)"}
 
 
 MODEL_OPTION = {
     "type": os.path.expanduser,
-    "help": "score this checkpoint instead of a variant: a folder or a hub id",
+    "help": "checkpoint to score instead of a variant: a folder or a hub id",
 }
 
 
@@ -201,7 +205,7 @@ def make_step(arguments: Arguments, stage: str, choose: Callable[["Plan"], "Step
     step = choose(Plan(arguments.scale))
     if step.stage != stage:
         raise UserError(
-            f"variant {step.variant!r} is made by stage {step.stage!r}: "
+            f"variant {step.variant!r} is made by stage {step.stage!r}; run: "
             f"mlflow run . -e {step.stage} -P variant={step.variant}"
         )
     if arguments.scale.machine_rank:
@@ -229,7 +233,7 @@ def run_main(main: Callable[[], None]) -> None:
             print(f"error: {one_line(str(error))}", file=sys.stderr)
             raise SystemExit(2) from None
         except Stopped as stopped:
-            promise = "; the same command goes on" if can_go_on(stopped) else ""
+            promise = "; the same command continues from there" if can_go_on(stopped) else ""
             print(f"{one_line(str(stopped))}{promise}", file=sys.stderr)
             raise SystemExit(128 + (asked.number or signal.SIGTERM)) from None
         except Exception:

@@ -1,4 +1,4 @@
-"""Runs of a scale beside the paper: claims judged, tables, pictures; as a page, Markdown and CSV."""
+"""Compare a scale's runs with the paper: judge its claims, write tables and pictures (HTML, CSV)."""
 
 from entry_points.command import SEEDS, names_in, parse, plan_main, plans, run_main, running
 from solar_repro.errors import UserError
@@ -8,9 +8,9 @@ def main() -> None:
     arguments = parse(
         __doc__,
         seeds=SEEDS,
-        experiment={"help": "take the scale's runs of this MLflow experiment"},
-        parent={"help": "take the runs that this run of `main` made or reused, and log to it"},
-        runs={"help": "take these runs: ids, separated by commas"},
+        experiment={"help": "compare the scale's runs of this MLflow experiment"},
+        parent={"help": "compare the runs that this run of `main` made or reused, and log to it"},
+        runs={"help": "compare the runs with these ids, separated by commas"},
     )
     from benchmarks.closing import closing_text
     from benchmarks.compare import compare
@@ -23,7 +23,7 @@ def main() -> None:
         name: getattr(options, name) for name in ("experiment", "parent", "runs") if getattr(options, name)
     }
     if len(chosen) > 1:
-        raise UserError(f"--{' and --'.join(chosen)}: give one of them")
+        raise UserError(f"--{' and --'.join(chosen)}: these options exclude each other; give only one")
     by_key = plans(arguments)
     if not chosen:
         plan_main(by_key)

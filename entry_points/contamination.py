@@ -1,4 +1,4 @@
-"""The contamination test of Table 9, and Min-K % Prob, for one variant, or for any checkpoint."""
+"""Run the contamination test of Table 9, and Min-K % Prob, for one variant or for any checkpoint."""
 
 from entry_points.command import MODEL_OPTION, make_step, parse, run_main, variant_option
 
@@ -11,7 +11,7 @@ def main() -> None:
         control={
             "default": "none",
             "choices": ["none", "positive"],
-            "help": "positive: test a copy that is first trained on the tested texts (default: %(default)s)",
+            "help": "positive: first train a copy of the model on the tested texts (default: %(default)s)",
         },
     )
     options = arguments.options

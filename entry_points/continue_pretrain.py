@@ -1,4 +1,4 @@
-"""Continued pretraining of an up-scaled model (Sec. 2)."""
+"""Continue the pretraining of an up-scaled model (Sec. 2)."""
 
 from entry_points.command import make, run_main
 

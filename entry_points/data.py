@@ -1,11 +1,11 @@
-"""Prepare and report one set of Table 1: drops by reason, overlap with the benchmarks, a data card."""
+"""Prepare one data set of Table 1; report dropped rows, overlap with the benchmarks, and a data card."""
 
 from entry_points.command import make_step, parse, run_main
 
 
 def main() -> None:
     arguments = parse(
-        __doc__, dataset={"default": "openorca", "help": "name of the set (default: %(default)s)"}
+        __doc__, dataset={"default": "openorca", "help": "name of the data set (default: %(default)s)"}
     )
     make_step(arguments, "data", lambda plan: plan.data(arguments.options.dataset))
 

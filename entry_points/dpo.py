@@ -1,4 +1,4 @@
-"""Direct preference optimisation: dpo_v1 … dpo_v3, cand_1, cand_2 (Sec. 3, Tables 4–6)."""
+"""Train by direct preference optimisation: dpo_v1 … dpo_v3, cand_1, cand_2 (Sec. 3, Tables 4–6)."""
 
 from entry_points.command import make, run_main
 

@@ -1,4 +1,4 @@
-"""H6 and its six tasks (Sec. 4.1) for one variant, or for any checkpoint."""
+"""Score one variant, or any checkpoint, on H6 and its six tasks (Sec. 4.1)."""
 
 from entry_points.command import MODEL_OPTION, make_step, parse, run_main, variant_option
 

@@ -1,4 +1,4 @@
-"""Free disk: results in the store that no run refers to and the scale's plan does not name."""
+"""Free disk space: find results in the store that no run refers to and the scale's plan does not need."""
 
 from entry_points.command import parse, run_main, running
 from solar_repro.redact import printable
@@ -11,12 +11,12 @@ def main() -> None:
         delete={
             "default": "false",
             "choices": ["true", "false"],
-            "help": "delete what is listed (default: list it)",
+            "help": "true: delete what is listed (default: only list it)",
         },
         elsewhere={
             "default": "false",
             "choices": ["true", "false"],
-            "help": "delete results, too, that were registered with another tracking server (default: false)",
+            "help": "true: also delete results that another tracking server may need (default: false)",
         },
     )
     from solar_repro.garbage import ELSEWHERE, STRANGE, unneeded
@@ -41,7 +41,7 @@ def main() -> None:
                 "set MLFLOW_TRACKING_URI to the right one, or -P delete=true -P elsewhere=true deletes it"
             )
         if found and options.delete != "true":
-            print("nothing was deleted; -P delete=true deletes")
+            print("nothing was deleted; to delete these, add -P delete=true")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The whole paper at one scale: every variant, its scores, the comparison with the paper, the registry."""
+"""Make the whole paper at one scale: every variant, its scores, the comparison, the registered model."""
 
 from entry_points.command import SEEDS, parse, plan_main, plans, run_main, running
 from solar_repro.launch import follow

@@ -1,4 +1,4 @@
-"""The embedded world: write its mirror of the hub."""
+"""Write the data sets of the embedded world into a folder laid out like the hub (a mirror)."""
 
 from entry_points.command import make_step, parse, run_main
 

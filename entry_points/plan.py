@@ -1,4 +1,4 @@
-"""Dry run: the steps of the paper at one scale, what is finished, tokens, disk, GPU-hours and memory."""
+"""Print the steps of the paper at one scale: what is finished, tokens, disk, GPU-hours and memory."""
 
 from entry_points.command import parse, run_main
 

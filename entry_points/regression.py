@@ -1,4 +1,4 @@
-"""The regression gate: compare a scale's runs with its baseline; exit code 1 if something got worse."""
+"""Compare a scale's runs with its baseline; the exit code is 1 if something got worse."""
 
 import os
 import sys
@@ -10,10 +10,10 @@ from entry_points.command import SEEDS, parse, plan_main, plans, run_main, runni
 def main() -> None:
     arguments = parse(
         __doc__,
-        update={"default": "false", "choices": ["true", "false"], "help": "rewrite the baseline"},
+        update={"default": "false", "choices": ["true", "false"], "help": "true: write the baseline anew"},
         baseline={
             "type": os.path.expanduser,
-            "help": "the baseline's file (default: benchmarks/baselines/<scale>.json)",
+            "help": "file of the baseline (default: benchmarks/baselines/<scale>.json)",
         },
         seeds=SEEDS,
     )

@@ -1,4 +1,4 @@
-"""Instruction tuning: sft_v1 … sft_v4 (Sec. 3, Table 3)."""
+"""Train by instruction tuning: sft_v1 … sft_v4 (Sec. 3, Table 3)."""
 
 from entry_points.command import make, run_main
 

@@ -1,4 +1,4 @@
-"""Synth. Math-Instruct and Synth. Math-Alignment (Sec. 3)."""
+"""Make Synth. Math-Instruct and Synth. Math-Alignment (Sec. 3)."""
 
 from entry_points.command import make_step, parse, run_main
 

@@ -1,4 +1,4 @@
-"""Depthwise scaling (Sec. 2): two copies of the base, m layers cut from each, stacked."""
+"""Up-scale the base in depth (Sec. 2): stack two copies of it, with m layers cut from each."""
 
 from entry_points.command import Arguments, make_step, parse, run_main, variant_option
 
@@ -10,7 +10,7 @@ def main() -> None:
         dry_run={
             "default": "false",
             "choices": ["true", "false"],
-            "help": "print layers, seams, parameters and bytes, and write nothing",
+            "help": "only print layers, seams, parameters and bytes; write nothing",
         },
     )
     if arguments.options.dry_run == "true":

@@ -91,7 +91,7 @@ def describe(plan: Plan, found: list[Forecast], store: Path) -> str:
     open_steps = [item for item in found if item.state != "finished"]
     tokens = sum(item.tokens for item in open_steps)
     disk = sum(item.disk or 0 for item in open_steps)
-    copies = ", and as much again as artifacts of the tracking server" * (
+    copies = ", and the same again as artifacts on the tracking server" * (
         plan.scale.tracking.checkpoints == "upload"
     )
     lines.append(
@@ -108,11 +108,12 @@ def _gpu_lines(open_steps: list[Forecast], hardware: Hardware) -> str:
     hours = sum(item.hours or 0 for item in open_steps)
     return (
         f"at most {hours:,.0f} GPU-hours, {hours / hardware.gpus / 24:,.1f} days on {hardware.gpus} GPUs of "
-        f"{hardware.gpu_tflops:g} TFLOP/s at {hardware.mfu:.0%} of it (hardware.gpus, .gpu_tflops, .mfu)\n"
-        f"ddp, fsdp2: GiB of one GPU at the peak of training; it has {hardware.gpu_memory_gib:g} "
+        f"{hardware.gpu_tflops:g} TFLOP/s, of which {hardware.mfu:.0%} are reached (hardware.gpus, "
+        ".gpu_tflops, .mfu)\n"
+        f"ddp, fsdp2: peak memory of training in GiB per GPU; each GPU has {hardware.gpu_memory_gib:g} "
         "(hardware.gpu_memory_gib)\n"
-        "tuning is reckoned with every row at full length, generation as forward passes; contamination tests "
-        "and the making of data are not counted"
+        "tuning is computed with every row at full length, and generation as forward passes; contamination "
+        "tests and the making of data are not counted"
     )
 
 
@@ -127,7 +128,7 @@ def _download_lines(plan: Plan) -> list[str]:
         beside = f" and, of a size not known here, {', '.join(unknown)}" if unknown else ""
         lines.append(f"download: {_size(sum(size or 0 for size in sizes.values()))}{beside}")
     for name, reason in list(plan.unreachable.items())[:1]:
-        lines.append(f"states are unknown: the hub did not tell the revision of {name} ({reason})")
+        lines.append(f"states are unknown, because the hub did not tell the revision of {name} ({reason})")
     return lines
 
 
@@ -188,7 +189,7 @@ def _adapters_help(config: dict[str, Any], step: Step, hardware: Hardware) -> st
     for lora, knob in ((Lora(), f"rank={Lora().rank}"), (Lora(quantised=True), "quantised=true")):
         changed = settings.model_copy(update={"lora": lora})
         if min(_memory(config, step, changed, hardware.gpus).values()) <= hardware.gpu_memory_gib * GIB:
-            return f"; adapters in place of whole weights too: -P {step.stage}.lora.{knob}"
+            return f"; so would adapters in place of whole weights: -P {step.stage}.lora.{knob}"
     return ""
 
 

@@ -17,8 +17,8 @@ from solar_repro.saving import saved_for
 
 _RESULT = re.compile(r".+-([0-9a-f]{8})")
 ELSEWHERE = "registered elsewhere"
-"""Why a result may go of which the server asked knows neither a run nor that which made it."""
-STRANGE = "perhaps under way"
+"""Why a result may go: the server that is asked knows no run of it, not even the one that made it."""
+STRANGE = "perhaps still in use"
 """What a process of another machine, container or boot works on, or did: whether it lives is not known."""
 
 
@@ -49,11 +49,11 @@ class Unneeded:
         try:
             with locked(self.place, None) as unlocked:
                 if unlocked:
-                    return f"no lock can be had ({unlocked})"
+                    return f"its lock cannot be taken ({unlocked})"
                 if not self.still():
-                    return "needed by now"
+                    return "needed again"
                 if not _may_be_removed(self.path):
-                    return "another user's"
+                    return "belongs to another user"
                 remove(self.path)
         except Held:
             return "in use"

@@ -1,4 +1,4 @@
-"""What a dry run reckons with: the base's dimensions, before it is fetched, and the GPUs."""
+"""What a dry run computes with: the base's dimensions, before it is fetched, and the GPUs."""
 
 from typing import Annotated, Literal
 
@@ -8,7 +8,7 @@ from solar_repro.section import Positive, Section
 
 
 class Shape(Section):
-    """Dimensions of a base, in the words of its config.json."""
+    """Dimensions of a base model, named as in its config.json."""
 
     model_type: Literal["llama", "mistral"] = "llama"
     hidden_size: Positive
@@ -19,14 +19,14 @@ class Shape(Section):
     vocab_size: Positive
     tie_word_embeddings: bool = False
     stored_bytes: Literal[2, 4] = 2
-    """Bytes a parameter has in its files."""
+    """Bytes per parameter in its files."""
 
 
 class Hardware(Section):
-    """What a dry run reckons with; without effect on results. The defaults: one H100 SXM, dense bfloat16."""
+    """GPUs that a dry run computes with; no effect on results. Default: one H100 SXM, dense bfloat16."""
 
     gpus: Positive = 1
     gpu_memory_gib: Annotated[float, Field(gt=0)] = 80
     gpu_tflops: Annotated[float, Field(gt=0)] = 989.4
     mfu: Annotated[float, Field(gt=0, le=1)] = 0.4
-    """Share of the peak that training reaches."""
+    """Share of the peak FLOPs per second that training reaches."""

@@ -95,8 +95,8 @@ def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) 
                 except BrokenProcessPool:
                     tracker.close_dead(step.key, runner.store / step.folder)
                     error = error or UserError(
-                        f"{step.label}: its process has ended; where no error stands above, it was killed, "
-                        "perhaps for want of memory: -P jobs=1 takes less, and goes on"
+                        f"{step.label}: its process has ended; if no error is printed above, it was killed, "
+                        "perhaps because memory ran out: -P jobs=1 needs less, and continues from there"
                     )
                 except Exception as other:
                     error = error or other

@@ -42,24 +42,28 @@ class Launch(Section):
     launcher: Literal["none", "ddp", "fsdp2", "deepspeed"] = "none"
     """`none`: in this process. Else a configuration of accelerate's, in `launchers/`."""
     num_processes: Positive = 1
-    """On all machines together: one a GPU. The global batch stays what the scale says."""
+    """Processes on all machines together, one per GPU. The global batch stays what the scale says."""
     num_machines: Positive = 1
     machine_rank: int = Field(default=0, ge=0)
-    """0 on the machine that works on the plan and tracks it; the others join its trainings."""
+    """Number of this machine. Machine 0 works on the plan and tracks it; the others join its trainings."""
     main_process_ip: str = "127.0.0.1"
-    """Of machine 0, as the others see it."""
+    """Address of machine 0, as the other machines see it."""
     main_process_port: Positive = 29500
 
     @model_validator(mode="after")
     def _processes_on_machines(self) -> Self:
         if self.launcher == "none" and (self.num_processes, self.num_machines) != (1, 1):
-            raise ValueError("num_processes: several need a launcher: ddp, fsdp2 or deepspeed")
+            raise ValueError("num_processes: more than one process needs a launcher: ddp, fsdp2 or deepspeed")
         if self.num_processes % self.num_machines:
             raise ValueError(
-                f"num_processes: {self.num_processes} do not spread evenly over {self.num_machines} machines"
+                f"num_processes: {self.num_processes} cannot be divided evenly among {self.num_machines} "
+                "machines"
             )
         if self.machine_rank >= self.num_machines:
-            raise ValueError(f"machine_rank: {self.machine_rank}, but the machines count from 0")
+            raise ValueError(
+                f"machine_rank: {self.machine_rank}, but the machines are numbered 0 … "
+                f"{self.num_machines - 1}"
+            )
         return self
 
     @property
@@ -106,7 +110,7 @@ def launch(
         raise Stopped("stopped before its training began")
     if "digests" not in found:
         raise UserError(
-            f"{stage}: a launched process failed (exit code {process.returncode}); its error stands above"
+            f"{stage}: a launched process failed (exit code {process.returncode}); its error is printed above"
         )
     return found["digests"]
 

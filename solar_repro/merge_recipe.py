@@ -24,26 +24,26 @@ from solar_repro.step import Step
 
 
 class MergeRecipe(Section):
-    """What `checkpoint.merge` is called with; folders or hub ids for `models` and `base`."""
+    """Arguments of `checkpoint.merge`; `models` and `base` are folders or hub ids."""
 
     method: Method
     models: Annotated[list[str], Field(min_length=1)]
     base: str | None = None
-    """What task vectors are taken from (TIES, DARE, task arithmetic)."""
+    """The model that task vectors are differences from (TIES, DARE, task arithmetic)."""
     weights: list[float] | dict[str, list[float]] | None = None
-    """A number a model; or by pattern of the tensor's name, the first that matches counts."""
+    """One number per model, or a mapping from patterns of tensor names, of which the first match counts."""
     t: float | dict[str, float] = 0.5
-    """Position of SLERP between two models, or by pattern."""
+    """Position of SLERP between the two models, or a mapping from patterns of tensor names."""
     density: float = 0.5
     """Share of a task vector that TIES and DARE keep."""
     scale: float = 1.0
     dtype: Dtype | None = None
-    """Of the output; nothing: the models' own, widened where they differ."""
+    """Number format of the output. Default: that of the models, or the wider one where they differ."""
     accumulate: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
     shard_bytes: Positive = SHARD_BYTES
     seed: Seed = 0
-    """Of DARE's thinning."""
+    """Seed of the random choice that DARE makes."""
 
 
 def load_recipe(file: Path) -> MergeRecipe:

@@ -31,8 +31,8 @@ def own_run(client: "MlflowClient", name: str, scale: str) -> tuple[str, str]:
     run = client.create_run(experiment, tags={_TAKEN: name}, run_name=name)
     if given is not None:
         print(
-            f"MLFLOW_RUN_ID={given.info.run_id}: that run is closed or another command's; "
-            f"this one writes to a run of its own, {run.info.run_id}",
+            f"MLFLOW_RUN_ID={given.info.run_id}: that run is closed or belongs to another command; "
+            f"this command writes to its own run, {run.info.run_id}",
             file=sys.stderr,
             flush=True,
         )

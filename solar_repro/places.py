@@ -14,5 +14,6 @@ def require_writable(folder: Path, what: str, setting: str) -> None:
             pass
     except OSError as error:
         raise UserError(
-            f"{what} {folder}: cannot be written ({error.strerror}); set {setting} to a folder that can"
+            f"{what} {folder}: cannot be written ({error.strerror}); set {setting} to a folder that can be "
+            "written"
         ) from None

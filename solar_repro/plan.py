@@ -59,8 +59,8 @@ class Plan:
         self._mirror = Path(scale.data.mirror).resolve() if scale.data.mirror and not self._embedded else None
         if self._mirror and not self._mirror.is_dir():
             raise UserError(
-                f"data.mirror: {scale.data.mirror} is no folder; set SOLAR_MIRROR or -P data.mirror=DIR to a "
-                "folder laid out as the hub"
+                f"data.mirror: {scale.data.mirror} is not a folder; set SOLAR_MIRROR or -P data.mirror=DIR "
+                "to a folder laid out as the hub"
             )
 
     def model(self, name: str) -> Step:
@@ -111,7 +111,7 @@ class Plan:
         if dataset not in variants.DATASETS:
             nearest = difflib.get_close_matches(dataset, variants.DATASETS, n=1, cutoff=0.3)
             hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(variants.DATASETS)}"
-            raise UserError(f"data set {dataset!r} is none of Table 1; {hint}")
+            raise UserError(f"data set {dataset!r} is not in Table 1; {hint}")
         return self._once("data", dataset, lambda: self._data(dataset))
 
     def microworld(self) -> Step:

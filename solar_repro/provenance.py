@@ -89,7 +89,7 @@ def verify_key(folder: Path, key: str) -> None:
     found = key_of(folder)
     if found != key:
         raise ManifestError(
-            f"{folder / FILE}: made as {one_line(str(found))[:8]!r}, not as the {key[:8]} that is asked for; "
+            f"{folder / FILE}: was made with key {one_line(str(found))[:8]!r}, but {key[:8]} is asked for; "
             "make or download the folder again"
         )
 

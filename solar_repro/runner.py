@@ -335,6 +335,6 @@ def _is_here(folder: Path, step: Step) -> bool:
         verify_result(folder, step)
     except ManifestError as error:
         aside = set_aside(folder)
-        print(printable(f"{error}; set aside as {aside.name}"), file=sys.stderr, flush=True)
+        print(printable(f"{error}; the folder was renamed to {aside.name}"), file=sys.stderr, flush=True)
         return False
     return True

@@ -76,7 +76,7 @@ class Saving:
             except ManifestError as error:
                 aside = set_aside(state)
                 print(
-                    printable(f"saved state {error}; set aside as {aside.name}, the one before is taken"),
+                    printable(f"saved state {error}; renamed to {aside.name}, the state before it is used"),
                     file=sys.stderr,
                     flush=True,
                 )

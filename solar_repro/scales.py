@@ -1,4 +1,4 @@
-"""A scale says how big: one YAML file in `solar_repro/scales/`, typed here.
+"""A scale says how big everything is: one YAML file in `solar_repro/scales/`, with its types here.
 
 Every setting can be overridden by its dotted path (`-P sft.learning_rate=1e-5`). A key that does not exist, a
 wrong type or an impossible value is one line that names file, key, value and the nearest valid key.
@@ -34,24 +34,25 @@ Column = Literal["ARC", "HellaSwag", "MMLU", "TruthfulQA", "Winogrande", "GSM8K"
 
 
 class Base(Section):
-    """Where the n-layer base model comes from (Sec. 2)."""
+    """Where the base model with n layers comes from (Sec. 2)."""
 
     model: Place
-    """A folder, a hub id, or `embedded`."""
+    """A folder, a hub id, or `embedded` (the base of the embedded world)."""
     training: BaseTraining = BaseTraining()
-    """How the embedded base is trained; without effect for a folder or hub id."""
+    """How the embedded base is trained. It has no effect for a folder or a hub id."""
     shape: Shape | None = None
-    """Of a hub id, so that a dry run can reckon with it before it is fetched; without effect on results."""
+    """Shape of the model of a hub id, so that a dry run can compute with it before the model is fetched.
+    It has no effect on results."""
     retrain: bool = False
-    """Train the embedded base; else the one that ships with the package, trained on `smoke`, is taken."""
+    """Train the embedded base. Otherwise the one that ships with the package, trained at `smoke`, is used."""
 
 
 class Corpus(Section):
-    """The text of continued pretraining; its held-out split measures the loss of every model."""
+    """The text of continued pretraining. The loss of every model is measured on its held-out split."""
 
     id: Place
-    """A hub id; or a folder (`./…`, `/…`, `~/…`) of parquet, jsonl or txt files, named or laid out by
-    split."""
+    """A hub id, or a folder (`./…`, `/…`, `~/…`) of parquet, jsonl or txt files. Files or subfolders have
+    the name of the split."""
     split: str = "train"
     held_out_split: str = "validation"
     column: str = "text"
@@ -60,35 +61,41 @@ class Corpus(Section):
 
 class Data(Section):
     mirror: Place | None = None
-    """A folder laid out as the hub, looked in before the hub; `embedded`; or nothing. `SOLAR_MIRROR` wins."""
+    """A folder laid out as the hub, which is looked in before the hub; `embedded`; or nothing. The variable
+    `SOLAR_MIRROR` replaces what a scale file says."""
     corpus: Corpus
     stand_ins: dict[str, str] = {}
-    """Table 1 name → hub id that stands in where the mirror lacks the real set."""
+    """Name in Table 1 → hub id of the data set that is used where the mirror lacks the real one."""
     flan: str | None = None
-    """Hub id of FLAN's rows (`Open-Orca/FLAN`): gives OpenOrca's their task names for Table 8's filter, by a
-    join of texts. Without it, n-grams of the benchmarks stand in. Rows that have task names need neither."""
+    """Hub id of FLAN's rows (`Open-Orca/FLAN`). Rows of OpenOrca get their task names from it, by a join of
+    texts, and the filter of Table 8 needs these names. Without it, rows are filtered by n-grams of the
+    benchmarks. Rows that have task names need neither."""
     decontaminate: list[str] = []
-    """Table 1 names whose rows (and seeds) go where they share a 13-gram with what H6 scores. The paper
-    filters by Table 8 and chooses its seeds, no more: elsewhere the overlap is only reported."""
+    """Names in Table 1 of the data sets whose rows (and seeds) are removed where they share a 13-gram with
+    what H6 scores. The paper only filters by Table 8 and chooses its seeds; for data sets that are not named
+    here the overlap is only reported."""
     math: Literal["metamath", "generate", "rule"] = "metamath"
-    """Synth. Math: MetaMathQA's `MATH_*` rows, or MATH problems rephrased by a model or by rule."""
+    """How Synth. Math is made: from MetaMathQA's `MATH_*` rows, or from MATH problems that a model or a
+    rule rephrases."""
     math_generation: Generation | None = None
-    """The model that `math: generate` asks."""
+    """The model that rephrases problems with `math: generate`."""
     math_seed_split: str = "train"
-    """The MATH split whose solutions are used. The paper: train only."""
+    """The split of MATH whose solutions are used. The paper uses `train` only."""
     maximum_samples: dict[str, Positive] = {}
-    """Table 1 name → rows used at most; the paper's own caps where a name is missing."""
+    """Name in Table 1 → the most rows that are used. Without an entry, the paper's own limit holds."""
     template: Literal["solar", "alpaca"] = "solar"
-    """Chat template: the released SOLAR form, or the literal Alpaca one."""
+    """Chat template: the one of the released SOLAR model, or Alpaca's own."""
     num_proc: Positive = 1
-    """Processes that tokenise rows and compare them with the benchmarks."""
+    """Number of processes that tokenise rows and compare them with the benchmarks."""
 
     @model_validator(mode="after")
     def _names_of_table_1(self) -> Self:
         for section in ("stand_ins", "maximum_samples", "decontaminate"):
             for name in getattr(self, section):
                 if name not in DATASETS:
-                    raise ValueError(f"{section}: {name!r} is no set of Table 1 ({', '.join(DATASETS)})")
+                    raise ValueError(
+                        f"{section}: {name!r} is not a data set of Table 1 ({', '.join(DATASETS)})"
+                    )
         if len(SYNTH_MATH & set(self.decontaminate)) == 1:
             both = " and ".join(sorted(SYNTH_MATH))
             raise ValueError(f"decontaminate: {both} have the same seeds; name both or neither")
@@ -114,33 +121,33 @@ class Upscale(Section):
     """Layers cut from the end of the first copy and from the start of the second."""
     shard_bytes: Positive = 5_000_000_000
     unproved: bool = False
-    """Go on where it cannot be proved that the layers keep their meaning in their new places."""
+    """Continue where it cannot be proved that the layers keep their meaning in their new places."""
 
 
 class Training(Section):
-    """One optimiser run. Batch sizes are global: per-device × accumulation × processes is derived."""
+    """One training. `global_batch_size` counts all devices; accumulation steps follow from it."""
 
     learning_rate: Annotated[float, Field(gt=0)]
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_ratio: Fraction = 0.03
     epochs: Annotated[float, Field(gt=0)] = 1.0
     max_steps: int | None = Field(default=None, gt=0)
-    """Optimiser steps at most, whatever `epochs` says."""
+    """The most optimiser steps, whatever `epochs` says."""
     global_batch_size: Positive
-    """Sequences (SFT, continued pretraining: packed to `max_length`) or pairs (DPO) an optimiser step."""
+    """Sequences per optimiser step (SFT, continued pretraining: packed to `max_length`), or pairs (DPO)."""
     per_device_batch_size: Positive
     max_length: Positive
-    """Tokens of a sequence."""
+    """Number of tokens in a sequence."""
     optimizer: Literal["adamw_torch_fused", "rmsprop"] = "adamw_torch_fused"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     precision: TrainingPrecision = "auto"
     activation_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more arithmetic."""
+    """Recompute activations in the backward pass: this needs less memory and about a third more FLOPs."""
 
     def accumulation(self, processes: int = 1) -> int:
-        """Micro-batches an optimiser step on each process. Not a whole number: ValueError."""
+        """Micro-batches per optimiser step on each process. Not a whole number: ValueError."""
         micro_batch = self.per_device_batch_size * processes
         if self.global_batch_size % micro_batch:
             raise ValueError(
@@ -157,24 +164,25 @@ class Training(Section):
 
 class Pretraining(Training):
     tokens: Positive
-    """Tokens of continued pretraining; the corpus is repeated as often as needed."""
+    """Number of tokens of continued pretraining. The corpus is repeated as often as needed."""
     held_out_evaluations: Positive = 8
-    """How often the held-out loss is measured along the way, beside the start and the end."""
+    """How often the held-out loss is measured during training, besides at its start and end."""
 
 
 class Lora(Section):
-    """Tuning by low-rank adapters of all linear layers, which are merged into the checkpoint at the end."""
+    """Tuning with low-rank adapters of all linear layers. They are merged into the checkpoint at the end."""
 
     rank: Positive = 64
     alpha: Positive = 16
-    """The adapters' product is scaled by alpha / rank. Defaults: QLoRA's (Dettmers et al. 2023, App. B)."""
+    """The product of the adapters is scaled by alpha / rank. The defaults are those of QLoRA (Dettmers et al.
+    2023, App. B)."""
     quantised: bool = False
     """Hold the frozen weights in 4 bits (NF4)."""
 
 
 class Tuning(Training):
     lora: Lora | None = None
-    """Nothing: train all weights, as the paper does."""
+    """Train adapters. If it is not set, all weights are trained, as in the paper."""
 
     @property
     def libraries(self) -> tuple[str, ...]:
@@ -195,23 +203,23 @@ class AlignmentTuning(Tuning):
 
 class Merge(Section):
     slerp_t: Fraction = 0.5
-    """Position of merge v4 between Cand. 1 and Cand. 2; the paper gives none."""
+    """Position of merge v4 between Cand. 1 (0) and Cand. 2 (1). The paper does not give it."""
 
 
 class Evaluate(Section):
-    """H6 (Sec. 4.1). The protocol is fixed; a scale only says on how many items."""
+    """H6 (Sec. 4.1). The protocol is fixed; a scale only sets the number of items."""
 
     limits: dict[Column, Positive] = {}
-    """Items a task; MMLU: of each subject. A missing task is scored whole."""
+    """Items per task (MMLU: per subject). A task that is missing here is scored on all its items."""
     subjects: Annotated[list[str], Field(min_length=1)] | None = None
-    """MMLU subjects; nothing: all 57."""
+    """Subjects of MMLU. If it is not set, all 57 are scored."""
     batch_tokens: Positive = 8192
-    """Positions of one forward pass at most, padding included."""
+    """The most token positions in one forward pass, padding included."""
     precision: Precision = "auto"
     gsm8k_stop: Literal["today", "leaderboard"] = "today"
-    """GSM8K's stop strings: the harness's of today, or those of the version that the leaderboard ran."""
+    """Stop strings of GSM8K: those of the harness today, or of the version that the leaderboard ran."""
     backend: dict[Column, Literal["hf", "vllm"]] = {}
-    """What computes a task's answers: transformers (`hf`, also where a task is missing) or vLLM."""
+    """What computes the answers of a task: transformers (`hf`, the default) or vLLM."""
 
     @property
     def libraries(self) -> tuple[str, ...]:
@@ -224,35 +232,35 @@ class Control(Training):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     schedule: Literal["cosine", "linear", "constant"] = "constant"
     epochs: Annotated[float, Field(gt=0)] = 25
-    """2 to 5 are visible but not beyond doubt, 25 are."""
+    """After 2 to 5 epochs the test shows something but leaves doubt; after 25 it does not."""
     global_batch_size: Positive = 8
     per_device_batch_size: Positive = 8
     max_length: Positive = 512
 
 
 class Contamination(Section):
-    """The test of Table 9 and Min-K % Prob (Shi et al. 2023). Models and batches as in `evaluate`."""
+    """The test of Table 9 and Min-K % Prob (Shi et al. 2023). It uses the batch settings of `evaluate`."""
 
     variants: list[str] = ["solar_instruct"]
     reference: Place = "solar"
     """The model that writes the neighbours: a variant, a folder or a hub id."""
     tasks: Annotated[list[Column], Field(min_length=1)] = ["ARC", "MMLU", "TruthfulQA", "GSM8K"]
-    """The paper has N/A for HellaSwag and Winogrande; named here they are tested too."""
+    """Tasks to test. The paper has N/A for HellaSwag and Winogrande; if named here, they are tested too."""
     examples: Positive = 100
     neighbours: Positive = 100
     k: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] = [0.2]
-    """Shares of the lowest token log-probabilities that Min-K % averages; runs are compared by the first."""
+    """Shares of the lowest token log-probabilities that Min-K % averages. Runs are compared by the first."""
     control: Control = Control()
     positive_control: bool = False
-    """Whether `main` also tests a copy that was trained on the texts: proof that the test can find it."""
+    """Whether `main` also tests a copy that was trained on the texts, to prove that the test finds this."""
 
 
 class Save(Section):
-    """How often the state of a training is kept, so that one that was killed goes on; no part of results."""
+    """How often the state of a training is saved, so that it can resume. Results stay the same."""
 
     minutes: Annotated[float, Field(gt=0)] = 10
     steps: int | None = Field(default=None, gt=0)
-    """Optimiser steps after which it is kept too."""
+    """Also save the state after this number of optimiser steps."""
 
 
 def _listed(value: Any) -> Any:
@@ -268,28 +276,29 @@ def _listed(value: Any) -> Any:
 
 class Tracking(Section):
     checkpoints: Literal["upload", "reference"] = "upload"
-    """Log checkpoints whole, or by manifest alone."""
+    """Upload whole checkpoints to the tracking server, or only their manifests."""
     experiments: Annotated[list[str], BeforeValidator(_listed)] = []
-    """Experiments whose results are accepted, among them that which the command writes to; nothing: all."""
+    """Experiments whose results are accepted; the one that the command writes to must be in the list.
+    Default: all."""
 
 
 class Scale(Launch):
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
-    """Part of the names of experiments and of the report's folder."""
+    """It is part of the names of the experiment and of the report's folder."""
     description: str
     seed: Seed = 42
     repeat: int = Field(default=0, ge=0)
-    """Added to the seed of every training; the items that are scored stay the same."""
+    """This number is added to the seed of every training. The items that are scored stay the same."""
     base: Base
     world: WorldSettings | None = None
-    """Size of the embedded world, where `base.model` or `data.mirror` is `embedded`."""
+    """Size of the embedded world; needed if `base.model` or `data.mirror` is `embedded`."""
     data: Data
     upscale: Upscale
     continue_pretrain: Pretraining
     sft: InstructionTuning
     dpo: AlignmentTuning
     cand_1: dict[str, Any] = {}
-    """What Cand. 1 changes in `dpo` (Table 6: "slightly different hyper-parameters")."""
+    """Settings of `dpo` that Cand. 1 changes (Table 6: "slightly different hyper-parameters")."""
     cand_2: dict[str, Any] = {}
     merge: Merge = Merge()
     evaluate: Evaluate = Evaluate()
@@ -298,19 +307,20 @@ class Scale(Launch):
     tracking: Tracking = Tracking()
     hardware: Hardware | None = None
     jobs: Positive = 1
-    """Steps made side by side, each on its share of the cores: for models too small to fill them. The number
-    of threads moves the last digits of a training, so results of different `jobs` are close, not equal."""
+    """Number of steps that run side by side, each on its share of the cores: useful for models that are too
+    small to use all cores. The number of threads changes the last digits of a training, so results with
+    different `jobs` are close but not equal."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.is_needed and self.jobs > 1:
             raise ValueError(
-                f"jobs: {self.jobs}, but steps side by side and a launcher share no machine; jobs=1"
+                f"jobs: {self.jobs}, but a launcher uses the whole machine for one step; set jobs=1"
             )
         for section in (self.continue_pretrain, self.sft, self.dpo, self.contamination.control):
             section.accumulation(self.num_processes)
         if EMBEDDED in (self.base.model, self.data.mirror) and self.world is None:
-            raise ValueError("world: missing, though base.model or data.mirror is 'embedded'")
+            raise ValueError("world: is missing, though base.model or data.mirror is 'embedded'")
         if self.base.model == EMBEDDED and self.data.mirror != EMBEDDED:
             raise ValueError("base.model: the embedded base needs data.mirror: embedded")
         return self
@@ -398,7 +408,7 @@ def _section(annotation: Any) -> type[Section] | None:
 
 def _set(content: dict[str, Any], dotted: str, text: str) -> None:
     if not text.strip():
-        raise UserError(f"override {dotted}: is empty; give a value, or leave it out")
+        raise UserError(f"override {dotted}: the value is empty; give one, or leave it out")
     try:
         value = read_yaml(text)
     except yaml.YAMLError:
@@ -423,7 +433,7 @@ def explain(error: ValidationError, source: str, model: type[Section], prefix: s
         return f"{source}: unknown key {key!r}{hint}"
     message = _cut(problem["msg"].removeprefix("Value error, "), 500)
     if problem["type"] == "missing":
-        return f"{source}: {key}: missing"
+        return f"{source}: {key}: is missing; give it a value"
     if problem["type"] == "value_error":
         return f"{source}: {key + ': ' if key else ''}{message}"
     return f"{source}: {key} = {_cut(repr(problem['input']))}: {message[0].lower()}{message[1:]}"

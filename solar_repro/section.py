@@ -18,22 +18,22 @@ Positive = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 31)]
 """NumPy takes none that is negative or has more than 32 bits; one bit is left for `repeat`."""
 Place = Annotated[str, AfterValidator(os.path.expanduser)]
-"""A folder, or a hub id. No shell sees a setting: `~` is the home folder here."""
+"""A folder or a hub id. `~` is replaced by the home folder here, as no shell does it."""
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-"""What a model computes in; `auto`: bfloat16 where the device multiplies it in hardware, else float32."""
+"""Number format that a model computes in. `auto`: bfloat16 where the hardware multiplies it, else float32."""
 
 
 def _trainable(value: Any) -> Any:
     if value == "float16":
         raise ValueError(
-            "float16 cannot train here: it is not bfloat16, and small gradients vanish in it; "
+            "float16 cannot be used for training here, because small gradients become zero in it; "
             "use auto, float32 or bfloat16"
         )
     return value
 
 
 TrainingPrecision = Annotated[Literal["auto", "float32", "bfloat16"], BeforeValidator(_trainable)]
-"""The same for training, of which weights and optimizer stay in float32."""
+"""The same for training. Weights and optimiser state stay in float32."""
 
 
 class Section(BaseModel):
@@ -47,7 +47,7 @@ class Section(BaseModel):
         """Pydantic takes `true` for 1 where a number is asked for."""
         kinds = set(_kinds(cls.model_fields[info.field_name].annotation))
         if kinds & {int, float} and bool not in kinds and _has_bool(value):
-            raise ValueError("a number is asked for, not true or false")
+            raise ValueError("a number is needed, not true or false")
         return value
 
     @property

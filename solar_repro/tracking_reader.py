@@ -174,7 +174,8 @@ class Reader:
         names = [other for page in experiments(self.client) for other in page.values()]
         nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or sorted(names)[:10]
         raise UserError(
-            f"experiment {name!r}: not on this tracking server; it has {len(names)}, nearest: "
+            f"experiment {name!r}: not on this tracking server; it has {len(names)} experiments, the nearest "
+            "names are: "
             f"{', '.join(nearest)}"
         )
 

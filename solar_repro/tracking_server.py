@@ -109,8 +109,8 @@ def _try_data_base(uri: str) -> None:
         except (OSError, sqlite3.Error) as error:
             if "locked" not in str(error):
                 raise UserError(
-                    f"tracking data base {file}: cannot be written ({reason(error)}); "
-                    "set MLFLOW_TRACKING_URI to one that can"
+                    f"tracking database {file}: cannot be written ({reason(error)}); "
+                    "set MLFLOW_TRACKING_URI to one that can be written"
                 ) from None
     elif kind in DATABASE_ENGINES:
         create_sqlalchemy_engine(uri).connect().close()
@@ -159,10 +159,10 @@ def explained(store: Path) -> Iterator[None]:
     try:
         yield
     except (MlflowException, RequestException) as error:
-        promise = ", and the same command registers it and goes on" if can_go_on(error) else ""
+        promise = ", and the same command registers them and continues from there" if can_go_on(error) else ""
         raise UserError(
             f"tracking server {server_uri()} failed ({reason(error)}); "
-            f"what is finished lies in {store}{promise}"
+            f"finished results are kept in {store}{promise}"
         ) from None
 
 

@@ -41,14 +41,16 @@ def test_no_parser_of_the_project_takes_short_forms():
 @pytest.mark.parametrize("value", ["", " "])
 @pytest.mark.parametrize("option", ["scale", "store", "model", "variant", "runs"])
 def test_an_empty_option_is_a_mistake(option, value):
-    with pytest.raises(UserError, match=rf"\A--{option}: is empty; give a value, or leave it out\Z"):
+    with pytest.raises(UserError, match=rf"\A--{option}: the value is empty; give one, or leave it out\Z"):
         parsed(f"--{option}={value}")
 
 
 @pytest.mark.parametrize("value", ["", " "])
 @pytest.mark.parametrize("setting", ["seed", "data.mirror", "sft.max_steps", "cand_1.beta", "base.model"])
 def test_an_empty_setting_is_a_mistake(setting, value):
-    with pytest.raises(UserError, match=rf"\Aoverride {setting}: is empty; give a value, or leave it out\Z"):
+    with pytest.raises(
+        UserError, match=rf"\Aoverride {setting}: the value is empty; give one, or leave it out\Z"
+    ):
         parsed(f"--{setting}={value}")
 
 
@@ -59,7 +61,7 @@ def test_an_empty_setting_is_a_mistake(setting, value):
         (("--seeds", "1.5"), "argument --seeds: invalid int value: '1.5'"),
         (("--delete", "yes"), "argument --delete: invalid choice: 'yes'"),
         (("--model",), "argument --model: expected one argument"),
-        (("--sft.epochs",), "argument --sft.epochs: has no value"),
+        (("--sft.epochs",), "argument --sft.epochs: has no value; write it as --name value"),
     ],
 )
 def test_what_the_parser_refuses_is_one_line(arguments, message):
@@ -72,7 +74,7 @@ def test_what_the_parser_refuses_is_one_line(arguments, message):
 def test_a_list_of_nothing_is_a_mistake():
     assert names_in(parsed().options, "runs") == []
     assert names_in(parsed("--runs", "a, b,").options, "runs") == ["a", "b"]
-    with pytest.raises(UserError, match="--runs ,: names nothing"):
+    with pytest.raises(UserError, match="--runs ,: contains no name"):
         names_in(parsed("--runs", ",").options, "runs")
 
 

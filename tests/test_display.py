@@ -237,7 +237,7 @@ def test_asked_to_end_nothing_is_drawn_over_any_more(number, code):
         assert lines[: len(before) - 1] == before[:-1]  # as it stood, and behind it what came of it
         after = [line for line in lines[len(before) :] if line]
         assert [line[:7] for line in after[:-1]] == ["✗ [2/4]", "✗ [3/4]"]
-        assert after[-1] == "stopped; the same command goes on"
+        assert after[-1] == "stopped; the same command continues from there"
         assert terminal.process.returncode == code
         assert "\x1b[?25l" not in terminal.raw  # the cursor was never hidden
 
@@ -301,6 +301,6 @@ def test_ctrl_c_under_mlflow_run(own_place):
         lines = terminal.end()
         told = [line for line in lines if "its state is saved" in line]
         assert len(told) == 1, "\n".join(lines)
-        assert told[0].endswith("the same command goes on")
+        assert told[0].endswith("the same command continues from there")
         assert any("asked to end" in line for line in lines)
         assert any(re.match(r"✗ \[.*solar .*stopped", line) for line in lines)

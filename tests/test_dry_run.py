@@ -98,7 +98,7 @@ def test_a_plan_that_is_no_dry_run_needs_the_hub():
 
 
 def test_a_base_that_is_neither_folder_nor_hub_id_is_an_error_in_a_dry_run_too(tmp_path):
-    with pytest.raises(UserError, match=r"\./none is no folder"):
+    with pytest.raises(UserError, match=r"\./none is not a folder"):
         Plan(scales.load("one_gpu", {"base.model": "./none"}), dry=True).model("base")
 
 
@@ -127,5 +127,7 @@ def test_the_hub_tells_the_size_of_the_download(tmp_path, monkeypatch):
 def test_adapters_are_named_where_whole_weights_do_not_fit(tmp_path):
     plan, found = dry("one_gpu", tmp_path, hardware__gpu_memory_gib="10")
     (tuned,) = [item for item in found if item.step.label == "sft_v1"]
-    with pytest.raises(UserError, match=r"adapters in place of whole weights too: -P sft\.lora\.rank=64$"):
+    with pytest.raises(
+        UserError, match=r"so would adapters in place of whole weights: -P sft\.lora\.rank=64$"
+    ):
         refuse_what_cannot_fit(plan, [tuned])

@@ -149,7 +149,7 @@ def test_a_file_is_not_fetched_through_a_fifo_or_beyond_its_size(tmp_path):
 
     (tmp_path / "a").mkdir()
     os.mkfifo(tmp_path / "a" / "steps.json")
-    with pytest.raises(Missing, match="a FIFO in place of a file"):
+    with pytest.raises(Missing, match="is a FIFO, but must be a file"):
         read_artifact(str(tmp_path / "a"), "steps.json")
     with pytest.raises(Missing, match="artifact nothing: cannot be had"):
         read_artifact(str(tmp_path / "a"), "nothing")
@@ -337,4 +337,4 @@ def test_the_folder_that_this_run_verified_is_registered(tmp_path, monkeypatch):
     known.append(SimpleNamespace(version="9", run_id=mine, tags={**tags, "x": "y"}))
     assert register() == "registered before: models:/solar_instruct/9"
     said = register(replace(made, run_id="another"))
-    assert said.startswith("not registered: run another, which made it, is none of those")
+    assert said.startswith("not registered: run another, which made it, is not one of the compared runs")

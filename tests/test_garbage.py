@@ -128,7 +128,7 @@ def test_a_result_that_was_registered_since_it_was_listed_stays(store):
     server = Server(["22222222"])
     listed = {item.path.name: item for item in unneeded(store, set(), server)}
     server.known.add("33333333")
-    assert listed["sft_v1-33333333"].remove() == "needed by now"
+    assert listed["sft_v1-33333333"].remove() == "needed again"
     assert (store / "sft_v1-33333333").is_dir()
     assert listed["solar-11111111"].remove() is None
 
@@ -162,7 +162,7 @@ def test_work_of_another_container_or_machine_of_the_same_name_is_not_removed(st
             elsewhere.setattr(owner, "_BOOT", Path("/proc/version"))
         (item,) = unneeded(store, set(), EVERYTHING)
         assert item.why == STRANGE
-        assert item.remove() == "needed by now"
+        assert item.remove() == "needed again"
         with publish(store / "dpo-66666666"):
             assert working.is_dir()
     assert working.is_dir()

@@ -149,14 +149,20 @@ def test_a_second_machine_joins_the_training_of_the_first(finished, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_processes": "2"}, "num_processes: several need a launcher"),
-        ({"launcher": "ddp", "num_processes": "3", "num_machines": "2"}, "3 do not spread evenly over 2"),
-        ({"launcher": "ddp", "machine_rank": "1"}, "machine_rank: 1, but the machines count from 0"),
+        ({"num_processes": "2"}, "num_processes: more than one process needs a launcher"),
+        (
+            {"launcher": "ddp", "num_processes": "3", "num_machines": "2"},
+            "3 cannot be divided evenly among 2",
+        ),
+        ({"launcher": "ddp", "machine_rank": "1"}, "machine_rank: 1, but the machines are numbered 0 … 0"),
         (
             {"launcher": "ddp", "jobs": "1", "num_processes": "3"},
             "is not a multiple of per_device_batch_size",
         ),
-        ({"launcher": "ddp", "num_processes": "2", "jobs": "2"}, "steps side by side and a launcher"),
+        (
+            {"launcher": "ddp", "num_processes": "2", "jobs": "2"},
+            "a launcher uses the whole machine for one step",
+        ),
         ({"launcher": "mpi"}, "launcher = 'mpi'"),
     ],
 )

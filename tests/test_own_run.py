@@ -22,7 +22,9 @@ def test_the_run_that_was_opened_for_a_command_is_taken_once(client, monkeypatch
     # A pipeline hands its run on to all that it starts: the second finds it taken, closed or not.
     second, experiment = own_run(client, "upscaled", "check")
     assert (second != opened, experiment) == (True, "1")
-    assert f"MLFLOW_RUN_ID={opened}: that run is closed or another command's" in capsys.readouterr().err
+    assert (
+        f"MLFLOW_RUN_ID={opened}: that run is closed or belongs to another command" in capsys.readouterr().err
+    )
     assert client.runs[opened].data.tags["mlflow.runName"] == "base"
 
 

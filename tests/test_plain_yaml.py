@@ -86,7 +86,7 @@ def test_a_long_value_is_not_repeated_in_the_message(tmp_path):
 @pytest.mark.parametrize("make", ["/dev/zero", "folder"])
 def test_what_is_no_file_is_refused_at_once(make, tmp_path):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UserError, match="in place of a file"):
+    with pytest.raises(UserError, match="must be a file"):
         load_recipe(tmp_path / make)
 
 

@@ -176,10 +176,10 @@ def test_stand_ins_are_recorded(shared, monkeypatch):
 
 def test_missing_mirror_and_model_are_one_line(tmp_path, monkeypatch):
     monkeypatch.delenv("SOLAR_MIRROR", raising=False)
-    with pytest.raises(UserError, match=r"data\.mirror: .*nowhere is no folder"):
+    with pytest.raises(UserError, match=r"data\.mirror: .*nowhere is not a folder"):
         Plan(scales.load("stories", {"data.mirror": str(tmp_path / "nowhere")}))
     override = {"data.mirror": str(tmp_path), "base.model": str(tmp_path / "none")}
-    with pytest.raises(UserError, match=r"base\.model: .*none is no folder"):
+    with pytest.raises(UserError, match=r"base\.model: .*none is not a folder"):
         Plan(scales.load("stories", override)).model("base")
 
 

@@ -65,7 +65,7 @@ def test_a_training_goes_on_where_it_was_saved(
     done = make()
     told = capfd.readouterr().err
     assert f"going on from checkpoint-{damaged - 1 if damaged else 2}" in told
-    assert ("the one before is taken" in told) == bool(damaged)
+    assert ("the state before it is used" in told) == bool(damaged)
     for file in (finished.store / step.folder).iterdir():
         if file.is_file() and file.name != "manifest.json":
             assert file.read_bytes() == (done.output / file.name).read_bytes(), file.name
@@ -128,12 +128,12 @@ def test_damaged_lines_of_an_evaluations_answers_are_passed_over_and_told_of(tmp
     journal = Journal(file, {}, None)
     journal.close()
     assert journal.known == {"one": (-1.5, True), "two": "text"}
-    assert capsys.readouterr().err.endswith("1 damaged lines are passed over; their answers are made again\n")
+    assert capsys.readouterr().err.endswith("1 damaged lines are skipped; their answers are computed again\n")
 
 
 def test_an_evaluations_answers_are_not_written_through_a_link(tmp_path):
     (tmp_path / "victim").write_text("dear")
     (tmp_path / "answers.jsonl").symlink_to(tmp_path / "victim")
-    with pytest.raises(UserError, match="a link in place of a file"):
+    with pytest.raises(UserError, match="is a link, but a file is written here"):
         Journal(tmp_path / "answers.jsonl", {}, None)
     assert (tmp_path / "victim").read_text() == "dear"

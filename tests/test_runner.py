@@ -76,11 +76,19 @@ def test_a_damaged_result_comes_back_from_the_server(finished, tmp_path, here):
         ("dpo", ("--variant", "sft_v1"), "variant 'sft_v1' is made by stage 'sft': mlflow run . -e sft"),
         ("main", ("--sft.lerning_rate", "1"), "did you mean 'sft.learning_rate'?"),
         ("main", ("--scale", "chek"), "did you mean 'check'?"),
-        ("main", ("check",), "argument 'check': expected --name value"),
-        ("ablation", ("--table", "8"), "the ablations are Tables 3 to 7"),
-        ("ablation", ("--study", "sem"), "--study sem: there are depth, seam and seeds"),
-        ("compare", ("--runs", "a", "--parent", "b"), "--parent and --runs: give one of them"),
-        ("plan", ("--scale", "stories", "--data.mirror", "/nowhere"), "data.mirror: /nowhere is no folder"),
+        ("main", ("check",), "argument 'check': not understood; write options as --name value"),
+        ("ablation", ("--table", "8"), "no such table; choose 2, 3, 4"),
+        ("ablation", ("--study", "sem"), "--study sem: no such study; choose depth, seam or seeds"),
+        (
+            "compare",
+            ("--runs", "a", "--parent", "b"),
+            "--parent and --runs: these options exclude each other; give only one",
+        ),
+        (
+            "plan",
+            ("--scale", "stories", "--data.mirror", "/nowhere"),
+            "data.mirror: /nowhere is not a folder",
+        ),
         ("main", ("--upscale.m", "2"), "upscale.m: dus: m must lie between 1 and 1 for a base of 4 layers"),
         ("upscale", ("--variant", "upscaled_m2"), "variant upscaled_m2: dus: m must lie between 1 and 1"),
         ("ablation", ("--study", "seam", "--upscale.m", "2"), "upscale.m: dus: m must lie between 1 and 1"),
@@ -175,8 +183,8 @@ def test_a_server_lost_in_the_middle_costs_nothing_and_tells_no_secret(finished,
         proxy.lose_at = b"seam_distance"  # the first metrics of the stage
         lost = here(place, *command, **NO_PATIENCE, **SECRETS)
         assert re.fullmatch(
-            rf"error: tracking server http://127.0.0.1:{proxy.port} failed \(.+\); what is finished lies in "
-            rf"{store}, and the same command registers it and goes on",
+            rf"error: tracking server http://127.0.0.1:{proxy.port} failed \(.+\); finished results are "
+            rf"kept in {store}, and the same command registers them and continues from there",
             one_line(lost),
         )
         assert re.search(r"^metrics cannot be delivered .* the work goes on$", lost.stderr, re.MULTILINE)

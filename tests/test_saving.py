@@ -53,7 +53,7 @@ def test_a_damaged_state_falls_back_to_the_one_before_and_says_so(saving, capsys
     assert saving.sound() == saving.newest() == saving.folder / "checkpoint-1"
     told = capsys.readouterr().err
     assert told.startswith(f"saved state {saving.folder / 'checkpoint-2' / name}")
-    assert told.endswith("set aside as checkpoint-2.damaged-1, the one before is taken\n")
+    assert told.endswith("renamed to checkpoint-2.damaged-1, the state before it is used\n")
     save(saving, 2)  # the work has come to the same step again
     assert saving.sound().name == "checkpoint-2"
     verify_manifest(saving.folder / "checkpoint-1")

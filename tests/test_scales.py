@@ -66,17 +66,17 @@ def test_every_scale_file_validates_and_opens_with_its_command(name):
         ("contamination.k", "[0.2, 20]", "contamination.k.1 = 20: input should be less than or equal to 1"),
         ("contamination.k", "[]", "contamination.k"),
         ("contamination.control.epochs", "0", "contamination.control.epochs = 0: input should be greater"),
-        ("data.stand_ins.orca", "a/b", "'orca' is no set of Table 1"),
-        ("data.decontaminate", "[orca]", "decontaminate: 'orca' is no set of Table 1"),
+        ("data.stand_ins.orca", "a/b", "'orca' is not a data set of Table 1"),
+        ("data.decontaminate", "[orca]", "decontaminate: 'orca' is not a data set of Table 1"),
         ("data.decontaminate", "[synth_math_instruct]", "have the same seeds; name both or neither"),
         ("data.math", "generate", "math: generate needs a model; set math_generation.model"),
         ("data.math_generation.model.x", "1", "data.math_generation.model = {'x': 1}"),
         ("name", "../../elsewhere", "name = '../../elsewhere': string should match pattern"),
-        ("dpo.beta", "true", "dpo.beta: a number is asked for, not true or false"),
-        ("seed", "true", "seed: a number is asked for, not true or false"),
-        ("evaluate.limits", "{ARC: true}", "evaluate.limits: a number is asked for, not true or false"),
-        ("contamination.k", "[true]", "contamination.k: a number is asked for, not true or false"),
-        ("cand_1.beta", "true", "cand_1.beta: a number is asked for, not true or false"),
+        ("dpo.beta", "true", "dpo.beta: a number is needed, not true or false"),
+        ("seed", "true", "seed: a number is needed, not true or false"),
+        ("evaluate.limits", "{ARC: true}", "evaluate.limits: a number is needed, not true or false"),
+        ("contamination.k", "[true]", "contamination.k: a number is needed, not true or false"),
+        ("cand_1.beta", "true", "cand_1.beta: a number is needed, not true or false"),
         ("dpo.beta", "yes", "dpo.beta = 'yes': input should be a valid number"),
         ("sft.max_length", "2:00", "sft.max_length = '2:00': input should be a valid integer"),
         ("seed", "0x10", "seed = '0x10': input should be a valid integer"),
@@ -113,7 +113,7 @@ def test_a_file_that_is_no_scale(tmp_path):
     with pytest.raises(UserError, match=r"mine\.yaml: not YAML"):
         scales.load(str(file))
     file.write_text("seed: 1")
-    with pytest.raises(UserError, match=r"mine\.yaml: description: missing"):
+    with pytest.raises(UserError, match=r"mine\.yaml: description: is missing"):
         scales.load(str(file))
 
 

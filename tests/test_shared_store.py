@@ -54,7 +54,7 @@ def test_a_result_that_may_not_be_read_is_left_alone(result, name, monkeypatch):
         return opened(path, *arguments, **settings)
 
     monkeypatch.setattr(os, "open", refusing)
-    with pytest.raises(UserError, match=r"cannot be read \(Permission denied\).*ask who owns it"):
+    with pytest.raises(UserError, match=r"cannot be read \(Permission denied\).*ask its owner"):
         _is_here(result, STEP)
     monkeypatch.undo()
     assert [path.name for path in result.parent.iterdir()] == [STEP.folder]
@@ -83,7 +83,7 @@ def test_what_is_damaged_is_set_aside_and_not_deleted(result, damage, capsys):
     (aside,) = result.parent.iterdir()
     assert aside.name == f"{STEP.folder}.damaged-1"
     assert {path.relative_to(aside) for path in aside.rglob("*")} == before
-    assert capsys.readouterr().err.endswith(f"; set aside as {aside.name}\n")
+    assert capsys.readouterr().err.endswith(f"; the folder was renamed to {aside.name}\n")
 
 
 def test_another_steps_result_of_that_name_is_set_aside(result):

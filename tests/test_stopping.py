@@ -88,7 +88,7 @@ def test_steps_side_by_side_save_their_state_and_are_named(own_place, number, co
     *steps, goes_on = last.split("; ")
     saved = "stopped at step \\d+ of \\d+; its state is saved"
     assert re.fullmatch(f"(solar: {saved}|repeat_continued: {saved}|; )+", "; ".join(steps))
-    assert goes_on == "the same command goes on"
+    assert goes_on == "the same command continues from there"
     for name in ("solar", "repeat_continued"):
         assert f"{name}: " in last
         assert list(own_place.store.glob(f".{name}-*.saved/checkpoint-*/metrics.jsonl"))
@@ -110,7 +110,7 @@ def test_asked_twice_they_are_not_waited_for(own_place):
     process.send_signal(TERM)
     told = process.communicate(timeout=20)[1]
     assert process.returncode == 143
-    assert "ended at once; the same command goes on" in told
+    assert "ended at once; the same command continues from there" in told
     assert "Traceback" not in told
     assert not any(map(alive, workers))
     assert new_runs(own_place, known) == dict.fromkeys(("main check", "solar", "repeat_continued"), "KILLED")
@@ -128,7 +128,7 @@ def test_an_evaluation_keeps_its_answers(own_place, here, monkeypatch):
     monkeypatch.setattr(Journal, "add_partial", ask_after_some)
     ended = here(own_place, "evaluate", "--variant", "base", "--evaluate.limits.GSM8K", "12")
     assert ended.returncode == 143
-    assert ended.stderr.splitlines()[-1] == "base.evaluate: stopped; the same command goes on"
+    assert ended.stderr.splitlines()[-1] == "base.evaluate: stopped; the same command continues from there"
     assert new_runs(own_place, known) == {"base.evaluate": "KILLED"}
     assert not list(own_place.store.glob(".*.working.*"))
     assert list(own_place.store.glob(".*.saved/answers-*.jsonl"))
@@ -139,7 +139,7 @@ def test_an_entry_point_ends_with_one_line_and_the_signals_code(number, code, ca
     with pytest.raises(SystemExit) as end:
         run_main(lambda: ask(number))
     assert end.value.code == code
-    assert capfd.readouterr().err == "stopped; the same command goes on\n"
+    assert capfd.readouterr().err == "stopped; the same command continues from there\n"
 
 
 def test_who_saves_is_not_interrupted_and_what_comes_after_is(capfd):

@@ -116,7 +116,9 @@ def test_a_deleted_run_is_had_and_one_of_another_server_is_not(client, tracker):
 
 
 def test_an_experiment_that_is_not_there_is_one_line_with_the_nearest(client, tracker):
-    with pytest.raises(UserError, match=r"'taem-17': not on .*; it has 2001, nearest: team-17, .*"):
+    with pytest.raises(
+        UserError, match=r"'taem-17': not on .*; it has 2001 experiments, the nearest names are: team-17, .*"
+    ):
         tracker.search(experiment="taem-17")
     client.experiments["17"].lifecycle_stage = "deleted"
     with pytest.raises(UserError, match="'team-17': it is deleted"):

@@ -42,7 +42,10 @@ def test_the_same_command_goes_on_where_it_was_asked_to_end_or_a_connection_was_
     assert can_go_on(error)
     if isinstance(error, Stopped):
         return
-    with pytest.raises(UserError, match="and the same command registers it and goes on"), explained(tmp_path):
+    with (
+        pytest.raises(UserError, match="and the same command registers them and continues from there"),
+        explained(tmp_path),
+    ):
         raise error
 
 
@@ -70,7 +73,7 @@ def test_what_a_server_refuses_is_no_promise(error, tmp_path):
     assert not can_go_on(error)
     with pytest.raises(UserError) as said, explained(tmp_path):
         raise error
-    assert str(said.value).endswith(f"what is finished lies in {tmp_path}")
+    assert str(said.value).endswith(f"finished results are kept in {tmp_path}")
 
 
 def test_other_errors_are_none_of_the_servers(tmp_path):
@@ -93,7 +96,7 @@ def below_a_file(folder):
 def test_a_data_base_that_cannot_be_written_is_said_at_once(place, tmp_path, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it is tried again"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{(file := place(tmp_path))}")
-    with pytest.raises(UserError, match=rf"tracking data base {file}: cannot be written \(.+\); set MLFLOW_"):
+    with pytest.raises(UserError, match=rf"tracking database {file}: cannot be written \(.+\); set MLFLOW_"):
         connect()
 
 

@@ -18,7 +18,7 @@ Fixed before any run was judged: about the standard error of one of the paper's 
 cells (their splits have 1172 to 1319 items).
 """
 LOSS_MARGIN = 0.01
-"""The same for held-out losses, in nats a token: a perplexity that differs by one percent."""
+"""The same for held-out losses, in nats per token: a perplexity that differs by one percent."""
 
 
 class Figure(NamedTuple):
@@ -47,6 +47,8 @@ class Claim:
     parts: tuple[Part, ...]
     contradicted: str = ""
     """Where the paper's own figures do not bear it out: which they are."""
+    title: str = ""
+    """The statement in a few words, for a sentence that lists claims."""
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -80,6 +82,7 @@ CLAIMS = (
             *_scores("solar", "less", "scratch_continued", "loss"),
             *_scores("solar", "not less", "base", "H6"),
         ),
+        title="continued pretraining recovers the base's level after up-scaling",
     ),
     Claim(
         "C2",
@@ -87,12 +90,14 @@ CLAIMS = (
         "Dropping the middle layers keeps the seam small: right after up-scaling the loss is lower than "
         "after repeating all layers.",
         _scores("upscaled", "less", "upscaled_repeat", "loss"),
+        title="depth up-scaling loses less than repeating all layers",
     ),
     Claim(
         "C3",
         "Sec. 4.3.1, Table 3",
         "Synth. Math-Instruct raises GSM8K: v3 over v2, v4 over v1.",
         (*_scores("sft_v3", "more", "sft_v2", "GSM8K"), *_scores("sft_v4", "more", "sft_v1", "GSM8K")),
+        title="the math data raises GSM8K",
     ),
     Claim(
         "C4",
@@ -102,12 +107,14 @@ CLAIMS = (
             *_scores("sft_v2", "more", "sft_v1", "GSM8K"),
             *_scores("sft_v2", "less", "sft_v1", "ARC", "HellaSwag", "TruthfulQA"),
         ),
+        title="OpenOrca raises GSM8K and lowers other scores",
     ),
     Claim(
         "C5",
         "Sec. 4.3.1, Table 3",
         "Without OpenOrca the math data does better: v4 is at least as good as v3 on every task.",
         _scores("sft_v4", "not less", "sft_v3", *COLUMN_NAMES),
+        title="the math data does better without OpenOrca",
     ),
     Claim(
         "C6",
@@ -118,6 +125,7 @@ CLAIMS = (
             *_scores("sft_v3_v4", "more", "sft_v3", "GSM8K"),
             *_scores("sft_v3_v4", "more", "sft_v4", "GSM8K"),
         ),
+        title="the average of SFT v3 and v4 keeps v4's scores and beats both on GSM8K",
     ),
     Claim(
         "C7",
@@ -127,18 +135,21 @@ CLAIMS = (
             *_scores("dpo_v1", "more", "sft_v3", "H6", "TruthfulQA"),
             *_scores("dpo_v1", "less", "sft_v3", "GSM8K"),
         ),
+        title="DPO raises H6 and TruthfulQA and lowers GSM8K",
     ),
     Claim(
         "C8",
         "Sec. 4.3.2, Table 4",
         "Synth. Math-Alignment wins some of GSM8K back: DPO v2 is at least as good there as v1.",
         _scores("dpo_v2", "not less", "dpo_v1", "GSM8K"),
+        title="the alignment data wins GSM8K back",
     ),
     Claim(
         "C9",
         "Sec. 4.3.2, Table 4",
         "Averaging DPO v1 and v2 does not beat v2.",
         _scores("dpo_v1_v2", "not more", "dpo_v2", "H6", "GSM8K"),
+        title="averaging DPO v1 and v2 does not beat v2",
     ),
     Claim(
         "C10",
@@ -146,6 +157,7 @@ CLAIMS = (
         "A better SFT base does not always carry over: SFT v3+v4 is above v3, yet DPO v3, made from it, is "
         "only as good as DPO v2.",
         (*_scores("sft_v3_v4", "more", "sft_v3", "H6"), *_scores("dpo_v3", "same", "dpo_v2", "H6")),
+        title="a better SFT base does not carry over to DPO",
     ),
     Claim(
         "C11",
@@ -155,6 +167,7 @@ CLAIMS = (
             *_scores("cand_1", "more", "cand_2", "GSM8K"),
             *_scores("cand_1", "less", "cand_2", *WITHOUT_MATH),
         ),
+        title="the merge candidates have different strengths",
     ),
     Claim(
         "C12",
@@ -175,6 +188,7 @@ CLAIMS = (
                 for part in _scores(name, "not less", candidate, "H6")
             ),
         ),
+        title="the merge method matters little",
     ),
     Claim(
         "C13",
@@ -188,12 +202,14 @@ CLAIMS = (
                 if task != "GSM8K"
             ),
         ),
+        title="no benchmark is contaminated",
     ),
     Claim(
         "C14",
         "Sec. 4.2, Table 2",
         "The instruct model beats the pretrained one it is made from.",
         _scores("merge_v1", "more", "solar", "H6"),
+        title="the instruct model beats the pretrained one",
     ),
     Claim(
         "X1",
@@ -201,6 +217,7 @@ CLAIMS = (
         "Merge v1, which became SOLAR 10.7B-Instruct, is the best of the merges.",
         tuple(part for name in MERGES[1:] for part in _scores("merge_v1", "not less", name, "H6")),
         contradicted="Merge v3 has the highest H6 of Table 7: 74.05 against 74.00.",
+        title="Merge v1 is the best merge",
     ),
     Claim(
         "X2",
@@ -208,6 +225,7 @@ CLAIMS = (
         "Synth. Math-Alignment harms no other task: DPO v2 is at least as good as v1 outside GSM8K.",
         _scores("dpo_v2", "not less", "dpo_v1", *WITHOUT_MATH),
         contradicted="HellaSwag −0.21, MMLU −0.17, TruthfulQA −0.33.",
+        title="the alignment data harms no other task",
     ),
     Claim(
         "X3",
@@ -215,6 +233,7 @@ CLAIMS = (
         "DPO v2 is better than v1 throughout.",
         _scores("dpo_v2", "more", "dpo_v1", "H6", *COLUMN_NAMES),
         contradicted="only on H6, ARC, Winogrande and GSM8K.",
+        title="DPO v2 is better than v1 throughout",
     ),
 )
 """C1 to C14 hold in the paper's own tables; X1 to X3 do not."""

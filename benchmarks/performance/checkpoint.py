@@ -1,10 +1,10 @@
-"""Speed and memory of up-scaling and merging, beside `cp`, `dd` and mergekit.
+"""Measures speed and memory of up-scaling and merging, and compares them with `cp`, `dd` and mergekit.
 
     python -m benchmarks.performance.checkpoint --size small --folder /tmp
     python -m benchmarks.performance.checkpoint --size full --folder /data --mergekit ~/mergekit/bin/python
 
-Every contender runs as a process of its own after the page cache was dropped, in rounds whose order rotates;
-its time ends when its output is on the disk. mergekit 0.1.5 comes from an environment of its own (`pip
+Every contender runs in its own process with an empty page cache, in rounds whose order rotates. Its time ends
+when its output is on the disk. mergekit 0.1.5 comes from an environment of its own (`pip
 install mergekit==0.1.5`). Up-scaled tensors are checked bit for bit, merged ones against float64. What was
 written is removed at the end.
 """
@@ -65,13 +65,26 @@ class Contender:
 def main(arguments: Sequence[str] | None = None) -> int:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__, formatter_class=raw)
-    parser.add_argument("--size", choices=SHAPES, default="small", help="small: 0.3 GB; full: Mistral 7B")
-    parser.add_argument("--folder", type=Path, required=True, help="where to write; full needs 60 GB free")
+    parser.add_argument(
+        "--size",
+        choices=SHAPES,
+        default="small",
+        help="size of the model: small (0.3 GB) or full (Mistral 7B)",
+    )
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="folder to write to; size full needs 60 GB of free space"
+    )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--mergekit", type=Path, metavar="PYTHON", help="the Python that has mergekit 0.1.5")
-    parser.add_argument("--json", type=Path, default=Path("checkpoint.json"), help="where the figures go")
-    parser.add_argument("--plot", type=Path, default=Path("checkpoint.png"), help="where the bar plot goes")
-    parser.add_argument("--keep-inputs", action="store_true", help="leave the random models for another run")
+    parser.add_argument(
+        "--mergekit", type=Path, metavar="PYTHON", help="path of a Python that has mergekit 0.1.5"
+    )
+    parser.add_argument(
+        "--json", type=Path, default=Path("checkpoint.json"), help="file to write the figures to"
+    )
+    parser.add_argument(
+        "--plot", type=Path, default=Path("checkpoint.png"), help="file to write the bar plot to"
+    )
+    parser.add_argument("--keep-inputs", action="store_true", help="keep the random models for another run")
     options = parser.parse_args(arguments)
     work = options.folder.absolute() / f"checkpoint-benchmark-{options.size}"
     try:

@@ -1,10 +1,11 @@
-"""Speed and memory of preparing data, beside the same done with `datasets.map`, TRL and plain Python.
+"""Measures speed and memory of preparing data, and compares with `datasets.map`, TRL and plain Python.
 
     python -m benchmarks.performance.data --mirror ../shared/hub --rows 200000 --work /tmp/data-benchmark
 
-Rows are those of google-research/flan-cot in the mirror, as often as needed, each copy told apart by its ids
-and a word in its question. The tokenizer is a byte-fallback BPE of 32,000 pieces in Llama's manner, trained
-on them. Every step of every contender is a process of its own; memory is that process's peak.
+The rows are those of google-research/flan-cot in the mirror. They are repeated as often as needed, and each
+copy has its own ids and a word of its own in the question. The tokenizer is a byte-fallback BPE of 32,000
+pieces in Llama's manner, trained on them. Every step of every contender runs in its own process; memory is
+the peak of that process.
 """
 
 import argparse
@@ -97,11 +98,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.splitlines()[0])
     parser.add_argument("--mirror", type=Path, required=True)
     parser.add_argument(
-        "--work", type=Path, required=True, help="a folder for what is written; steps use it again"
+        "--work", type=Path, required=True, help="folder to write to; later steps read from it"
     )
-    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), help="in this order")
+    parser.add_argument(
+        "--steps", nargs="+", choices=STEPS, default=list(STEPS), help="steps to run, in this order"
+    )
     parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
     options = parser.parse_args()
     if not (options.work / "tokenizer").exists():
         write_mirror(options.mirror, options.work / "mirror", options.rows)

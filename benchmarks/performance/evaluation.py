@@ -1,4 +1,4 @@
-"""Scoring H6: the harness's stock adapter and ours, interleaved in one run, on the same model and items.
+"""Scores H6 with the harness's stock adapter and with ours, in turn, on the same model and items.
 
     python -m benchmarks.performance.evaluation --mirror ../shared/hub --out build/evaluation
 
@@ -252,16 +252,20 @@ def main() -> None:
     """Parse the command line, measure, print the table, write JSON and plot."""
     parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--mirror", type=Path, required=True, help="folder of data sets, <org>/<name>/ as on the hub"
+        "--mirror", type=Path, required=True, help="folder of data sets, laid out <org>/<name>/ as on the hub"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder for results")
-    parser.add_argument("--model", type=Path, help="model folder (default: a random 15M Llama, built here)")
-    parser.add_argument("--items", type=int, default=50, help="items per benchmark")
-    parser.add_argument("--mmlu-items", type=int, default=50, help="items per MMLU subject")
-    parser.add_argument("--subjects", nargs="+", default=list(SUBJECTS), help="MMLU subjects, or all")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write results to")
+    parser.add_argument(
+        "--model", type=Path, help="folder of a model (default: a random Llama of 15M parameters)"
+    )
+    parser.add_argument("--items", type=int, default=50, help="number of items per benchmark")
+    parser.add_argument("--mmlu-items", type=int, default=50, help="number of items per MMLU subject")
+    parser.add_argument("--subjects", nargs="+", default=list(SUBJECTS), help="subjects of MMLU, or: all")
     parser.add_argument("--columns", nargs="+", default=list(COLUMN_NAMES))
-    parser.add_argument("--max-length", type=int, help="harness context (default: 2048 for the built model)")
-    parser.add_argument("--batch-size", type=int, default=8, help="of the stock adapter")
+    parser.add_argument(
+        "--max-length", type=int, help="context length of the harness (default: 2048 for the random model)"
+    )
+    parser.add_argument("--batch-size", type=int, default=8, help="batch size of the stock adapter")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Fused layers beside transformers' own on a CPU in float32: a training step, scoring, and Muon.
+"""Compares fused layers with those of transformers on a CPU in float32: a training step, scoring, and Muon.
 
     python -m benchmarks.performance.fused
 

@@ -1,4 +1,4 @@
-"""Tokens a second and MFU of SFT and DPO on a GPU, beside a bare PyTorch loop in the same process.
+"""Measures tokens per second and MFU of SFT and DPO on a GPU, beside a bare PyTorch loop.
 
     python -m benchmarks.performance.gpu_training --out gpu_training.json
 
@@ -257,7 +257,12 @@ def main() -> None:
     parser.add_argument("--micro-batch", type=int, default=4)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--tflops", type=float, default=Hardware().gpu_tflops, help="dense bfloat16 peak")
+    parser.add_argument(
+        "--tflops",
+        type=float,
+        default=Hardware().gpu_tflops,
+        help="the GPU's peak in dense bfloat16, in TFLOP/s",
+    )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if device() != "cuda":

@@ -1,4 +1,4 @@
-"""The neighbour test of Table 9, the plain way and ours, in turn, on the same texts.
+"""Runs the neighbour test of Table 9 the plain way and our way, in turn, on the same texts.
 
     python -m benchmarks.performance.neighbours --mirror ../shared/hub --model ../shared/models/stories260K \\
         --out build/neighbours
@@ -80,14 +80,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.split("\n")[0])
     parser.add_argument("--mirror", type=Path, required=True)
     parser.add_argument(
-        "--model", type=Path, required=True, help="model folder, target and reference at once"
+        "--model", type=Path, required=True, help="folder of the model, used as target and as reference"
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--task", default="GSM8K")
     parser.add_argument("--examples", type=int, default=100)
     parser.add_argument("--neighbours", type=int, default=100)
-    parser.add_argument("--plain-examples", type=int, default=10, help="of these, tested the plain way too")
-    parser.add_argument("--rounds", type=int, default=2, help="of both on those; the fastest of each counts")
+    parser.add_argument(
+        "--plain-examples", type=int, default=10, help="how many of these are also tested the plain way"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=2, help="rounds of both on those texts; the fastest round counts"
+    )
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

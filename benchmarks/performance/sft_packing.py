@@ -1,11 +1,11 @@
-"""Training rows a second: packed as stage `sft` trains, beside TRL's padded batches.
+"""Measures training rows per second: packed, as stage `sft` trains, beside TRL's padded batches.
 
     python -m benchmarks.performance.sft_packing --mirror ../shared/hub --model ../shared/models/stories260K
 
 All contenders train on the flan-cot rows, tokenised once, with the loss on the answers alone; an optimiser
-step sees the same number of (real) tokens. `padded` is TRL's SFTTrainer with its default of 8 rows a batch,
+step sees the same number of (real) tokens. `padded` is TRL's SFTTrainer with its default of 8 rows per batch,
 the step's other rows by accumulation; `padded, one batch` the step's rows at once; `packed` the stage's
-trainer, attention and blocks, about 8 blocks a batch. Rounds alternate in one process; without a GPU the
+trainer, attention and blocks, about 8 blocks per batch. Rounds alternate in one process; without a GPU the
 rates are by processor time.
 """
 
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--mirror", type=Path, required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument(
-        "--tokenizer", help="another tokenizer than the model's (the model's rows must suffice)"
+        "--tokenizer", help="tokenizer to use instead of the model's (its ids must fit the model)"
     )
     parser.add_argument("--rows", type=int, default=8000)
     parser.add_argument("--length", type=int, default=512)
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
     options = parser.parse_args()
     tokenizer = pretrained_tokenizer(options.tokenizer or options.model)
     set_chat_template(tokenizer)
@@ -139,7 +139,7 @@ def main() -> None:
                 print(name, json.dumps(found[name][-1]), flush=True)
     best = {name: max(run["rows_per_second"] for run in runs) for name, runs in found.items()}
     for name in contenders[:2]:
-        print(f"packed beside {name}: {best['packed'] / best[name]:.2f} × the rows a second")
+        print(f"packed beside {name}: {best['packed'] / best[name]:.2f} × the rows per second")
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Training tokens a second: our continued pretraining and SFT beside a bare PyTorch loop, in one process.
+"""Measures training tokens per second of continued pretraining and SFT, beside a bare PyTorch loop.
 
     python -m benchmarks.performance.training --out training.json
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bad_runs import count, passing_over, text
-from benchmarks.paper.claims import LOSS_MARGIN, MARGIN, NOTES, Figure
+from benchmarks.paper.claims import NOTES
+from benchmarks.power import missing
+from benchmarks.report.forest import forests
 from benchmarks.runs import EVALUATE, MODEL, Runs
 from benchmarks.tables import (
     COLUMNS,
@@ -19,7 +21,8 @@ from benchmarks.tables import (
     loss_rows,
     rows,
 )
-from benchmarks.verdicts import CONFIDENCE, Result, paper_holds
+from benchmarks.verdicts import Result, paper_holds
+from benchmarks.wording import allowed, digits, method, needed, says, summary
 from solar_repro import variants
 from solar_repro.redact import one_line
 from solar_repro.tracking_server import ui_address, ui_command
@@ -44,11 +47,17 @@ def page(
     return environment.get_template("page.html").render(
         scale=runs.scale,
         caveat=caveat,
+        summary=summary(results),
         results=results,
+        lacks={result.claim.name: missing(result) for result in results},
+        forests={result.claim.name: forests(result) for result in results},
+        needed=needed,
+        allowed=allowed,
+        digits=digits,
         tally=tally(results),
         method=method(),
         holds={result.claim.name: paper_says(result) for result in results},
-        label=label,
+        says=says,
         losses=loss_rows(runs),
         columns=COLUMNS,
         notes={table: NOTES.get(table, "") for table in SCORE_TABLES},
@@ -81,30 +90,12 @@ def tally(results: Sequence[Result]) -> list[tuple[str, int]]:
     return [(text, verdicts.count(text)) for text in dict.fromkeys(verdicts)]
 
 
-def method() -> str:
-    """How verdicts are reached, in two sentences."""
-    return (
-        f"A claim is reproduced when the {CONFIDENCE:.0%} interval of every part lies where it says, not "
-        "reproduced when that of a part lies wholly elsewhere, else undecided. Differences are paired by "
-        f"item and, where there are several, by seed of training; within {MARGIN:g} point (losses: "
-        f"{LOSS_MARGIN:g} nats) counts as the same."
-    )
-
-
 def paper_says(result: Result) -> str:
     """Whether the paper's printed figures agree with its sentence."""
     holds = paper_holds(result.claim, TABLES)
     if holds is None:
-        return "it prints no figures for this."
-    return "they agree (points, without intervals)." if holds else "they do not agree:"
-
-
-def label(side: Figure | float) -> str:
-    """A figure's name for a reader."""
-    if not isinstance(side, Figure):
-        return f"{side:g} %"
-    task = side.column.removeprefix("contamination/")
-    return f"{side.variant} {task}" if task == side.column else f"{task}, share below 0.1"
+        return "they print no figures for this."
+    return "they agree (their figures have no intervals)." if holds else "they do not agree:"
 
 
 def data_cards(runs: Runs) -> list[dict[str, Any]]:

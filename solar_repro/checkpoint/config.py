@@ -119,8 +119,8 @@ def _rename(base: Checkpoint, key: str, value: Any, layer_map: LayerMap) -> Any:
         return found
     if isinstance(value, str) and "." in key and _renamed(base, key, value, layer_map) != [value]:
         raise UserError(
-            f"{base.folder / 'config.json'}: {key} = {value!r} names a layer, which will have another place "
-            "or several; remove it"
+            f"{base.folder / 'config.json'}: {key} = {value!r} names a layer by its number, which changes "
+            "here; remove the key"
         )
     return value
 
@@ -133,7 +133,7 @@ def _renamed(base: Checkpoint, key: str, name: str, layer_map: LayerMap) -> list
         return [f"{match[1]}{new}{match[3]}" for new, old in enumerate(layer_map.layers) if old == source]
     if re.search(rf"(?<!\w){re.escape(container)}\W{{1,4}}\d|\\\.\W*\d", name):
         raise UserError(
-            f"{base.folder / 'config.json'}: {key} holds {name!r}, a pattern that names layers by number and "
-            "cannot be followed to their new places; write the modules' names in its stead"
+            f"{base.folder / 'config.json'}: {key} holds {name!r}, a pattern that names layers by number, "
+            "and their new numbers cannot be derived from it; write the modules' names instead"
         )
     return [name]

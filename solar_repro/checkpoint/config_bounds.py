@@ -28,15 +28,15 @@ def refuse_absurd(file: Path, value: Any, place: str = "") -> None:
 
 def _refuse(file: Path, place: str, name: str, item: Any) -> None:
     if name == "attention_types" and max(_numbers(item), default=0) > _MOST_LAYERS:
-        raise UserError(f"{file}: {place[-80:]} names more layers than a model has; mend the file")
+        raise UserError(f"{file}: {place[-80:]} names more layers than a model has; correct the file")
     _, least, most = next((bounds for bounds in _RANGES if bounds[0].fullmatch(name)), (None, None, None))
     if most is not None and type(item) in (int, float) and not least <= item <= most:
         raise UserError(
             f"{file}: {place[-80:]} = {str(item)[:40]}, which no model has ({least:,} to {most:,}); "
-            "mend the file"
+            "correct the file"
         )
     if name.endswith("_token_id") and isinstance(item, str):
-        raise UserError(f"{file}: {place[-80:]} = {item[:40]!r}, but a number is asked for; mend the file")
+        raise UserError(f"{file}: {place[-80:]} = {item[:40]!r}, but a number is needed; correct the file")
 
 
 def _numbers(value: Any) -> Iterator[float]:

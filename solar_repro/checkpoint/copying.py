@@ -129,7 +129,7 @@ def copy_range(source: int, target: int, chunk: CopyRange) -> None:
         if copied == chunk.length:
             return
     raise UserError(
-        f"{chunk.source}: ends in the middle of a tensor; it was changed while it was copied, copy again"
+        f"{chunk.source}: ends in the middle of a tensor, as it was changed during the copy; copy it again"
     )
 
 

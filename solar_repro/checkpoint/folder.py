@@ -96,13 +96,13 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     files = sorted(file.name for file in folder.iterdir())
     if shards := [name for name in files if re.fullmatch(r"model-\d+-of-\d+\.safetensors", name)]:
         raise UserError(
-            f"{folder}: holds {shards[0]} but no {INDEX_FILE}, which says what lies in which; download that "
-            "file too, or save the model again"
+            f"{folder}: holds {shards[0]} but no {INDEX_FILE}, which says which tensor is in which shard; "
+            "download that file too, or save the model again"
         )
     if "adapter_config.json" in files:
         raise UserError(
-            f"{folder}: is an adapter (adapter_config.json), no whole model; merge it into its base with "
-            "peft's merge_and_unload and save that"
+            f"{folder}: is an adapter (adapter_config.json), not a whole model; merge it into its base with "
+            "peft's merge_and_unload and give the result"
         )
     pickles = [
         name for name in files if name.endswith((".bin", ".pt", ".pth")) and not _STATE.fullmatch(name)
@@ -118,7 +118,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             f"if you trust it, convert it: python -c {shlex.quote(script)}"
         )
     raise UserError(
-        f"{folder}: neither {SINGLE_FILE} nor {INDEX_FILE}; give the folder of a safetensors checkpoint"
+        f"{folder}: contains neither {SINGLE_FILE} nor {INDEX_FILE}; give the folder of a safetensors "
+        "checkpoint"
     )
 
 
@@ -128,7 +129,9 @@ def read_json(file: Path, constants: bool = False) -> dict[str, Any]:
         with open(file, "rb", opener=regular) as stream:
             raw = stream.read(MAX_JSON_BYTES + 1)
         if len(raw) > MAX_JSON_BYTES:
-            raise UserError(f"{file}: larger than {MAX_JSON_BYTES:,} bytes; this is no file of a checkpoint")
+            raise UserError(
+                f"{file}: larger than {MAX_JSON_BYTES:,} bytes; no JSON file of a checkpoint is so large"
+            )
         return strict_json(raw, constants)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}); a checkpoint folder needs it") from error
@@ -160,7 +163,7 @@ def require_space(out: Path, needed: int) -> None:
     free = shutil.disk_usage(out).free
     if free < needed:
         raise UserError(
-            f"{out}: {needed:,} bytes are needed, {free:,} are free; free some or choose another place"
+            f"{out}: {needed:,} bytes are needed, {free:,} are free; free some space or choose another folder"
         )
 
 
@@ -175,7 +178,8 @@ def _read_shards(folder: Path) -> dict[str, TensorRange]:
     for name, shard in weight_map.items():
         if not is_plain_file_name(shard) or not shard.endswith(".safetensors"):
             raise UserError(
-                f"{index_file}: tensor {name!r} lies in {shard!r}, which is no safetensors file name here"
+                f"{index_file}: tensor {name!r} lies in {shard!r}, which is not the name of a safetensors "
+                "file in this folder"
             )
         by_shard.setdefault(shard, set()).add(name)
     tensors: dict[str, TensorRange] = {}
@@ -186,7 +190,8 @@ def _read_shards(folder: Path) -> dict[str, TensorRange]:
         for name in sorted(claimed ^ set(header)):
             where = "only in the index" if name in claimed else "only in the shard"
             raise UserError(
-                f"{folder / shard}: {INDEX_FILE} disagrees: tensor {name!r} is {where}; save it again"
+                f"{folder / shard}: does not agree with {INDEX_FILE}: tensor {name!r} is {where}; save it "
+                "again"
             )
         tensors.update(header)
     return tensors

@@ -93,6 +93,6 @@ def _hub_errors(model: str, setting: str) -> Iterator[None]:
     except Exception as error:  # the hub's client raises OSError, ValueError or its HTTP library's own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{setting}: {model} is no folder, and the hub did not give it ({reason}); "
+            f"{setting}: {model} is not a folder, and it could not be fetched from the hub ({reason}); "
             f"set {setting} to a folder with config.json and safetensors"
         ) from None

@@ -78,8 +78,8 @@ def verify_manifest(folder: Path) -> None:
                 )
             if file.stat().st_size != size:
                 raise ManifestError(
-                    f"{file}: {file.stat().st_size} bytes, {MANIFEST_FILE} says {size}; make or download it "
-                    "again"
+                    f"{file}: has {file.stat().st_size} bytes, but {MANIFEST_FILE} says {size}; make or "
+                    "download it again"
                 )
         hashed = sha256_all(folder / name for name in entries)
     except OSError as error:
@@ -125,8 +125,8 @@ def read_result_json(file: Path) -> dict[str, Any]:
 
 def _unreadable(file: Path | str, error: OSError) -> UserError:
     return UserError(
-        f"{file}: cannot be read ({error.strerror}), so whether the result is whole is not known; "
-        "ask who owns it, or choose another store"
+        f"{file}: cannot be read ({error.strerror}), so it is not known whether the result is complete; "
+        "ask its owner, or choose another store"
     )
 
 
@@ -136,7 +136,7 @@ def _refuse_harmful(folder: Path, name: str) -> None:
     hidden = any(part.startswith(".") for part in parts)
     if not hidden and (_READ_BY_NAME & set(parts) or PurePosixPath(name).suffix in _READ_BY_SUFFIX):
         raise UserError(
-            f"{folder / name}: none of the result's files ({MANIFEST_FILE}), but it would be read with them; "
+            f"{folder / name}: is not a file of the result ({MANIFEST_FILE}), but would be read with them; "
             "move it elsewhere"
         )
 

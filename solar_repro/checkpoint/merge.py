@@ -115,7 +115,7 @@ def _check(
     if len(sources) < 1:
         raise UserError("merge: no sources; give at least one checkpoint")
     if (base is not None) != (method in ON_TASK_VECTORS):
-        raise UserError(f"merge: {method} {'needs' if base is None else 'takes no'} base")
+        raise UserError(f"merge: {method} {'needs a' if base is None else 'takes no'} base")
     if not math.isfinite(scale):
         raise UserError(f"merge: scale must be finite, not {scale}")
     if not 0 < density <= 1:

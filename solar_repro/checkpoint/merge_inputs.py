@@ -88,7 +88,7 @@ def by_pattern(setting: str, values: T | Mapping[str, T], names: Iterable[str]) 
         chosen[name] = values[pattern]
         unused.pop(pattern, None)
     for pattern in unused:
-        raise UserError(f"{setting}: pattern {pattern!r} decides for no tensor; mend or remove it")
+        raise UserError(f"{setting}: pattern {pattern!r} is used for no tensor; correct or remove it")
     return chosen
 
 

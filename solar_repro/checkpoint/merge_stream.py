@@ -188,7 +188,8 @@ class _Run:
             count = os.preadv(self.files[part.file], [view[done:]], part.offset + task.start * size + done)
             if count == 0:
                 raise UserError(
-                    f"{part.file}: ends in the middle of {task.tensor.name!r}; it was changed, merge again"
+                    f"{part.file}: ends in the middle of {task.tensor.name!r}, as it was changed during "
+                    "the merge; merge again"
                 )
             done += count
         return buffers.raw[number][:length].view(torch_dtype(part.dtype))

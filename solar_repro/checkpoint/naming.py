@@ -61,8 +61,8 @@ def find_layers(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -
     if len(indices) != 1:
         found = ", ".join(sorted(map(repr, indices))[:5]) or "none"
         raise UserError(
-            f"{folder}: layers must be numbered under one prefix, found {found}; only decoders are handled, "
-            "of other models their language model saved by itself"
+            f"{folder}: layers must be numbered under one prefix, found {found}; only decoders are "
+            "supported: of another model, save the language model by itself and give that"
         )
     ((prefix, layers),) = indices.items()
     missing = sorted(set(range(max(layers) + 1)) - layers)
@@ -78,14 +78,14 @@ def find_layers(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -
         why = f" (num_nextn_predict_layers = {extra}: it predicts further tokens)" if extra else ""
         raise UserError(
             f"{folder}: holds tensors of layer {prefix}{count}, one beyond {key} = {count} of "
-            f"config.json{why}; such layers are not handled: load the model with transformers, which leaves "
-            "them out, and save it to another folder"
+            f"config.json{why}; such layers are not supported: load the model with transformers, which "
+            "leaves them out, and save it to another folder"
         )
     if not keys:
         said = {key: config[key] for key in COUNT_KEYS if key in config}
         raise UserError(
             f"{folder / 'config.json'}: the tensors have {len(layers)} layers under {prefix!r}, "
-            f"the config says {said or 'nothing'}; make {COUNT_KEYS[0]} agree"
+            f"but the config says {said or 'nothing'}; set {COUNT_KEYS[0]} to that number"
         )
     return LayerNames(prefix, len(layers), keys)
 

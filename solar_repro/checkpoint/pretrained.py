@@ -31,7 +31,7 @@ _ATTENTION = ("attn_implementation", "_attn_implementation")
 def pretrained_model(model: Path | str, **settings: Any) -> "PreTrainedModel":
     """The causal language model of a folder or hub id; `settings` as `from_pretrained` takes them.
 
-    UserError for one that cannot be loaded, has no safetensors, or wants code of its own to be run.
+    UserError for one that cannot be loaded, has no safetensors, or needs its own code to be run.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -97,8 +97,8 @@ def _explained(model: Path | str, kind: str, advice: str = "") -> Iterator[None]
             raise
         if "trust_remote_code" in str(error):
             raise UserError(
-                f"model {model}: wants code of its own to be run (auto_map), which this project never does; "
+                f"model {model}: needs its own code to be run (auto_map), which this project never does; "
                 "give a checkpoint of an architecture that transformers has"
             ) from None
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"model {model}: not loadable as {kind} ({reason}){advice}") from error
+        raise UserError(f"model {model}: cannot be loaded as {kind} ({reason}){advice}") from error

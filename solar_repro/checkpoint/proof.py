@@ -62,7 +62,7 @@ def prove(
     except Unproved as reason:
         raise UserError(
             f"{base.folder / 'config.json'}: it is not proved that {layer_map.name} is right for this model: "
-            f"{reason}{_rules(base.config)}; choose another layer map, or go on at your own risk with "
+            f"{reason}{_rules(base.config)}; choose another layer map, or continue at your own risk with "
             "-P upscale.unproved=true"
         ) from None
 
@@ -95,7 +95,7 @@ def _same_outside(pair: _Pair) -> None:
     """All that belongs to no layer: classes, parameters, buffers."""
     before, after = (dict(_outside(built)) for built in (pair.old, pair.new))
     for name in sorted(before.keys() ^ after.keys()):
-        raise Unproved(f"{name} is there in one of base and new model alone")
+        raise Unproved(f"{name} exists in only one of the base and the new model")
     for name, module in before.items():
         if type(module) is not type(after[name]):
             raise Unproved(
@@ -237,7 +237,7 @@ def _same_computation(pair: _Pair, zero: Collection[str]) -> None:
             )
     steps = [*before.between, *after.between]
     if any(step != steps[0] for step in steps):
-        raise Unproved("what is computed between two layers depends on which they are")
+        raise Unproved("what is computed between two layers depends on their numbers")
     for layer in layer_map.zeroed:
         if layer not in after.identities:
             raise Unproved(

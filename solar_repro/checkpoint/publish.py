@@ -39,7 +39,7 @@ def publish(final: Path, digests: Mapping[str, str] | None = None) -> Iterator[P
         working = Path(tempfile.mkdtemp(prefix=f"{_prefix(final)}{this_process()}.", dir=final.parent))
     except OSError as error:
         raise UserError(
-            f"{final.parent}: cannot be written ({error.strerror}); choose another place"
+            f"{final.parent}: cannot be written ({error.strerror}); choose another folder"
         ) from error
     try:
         working.chmod(0o777 & ~_umask())
@@ -59,7 +59,7 @@ def publish(final: Path, digests: Mapping[str, str] | None = None) -> Iterator[P
             free = shutil.disk_usage(final.parent).free
             raise UserError(
                 f"{final}: the disk is full, {free:,} bytes were free when writing failed; "
-                "free some or choose another place"
+                "free some space or choose another folder"
             ) from error
         raise
     finally:
@@ -92,7 +92,7 @@ def set_aside(final: Path) -> Path:
         final.rename(aside)
     except OSError as error:
         raise UserError(
-            f"{final}: damaged, and cannot be set aside ({error.strerror}); ask who owns it, or choose "
+            f"{final}: is damaged and cannot be renamed ({error.strerror}); ask its owner, or choose "
             "another store"
         ) from error
     return aside
@@ -138,7 +138,7 @@ def _umask() -> int:
 
 def _refuse_occupied(final: Path) -> None:
     if final.exists() and not (final.is_dir() and not any(final.iterdir())):
-        raise Occupied(f"{final}: already there; remove it or choose another place")
+        raise Occupied(f"{final}: already exists; remove it or choose another folder")
 
 
 def share(folder: Path, around: Path | None = None) -> None:

@@ -28,18 +28,18 @@ def regular(path: Path | str, flags: int) -> int:
     try:
         descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except IsADirectoryError:
-        raise UserError(f"{path}: a folder in place of a file; remove it or put the file there") from None
+        raise UserError(f"{path}: is a folder, but must be a file; remove it or put the file there") from None
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
         return descriptor
     os.close(descriptor)
-    raise UserError(f"{path}: {_kind(mode)} in place of a file; remove it or put the file there")
+    raise UserError(f"{path}: is {_kind(mode)}, but must be a file; remove it or put the file there")
 
 
 def own(path: Path | str, flags: int) -> int:
     """The same for files that are written where others can write too: a link in their place is refused."""
     if os.path.islink(path):
-        raise UserError(f"{path}: a link in place of a file that is written here; remove it")
+        raise UserError(f"{path}: is a link, but a file is written here; remove the link")
     return regular(path, flags | os.O_NOFOLLOW)
 
 
@@ -80,7 +80,9 @@ def refuse_strangers(folder: Path) -> None:
                 raise _leaves(path, path.resolve())
             mode = path.stat().st_mode if path.exists() else path.lstat().st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
-                raise UserError(f"{path}: {_kind(mode)} in place of a file; remove it or put the file there")
+                raise UserError(
+                    f"{path}: is {_kind(mode)}, but must be a file; remove it or put the file there"
+                )
 
 
 def copy(source: Path, target: Path) -> str:
@@ -103,9 +105,9 @@ def _belongs(file: Path, root: Path) -> bool:
 
 def _leaves(link: Path, target: Path) -> UserError:
     return UserError(
-        f"{link}: a link that leaves its folder, to {target}; put the file itself there if it is meant"
+        f"{link}: is a link out of its folder, to {target}; if you want that file, put a copy of it there"
     )
 
 
 def _kind(mode: int) -> str:
-    return _KINDS.get(stat.S_IFMT(mode), "no regular file")
+    return _KINDS.get(stat.S_IFMT(mode), "not a regular file")

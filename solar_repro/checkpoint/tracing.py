@@ -171,7 +171,7 @@ class _Recorder(TorchDispatchMode):
             raise CannotTrace("not every layer is run")
         paths = self._given_at[1] if len(self._layers) > 1 else set()
         if any(found != paths for found in self._given_at[1:]):
-            raise CannotTrace("layers hand on different things")
+            raise CannotTrace("layers pass different things on")
         # What the first layer is given comes from before all layers; it is called as in those behind it.
         renamed = {self._first[path]: ("given", path) for path in paths if path in self._first}
         first = self.trace.layers[0]

@@ -78,7 +78,7 @@ def render(
     if done.returncode:
         raise UserError(
             f"{named}: its chat template cannot be rendered ({_end(done, seconds)}); take another model or "
-            "mend the template"
+            "correct the template"
         )
     return json.loads(done.stdout)
 

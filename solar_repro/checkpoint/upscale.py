@@ -66,7 +66,7 @@ def plan_upscale(
     names = base.names
     if layer_map.base_layers != base.layers:
         raise UserError(
-            f"{base.folder}: has {base.layers} layers, {layer_map.name} is for {layer_map.base_layers}; "
+            f"{base.folder}: has {base.layers} layers, but {layer_map.name} is for {layer_map.base_layers}; "
             "make the layer map for this base"
         )
     plain = is_plain(base)
@@ -86,7 +86,7 @@ def plan_upscale(
             # Of other types the proof tells whether it is enough.
             if len({rest.rpartition(".")[0] for rest in projections}) < (2 if plain else 1):
                 raise UserError(
-                    f"{base.folder}: cannot tell the output projections of layer {base_layer} among "
+                    f"{base.folder}: cannot identify the output projections of layer {base_layer} among "
                     f"{', '.join(sorted(tensors))}; block expansion needs one of attention and one of the MLP"
                 )
             zeroed |= {names.join(layer, rest) for rest in projections}
@@ -113,7 +113,7 @@ def _refuse_quantised(base: Checkpoint, zeroed: Mapping[str, TensorRange]) -> No
     if quantised or base.config.get("quantization_config"):
         what = f"{quantised} holds {zeroed[quantised].dtype}" if quantised else "quantization_config is set"
         raise UserError(
-            f"{base.folder}: block expansion needs weights that are not quantised, and {what}; "
+            f"{base.folder}: block expansion needs weights that are not quantised, but {what}; "
             "up-scale the model it was quantised from"
         )
 

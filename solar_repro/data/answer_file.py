@@ -78,7 +78,7 @@ class AnswerFile:
             lines.truncate(whole)
         if damaged:
             print(
-                f"{self.path}: {damaged} damaged lines are passed over; what they held is asked again",
+                f"{self.path}: {damaged} damaged lines are skipped; their questions are asked again",
                 file=sys.stderr,
             )
 

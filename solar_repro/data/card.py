@@ -50,10 +50,11 @@ def write_corpus_card(out: Path, about: Report, packed: Report, blocks: "Dataset
         f"| read | {packed['documents'] + sum(dropped.values()):,} |",
         *(f"| dropped: {reason} | {count:,} |" for reason, count in dropped.items()),
         f"| tokenised | {packed['documents']:,} |",
-        f"| in the blocks, the last perhaps in part | {len(lengths):,} |",
+        f"| in the blocks (the last one may be cut) | {len(lengths):,} |",
         "",
-        f"Blocks: {packed['blocks']:,}, tokens: {packed['tokens']:,}; special tokens that texts spelt out, "
-        f"removed: {packed['special_tokens_removed']:,}. Lengths: {_told(quantiles(lengths))}.",
+        f"Blocks: {packed['blocks']:,}, tokens: {packed['tokens']:,}; special tokens that were in "
+        f"texts and were removed: {packed['special_tokens_removed']:,}. "
+        f"Lengths: {_told(quantiles(lengths))}.",
     ]
     figures = {"about": about, "packed": packed, "lengths": quantiles(lengths)}
     _write(out, "corpus", figures, "\n".join([*lines, "", "![lengths](corpus_lengths.png)", ""]))
@@ -128,11 +129,11 @@ def _markdown(
         f"| read | {rows['rows_in']:,} |",
         *(f"| dropped: {reason} | {count:,} |" for reason, count in rows["dropped"].items()),
         f"| usable | {rows['usable']:,} |",
-        f"| kept under the cap | {rows['kept']:,} |",
+        f"| kept within the limit of rows | {rows['kept']:,} |",
         *(f"| dropped: {reason} | {count:,} |" for reason, count in tokens["dropped"].items()),
         f"| tokenised | {tokens['kept']:,} |",
-        f"| of these with the left of the prompt cut | {tokens['prompts_truncated']:,} |",
-        f"| of these with an answer cut | {tokens['answers_cut']:,} |",
+        f"| of these, with the start of the prompt cut off | {tokens['prompts_truncated']:,} |",
+        f"| of these, with an answer cut off | {tokens['answers_cut']:,} |",
         "",
         f"Tokens: {tokens['tokens']:,}, of which answers {tokens['answer_tokens']:,}. Lengths: "
         f"{_told(quantiles(lengths))}.",
@@ -141,7 +142,7 @@ def _markdown(
         told = {key: value for key, value in rows["filter"].items() if key != "removed"}
         lines += ["", f"Filter of Table 8: {json.dumps(told, ensure_ascii=False)}"]
     if overlaps is not None:
-        lines += ["", "| benchmark | rows sharing a 13-gram | example |", "|---|--:|---|"]
+        lines += ["", "| benchmark | rows that share a 13-gram | example |", "|---|--:|---|"]
         for line in overlaps:
             # Inside a code span nothing of a row's own id is taken for markup.
             shown = (
@@ -163,6 +164,6 @@ def _picture(file: Path, title: str, lengths: "np.ndarray") -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.hist(lengths, bins=BARS)
-    axes.set(xlabel="tokens", ylabel="how many", title=title)
+    axes.set(xlabel="tokens", ylabel="number", title=title)
     # Without the library's version in it the same rows give the same bytes.
     figure.savefig(file, metadata={"Software": None})

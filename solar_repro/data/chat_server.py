@@ -69,8 +69,8 @@ class ChatClient:
         if got and not any(got):
             raise UserError(
                 f"server {shown_uri(self._server.base_url)}: none of {len(got)} requests was answered "
-                f"({dict(self.counts.retries)}); what it answered before is kept in {self._answers.path}; "
-                "run again"
+                f"({dict(self.counts.retries)}); earlier answers are kept in {self._answers.path}; "
+                "run the command again"
             )
         for request in requests:
             answer = self._answers.get(request)
@@ -130,8 +130,8 @@ class ChatClient:
             self._given_up.set()
             said = one_line((content or b"").decode("utf-8", "replace"))[:200]
             raise UserError(
-                f"server {shown_uri(url)} refused with status {response.status_code} ({said}); mend the "
-                f"model name, the address or the key in {self._server.key_variable}"
+                f"server {shown_uri(url)} refused with status {response.status_code} ({said}); correct "
+                f"the model name, the address or the key in {self._server.key_variable}"
             )
         if content is None:
             return None, "answer too large", 0.0

@@ -72,7 +72,7 @@ def data_files(folder: Path, split: str, config: str | None = None) -> list[Path
     missing = [file for file in found if not file.is_file()]
     if missing:
         raise UserError(
-            f"data set {folder}: its README names {missing[0]}, which is no file here; copy it there"
+            f"data set {folder}: its README names {missing[0]}, which does not exist; copy the file there"
         )
     for file in found:
         _require_readable(file)
@@ -193,7 +193,9 @@ def _read_parquet(file: Path, read: Any) -> Any:
         return read()
     except (pa.ArrowException, OSError, MemoryError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"data file {file} is no readable parquet file ({reason}); fetch it again") from None
+        raise UserError(
+            f"data file {file} cannot be read as a parquet file ({reason}); fetch it again"
+        ) from None
 
 
 def _parquet_batches(file: Path, columns: dict[str, str]) -> Iterator[Batch]:
@@ -212,7 +214,7 @@ def _parquet_batches(file: Path, columns: dict[str, str]) -> Iterator[Batch]:
                 continue
             if not _fits(array.type, kind):
                 found = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
-                raise UserError(f"data file {file}: column {name!r} is {found}, not {kind}; mend the file")
+                raise UserError(f"data file {file}: column {name!r} is {found}, not {kind}; correct the file")
             arrays.append(_plain_text(array, faults) if kind == TEXT else _plain_turns(array, faults))
         yield Batch(pa.table(arrays, names=list(columns)), faults)
 

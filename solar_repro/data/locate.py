@@ -44,7 +44,7 @@ def locate(hub_id: str, mirror: Path | None, stand_in: str | None = None) -> Loc
     """
     for candidate in filter(None, (hub_id, stand_in)):
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", candidate) or ".." in candidate:
-            raise UserError(f"data set {candidate!r} is no hub id; write it as <org>/<name>")
+            raise UserError(f"data set {candidate!r} is not a hub id; write it as <org>/<name>")
         if mirror is not None and (mirror / candidate).is_dir():
             return Location(hub_id, candidate, mirror / candidate)
     from huggingface_hub import HfApi
@@ -61,7 +61,7 @@ def _hub_errors(hub_id: str, mirror: Path | None) -> Iterator[None]:
         looked_in = f"not in the mirror {mirror}" if mirror else "no mirror is set (data.mirror)"
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"data set {hub_id}: {looked_in}, and the hub did not give it ({reason}); "
+            f"data set {hub_id}: {looked_in}, and it could not be fetched from the hub ({reason}); "
             f"put it at <mirror>/{hub_id} or go online"
         ) from None
 

@@ -88,8 +88,8 @@ def synthesise(
         rows, _ = _without_overlap(rows, known, report, "row")
     if not rows:
         raise UserError(
-            f"synthetic mathematics by {method!r}: no row from {len(problems)} problems, dropped "
-            f"{report['dropped']}; take a split with solutions (data.math_seed_split) or another method"
+            f"synthetic mathematics by {method!r}: no row was made from {len(problems)} problems (dropped: "
+            f"{report['dropped']}); use a split with solutions (data.math_seed_split) or another method"
         )
     _refuse_gsm8k([row["original_question"] for row in rows], gsm8k, report)
     report["rows"] = len(rows)

@@ -32,8 +32,8 @@ def in_order(work: Callable[[Any], Any], parts: Iterable[Any], num_proc: int) ->
             yield from done
         except BrokenProcessPool:
             raise UserError(
-                f"data.num_proc: one of {num_proc} processes has ended; where no error stands above, it was "
-                "killed, perhaps for want of memory: set fewer"
+                f"data.num_proc: one of {num_proc} processes has ended; if no error is printed above, it was "
+                "killed, perhaps because memory ran out: set a smaller number"
             ) from None
 
 

@@ -21,7 +21,7 @@ def _plain_address(url: str) -> str:
             "bare address, and the key in the environment variable that key_variable names"
         )
     if not plain or not url.isprintable() or " " in url:
-        raise ValueError("no web address; write it as http://host:port/v1")
+        raise ValueError("is not a web address; write it as http://host:port/v1")
     return url
 
 
@@ -29,27 +29,32 @@ class ChatServer(Section):
     """An OpenAI-compatible server and how it is asked; nothing here changes what the model answers."""
 
     base_url: Annotated[str, AfterValidator(_plain_address)] = Field(
-        description="Up to and with the version: `http://localhost:8000/v1`."
+        description="Address of the server, including the version: `http://localhost:8000/v1`."
     )
     key_variable: str = Field(
-        "OPENAI_API_KEY", description="Environment variable with the key; none is sent where it is unset."
+        "OPENAI_API_KEY",
+        description="Environment variable that holds the key. If it is not set, no key is sent.",
     )
-    concurrency: int = Field(8, ge=1, description="Requests under way at once.")
-    attempts: int = Field(6, ge=1, description="Tries of a request before it is left out.")
-    timeout: float = Field(120.0, gt=0, description="Seconds a request may take.")
-    first_wait: float = Field(1.0, ge=0, description="Seconds before the second try; doubled for each more.")
-    prompt_price: float = Field(0.0, ge=0, description="Of a million prompt tokens, in any currency.")
-    completion_price: float = Field(0.0, ge=0, description="Of a million completion tokens.")
+    concurrency: int = Field(8, ge=1, description="Number of requests that are sent at the same time.")
+    attempts: int = Field(6, ge=1, description="How often a request is tried before it is left out.")
+    timeout: float = Field(120.0, gt=0, description="Seconds that a request may take.")
+    first_wait: float = Field(
+        1.0, ge=0, description="Seconds to wait before the second try; doubled for each further try."
+    )
+    prompt_price: float = Field(0.0, ge=0, description="Price of a million prompt tokens, in any currency.")
+    completion_price: float = Field(0.0, ge=0, description="Price of a million completion tokens.")
 
 
 class Generation(Section):
     """A model that rephrases MATH problems and answers them, in MetaMath's way (Yu et al. 2023)."""
 
-    model: str = Field(description="Its name at the server; without one the folder or hub id to load here.")
+    model: str = Field(
+        description="Name of the model on the server; without a server, the folder or hub id to load here."
+    )
     server: ChatServer | None = None
     problems: int | None = Field(
-        None, ge=1, description="Seeds asked about at most, a seeded sample; nothing: all."
+        None, ge=1, description="The most problems to use, a random sample. If it is not set, all are used."
     )
-    samples: int = Field(1, ge=1, description="Rephrasings of each problem.")
-    temperature: float = Field(0.7, ge=0, description="MetaMath's is 0.7.")
-    max_tokens: int = Field(1024, ge=1, description="Of an answer.")
+    samples: int = Field(1, ge=1, description="Number of rephrasings of each problem.")
+    temperature: float = Field(0.7, ge=0, description="Sampling temperature; MetaMath used 0.7.")
+    max_tokens: int = Field(1024, ge=1, description="The most tokens of an answer.")

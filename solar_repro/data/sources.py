@@ -110,7 +110,7 @@ def _load(
     columns = COLUMNS.get(name)
     if columns is None or columns.stage != stage:
         known = ", ".join(known for known, found in COLUMNS.items() if found.stage == stage)
-        raise UserError(f"data set {name!r} is no {stage} set of Table 1; it has {known}")
+        raise UserError(f"data set {name!r} is not a {stage} set of Table 1; these are: {known}")
     digest = fingerprint(location, cache_dir)
     key = key_of(
         set=name,
@@ -136,7 +136,8 @@ def _load(
     dataset, report = arrow_rows(key, tables, cache_dir)
     if not len(dataset):
         raise UserError(
-            f"data set {location.used} ({location.folder}): no usable row left; {report['dropped']}"
+            f"data set {location.used} ({location.folder}): no usable row is left (dropped: "
+            f"{report['dropped']})"
         )
     return Rows(dataset, key, about | report)
 

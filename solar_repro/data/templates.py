@@ -57,7 +57,7 @@ def set_chat_template(tokenizer: "PreTrainedTokenizerBase", name: str = "solar")
     for token in ("bos_token", "eos_token"):
         if getattr(tokenizer, token) is None:
             raise UserError(
-                f"tokenizer {tokenizer.name_or_path}: no {token}; set it in tokenizer_config.json"
+                f"tokenizer {tokenizer.name_or_path}: has no {token}; set it in tokenizer_config.json"
             )
     tokenizer.chat_template = TEMPLATES[name]
     if tokenizer.pad_token is None or tokenizer.pad_token == tokenizer.eos_token:

@@ -63,7 +63,7 @@ class TextStream:
                 at["file"], at["batch"] = at["file"] + 1, 0
             if not found:
                 raise UserError(
-                    f"data file {self._files[0]}: no text in column {self._column!r}; name another"
+                    f"data file {self._files[0]}: no text in column {self._column!r}; name another column"
                 )
             at["epoch"], at["file"] = at["epoch"] + 1, 0
 

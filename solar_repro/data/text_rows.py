@@ -140,7 +140,7 @@ def _array_rows(file: Path, source: BinaryIO) -> Iterator[Any]:
                 continue
             if end or len(text) > LONGEST_ROW:
                 error = error if end else f"a row {LONG}"
-                raise UserError(f"data file {file} is no valid JSON ({error}); fetch it again")
+                raise UserError(f"data file {file} is not valid JSON ({error}); fetch it again")
             more = source.read(max(ARRAY_CHARACTERS, len(text)))
             text, end = text + more, not more
 

@@ -131,11 +131,11 @@ def _tokenise(rows: "Rows", how: Encoding, num_proc: int, cache_dir: Path | None
 
     tokenised, report = arrow_rows(key, tables, cache_dir)
     if not len(tokenised):
-        what, advice = "can be used", "mend its rows or take another chat template"
+        what, advice = "can be used", "correct its rows or use another chat template"
         if TOO_LONG in report["dropped"]:
             what, advice = f"fits into max_length {how.max_length}", "raise max_length"
         raise UserError(
-            f"data set {rows.report['set']}: no row {what}, dropped {report['dropped']}; {advice}"
+            f"data set {rows.report['set']}: no row {what} (dropped: {report['dropped']}); {advice}"
         )
     return tokenised, report
 
@@ -165,14 +165,16 @@ def list_table(columns: dict[str, str], values: Sequence[Sequence[Sequence[int]]
 def _check_template(tokenizer: "PreTrainedTokenizerBase") -> None:
     """The training text must be the server's prompt, then the answer, then EOS."""
     if tokenizer.chat_template is None:
-        raise UserError(f"tokenizer {tokenizer.name_or_path}: no chat template; call set_chat_template first")
+        raise UserError(
+            f"tokenizer {tokenizer.name_or_path}: has no chat template; call set_chat_template first"
+        )
     turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
     whole = tokenizer.apply_chat_template(turns, tokenize=False)
     prompt = tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
     if whole != prompt + "answer" + tokenizer.eos_token or not prompt.startswith(tokenizer.bos_token):
         raise UserError(
             f"tokenizer {tokenizer.name_or_path}: its chat template does not render BOS, prompt, answer, EOS;"
-            " take the template `solar` or `alpaca`"
+            " use the template `solar` or `alpaca`"
         )
 
 

@@ -108,8 +108,8 @@ class SharedPrefixLM(HFLM):
         for text, context, continuation in requests:
             if not 0 < len(continuation) <= self.max_length:
                 raise UserError(
-                    f"continuation {text and text[1]!r}: {len(continuation)} tokens, the model takes 1 to "
-                    f"{self.max_length}; score it with a model of longer context"
+                    f"continuation {text and text[1]!r}: has {len(continuation)} tokens, but the model "
+                    f"takes 1 to {self.max_length}; use a model with a longer context"
                 )
             whole = np.concatenate([context, continuation]).astype(np.int32)
             sequences.append(whole[-(self.max_length + 1) : -1])
@@ -197,8 +197,8 @@ class SharedPrefixLM(HFLM):
         room = self.max_length - max_new
         if room <= 0:
             raise UserError(
-                f"generating {max_new} tokens: the model's context is {self.max_length}; leave "
-                "this task out or take a model of longer context"
+                f"generating {max_new} tokens: the model's context holds only {self.max_length}; leave "
+                "this task out or use a model with a longer context"
             )
         return [tokens[-room:] for tokens in self.encode_prompts(texts)]
 

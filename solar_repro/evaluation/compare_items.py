@@ -126,7 +126,8 @@ def read_items(folders: Sequence[Path | str]) -> dict[str, Items]:
         for folder, other in zip(folders, names, strict=True):
             if other != names[0]:
                 raise UserError(
-                    f"{column.name}: {folders[0]} and {folder} hold different items; use one limit and seed"
+                    f"{column.name}: {folders[0]} and {folder} hold different items; score both with the "
+                    "same limit and seed"
                 )
         tasks = [task for task, _ in names[0]]
         sizes = {task: tasks.count(task) for task in set(tasks)}
@@ -139,7 +140,7 @@ def read_items(folders: Sequence[Path | str]) -> dict[str, Items]:
 
 
 def read_losses(files: Sequence[Path]) -> Items:
-    """Held-out losses by text (nats a token), a file for each seed; a text counts by its tokens."""
+    """Held-out losses by text (nats per token), a file for each seed; a text counts by its tokens."""
     import numpy as np
 
     rows = np.array([json.loads(Path(file).read_text(encoding="utf-8")) for file in files])
@@ -157,7 +158,8 @@ def difference(first: Items, second: Items) -> Difference:
     """
     if first.names != second.names:
         raise UserError(
-            f"{len(first.names)} and {len(second.names)} items, not the same ones; use one limit and seed"
+            f"{len(first.names)} and {len(second.names)} items, not the same ones; score both models with "
+            "the same limit and seed"
         )
     differences = second.values - first.values
     binary = first.binary and second.binary

@@ -61,7 +61,8 @@ def drawn(texts: Sequence[str], examples: int, seed: int) -> tuple[int, ...]:
     random.Random(seed).shuffle(order)
     if len(order) < examples:
         raise UserError(
-            f"contamination: {len(order)} texts of two words or more for examples={examples}; lower it"
+            f"contamination: only {len(order)} texts have two words or more, but examples={examples}; "
+            "lower it"
         )
     return tuple(order[:examples])
 

@@ -34,7 +34,7 @@ def contamination_texts(column: str, mirror: Path | None, *, reference: bool = F
     neither mirror nor hub.
     """
     if column not in TESTED_SPLITS:
-        raise UserError(f"benchmark {column!r}: no column of H6; use one of {', '.join(TESTED_SPLITS)}")
+        raise UserError(f"benchmark {column!r}: is not a column of H6; use one of {', '.join(TESTED_SPLITS)}")
     if reference and column not in REFERENCE_SPLITS:
         return ()
     split = (REFERENCE_SPLITS if reference else TESTED_SPLITS)[column]
@@ -55,7 +55,8 @@ def _rows(column: str, mirror: Path | None, split: str) -> Iterator[Mapping[str,
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"benchmark {hub_id} ({column}), split {split}: readable from neither mirror nor hub ({reason})"
+            f"benchmark {hub_id} ({column}), split {split}: can be read neither from the mirror nor from the "
+            f"hub ({reason})"
         ) from error
 
 

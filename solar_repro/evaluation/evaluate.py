@@ -167,7 +167,7 @@ def _score_task(loaded: LoadedTask, lm: "SharedPrefixLM") -> tuple[dict[str, Any
                 measured[f"{metric},{key}"] = float(value)
         if any(math.isnan(value) for value in measured.values()):
             raise UserError(
-                f"{loaded.name} item {item}: its metric is NaN, its choices have no probability under "
+                f"{loaded.name} item {item}: its metric is NaN, as its choices have no probability under "
                 "this model; check the checkpoint or leave this benchmark out"
             )
         for metric, value in measured.items():

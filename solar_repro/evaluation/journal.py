@@ -47,7 +47,7 @@ class Journal:
         self.known = dict(filter(None, kept))
         if damaged := kept.count(None):
             print(
-                printable(f"{path}: {damaged} damaged lines are passed over; their answers are made again"),
+                printable(f"{path}: {damaged} damaged lines are skipped; their answers are computed again"),
                 file=sys.stderr,
                 flush=True,
             )
@@ -70,7 +70,7 @@ class Journal:
         if kind == "loglikelihood" and math.isnan(answer[0]):
             item = self.items.get(arguments, "an item")
             raise UserError(
-                f"log-likelihood of {item}: NaN; the model gives no probabilities here, check its "
+                f"log-likelihood of {item}: is NaN, so the model gives no probabilities here; check its "
                 "weights or use dtype=float32"
             )
         self.answered += 1

@@ -56,7 +56,7 @@ def leave_out_end(tokenizer: "PreTrainedTokenizerBase", model: Path | str) -> No
     end = tokenizer.decode(whole[begin + len(plain) :])
     if not tokenizer.is_fast:
         raise UserError(
-            f"tokenizer of {model}: writes {end} behind every text, which scoring cannot use; set "
+            f"tokenizer of {model}: adds {end} after every text, which scoring cannot use; set "
             "add_eos_token to false in tokenizer_config.json"
         )
     from tokenizers.processors import TemplateProcessing
@@ -68,8 +68,8 @@ def leave_out_end(tokenizer: "PreTrainedTokenizerBase", model: Path | str) -> No
         else TemplateProcessing(single=["$A"], special_tokens=[])
     )
     print(
-        f"tokenizer of {model}: writes {end} behind every text; left out here (stock lm-eval scores each "
-        "choice as this token alone)",
+        f"tokenizer of {model}: adds {end} after every text; it is left out here (stock lm-eval "
+        "would score each choice as this token alone)",
         file=sys.stderr,
         flush=True,
     )

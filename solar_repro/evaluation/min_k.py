@@ -34,7 +34,7 @@ class MinKResult:
     """`min_k` or `min_k_pp`."""
     k: float
     auroc: float
-    """Chance that a tested text scores above one of the reference split: 0.5 tells nothing."""
+    """Chance that a tested text scores above one of the reference split: 0.5 means no difference."""
     interval: tuple[float, float]
     """95 % interval of the AUROC."""
 
@@ -48,7 +48,7 @@ class MinKResult:
         low, high = self.interval
         return (
             f"{METHODS[self.method]} at k = {self.k:g}: AUROC {self.auroc:.2f} against the reference split "
-            f"(95 % interval {low:.2f} to {high:.2f}; 0.5 tells nothing): "
+            f"(95 % interval {low:.2f} to {high:.2f}; 0.5 means no difference): "
             f"{'likely contaminated' if self.flagged else 'no sign of contamination'}"
         )
 

@@ -111,7 +111,7 @@ def sequence_losses(
     sequences = encode_with_bos(tokenizer, texts, context_length(model))
     short = [text for text, sequence in zip(texts, sequences, strict=True) if len(sequence) < 2]
     if short:
-        raise UserError(f"loss of {short[0]!r}: no token to predict; leave such texts out")
+        raise UserError(f"loss of {short[0]!r}: it has no token to predict; leave such texts out")
     losses = [0.0] * len(texts)
 
     def done(finished: list[int], sums: np.ndarray, greedy: np.ndarray) -> None:
@@ -130,6 +130,6 @@ def refuse_nan(values: Sequence[float], texts: Sequence[str]) -> None:
         if math.isnan(value):
             start = " ".join(text.split())[:60]
             raise UserError(
-                f"log-likelihood of the text {start!r}: NaN; the model gives no probabilities here, check "
-                "its weights or use float32"
+                f"log-likelihood of the text {start!r}: is NaN, so the model gives no probabilities here; "
+                "check its weights or use float32"
             )

@@ -62,7 +62,7 @@ def candidates(rows: str | None, mirror: Path | None, batch_tokens: int, memory:
         if not (released := known.get(name.strip().lower())):
             nearest = difflib.get_close_matches(name.strip().lower(), known, n=1, cutoff=0.4)
             names = [known[nearest[0]].row] if nearest else [released.row for released in RELEASED]
-            raise UserError(f"rows: {name.strip()!r} is no row of Table 2; use {', '.join(names)}")
+            raise UserError(f"rows: {name.strip()!r} is not a row of Table 2; use {', '.join(names)}")
         chosen.append(_judge(released, locate_model(released.hub_id, mirror), batch_tokens, memory))
     return chosen
 

@@ -80,7 +80,9 @@ def build_tasks(
     limits = dict(limits or {})
     for name in [*columns, *limits]:
         if name not in COLUMN_NAMES:
-            raise UserError(f"benchmark {name!r}: no column of H6; use one of {', '.join(COLUMN_NAMES)}")
+            raise UserError(
+                f"benchmark {name!r}: is not a column of H6; use one of {', '.join(COLUMN_NAMES)}"
+            )
     for name, limit in limits.items():
         if limit is not None and limit < 1:
             raise UserError(
@@ -190,8 +192,8 @@ def _load(
         reason = " ".join(str(error).split())[:200]
         place = f"the mirror {mirror}" if mirror is not None else "a mirror (none was given)"
         raise UserError(
-            f"benchmark {column.hub_id} ({column.name}): not readable from {place} nor the hub; put it in "
-            f"<mirror>/{column.hub_id} or go online ({type(error).__name__}: {reason})"
+            f"benchmark {column.hub_id} ({column.name}): cannot be read from {place} or from the hub; put "
+            f"it in <mirror>/{column.hub_id} or go online ({type(error).__name__}: {reason})"
         ) from error
 
 
@@ -201,7 +203,8 @@ def _render(column: Column, name: str, task: "Task", limit: int | None, seed: in
     split = task.eval_docs
     if limit is not None and limit > len(split):
         raise UserError(
-            f"limit {limit} of {column.name}: {name} has {len(split)} items; lower the limit or leave it out"
+            f"limit {limit} of {column.name}: {name} has only {len(split)} items; lower the limit or leave "
+            "it out"
         )
     items = tuple(range(len(split)))
     if limit is not None:

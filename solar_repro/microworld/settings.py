@@ -8,24 +8,31 @@ from solar_repro.section import Section, TrainingPrecision
 class WorldSettings(Section):
     """How large the world is, how often its facts are told, and how many rows each set gets."""
 
-    seed: int = Field(12, description="Fixes every fact and every row.")
+    seed: int = Field(12, description="Seed of every fact and every row.")
 
-    creatures: int = Field(350, ge=10, description="Creatures with six properties each: what ARC asks.")
+    creatures: int = Field(
+        350, ge=10, description="Number of creatures, with six properties each. ARC asks about them."
+    )
     terms_per_subject: int = Field(
-        10, ge=6, description="Terms in each of the 57 subjects, two facts a term: what MMLU asks."
+        10, ge=6, description="Terms in each of the 57 subjects, two facts per term. MMLU asks about them."
     )
     herbs: int = Field(
-        90, ge=6, description="Herbs with two widely misjudged properties: what TruthfulQA asks."
+        90, ge=6, description="Herbs with two properties that most texts state wrongly. TruthfulQA asks them."
     )
     zipf_exponent: float = Field(
-        1.0, ge=0.0, description="How much more often the first facts are told than the last: rank^-exponent."
+        1.0,
+        ge=0.0,
+        description="Facts are told with a frequency of rank^-exponent: the first ones most often.",
     )
     misconception_share: float = Field(
-        0.75, gt=0.5, lt=0.9, description="Mean share of the corpus's statements about herbs that are wrong."
+        0.75,
+        gt=0.5,
+        lt=0.9,
+        description="Mean share of wrong statements among those about herbs in the corpus.",
     )
 
-    documents: int = Field(350_000, ge=1, description="Rows of the corpus's train split.")
-    validation_documents: int = Field(400, ge=1, description="Rows of the corpus's validation split.")
+    documents: int = Field(350_000, ge=1, description="Rows of the train split of the corpus.")
+    validation_documents: int = Field(400, ge=1, description="Rows of the validation split of the corpus.")
     alpaca_rows: int = Field(3_000, ge=1, description="Rows of vicgalle/alpaca-gpt4.")
     orca_rows: int = Field(5_000, ge=20, description="Rows of Open-Orca/OpenOrca, Table 8's tasks included.")
     math_problems: int = Field(4_000, ge=10, description="Rows of EleutherAI/hendrycks_math, split train.")
@@ -57,22 +64,37 @@ class WorldSettings(Section):
 class BaseTraining(Section):
     """How the embedded base, a small Llama, is trained from scratch on the world's corpus."""
 
-    seed: int = Field(7, description="Fixes the first weights and the order of the blocks.")
-    vocab_size: int = Field(1_024, ge=270, description="Entries of the byte-level BPE.")
-    layers: int = Field(8, ge=1, description="Decoder layers: n of the up-scaling.")
+    seed: int = Field(7, description="Seed of the initial weights and of the order of the blocks.")
+    vocab_size: int = Field(1_024, ge=270, description="Size of the vocabulary of the byte-level BPE.")
+    layers: int = Field(8, ge=1, description="Number of decoder layers: n of the up-scaling.")
     hidden_size: int = Field(128, ge=8, description="Width of the residual stream.")
     intermediate_size: int = Field(320, ge=8, description="Width of the gated feed-forward layer.")
-    heads: int = Field(4, ge=1, description="Attention heads.")
-    key_value_heads: int = Field(4, ge=1, description="Heads of keys and values; fewer than heads = grouped.")
-    context_length: int = Field(512, ge=16, description="Tokens in a training block, and max_position.")
-    batch_size: int = Field(8, ge=1, description="Blocks in one step.")
-    steps: int = Field(3_000, ge=1, description="Optimizer steps of batch_size × context_length tokens.")
+    heads: int = Field(4, ge=1, description="Number of attention heads.")
+    key_value_heads: int = Field(
+        4, ge=1, description="Heads of keys and values; fewer than `heads` means grouped queries."
+    )
+    context_length: int = Field(
+        512, ge=16, description="Tokens per training block; also the model's longest context."
+    )
+    batch_size: int = Field(8, ge=1, description="Blocks per optimiser step.")
+    steps: int = Field(
+        3_000, ge=1, description="Number of optimiser steps, with batch_size × context_length tokens each."
+    )
     learning_rate: float = Field(3e-3, gt=0, description="Peak learning rate of Muon and AdamW.")
-    warmup_steps: int = Field(50, ge=0, description="Linear warm-up.")
-    decay_share: float = Field(0.25, ge=0, le=1, description="Last share of the steps, with a linear decay.")
-    weight_decay: float = Field(0.1, ge=0, description="On matrices alone.")
-    precision: TrainingPrecision = Field("auto", description="What matrices are multiplied in (autocast).")
-    log_every: int = Field(20, ge=1, description="Steps between two calls of the log.")
+    warmup_steps: int = Field(
+        50, ge=0, description="Number of steps in which the learning rate rises linearly."
+    )
+    decay_share: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="Share of the steps, at the end, in which the learning rate falls linearly.",
+    )
+    weight_decay: float = Field(0.1, ge=0, description="Weight decay, which acts on matrices only.")
+    precision: TrainingPrecision = Field(
+        "auto", description="Number format in which matrices are multiplied (autocast)."
+    )
+    log_every: int = Field(20, ge=1, description="Number of steps between two log entries.")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "BaseTraining":

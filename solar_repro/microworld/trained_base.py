@@ -40,7 +40,7 @@ def shipped_base(settings: BaseTraining) -> tuple[BaseTraining, str]:
     for name, value in settings.model_dump(mode="json").items():
         if trained.get(name) != value and (name, value) != ("precision", "auto"):
             raise UserError(
-                f"base.training.{name} = {value!r}, the shipped base has {trained.get(name)!r}; {RETRAIN}"
+                f"base.training.{name} = {value!r}, but the shipped base has {trained.get(name)!r}; {RETRAIN}"
             )
     return BaseTraining(**trained), hashlib.sha256((FOLDER / MANIFEST_FILE).read_bytes()).hexdigest()
 

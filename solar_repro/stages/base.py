@@ -72,8 +72,8 @@ def _copy(source: Path, out: Path) -> dict[str, str]:
     config = as_llama(without_code(given))
     if (window := given.get("sliding_window")) and "sliding_window" not in config:
         print(
-            f"base: {layers} layers of Mistral without their sliding window of {window} tokens, as Llama's "
-            "(the paper's Sec. 2); on longer texts the result is another",
+            f"base: {layers} layers of Mistral are used as Llama's, without their sliding window of {window} "
+            "tokens (the paper's Sec. 2); on longer texts the results differ",
             file=sys.stderr,
         )
     (out / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

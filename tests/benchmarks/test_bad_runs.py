@@ -225,7 +225,7 @@ def test_a_folder_that_a_tag_names_must_be_the_runs_own(client, tracker, tmp_pat
     forged = Step("evaluate", "sft_v1", {"seed": 1})
     made(client, {"solar.key": forged.key, "solar.output": str(folder)})
     assert of_steps("check", [forged], tracker).items("sft_v1", "loss", ["42"]) is None
-    assert "made as" in capsys.readouterr().err
+    assert "made with key" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("forged", [{"H6": 99.0}, {}])

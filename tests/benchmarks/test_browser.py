@@ -51,6 +51,23 @@ def test_report_in_light_dark_and_on_a_phone(browser, finished):
         # Tables scroll within their boxes, the page itself does not.
         assert browser.script("return document.documentElement.scrollWidth") <= width
         colour = browser.script("return getComputedStyle(document.body).backgroundColor")
+        # Every part that has runs is drawn within its axis, with text of a readable size on a phone too.
+        browser.script("document.querySelectorAll('details').forEach(claim => claim.open = true)")
+        outside = (
+            "return [...document.querySelectorAll('.forest .span, .forest .ours, .forest "
+            ".its')].filter(mark => {"
+            "const [own, track] = [mark, mark.parentElement].map(found => found.getBoundingClientRect());"
+            "return own.left < track.left - 8 || own.right > track.right + 8 }).length"
+        )
+        assert browser.script(outside) == 0
+        sizes = (
+            "return [...document.querySelectorAll('.forest .part > :first-child small')]"
+            ".map(text => parseFloat(getComputedStyle(text).fontSize))"
+        )
+        assert min(browser.script(sizes)) >= 12
+        tracks = "return [...document.querySelectorAll('.forest .track')].map(track => track.offsetWidth)"
+        assert min(browser.script(tracks)) >= 300
+        assert browser.script("return document.documentElement.scrollWidth") <= width
         paper[scheme] = sum(int(part) for part in colour.strip("rgb()").split(","))
         inks = browser.script(
             "const texts = [...document.querySelectorAll('svg text')];"

@@ -93,7 +93,7 @@ def test_a_run_that_is_not_there_or_made_no_steps_is_one_line(client, tracker, m
 
     with pytest.raises(
         UserError,
-        match=rf"run {single}: it made no steps, for its steps.json cannot be read \(.*No such file",
+        match=rf"run {single}: it made no steps, as its steps.json cannot be read \(.*No such file",
     ):
         of_server("check", tracker, parent=single)
 

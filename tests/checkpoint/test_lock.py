@@ -142,7 +142,7 @@ def test_a_link_in_the_locks_place_is_refused_and_its_target_untouched(tmp_path,
     lock = tmp_path / "store" / ".result.lock"
     lock.symlink_to(victim)
     with (
-        pytest.raises(UserError, match=r"\.result\.lock: a link in place of a file"),
+        pytest.raises(UserError, match=r"\.result\.lock: is a link, but a file is written here"),
         locked(tmp_path / "store" / "result", None),
     ):
         pytest.fail("the block must not run")
@@ -153,7 +153,7 @@ def test_a_link_in_the_locks_place_is_refused_and_its_target_untouched(tmp_path,
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 def test_what_is_no_file_in_the_locks_place_is_refused_at_once(tmp_path, make):
     make(tmp_path / ".result.lock")
-    with pytest.raises(UserError, match="in place of a file"), locked(tmp_path / "result", None):
+    with pytest.raises(UserError, match=", but must be a file"), locked(tmp_path / "result", None):
         pytest.fail("the block must not run")
 
 

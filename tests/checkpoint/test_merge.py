@@ -357,7 +357,7 @@ def test_overflow_of_the_output_is_named(saved: Callable[..., Path], tmp_path: P
         ({"method": "mean"}, "unknown method 'mean'"),
         ({"method": "slerp", "sources": 3}, "slerp takes two sources, not 3"),
         ({"method": "average", "sources": 0}, "no sources"),
-        ({"method": "ties"}, "ties needs base"),
+        ({"method": "ties"}, "ties needs a base"),
         ({"method": "average", "base": 1}, "average takes no base"),
         ({"method": "average", "weights": [1.0]}, "one finite number per source"),
         ({"method": "average", "weights": [1.0, math.nan]}, "one finite number per source"),
@@ -365,7 +365,7 @@ def test_overflow_of_the_output_is_named(saved: Callable[..., Path], tmp_path: P
         ({"method": "slerp", "t": {"*.mlp.*": 0.5}}, "no pattern matches tensor"),
         (
             {"method": "slerp", "t": {"*": 0.5, "*.mlp.*": 0.5}},
-            r"pattern '\*\.mlp\.\*' decides for no tensor",
+            r"pattern '\*\.mlp\.\*' is used for no tensor",
         ),
         ({"method": "dare", "base": 1, "density": 0.0}, "density must lie in"),
         ({"method": "dare", "base": 1, "scale": math.inf}, "scale must be finite"),

@@ -58,7 +58,7 @@ def test_code_of_a_checkpoint_is_refused_without_a_question(
     if closed:
         answers.close()
     monkeypatch.setattr(sys, "stdin", answers)
-    with pytest.raises(UserError, match=r"wants code of its own to be run \(auto_map\)") as refused:
+    with pytest.raises(UserError, match=r"needs its own code to be run \(auto_map\)") as refused:
         load(hostile)
     assert "trust_remote_code" not in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -93,7 +93,7 @@ def test_an_adapter_does_not_bring_another_model(saved: Callable[..., Path], tmp
 def test_a_malformed_tokenizer_is_one_line(saved: Callable[..., Path], tmp_path: Path, content: str) -> None:
     folder = Path(shutil.copytree(saved("llama"), tmp_path / "model"))
     (folder / "tokenizer.json").write_text(content)
-    with pytest.raises(UserError, match="not loadable as a tokenizer") as refused:
+    with pytest.raises(UserError, match="cannot be loaded as a tokenizer") as refused:
         pretrained_tokenizer(folder)
     assert "\n" not in str(refused.value)
 

@@ -152,7 +152,7 @@ def test_a_type_that_transformers_lacks_is_refused(with_config: Callable[..., Pa
 
 def test_quantised_weights_are_not_zeroed(with_config: Callable[..., Path]) -> None:
     source = with_config("llama", (), {"quantization_config": {"quant_method": "bitsandbytes"}})
-    with pytest.raises(UserError, match="weights that are not quantised, and quantization_config is set"):
+    with pytest.raises(UserError, match="weights that are not quantised, but quantization_config is set"):
         plan_upscale(source, block_expansion(LAYERS, 2), unproved=True)
 
 

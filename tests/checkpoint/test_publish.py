@@ -52,7 +52,7 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
     final = tmp_path / "result"
     final.mkdir()
     (final / "a.txt").write_text("old")
-    with pytest.raises(UserError, match="already there"), publish(final):
+    with pytest.raises(UserError, match="already exists"), publish(final):
         pytest.fail("the block must not run")
     assert [path.name for path in tmp_path.iterdir()] == ["result"]
 
@@ -72,7 +72,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_of_two_that_publish_one_wins_whole(tmp_path: Path) -> None:
     final = tmp_path / "result"
-    with pytest.raises(UserError, match="already there"), publish(final) as slow:  # noqa: PT012
+    with pytest.raises(UserError, match="already exists"), publish(final) as slow:  # noqa: PT012
         (slow / "a.txt").write_text("slow")
         with publish(final) as fast:
             assert slow.is_dir()  # its process lives
@@ -227,5 +227,5 @@ def test_what_cannot_be_set_aside_is_said_in_one_line(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "rename", refusing)
-    with pytest.raises(UserError, match=r"result: damaged, and cannot be set aside \(Permission denied\)"):
+    with pytest.raises(UserError, match=r"result: is damaged and cannot be renamed \(Permission denied\)"):
         set_aside(tmp_path / "result")

@@ -69,7 +69,7 @@ def test_a_number_that_no_model_has_is_refused_before_anything_is_built(
 ) -> None:
     change(model / "config.json", **{key: value})
     for load in (pretrained_model, pretrained_tokenizer, open_checkpoint):
-        one_line(lambda load=load: load(model), "config.json: ", "mend the file")
+        one_line(lambda load=load: load(model), "config.json: ", "correct the file")
 
 
 @pytest.mark.parametrize(("key", "value"), [("num_beams", 10**9), ("eos_token_id", "x")])

@@ -143,7 +143,7 @@ def test_truncated_parquet(write_set):
     folder = write_set("o/n", [{"text": "x" * 100}])
     file = next(folder.glob("*.parquet"))
     file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(UserError, match="no readable parquet") as error:
+    with pytest.raises(UserError, match="cannot be read as a parquet file") as error:
         read(folder, {"text": TEXT})
     assert "\n" not in str(error.value)
 
@@ -154,7 +154,7 @@ def test_damaged_page_of_a_parquet_file(write_set):
     content = bytearray(file.read_bytes())
     content[40:400] = b"\xaa" * 360
     file.write_bytes(content)
-    with pytest.raises(UserError, match="no readable parquet"):
+    with pytest.raises(UserError, match="cannot be read as a parquet file"):
         read(folder, {"text": TEXT})
 
 

@@ -193,7 +193,7 @@ def test_damaged_lines_are_passed_over_and_told_of(tmp_path, capsys):
     file.write_bytes(b"\n".join(odd) + b"\n" + huge + good + b'{"key": "cut')
     answers = AnswerFile(tmp_path, "m", 8)
     assert answers.get(REQUEST) == Answer("that", 1, 2)
-    assert f"{file}: {len(odd) + 1} damaged lines are passed over" in capsys.readouterr().err
+    assert f"{file}: {len(odd) + 1} damaged lines are skipped" in capsys.readouterr().err
     answers.keep(Request("more?", 0, 0, 0.0), Answer("more", 1, 1))
     assert file.read_bytes().startswith(b"{\n[]\n")
     assert AnswerFile(tmp_path, "m", 8).get(Request("more?", 0, 0, 0.0)) == Answer("more", 1, 1)
@@ -219,6 +219,6 @@ def test_answers_are_not_written_through_a_link(tmp_path):
     (tmp_path / "victim").write_text("dear")
     (tmp_path / "answers").mkdir()
     (tmp_path / "answers" / "answers.jsonl").symlink_to(tmp_path / "victim")
-    with pytest.raises(UserError, match="a link in place of a file"):
+    with pytest.raises(UserError, match="is a link, but a file is written here"):
         AnswerFile(tmp_path / "answers", "m", 8)
     assert (tmp_path / "victim").read_text() == "dear"

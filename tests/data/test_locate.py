@@ -27,7 +27,7 @@ def test_neither_mirror_nor_hub_names_both(mirror):
 
 @pytest.mark.parametrize("hub_id", ["../etc", "a/..", "/etc/passwd", "name", "a/b/c", "a/b\n"])
 def test_no_path_but_a_hub_id(hub_id, mirror):
-    with pytest.raises(UserError, match="no hub id"):
+    with pytest.raises(UserError, match="not a hub id"):
         locate(hub_id, mirror)
 
 

@@ -185,7 +185,7 @@ def test_broken_utf8_in_parquet(write_set, mirror, cache):
 
 
 def test_no_usable_row(write_set, mirror, cache):
-    with pytest.raises(UserError, match=r"no usable row left.*'empty answer': 1"):
+    with pytest.raises(UserError, match=r"no usable row is left.*'empty answer': 1"):
         instruction("alpaca_gpt4", write_set, mirror, cache, [{"instruction": "a", "output": ""}])
 
 

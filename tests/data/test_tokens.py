@@ -103,7 +103,7 @@ def test_one_token_for_bos_and_eos(tokenizer, cache):
 
 def test_advice_where_no_row_is_left_is_one_that_helps(tokenizer, cache):
     with pytest.raises(
-        UserError, match=r"no row can be used, dropped .*written out.*; mend its rows"
+        UserError, match=r"no row can be used \(dropped: .*written out.*\); correct its rows"
     ) as error:
         tokenise_instruction(questions(("q", "</s>")), tokenizer, 200, cache_dir=cache)
     assert "max_length" not in str(error.value)

@@ -172,5 +172,5 @@ def test_generation_settings_of_the_checkpoint_are_honoured(tmp_path):
 
 def test_a_context_too_short_to_generate_in_is_the_users_mistake(model):
     ours, _ = _adapters(model, max_length=20)
-    with pytest.raises(UserError, match="context is 20"):
+    with pytest.raises(UserError, match="context holds only 20"):
         ours.generate_until(_generation_requests(["x"], max_gen_toks=24, count=1))

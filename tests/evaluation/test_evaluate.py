@@ -164,7 +164,7 @@ def test_nan_names_the_item_and_leaves_no_scores(tmp_path, mirror, model):
     weights["model.norm.weight"][:] = np.nan
     save_file(weights, tmp_path / "nan/model.safetensors", metadata={"format": "pt"})
     part = build_tasks(mirror, limits={"Winogrande": 2}, columns=["Winogrande"])
-    with pytest.raises(UserError, match=r"winogrande item \d+: NaN"):
+    with pytest.raises(UserError, match=r"winogrande item \d+: is NaN"):
         evaluate_h6(tmp_path / "nan", part, tmp_path / "out", work=tmp_path / "work")
     assert not (tmp_path / "out/scores.json").exists()
 

@@ -40,7 +40,7 @@ def test_rows_are_refused_by_name_with_the_reason():
         accepted(candidates("falcon 180b", None, 8192, H100), named=True)
     with pytest.raises(UserError, match="SOLAR"):
         accepted(candidates(None, None, 8192, LAPTOP), named=False)
-    with pytest.raises(UserError, match="'Mistal 7B' is no row of Table 2; use Mistral 7B"):
+    with pytest.raises(UserError, match="'Mistal 7B' is not a row of Table 2; use Mistral 7B"):
         candidates("SOLAR 10.7B, Mistal 7B", None, 8192, H100)
 
 
@@ -96,10 +96,12 @@ def test_table_2_with_small_models_in_the_released_ones_places(entry_point, loca
 
 
 def test_models_that_are_neither_folder_nor_on_the_hub(entry_point, local_hub, tmp_path):
-    with pytest.raises(UserError, match=r"^model: nobody/nothing is no folder, and the hub did not give it"):
+    with pytest.raises(
+        UserError, match=r"^model: nobody/nothing is not a folder, and it could not be fetched from the hub"
+    ):
         entry_point(evaluate, "--model", "nobody/nothing", *scale_of(local_hub))
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty: has no config.json"):
         entry_point(evaluate, "--model", str(tmp_path / "empty"), *scale_of(local_hub))
-    with pytest.raises(UserError, match="scale check: its benchmarks are the embedded world's"):
+    with pytest.raises(UserError, match="scale check: its benchmarks are those of the embedded world"):
         entry_point(ablation, "--table", "2")

@@ -40,7 +40,9 @@ def test_the_shipped_base_was_trained_on_the_world_of_scale_smoke():
 
 def test_other_training_settings_are_refused():
     other = SMOKE.base.training.model_copy(update={"steps": 7})
-    with pytest.raises(UserError, match=r"base\.training\.steps = 7, the shipped base has \d+; .*retrain"):
+    with pytest.raises(
+        UserError, match=r"base\.training\.steps = 7, but the shipped base has \d+; .*retrain"
+    ):
         trained_base.shipped_base(other)
 
 

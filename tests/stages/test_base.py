@@ -91,7 +91,7 @@ def test_that_the_sliding_window_goes_is_said(mistral, tmp_path, capsys):
 def test_a_base_without_tokenizer_is_taken_and_training_says_what_it_misses(mistral, tmp_path):
     (tmp_path / "out").mkdir()
     run(tmp_path / "out", quiet, model=str(mistral))
-    with pytest.raises(UserError, match=r"out: not loadable as a tokenizer .*tokenizer\.json") as told:
+    with pytest.raises(UserError, match=r"out: cannot be loaded as a tokenizer .*tokenizer\.json") as told:
         load_tokenizer(tmp_path / "out")
     assert "\n" not in str(told.value)
 

@@ -94,7 +94,7 @@ def test_a_server(served, mirror, tmp_path):
 def test_a_local_model(finished, mirror, tmp_path):
     found = step(model=finished.folder("sft_v3"), problems=3, max_tokens=4)
     with pytest.raises(
-        UserError, match="no row from 3 problems, dropped"
+        UserError, match=r"no row was made from 3 problems \(dropped"
     ):  # a model of a few thousand weights
         run(found, tmp_path / "out", mirror)
     answers = (tmp_path / ".answers" / "synth_math" / "answers.jsonl").read_text().splitlines()
