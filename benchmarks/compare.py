@@ -1,8 +1,6 @@
 """Runs beside the paper: claims judged, tables, pictures; as a page, Markdown and CSV."""
 
 import csv
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -27,6 +25,7 @@ from benchmarks.tables import (
     rows,
 )
 from benchmarks.verdicts import Result, judge
+from solar_repro.checkpoint.publish import replacing_folder
 from solar_repro.scales import Scale
 from solar_repro.tracking import Tracker
 
@@ -47,10 +46,7 @@ def compare(
     """
     results = judge(CLAIMS, runs, TABLES)
     text = caveat(scale, runs)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        work = Path(scratch) / out.name
-        work.mkdir()
+    with replacing_folder(out) as work:
         drawn = figures.draw_all(runs, work)
         (work / "compare.md").write_text(markdown(runs, results, text), encoding="utf-8")
         write_csv(work / "scores.csv", list(csv_rows(runs)))
@@ -58,8 +54,6 @@ def compare(
         write_cards(runs, scale, work / "model_cards")
         (work / PAGE).write_text(page(runs, results, drawn, text, overrides), encoding="utf-8")
         tracker.log_folder(parent or tracker.run_id, work, "report")
-        shutil.rmtree(out, ignore_errors=True)
-        work.rename(out)
     return out / PAGE, results
 
 

@@ -11,6 +11,7 @@ from benchmarks.runs import EVALUATE, MODEL, Runs
 from benchmarks.tables import COLUMNS, TABLES, count, number, score
 from benchmarks.verdicts import judge
 from solar_repro import variants
+from solar_repro.checkpoint.publish import replacing_folder
 from solar_repro.tracking import Tracker
 
 SEAM = (
@@ -110,14 +111,15 @@ def seeds_study(names: Sequence[str], runs: Runs) -> Study:
 
 def finish(study: Study, runs: Runs, tracker: Tracker, out: Path) -> str:
     """Write the study's table, pictures and verdict to `out`, log them, and return them as text."""
-    out.mkdir(parents=True, exist_ok=True)
-    figures.write(out / study.name, figures.bars, study.bars, study.axis)
-    if study.name != "seeds":
-        figures.write(out / "recovery", figures.recovery, runs)
-    write_csv(out / f"{study.name}.csv", study.rows)
     text = f"# Study {study.name} at scale {runs.scale}\n\n{markdown(study)}\n\n{study.verdict}\n"
-    (out / f"{study.name}.md").write_text(f"{text}\n![{study.name}]({study.name}.png)\n", encoding="utf-8")
-    tracker.log_folder(tracker.run_id, out, "study")
+    page = f"{text}\n![{study.name}]({study.name}.png)\n"
+    with replacing_folder(out) as work:
+        figures.write(work / study.name, figures.bars, study.bars, study.axis)
+        if study.name != "seeds":
+            figures.write(work / "recovery", figures.recovery, runs)
+        write_csv(work / f"{study.name}.csv", study.rows)
+        (work / f"{study.name}.md").write_text(page, encoding="utf-8")
+        tracker.log_folder(tracker.run_id, work, "study")
     return text
 
 
