@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from solar_repro.checkpoint.regular import refuse_strangers
 from solar_repro.data.text_rows import BROKEN, COMPRESSIONS, Fault, json_rows, open_bytes, text_rows
 from solar_repro.errors import UserError
 
@@ -34,9 +35,11 @@ def data_files(folder: Path, split: str, config: str | None = None) -> list[Path
     """Files of a split in a folder of hub layout, those of all configs in order where none is given.
 
     A config or split that is not there: UserError with the ones that are; a file of a kind that is not read
-    here: UserError with what to do.
+    here, or a link that leaves the folder: UserError with what to do.
     """
     import datasets
+
+    refuse_strangers(folder)
 
     try:
         configs = datasets.get_dataset_config_names(str(folder))
@@ -44,6 +47,8 @@ def data_files(folder: Path, split: str, config: str | None = None) -> list[Path
         raise UserError(
             f"data set {folder} has no data files; give a folder of parquet, jsonl or txt files"
         ) from None
+    except ValueError as error:  # files of several kinds, a card that contradicts itself
+        raise UserError(f"data set {folder}: {' '.join(str(error).split())[:300]}; mend it") from None
     if config is not None and config not in configs:
         raise UserError(f"data set {folder} has no config {config!r}; it has {', '.join(configs)}")
     found: list[Path] = []

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from solar_repro.checkpoint.regular import regular
 from solar_repro.errors import UserError
 
 ARRAY_CHARACTERS = 1 << 16
@@ -29,7 +30,7 @@ def open_bytes(file: Path) -> Iterator[BinaryIO]:
     compression = COMPRESSIONS.get(file.suffix)
     try:
         if compression is None:
-            with file.open("rb") as source:
+            with open(file, "rb", opener=regular) as source:
                 yield source
         else:
             import pyarrow as pa
