@@ -127,3 +127,16 @@ def test_a_state_of_an_unreadable_file_is_not_taken_for_damaged(saving, monkeypa
         saving.sound()
     monkeypatch.undo()
     assert saving.sound().name == "checkpoint-2"
+
+
+def test_what_was_set_aside_is_never_deleted(saving):
+    save(saving, 1)
+    save(saving, 2)
+    (saving.folder / "checkpoint-2" / "optimizer.pt").write_text("")
+    saving.sound()
+    for step in (3, 4):
+        save(saving, step)
+    aside = saving.folder / "checkpoint-2.damaged-1"
+    assert (aside / "shards" / "0.distcp").read_text() == "weights at 2"
+    saving.remove()  # the result is published
+    assert list(saving.folder.iterdir()) == [aside]
