@@ -1,11 +1,7 @@
 """Runs beside the paper: claims judged, tables, pictures; as a page, Markdown and CSV."""
 
 import csv
-import errno
-import itertools
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from benchmarks import figures
@@ -31,8 +27,7 @@ from benchmarks.tables import (
 )
 from benchmarks.verdicts import Result, judge
 from benchmarks.wording import allowed, digits, label, method, needed, says, summary
-from solar_repro.checkpoint.publish import share, shared_folder
-from solar_repro.errors import UserError
+from solar_repro.checkpoint.publish import replacing_folder
 from solar_repro.scales import Scale
 from solar_repro.tracking import Tracker
 
@@ -53,10 +48,7 @@ def compare(
     """
     results = judge(CLAIMS, runs, TABLES)
     text = caveat(scale, runs)
-    shared_folder(out.parent)
-    with tempfile.TemporaryDirectory(dir=out.parent, ignore_cleanup_errors=True) as scratch:
-        work = Path(scratch) / out.name
-        work.mkdir()
+    with replacing_folder(out) as work:
         drawn = figures.draw_all(runs, work)
         (work / "compare.md").write_text(markdown(runs, results, text), encoding="utf-8")
         write_csv(work / "scores.csv", list(csv_rows(runs)))
@@ -64,28 +56,7 @@ def compare(
         write_cards(runs, scale, work / "model_cards")
         (work / PAGE).write_text(page(runs, results, drawn, text, overrides), encoding="utf-8")
         tracker.log_folder(parent or tracker.run_id, work, "report")
-        _put(work, out)
     return out / PAGE, results
-
-
-def _put(work: Path, out: Path) -> None:
-    """Give a report its place, where another process may put its own at the same time."""
-    share(work, out.parent)
-    for turn in itertools.count():
-        try:
-            with suppress(FileNotFoundError):
-                out.rename(work.with_name(f"{out.name}.before-{turn}"))
-            work.rename(out)
-        except PermissionError as error:
-            raise UserError(
-                f"{out}: another user's report, not to be replaced ({error.strerror}); ask who owns it, "
-                "or choose another store"
-            ) from None
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-        else:
-            return
 
 
 def caveat(scale: Scale, runs: Runs) -> str:

@@ -11,6 +11,7 @@ from benchmarks.bad_runs import passing_over
 from benchmarks.runs import EVALUATE, MODEL, Runs, of_plans, run_of
 from benchmarks.tables import COLUMNS, score
 from solar_repro.checkpoint.manifest import MANIFEST_FILE
+from solar_repro.checkpoint.publish import write_whole
 from solar_repro.device import machine
 from solar_repro.errors import UserError
 from solar_repro.plan import Plan
@@ -115,17 +116,22 @@ def update(plans: Sequence[Plan], tracker: Tracker, file: Path, store: Path | No
         },
         **measure(plans, tracker, store),
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_whole(file, json.dumps(content, indent=1) + "\n")
 
 
 def read_baseline(file: Path, scale: str) -> dict[str, Any]:
-    """A baseline's content; none there: UserError."""
+    """A baseline's content; none there, or a damaged one: UserError."""
     if not file.is_file():
         raise UserError(
             f"no baseline {file.name}; make it: mlflow run . -e regression -P scale={scale} -P update=true"
         )
-    return json.loads(file.read_text(encoding="utf-8"))
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"baseline {file}: cannot be read ({error}); fetch it again, or make it: "
+            f"mlflow run . -e regression -P scale={scale} -P update=true"
+        ) from None
 
 
 def scores_table(baseline: Mapping[str, Any]) -> str:

@@ -38,6 +38,7 @@ from typing import Any
 
 from solar_repro.checkpoint.folder import read_json
 from solar_repro.checkpoint.manifest import MANIFEST_FILE, verify_manifest
+from solar_repro.checkpoint.publish import write_whole
 from solar_repro.stages import NOTES
 from solar_repro.tracking_server import experiments
 
@@ -366,8 +367,7 @@ def main() -> None:
     arguments = parser.parse_args()
     times = {fault: arguments.kills if fault == "SIGKILL" else arguments.others for fault in FAULTS}
     results = campaign(arguments.scale, times, arguments.seed, arguments.sharing)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "reliability.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_whole(arguments.out / "reliability.json", json.dumps(results, indent=2) + "\n")
     print(table(results))
     print("\n".join(results["differences"]) or "every run ended like the undisturbed run")
     raise SystemExit(1 if results["differences"] else 0)

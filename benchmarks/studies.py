@@ -12,6 +12,7 @@ from benchmarks.runs import EVALUATE, MODEL, Runs
 from benchmarks.tables import COLUMNS, TABLES, count, number, score
 from benchmarks.verdicts import judge
 from solar_repro import variants
+from solar_repro.checkpoint.publish import replacing_folder
 from solar_repro.errors import UserError
 from solar_repro.tracking import Tracker
 
@@ -131,17 +132,18 @@ def finish(study: Study, scale: str, tracker: Tracker, out: Path, runs: Runs | N
 
     Recovery is drawn from `runs` of continued pretraining.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    if study.name == "untrained":
-        figures.write(out / study.name, figures.layer_maps, study.rows)
-    else:
-        figures.write(out / study.name, figures.bars, study.bars, study.axis)
-    if runs is not None and study.name != "seeds":
-        figures.write(out / "recovery", figures.recovery, runs)
-    write_csv(out / f"{study.name}.csv", study.rows)
     text = f"# Study {study.name} at scale {scale}\n\n{markdown(study)}\n\n{study.verdict}\n"
-    (out / f"{study.name}.md").write_text(f"{text}\n![{study.name}]({study.name}.png)\n", encoding="utf-8")
-    tracker.log_folder(tracker.run_id, out, "study")
+    page = f"{text}\n![{study.name}]({study.name}.png)\n"
+    with replacing_folder(out) as work:
+        if study.name == "untrained":
+            figures.write(work / study.name, figures.layer_maps, study.rows)
+        else:
+            figures.write(work / study.name, figures.bars, study.bars, study.axis)
+        if runs is not None and study.name != "seeds":
+            figures.write(work / "recovery", figures.recovery, runs)
+        write_csv(work / f"{study.name}.csv", study.rows)
+        (work / f"{study.name}.md").write_text(page, encoding="utf-8")
+        tracker.log_folder(tracker.run_id, work, "study")
     return text
 
 

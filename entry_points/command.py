@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import logging
 import os
 import shlex
@@ -15,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from solar_repro import scales
-from solar_repro.data.cache import default_folder
+from solar_repro.data.digests import default_folder
 from solar_repro.errors import Stopped, UserError
 from solar_repro.launch import follow
-from solar_repro.places import require_writable
+from solar_repro.places import expanded, require_writable
 from solar_repro.redact import one_line, printable, redact
 from solar_repro.stopping import heeding, interruptible
 from solar_repro.tracking_server import can_go_on, ui_command
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     from solar_repro.step import Step
 
 DEFAULT_SCALE = "smoke"
+_SPACE = "free some space, or set SOLAR_STORE, HF_HOME or TMPDIR to folders on another disk"
+_LIMITS = {
+    **dict.fromkeys([errno.EMFILE, errno.ENFILE], "let more be open: ulimit -n 65536"),
+    **dict.fromkeys([errno.ENOSPC, errno.EDQUOT], _SPACE),
+}
 OVERRIDES = (
     "Any setting of the scale can be changed by its dotted path, such as --sft.learning_rate 1e-5.\n"
     "With MLflow that is: mlflow run . -P sft.learning_rate=1e-5\n"
@@ -64,6 +70,14 @@ class Arguments:
     """Settings of the scale that were given beside it, by dotted path."""
 
 
+def place(text: str) -> str:
+    """The type of an option that names a file or folder: no shell sees a setting, `~` is the home folder."""
+    try:
+        return expanded(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 class _Parser(argparse.ArgumentParser):
     """Options are given in full: `--seed` is a setting, and not short for `--seeds`."""
 
@@ -80,13 +94,13 @@ def parse(doc: str | None, argv: Sequence[str] | None = None, **options: dict) -
     parser = _Parser(doc)
     parser.add_argument(
         "--scale",
-        type=os.path.expanduser,
+        type=place,
         default=DEFAULT_SCALE,
         help=f"name of a scale ({', '.join(scales.names())}), or a YAML file (default: %(default)s)",
     )
     parser.add_argument(
         "--store",
-        type=os.path.expanduser,
+        type=place,
         default=os.environ.get("SOLAR_STORE") or "store",
         help="folder in which results are kept (default: the value of SOLAR_STORE, else ./store)",
     )
@@ -193,7 +207,7 @@ def variant_option(default: str) -> dict:
 
 
 MODEL_OPTION = {
-    "type": os.path.expanduser,
+    "type": place,
     "help": "checkpoint to score instead of a variant: a folder or a hub id",
 }
 
@@ -236,6 +250,18 @@ def run_main(main: Callable[[], None]) -> None:
             promise = "; the same command continues from there" if can_go_on(stopped) else ""
             print(f"{one_line(str(stopped))}{promise}", file=sys.stderr)
             raise SystemExit(128 + (asked.number or signal.SIGTERM)) from None
-        except Exception:
+        except Exception as error:
+            if told := _limit_reached(error):
+                print(f"error: {one_line(redact(told))}", file=sys.stderr)
+                raise SystemExit(2) from None
             print(printable(redact(traceback.format_exc())), file=sys.stderr)
             raise SystemExit(1) from None
+
+
+def _limit_reached(error: BaseException | None) -> str | None:
+    """What to tell of an error behind which, in whatever library, a limit of the machine lies; else None."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _LIMITS:
+            return f"{error}; {_LIMITS[error.errno]}"
+        error = error.__cause__ or error.__context__
+    return None

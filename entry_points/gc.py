@@ -1,6 +1,7 @@
 """Free disk space: find results in the store that no run refers to and the scale's plan does not need."""
 
 from entry_points.command import parse, run_main, running
+from solar_repro.data.digests import default_folder
 from solar_repro.redact import printable
 from solar_repro.tracking_server import server_uri
 
@@ -18,28 +19,40 @@ def main() -> None:
             "choices": ["true", "false"],
             "help": "true: also delete results that another tracking server may need (default: false)",
         },
+        damaged={
+            "default": "false",
+            "choices": ["true", "false"],
+            "help": "delete what was set aside as damaged, too (default: false)",
+        },
     )
-    from solar_repro.garbage import ELSEWHERE, STRANGE, unneeded
+    from benchmarks import regression
+    from solar_repro.garbage import DAMAGED, ELSEWHERE, STRANGE, unneeded
     from solar_repro.plan import Plan
 
     options = arguments.options
     planned = {step.folder for step in Plan(arguments.scale).everything()}
     with running(arguments, "gc") as runner:
-        found = unneeded(runner.store, planned, runner.tracker)
-        kept = {STRANGE} if options.elsewhere == "true" else {STRANGE, ELSEWHERE}
+        beside = (runner.store / "report", default_folder(), regression.FOLDER)
+        found = unneeded(runner.store, planned, runner.tracker, beside)
+        told = {ELSEWHERE: options.elsewhere, DAMAGED: options.damaged}
+        kept = {STRANGE, *(why for why, choice in told.items() if choice == "false")}
         for item in found:
             state = ""
             if options.delete == "true":
                 left = "kept" if item.why in kept else item.remove()
                 state = f"{left or 'deleted':<9}"
-            line = f"{state}{item.bytes / 1e6:>12,.1f} MB  {item.why:<22}  {item.path.name}"
-            print(printable(line))
-        print(f"{len(found)} folders, {sum(item.bytes for item in found) / 1e6:,.1f} MB, in {runner.store}")
+            inside = item.path.is_relative_to(runner.store)
+            name = item.path.relative_to(runner.store) if inside else item.path
+            print(printable(f"{state}{item.bytes / 1e6:>12,.1f} MB  {item.why:<22}  {name}"))
+        megabytes = sum(item.bytes for item in found) / 1e6
+        print(f"{len(found)} folders and files, {megabytes:,.1f} MB, in {runner.store}")
         if ELSEWHERE in kept.intersection(item.why for item in found):
             print(
                 f"{ELSEWHERE}: {server_uri()} has no run that made it and may be the wrong server; "
                 "set MLFLOW_TRACKING_URI to the right one, or -P delete=true -P elsewhere=true deletes it"
             )
+        if DAMAGED in kept.intersection(item.why for item in found):
+            print(f"{DAMAGED}: kept to be looked at; -P delete=true -P damaged=true deletes it")
         if found and options.delete != "true":
             print("nothing was deleted; to delete these, add -P delete=true")
 

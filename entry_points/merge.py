@@ -1,14 +1,13 @@
 """Merge models: sft_v3_v4, dpo_v1_v2, merge_v1 … merge_v4 (Sec. 4.1, Table 7), or any others by a recipe."""
 
-import os
 from pathlib import Path
 
-from entry_points.command import make_step, parse, run_main, variant_option
+from entry_points.command import make_step, parse, place, run_main, variant_option
 
 
 def main() -> None:
     recipe = {
-        "type": os.path.expanduser,
+        "type": place,
         "help": "YAML file that describes any other merge (see solar_repro/merge_recipe.py)",
     }
     arguments = parse(__doc__, variant=variant_option("solar_instruct"), recipe=recipe)

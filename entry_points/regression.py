@@ -1,10 +1,9 @@
 """Compare a scale's runs with its baseline; the exit code is 1 if something got worse."""
 
-import os
 import sys
 from pathlib import Path
 
-from entry_points.command import SEEDS, parse, plan_main, plans, run_main, running
+from entry_points.command import SEEDS, parse, place, plan_main, plans, run_main, running
 
 
 def main() -> None:
@@ -12,7 +11,7 @@ def main() -> None:
         __doc__,
         update={"default": "false", "choices": ["true", "false"], "help": "true: write the baseline anew"},
         baseline={
-            "type": os.path.expanduser,
+            "type": place,
             "help": "file of the baseline (default: benchmarks/baselines/<scale>.json)",
         },
         seeds=SEEDS,

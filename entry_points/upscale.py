@@ -32,7 +32,7 @@ def describe(arguments: Arguments) -> str:
     kind, scale = variant(arguments.options.variant).layer_map, arguments.scale
     if scale.base.model == EMBEDDED:
         return str(variant_map(kind, scale.base.training.layers, scale.upscale.m))
-    folder = Path(scale.base.model).expanduser()
+    folder = Path(scale.base.model)
     chosen = variant_map(kind, open_checkpoint(folder).layers, scale.upscale.m)
     return str(plan_upscale(folder, chosen, scale.upscale.shard_bytes, scale.upscale.unproved))
 

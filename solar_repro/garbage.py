@@ -3,7 +3,8 @@
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, Protocol
@@ -11,7 +12,8 @@ from typing import NoReturn, Protocol
 from solar_repro.checkpoint.lock import Held, locked
 from solar_repro.checkpoint.manifest import MANIFEST_FILE
 from solar_repro.checkpoint.owner import is_dead
-from solar_repro.checkpoint.publish import published_as, remove, worker, working_folders
+from solar_repro.checkpoint.publish import published_as, remove, set_aside_from, worker, working_folders
+from solar_repro.launch import job_for
 from solar_repro.provenance import made_in
 from solar_repro.saving import saved_for
 
@@ -20,6 +22,7 @@ ELSEWHERE = "registered elsewhere"
 """Why a result may go: the server that is asked knows no run of it, not even the one that made it."""
 STRANGE = "perhaps still in use"
 """What a process of another machine, container or boot works on, or did: whether it lives is not known."""
+DAMAGED = "set aside as damaged"
 
 
 class Server(Protocol):
@@ -34,7 +37,7 @@ class Server(Protocol):
 
 @dataclass(frozen=True)
 class Unneeded:
-    """A folder that may go, and why."""
+    """A folder or file that may go, and why."""
 
     path: Path
     why: str
@@ -73,31 +76,52 @@ def _results(store: Path) -> dict[Path, str]:
     }
 
 
-def unneeded(store: Path, planned: set[str], server: Server) -> list[Unneeded]:
+def unneeded(store: Path, planned: set[str], server: Server, beside: Iterable[Path] = ()) -> list[Unneeded]:
     """Results that the plan does not name and no run refers to, and what unfinished work left.
 
-    `planned`: folder names of the plan's results. What is `ELSEWHERE` may be needed by another server's runs;
-    what is `STRANGE` is never removed.
+    `planned`: folder names of the plan's results; `beside`: further folders where files are written. What is
+    `ELSEWHERE` may be needed by another server's runs, what is `DAMAGED` is perhaps all that is left of weeks
+    of work; what is `STRANGE` is never removed.
     """
-    if not store.is_dir():
-        return []
+    found = []
+    for folder in filter(Path.is_dir, (store, *beside)):
+        found += _left_by_others(folder)
+    return (_in_store(store, planned, server) if store.is_dir() else []) + found
+
+
+def _in_store(store: Path, planned: set[str], server: Server) -> list[Unneeded]:
     found = []
     for path, key in _results(store).items():
         if path.name not in planned and not server.knows(key):
             run_id = made_in(path)
             why = "no run" if run_id and server.has(run_id) else ELSEWHERE
             found.append(_unneeded(path, why, path, lambda key=key: not server.knows(key)))
-    for path in working_folders(store):
+    for path in sorted(store.iterdir()):
+        result = saved_for(path) or job_for(path)
+        if result and (result.name not in planned or result.exists()):
+            kept = any(set_aside_from(state) for state in path.glob("*"))
+            found.append(_unneeded(path, DAMAGED if kept else "unfinished work", result, lambda: True))
+        elif saved_for(path):
+            found += [
+                _unneeded(state, DAMAGED, result, lambda: True)
+                for state in sorted(path.glob("*"))
+                if set_aside_from(state)
+            ]
+        elif result := set_aside_from(path):
+            found.append(_unneeded(path, DAMAGED, result, lambda: True))
+    return found
+
+
+def _left_by_others(folder: Path) -> list[Unneeded]:
+    """What is written beside its place in a folder, and not by a process that lives."""
+    found = []
+    for path in working_folders(folder):
         process = worker(path)
         if is_dead(process) is False:
             continue
         why = "left by a dead process" if is_dead(process) else STRANGE
         found.append(_unneeded(path, why, published_as(path), lambda process=process: bool(is_dead(process))))
-    return found + [
-        _unneeded(path, "unfinished work", result, lambda: True)
-        for path in sorted(store.iterdir())
-        if (result := saved_for(path)) and (result.name not in planned or result.exists())
-    ]
+    return found
 
 
 def _unneeded(path: Path, why: str, place: Path, still: Callable[[], bool]) -> Unneeded:
@@ -106,6 +130,8 @@ def _unneeded(path: Path, why: str, place: Path, still: Callable[[], bool]) -> U
 
 def _may_be_removed(folder: Path) -> bool:
     """Whether this user may remove all that lies in a folder: nothing is removed by half."""
+    if not folder.is_dir():
+        return True
     for parent, folders, files in os.walk(folder, onerror=_raise):
         if (folders or files) and not os.access(parent, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
             return False
@@ -120,4 +146,10 @@ def _raise(error: OSError) -> NoReturn:
 
 
 def _bytes(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
+    """Of all files in a folder, or of a file; of what goes meanwhile none."""
+    found = 0
+    for path in (folder, *(folder.rglob("*") if not folder.is_symlink() else ())):
+        with suppress(FileNotFoundError):
+            if not path.is_dir() or path.is_symlink():
+                found += path.lstat().st_size
+    return found

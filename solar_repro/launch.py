@@ -7,6 +7,7 @@ same command was started with a `machine_rank` of its own, see the job in the sh
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,8 +25,9 @@ from pydantic import Field, model_validator
 from pydantic_core import to_jsonable_python
 
 from solar_repro import progress
-from solar_repro.checkpoint.folder import read_json
 from solar_repro.checkpoint.manifest import MANIFEST_FILE
+from solar_repro.checkpoint.publish import write_whole
+from solar_repro.checkpoint.regular import own
 from solar_repro.errors import Stopped, UserError
 from solar_repro.section import Positive, Section
 from solar_repro.stages import Log
@@ -34,6 +36,7 @@ from solar_repro.stopping import asked_to_end
 
 CONFIGS = Path(__file__).parent / "launchers"
 SECONDS_BETWEEN_LOOKS = 0.5
+_MAX_JOB_BYTES = 1_000_000
 
 
 class Launch(Section):
@@ -85,10 +88,7 @@ def launch(
         listening.start()
         content = {"stage": stage, "out": out, "options": options, "address": listener.address}
         content["shown"] = progress.listener is not None
-        job.with_suffix(".partial").write_text(
-            json.dumps(to_jsonable_python({"id": uuid.uuid4().hex, **content})), encoding="utf-8"
-        )
-        job.with_suffix(".partial").rename(job)
+        write_whole(job, json.dumps(to_jsonable_python({"id": uuid.uuid4().hex, **content})))
         try:
             with _started(job, how) as process, asked_to_end() as asked:
                 told = False
@@ -122,9 +122,10 @@ def follow(store: Path, targets: list[Step], how: Launch) -> None:
     while not all((store / target.folder / MANIFEST_FILE).is_file() for target in targets):
         for step in trainings:
             job = job_file(store, step)
-            if job.is_file() and (found := read_json(job)["id"]) != joined:
+            told = read_job(job)
+            if told and told["id"] != joined:
                 print(f"{step.label:<28} joining", file=sys.stderr, flush=True)
-                joined = found
+                joined = told["id"]
                 with asked_to_end() as asked, _started(job, how) as process:
                     failed = process.wait()  # machine 0, asked too, has all ranks save their state
                 if asked.is_set():
@@ -137,6 +138,32 @@ def follow(store: Path, targets: list[Step], how: Launch) -> None:
 def job_file(store: Path, step: Step) -> Path:
     """Where a training that runs in several processes is written down."""
     return store / f".{step.folder}.job.json"
+
+
+def job_for(file: Path) -> Path | None:
+    """The result that a job file is for; None of any other."""
+    match = re.fullmatch(r"\.(.+)\.job\.json", file.name)
+    return file.with_name(match[1]) if match else None
+
+
+def read_job(file: Path) -> dict[str, Any] | None:
+    """What a job file says; None where there is none (any more).
+
+    Others may write to the store: a link, a FIFO, a huge file or one of another shape is a UserError.
+    """
+    try:
+        with open(file, "rb", opener=own) as stream:
+            told = json.loads(stream.read(_MAX_JOB_BYTES + 1))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file}: cannot be read as a training's job ({error}); remove it") from None
+    shape = {"id": str, "stage": str, "out": str, "options": dict, "address": str}
+    if not isinstance(told, dict) or not all(isinstance(told.get(key), kind) for key, kind in shape.items()):
+        raise UserError(f"{file}: is no training's job; remove it")
+    if told["stage"] not in LAUNCHED_STAGES:
+        raise UserError(f"{file}: its stage {told['stage']!r} is none that is trained; remove it")
+    return told
 
 
 def _listen(door: Listener, log: Log, found: dict[str, Any]) -> None:

@@ -14,12 +14,15 @@ from pydantic import TypeAdapter
 
 from solar_repro import progress
 from solar_repro.errors import Stopped, UserError
+from solar_repro.launch import read_job
 from solar_repro.stopping import heeding, interruptible
 
 
 def main(job: Path) -> None:
     """Run the stage that the job names, as one rank of all."""
-    told = json.loads(job.read_text(encoding="utf-8"))
+    told = read_job(job)
+    if told is None:
+        raise UserError(f"{job}: is gone; the training that it tells of has ended")
     stage = importlib.import_module(f"solar_repro.stages.{told['stage']}")
     kinds = get_type_hints(stage.run)
     options = {

@@ -1,9 +1,19 @@
-"""Folders that are written to, tried before any work."""
+"""Places as people write them, and folders that are written to, tried before any work."""
 
+import os
 import tempfile
 from pathlib import Path
 
 from solar_repro.errors import UserError
+
+
+def expanded(place: str) -> str:
+    """A place with `~` as the home folder it stands for; UserError where that is not known."""
+    found = os.path.expanduser(place)
+    if found.startswith("~"):
+        home = place.partition("/")[0]
+        raise UserError(f"{place}: the home folder {home} is not known here; write the whole path, from /")
+    return found
 
 
 def require_writable(folder: Path, what: str, setting: str) -> None:

@@ -14,6 +14,7 @@ from solar_repro import variants
 from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.checkpoint.given import fingerprint_model, locate_model
 from solar_repro.checkpoint.upscale import plan_upscale
+from solar_repro.data.files import data_files, require_columns
 from solar_repro.data.filters import table_8_fingerprints
 from solar_repro.data.fingerprint import fingerprint
 from solar_repro.data.locate import locate, text_location
@@ -21,6 +22,7 @@ from solar_repro.device import own_precision
 from solar_repro.errors import UserError
 from solar_repro.evaluation.columns import COLUMN_NAMES, COLUMNS
 from solar_repro.microworld.trained_base import shipped_base
+from solar_repro.places import expanded
 from solar_repro.scales import EMBEDDED, Evaluate, Scale
 from solar_repro.stages.upscale import variant_map
 from solar_repro.step import UNKNOWN, Step, ordered
@@ -144,7 +146,7 @@ class Plan:
     def _base_folder(self) -> Path | None:
         """Where the base lies on this machine; None for the embedded one and those of the hub."""
         base = self.scale.base.model
-        folder = Path(base).expanduser()
+        folder = Path(expanded(base))
         return folder if base != EMBEDDED and folder.is_dir() else None
 
     @cached_property
@@ -181,13 +183,21 @@ class Plan:
             self.hub_sets.add(location.used)
         return location.used, {location.used: fingerprint(location)}
 
+    @cached_property
     def _corpus(self) -> dict[str, str]:
-        """Fingerprint of the text of continued pretraining, a set or a folder."""
-        name = self.scale.data.corpus.id
-        if name.startswith(("/", ".")):
-            location = text_location(name, self._mirror)
-            return {location.used: fingerprint(location)}
-        return self._locate(name)[1]
+        """Fingerprint of the text of continued pretraining, a set or a folder.
+
+        Of one that lies here, a split, a kind of file or a column that cannot be read is refused: UserError.
+        """
+        corpus = self.scale.data.corpus
+        is_folder = corpus.id.startswith(("/", "."))
+        if not is_folder and not (self._mirror and (self._mirror / corpus.id).is_dir()):
+            return self._locate(corpus.id)[1]
+        location = text_location(corpus.id, self._mirror)
+        for split in (corpus.split, corpus.held_out_split):
+            first, *_ = data_files(location.folder, split)
+            require_columns(first, [corpus.column], "name the text column")
+        return {location.used: fingerprint(location)}
 
     def _unknown(self, name: str, hub_id: str, error: UserError) -> dict[str, str]:
         """A dry plan's stand-in for a digest that the hub did not tell."""
@@ -238,7 +248,7 @@ class Plan:
         if variant.from_scratch:
             settings["from_scratch"] = True
         inputs = {"model": self.model(variant.parents[0]), **self._world()}
-        return Step("continue_pretrain", variant.name, settings, inputs, self._corpus(), self._places())
+        return Step("continue_pretrain", variant.name, settings, inputs, self._corpus, self._places())
 
     def _synth_math(self) -> Step:
         section = self.scale.data
@@ -355,7 +365,7 @@ class Plan:
 
     def _given(self, model: str, setting: str) -> Subject:
         place = locate_model(model, self._mirror)
-        name = Path(os.path.abspath(os.path.expanduser(model))).name  # of `.` too
+        name = Path(os.path.abspath(expanded(model))).name  # of `.` too
         return Subject(name, place=place, digest=fingerprint_model(place, setting))
 
     def _evaluate(self, subject: Subject, evaluate: Evaluate) -> Step:
@@ -363,7 +373,7 @@ class Plan:
         settings: dict[str, Any] = {"evaluate": evaluate, "seed": self.scale.seed}
         if subject.step:  # the loss that Sec. 2 is about
             settings["corpus"] = self.scale.data.corpus
-            data |= self._corpus()
+            data |= self._corpus
         return self._scoring("evaluate", subject.name, settings, {"model": subject}, data)
 
     def _contamination(self, subject: Subject, positive: bool) -> Step:

@@ -1,6 +1,7 @@
 """Get or run: a step's finished result is found by key, or its stage runs, is tracked and published whole."""
 
 import importlib
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -13,8 +14,8 @@ from solar_repro import progress
 from solar_repro.checkpoint.folder import require_space
 from solar_repro.checkpoint.given import model_folder, models_of, refuse_changed, with_models
 from solar_repro.checkpoint.lock import locked
-from solar_repro.checkpoint.manifest import ManifestError, listed_alone
-from solar_repro.checkpoint.publish import Occupied, publish, set_aside
+from solar_repro.checkpoint.manifest import MANIFEST_FILE, ManifestError, listed_alone
+from solar_repro.checkpoint.publish import Occupied, is_empty, publish, set_aside
 from solar_repro.costs import bytes_to_write, told_flops
 from solar_repro.errors import Stopped, UserError
 from solar_repro.evaluation.columns import COLUMNS
@@ -23,6 +24,7 @@ from solar_repro.launch import Launch, job_file, launch
 from solar_repro.metric_log import read_metrics
 from solar_repro.places import require_writable
 from solar_repro.progress import Planned, State, Turn
+from solar_repro.provenance import FILE as PROVENANCE
 from solar_repro.provenance import made_in, result_digest, verify_result, write_provenance
 from solar_repro.redact import one_line, printable
 from solar_repro.remaining import Work
@@ -208,7 +210,7 @@ class Runner:
             left_open, elsewhere = self.tracker.unfinished(step.key, folder)
             for dead in left_open if alone else ():  # this process holds the lock, so theirs are gone
                 if dead != run_id:
-                    self.tracker.finish(dead, "KILLED")
+                    self.tracker.bury(dead)
             also = f" (as another run does, on {', '.join(elsewhere)})" if elsewhere else ""
             self._say(step, f"going on from {saved.name}{also}" if saved else f"running{also}", "begun")
             self.tracker.describe(run_id, step, parents, folder)
@@ -328,9 +330,17 @@ def registered(candidates: Sequence[Finished], folder: Path) -> Finished | None:
 
 
 def _is_here(folder: Path, step: Step) -> bool:
-    """Whether the step's result is there and whole; a damaged one is set aside."""
-    if not folder.is_dir():
+    """Whether the step's result is there and whole; a damaged one is set aside.
+
+    A folder that is none of this project's: UserError.
+    """
+    if not folder.is_dir() or is_empty(folder):
         return False
+    if not any(os.path.lexists(folder / name) for name in (MANIFEST_FILE, PROVENANCE)):
+        raise UserError(
+            f"{folder}: lies where a result is to be, but has no {MANIFEST_FILE}: it was not published by "
+            "this project; move it elsewhere"
+        )
     try:
         verify_result(folder, step)
     except ManifestError as error:

@@ -7,11 +7,20 @@ import re
 import shutil
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from solar_repro.checkpoint.manifest import ManifestError, verify_manifest, write_manifest
-from solar_repro.checkpoint.publish import flush, flush_entry, set_aside, share, shared_folder
+from solar_repro.checkpoint.publish import (
+    discard,
+    flush,
+    flush_entry,
+    set_aside,
+    set_aside_from,
+    share,
+    shared_folder,
+)
 from solar_repro.redact import printable
 
 ROWS = "metrics.jsonl"
@@ -62,7 +71,7 @@ class Saving:
 
     def newest(self) -> Path | None:
         """The last state; None where there is none."""
-        states = {int(match[1]): path for path in self._all() if (match := _STATE.fullmatch(path.name))}
+        states = self._states()
         return states[max(states)] if states else None
 
     def sound(self) -> Path | None:
@@ -85,9 +94,9 @@ class Saving:
         return None
 
     def make_room(self) -> None:
-        """Before a state is written: keep the last one alone, to fall back to, and no half-written one."""
+        """Before a state is written: keep the last one, to fall back to, and what was set aside."""
         newest = self.newest()
-        for other in self._all():
+        for other in self._states().values():
             if other != newest:
                 shutil.rmtree(other)
         shutil.rmtree(self.writing, ignore_errors=True)
@@ -104,9 +113,15 @@ class Saving:
         state.rename(self.folder / state.name)
         flush_entry(self.folder)
 
-    def _all(self) -> list[Path]:
-        return list(self.folder.glob("checkpoint-*"))
+    def _states(self) -> dict[int, Path]:
+        """The finished states by their steps, those that were set aside not among them."""
+        found = self.folder.glob("checkpoint-*")
+        return {int(match[1]): path for path in found if (match := _STATE.fullmatch(path.name))}
 
     def remove(self) -> None:
-        """Remove all states: the result is published."""
-        shutil.rmtree(self.folder, ignore_errors=True)  # there is none where nothing was saved
+        """Remove what was saved, whose result is published; what was set aside as damaged stays."""
+        for path in self.folder.glob("*"):
+            if set_aside_from(path) is None:
+                discard(path)
+        with suppress(OSError):  # there is none where nothing was saved
+            self.folder.rmdir()

@@ -1,6 +1,5 @@
 """What all sections of settings are: frozen, and without keys that nobody reads."""
 
-import os
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args
 
@@ -14,10 +13,22 @@ from pydantic import (
     field_validator,
 )
 
+from solar_repro.errors import UserError
+from solar_repro.places import expanded
+
 Positive = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 31)]
 """NumPy takes none that is negative or has more than 32 bits; one bit is left for `repeat`."""
-Place = Annotated[str, AfterValidator(os.path.expanduser)]
+
+
+def _at_home(place: str) -> str:
+    try:
+        return expanded(place)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+Place = Annotated[str, AfterValidator(_at_home)]
 """A folder or a hub id. `~` is replaced by the home folder here, as no shell does it."""
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 """Number format that a model computes in. `auto`: bfloat16 where the hardware multiplies it, else float32."""

@@ -98,7 +98,7 @@ class Tracker(Reader):
         """
         with contextlib.suppress(Exception), impatient(), locked(output, None) as unlocked:
             for run_id in () if unlocked else self.unfinished(key, output)[0]:
-                self.finish(run_id, "KILLED")
+                self.bury(run_id)
 
     def describe(self, run_id: str, step: "Step", parents: Mapping[str, Finished], output: Path) -> None:
         """Tags, parameters and data sets of a step, before it runs, or of a result that lies in `output`."""
@@ -157,6 +157,7 @@ class Tracker(Reader):
         """Log the checkpoint as a logged model, whole or by its manifest alone; the model's id."""
         from mlflow.entities import LoggedModelOutput
 
+        self._close_models(run_id)  # of an attempt that was cut off
         model = self.client.create_logged_model(
             self.client.get_run(run_id).info.experiment_id,
             name=_NOT_IN_NAMES.sub("-", step.variant),
@@ -165,15 +166,32 @@ class Tracker(Reader):
             params={name: redact(value)[:500] for name, value in step.parameters().items()},
             model_type="checkpoint",
         )
-        with reaching(model.artifact_location, "written"):
-            if upload:
-                self.client.log_model_artifacts(model.model_id, str(folder))
-            else:
-                self.client.log_model_artifact(model.model_id, str(folder / "manifest.json"))
+        try:
+            with reaching(model.artifact_location, "written"):
+                if upload:
+                    self.client.log_model_artifacts(model.model_id, str(folder))
+                else:
+                    self.client.log_model_artifact(model.model_id, str(folder / "manifest.json"))
+        except BaseException:
+            self._close_models(run_id)
+            raise
         self.client.finalize_logged_model(model.model_id, "READY")
         self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
         self.client.set_tag(run_id, "solar.model_id", model.model_id)
         return model.model_id
+
+    def bury(self, run_id: str) -> None:
+        """Close a run whose process is gone."""
+        self._close_models(run_id)
+        self.finish(run_id, "KILLED")
+
+    def _close_models(self, run_id: str) -> None:
+        """Mark the run's models FAILED whose upload was cut off, if the server can be told of it soon."""
+        with contextlib.suppress(Exception), impatient():
+            experiment = self.client.get_run(run_id).info.experiment_id
+            for model in self.client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+                if model.status == "PENDING":
+                    self.client.finalize_logged_model(model.model_id, "FAILED")
 
     def log_folder(self, run_id: str, folder: Path, path: str | None = None) -> None:
         """Upload a folder's files as artifacts of the run."""

@@ -1,11 +1,12 @@
 """The command line of all entry points: options in full, no empty values, mistakes in one line."""
 
+import errno
 import re
 from pathlib import Path
 
 import pytest
 
-from entry_points.command import MODEL_OPTION, SEEDS, names_in, parse, variant_option
+from entry_points.command import MODEL_OPTION, SEEDS, names_in, parse, run_main, variant_option
 from solar_repro.errors import UserError
 from tests.conftest import ROOT
 
@@ -89,6 +90,54 @@ def test_the_home_folder_is_understood(monkeypatch, tmp_path):
     monkeypatch.setenv("SOLAR_MIRROR", "~/hub")
     scale = parse("", ["--scale", "stories", "--base.model", "~/b"]).scale
     assert (scale.data.mirror, scale.base.model) == (f"{tmp_path}/hub", f"{tmp_path}/b")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--store", "~nobody-here/s"],
+        ["--model", "~nobody-here/m"],
+        ["--scale", "~nobody-here/s.yaml"],
+        ["--data.corpus.id", "~nobody-here/texts"],
+        ["--contamination.reference", "~nobody-here/r"],
+    ],
+)
+def test_the_home_of_nobody_is_refused(given):
+    with pytest.raises(UserError, match=r"~nobody-here/\w.* ~nobody-here is not known here") as refused:
+        parsed(*given)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_home_of_nobody_is_refused_for_the_cache_too(monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", "~nobody-here/cache")
+    with pytest.raises(UserError, match="~nobody-here is not known"):
+        parsed()
+
+
+def test_too_many_open_files_are_one_line(capsys):
+    def main():
+        raise OSError(errno.EMFILE, "Too many open files", "/store/x")
+
+    with pytest.raises(SystemExit) as ended:
+        run_main(main)
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert told.endswith("Too many open files: '/store/x'; let more be open: ulimit -n 65536\n")
+
+
+def test_a_full_disk_is_one_line_whichever_library_meets_it(capsys):
+    def main():
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise RuntimeError("An error occurred while generating the dataset") from error
+
+    with pytest.raises(SystemExit) as ended:
+        run_main(main)
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert re.fullmatch(r"error: .*No space left on device; free some space, or set SOLAR_STORE.*\n", told)
 
 
 def test_an_empty_variable_is_an_unset_one(monkeypatch):

@@ -11,8 +11,8 @@ import pytest
 
 from solar_repro.checkpoint import owner
 from solar_repro.checkpoint.lock import locked
-from solar_repro.checkpoint.publish import publish
-from solar_repro.garbage import ELSEWHERE, STRANGE, unneeded
+from solar_repro.checkpoint.publish import publish, set_aside
+from solar_repro.garbage import DAMAGED, ELSEWHERE, STRANGE, unneeded
 
 
 @pytest.fixture
@@ -182,3 +182,56 @@ def test_of_what_this_user_may_not_remove_nothing_is_touched(store, monkeypatch)
 def test_a_store_that_is_not_there_holds_nothing(tmp_path):
     assert unneeded(tmp_path / "none", set(), Server()) == []
     assert not os.path.exists(tmp_path / "none")
+
+
+def test_what_was_set_aside_as_damaged_is_listed_as_such(store):
+    result = set_aside(store / "solar-11111111")
+    states = [store / f".{name}.saved" / "checkpoint-2" for name in ("sft_v1-33333333", "other-66666666")]
+    for state in states:
+        state.mkdir(parents=True)
+    inner, outer = map(set_aside, states)
+    listed = {item.path: item for item in unneeded(store, {"other-66666666"}, EVERYTHING)}
+    # The one beside a finished result goes with its folder, the other's work goes on.
+    assert {path: item.why for path, item in listed.items()} == dict.fromkeys(
+        [result, inner.parent, outer], DAMAGED
+    )
+    with locked(store / "solar-11111111", None):
+        assert listed[result].remove() == "in use"
+    assert listed[result].remove() is listed[outer].remove() is None
+    assert not result.exists()
+    assert outer.parent.is_dir()
+
+
+def test_a_job_that_a_killed_machine_left_is_found_unless_its_training_goes_on(store):
+    for name in ("sft_v1-22222222", "dpo_v1-55555555", "dpo_v1-66666666"):
+        (store / f".{name}.job.json").write_text("{}")
+    listed = unneeded(store, {"sft_v1-22222222", "dpo_v1-55555555"}, EVERYTHING)
+    assert [item.path.name for item in listed] == [".dpo_v1-66666666.job.json", ".sft_v1-22222222.job.json"]
+    assert [item.remove() for item in listed] == [None, None]
+    assert [path.name for path in store.glob(".*")] == [".dpo_v1-55555555.job.json"]
+
+
+WRITING = """
+import os, sys
+from pathlib import Path
+from solar_repro.checkpoint.publish import replacing, replacing_folder, write_whole
+place = Path(sys.argv[2])
+with globals()[sys.argv[1]](place) as work:
+    (work / "a.csv" if work.is_dir() else work).write_text("half of the n")
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("how", ["replacing", "replacing_folder"])
+def test_a_report_that_is_killed_while_written_is_the_old_one_and_what_is_left_is_found(tmp_path, how):
+    place = tmp_path / "report" / "check"
+    place.parent.mkdir()
+    old = place / "a.csv" if how == "replacing_folder" else place
+    old.parent.mkdir(exist_ok=True)
+    old.write_text("the old one")
+    subprocess.run([sys.executable, "-c", WRITING, how, str(place)], check=False)
+    assert old.read_text() == "the old one"
+    (item,) = unneeded(tmp_path / "store", set(), EVERYTHING, [place.parent, tmp_path / "nowhere"])
+    assert (item.why, item.bytes) == ("left by a dead process", len("half of the n"))
+    assert item.remove() is None
+    assert list(place.parent.iterdir()) == [place]

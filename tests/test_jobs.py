@@ -1,8 +1,14 @@
 """Independent steps side by side, in processes of their own."""
 
+import os
+import signal
+import threading
+import time
+
 import pytest
 
 from solar_repro import scales
+from solar_repro.checkpoint.publish import published_as, worker, working_folders
 from solar_repro.errors import UserError
 from solar_repro.plan import Plan
 from solar_repro.runner import Runner
@@ -43,3 +49,27 @@ def test_an_error_in_one_process_reaches_the_caller_and_the_other_step_is_kept(o
         Runner(own_place.store, Tracker("two", "check"), upload=True, jobs=2).all(targets)
     assert (own_place.store / targets[0].folder / "manifest.json").is_file()
     assert not (own_place.store / targets[1].folder).exists()
+
+
+def test_a_process_that_is_killed_is_one_line_and_leaves_nothing_open(own_place):
+    plan = Plan(scales.load("check", {"sft.learning_rate": "1.1e-5"}))
+    targets = [plan.model("sft_v1"), plan.model("sft_v2")]
+
+    def kill():
+        while True:
+            for path in working_folders(own_place.store):
+                if published_as(path).name == targets[0].folder:
+                    os.kill(int(worker(path).split(".")[-2]), signal.SIGKILL)
+                    return
+            time.sleep(0.05)
+
+    threading.Thread(target=kill, daemon=True).start()
+    tracker = Tracker("two", "check")
+    with pytest.raises(
+        UserError, match=r"^sft_v[12]: its process has ended; .* -P jobs=1 takes less"
+    ) as ended:
+        Runner(own_place.store, tracker, upload=True, jobs=2).all(targets)
+    assert "\n" not in str(ended.value)
+    assert [run.info.run_id for run in own_place.runs("attributes.status = 'RUNNING'")] == [tracker.run_id]
+    (killed,) = own_place.runs(f"tags.`solar.key` = '{targets[0].key}'")
+    assert killed.info.status == "KILLED"

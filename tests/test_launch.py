@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from solar_repro import scales
 from solar_repro.checkpoint.publish import publish
 from solar_repro.errors import Stopped, UserError
-from solar_repro.launch import CONFIGS, Launch, follow, job_file, launch
+from solar_repro.launch import CONFIGS, Launch, follow, job_file, launch, read_job
 from solar_repro.plan import Plan
 from solar_repro.saving import Saving
 from tests.conftest import ROOT
@@ -185,3 +185,46 @@ def test_deepspeed_takes_its_configuration(tmp_path):
 
 def test_the_slurm_script_is_a_shell_script():
     subprocess.run(["bash", "-n", str(CONFIGS / "slurm.sh")], check=True)
+
+
+JOB = {"id": "1", "stage": "dpo", "out": "/out", "options": {}, "address": "/socket"}
+
+
+def put(file, content):
+    if isinstance(content, str):
+        file.write_text(content)
+    else:
+        content(file)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda file: file.symlink_to("/etc/passwd"),
+        lambda file: file.symlink_to("/nowhere"),
+        lambda file: os.mkfifo(file),
+        lambda file: file.mkdir(),
+        lambda file: file.write_text(json.dumps({**JOB, "out": "x" * (2 << 20)})),
+        "",
+        "[1]",
+        "[" * 100_000,
+        json.dumps({**JOB, "stage": "../../other"}),
+        json.dumps({**JOB, "stage": "evaluate"}),
+        json.dumps({**JOB, "options": []}),
+        json.dumps({"id": "1"}),
+    ],
+    ids=str,
+)
+def test_a_job_in_a_shared_store_is_a_small_file_of_the_right_shape(tmp_path, content):
+    file = tmp_path / ".dpo_v1-01234567.job.json"
+    put(file, content)
+    with pytest.raises(UserError, match=f"^{file}: ") as refused:
+        read_job(file)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_job_is_read_or_is_gone(tmp_path):
+    file = tmp_path / ".dpo_v1-01234567.job.json"
+    assert read_job(file) is None
+    put(file, json.dumps(JOB))
+    assert read_job(file) == JOB

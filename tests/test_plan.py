@@ -105,11 +105,41 @@ def test_another_table_8_reruns_what_is_tuned_on_openorca(monkeypatch):
 def test_a_folder_of_texts_as_the_corpus(tmp_path):
     """Its content is part of the key, also where all else is of the embedded world."""
     (tmp_path / "train.txt").write_text("a text\n")
+    (tmp_path / "validation.txt").write_text("a text held out\n")
     override = {"data.corpus.id": str(tmp_path)}
     before = Plan(scales.load("check", override)).model("solar")
     assert set(before.data) == {f"local/{tmp_path.name}"}
     (tmp_path / "train.txt").write_text("another text\n")
     assert Plan(scales.load("check", override)).model("solar").key != before.key
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"train.txt": "a text\n"}, "has no split 'validation'; it has train"),
+        ({"validation.txt": "a text\n"}, "has no split 'train'; it has validation"),
+        ({"train.csv": "text\na\n", "validation.csv": "text\na\n"}, r"train\.csv: \.csv cannot be read"),
+        ({"train.jsonl": '{"text": "a"}\n', "validation.txt": "a\n"}, "same data file format for all splits"),
+        ({"train.jsonl": '{"words": "a"}\n', "validation.jsonl": '{"text": "a"}\n'}, "has no column 'text'"),
+        ({"notes.md": "none"}, r"notes\.md: \.md cannot be read"),
+        ({".hidden": "none"}, "has no data files"),
+    ],
+)
+def test_a_corpus_that_cannot_be_read_is_refused_by_the_plan(files, message, tmp_path):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    plan = Plan(scales.load("check", {"data.corpus.id": str(tmp_path)}))
+    for make in (plan.model, plan.evaluation):
+        with pytest.raises(UserError, match=f"{tmp_path}.*{message}"):
+            make("solar")
+
+
+def test_a_corpus_of_the_mirror_is_looked_at_too(tmp_path):
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    (tmp_path / "org" / "name" / "train.txt").write_text("a text\n")
+    override = {"data.mirror": str(tmp_path), "data.corpus.id": "org/name"}
+    with pytest.raises(UserError, match="org/name has no split 'validation'"):
+        _ = Plan(scales.load("stories", override))._corpus
 
 
 def test_decontamination_reruns_what_is_tuned_on_the_set():

@@ -305,7 +305,9 @@ def test_gc_deletes_what_no_run_refers_to(finished, tmp_path, here):
     shutil.copytree(place.folder("sft_v1"), place.store / "sft_v1-0123abcd")  # as of a run that was deleted
     before = set(place.store.iterdir())
     done = here(place, "gc", "--scale", "check", "--delete", "true")
-    assert re.search(r"deleted .* MB  no run +sft_v1-0123abcd\n1 folders, ", done.stdout), done.stderr
+    assert re.search(r"deleted .* MB  no run +sft_v1-0123abcd\n1 folders and files, ", done.stdout), (
+        done.stderr
+    )
     assert before - set(place.store.iterdir()) == {place.store / "sft_v1-0123abcd"}
 
 

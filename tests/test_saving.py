@@ -144,3 +144,16 @@ def test_a_group_that_may_write_to_the_store_may_go_on_with_saved_states(tmp_pat
         os.umask(before)
     written = [saving.folder, saving.writing, saving.newest(), *saving.newest().iterdir()]
     assert [path.name for path in written if not path.stat().st_mode & 0o020] == []
+
+
+def test_what_was_set_aside_is_never_deleted(saving):
+    save(saving, 1)
+    save(saving, 2)
+    (saving.folder / "checkpoint-2" / "optimizer.pt").write_text("")
+    saving.sound()
+    for step in (3, 4):
+        save(saving, step)
+    aside = saving.folder / "checkpoint-2.damaged-1"
+    assert (aside / "shards" / "0.distcp").read_text() == "weights at 2"
+    saving.remove()  # the result is published
+    assert list(saving.folder.iterdir()) == [aside]

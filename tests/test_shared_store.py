@@ -4,16 +4,28 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from solar_repro.checkpoint.given import model_folder, models_of, refuse_changed, with_models
+from solar_repro import scales
+from solar_repro.checkpoint.given import (
+    fingerprint_model,
+    model_folder,
+    models_of,
+    refuse_changed,
+    with_models,
+)
 from solar_repro.checkpoint.manifest import verify_manifest, write_manifest
 from solar_repro.data.fingerprint import folder_fingerprint
 from solar_repro.errors import UserError
+from solar_repro.merge_recipe import MergeRecipe, merge_step
+from solar_repro.plan import Plan
 from solar_repro.provenance import result_digest
 from solar_repro.runner import Runner, _is_here
 from solar_repro.step import Step
@@ -84,6 +96,16 @@ def test_what_is_damaged_is_set_aside_and_not_deleted(result, damage, capsys):
     assert aside.name == f"{STEP.folder}.damaged-1"
     assert {path.relative_to(aside) for path in aside.rglob("*")} == before
     assert capsys.readouterr().err.endswith(f"; the folder was renamed to {aside.name}\n")
+
+
+def test_a_folder_that_was_not_published_is_refused_and_left_alone(tmp_path):
+    folder = tmp_path / "store" / STEP.folder
+    folder.mkdir(parents=True)
+    assert not _is_here(folder, STEP)  # an empty one is filled
+    (folder / "model.safetensors").write_bytes(b"mine")
+    with pytest.raises(UserError, match=f"^{folder}: lies where a result is to be, but has no manifest"):
+        _is_here(folder, STEP)
+    assert [path.name for path in folder.parent.iterdir()] == [STEP.folder]
 
 
 def test_another_steps_result_of_that_name_is_set_aside(result):
@@ -228,3 +250,58 @@ def test_work_without_a_lock_is_said_before_it_starts_and_kills_no_run(tmp_path,
     runner.get(Step("synth_math", "x", {}))
     assert "no lock can be had (No locks available): let nobody else make it meanwhile" in told[0]
     runner.tracker.finish.assert_called_once_with("run")
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A checkpoint as the project publishes one."""
+    folder = tmp_path / "solar-01234567"
+    (folder / "solar").mkdir(parents=True)
+    (folder / "solar" / "provenance.json").write_text("{}")
+    (folder / "config.json").write_text("{}")
+    save_file({"weight": np.zeros(9)}, folder / "model.safetensors")
+    write_manifest(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_flipped_bit_in_a_published_folder_is_found_whatever_names_it(published, name):
+    digest = fingerprint_model(published, "base.model")
+    raw = bytearray((published / name).read_bytes())
+    raw[-1] ^= 32
+    (published / name).write_bytes(raw)
+    recipe = MergeRecipe(method="average", models=[str(published), str(published)])
+    plan = Plan(
+        scales.load("check", {"base.model": str(published), "contamination.reference": str(published)})
+    )
+    for use in (
+        lambda: plan.model("base"),
+        lambda: plan.evaluation_of(str(published)),
+        lambda: plan.contamination("base"),
+        lambda: merge_step(recipe, "again"),
+    ):
+        with pytest.raises(UserError, match=f"^{published / name}: ") as refused:
+            use()
+        assert "\n" not in str(refused.value)
+    raw[-1] ^= 32
+    (published / name).write_bytes(raw)
+    assert fingerprint_model(published, "base.model") == digest
+
+
+def test_a_missing_file_of_a_published_folder_is_found(published):
+    (published / "solar" / "provenance.json").unlink()
+    with pytest.raises(
+        UserError, match=r"provenance\.json: missing, though manifest\.json beside it names it"
+    ):
+        fingerprint_model(published, "base.model")
+
+
+def test_another_projects_manifest_says_nothing(published):
+    shutil.rmtree(published / "solar")
+    for text in ("{}", "not JSON", '{"files": ["model.safetensors"]}'):
+        (published / "manifest.json").write_text(text)
+        fingerprint_model(published, "base.model")
+    (published / "solar").mkdir()
+    (published / "solar" / "provenance.json").write_text("{}")
+    with pytest.raises(UserError, match=r"manifest\.json: damaged"):
+        fingerprint_model(published, "base.model")

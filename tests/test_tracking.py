@@ -196,3 +196,45 @@ def test_what_is_only_out_of_reach_is_not_made_again(tracker, tmp_path, monkeypa
         tracker.download(found, tmp_path, "sft")
     with pytest.raises(raised):
         tracker.offered(found, KEY)
+
+
+@pytest.fixture
+def models(client):
+    """Logged models of the client's runs, by id."""
+    found = {}
+
+    def create_logged_model(experiment, source_run_id, **others):
+        made = SimpleNamespace(model_id=f"m-{len(found)}", artifact_location="/nowhere", status="PENDING")
+        made.run = source_run_id
+        return found.setdefault(made.model_id, made)
+
+    client.create_logged_model = create_logged_model
+    client.search_logged_models = lambda experiments, query: [
+        model for model in found.values() if query == f"source_run_id = '{model.run}'"
+    ]
+    client.finalize_logged_model = lambda model_id, status: setattr(found[model_id], "status", status)
+    client.log_outputs = lambda *given: None
+    client.set_terminated = lambda run_id, status: setattr(client.runs[run_id].info, "status", status)
+    return found
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), UserError("refused")])
+def test_a_model_whose_upload_is_cut_off_does_not_stay_pending(client, tracker, models, tmp_path, error):
+    def log_model_artifacts(model_id, folder):
+        raise error
+
+    client.log_model_artifacts = log_model_artifacts
+    with pytest.raises(type(error)):
+        tracker.log_model("run0", Step("merge", "merge_v1", {}), tmp_path, upload=True)
+    assert [model.status for model in models.values()] == ["FAILED"]
+
+
+def test_the_pending_models_of_a_killed_process_are_closed(client, tracker, models, tmp_path):
+    client.create_logged_model("0", source_run_id="run0")
+    client.create_logged_model("0", source_run_id="run1")
+    tracker.bury("run1")
+    assert [model.status for model in models.values()] == ["PENDING", "FAILED"]
+    assert client.get_run("run1").info.status == "KILLED"
+    client.log_model_artifacts = lambda *given: None
+    tracker.log_model("run0", Step("merge", "merge_v1", {}), tmp_path, upload=True)  # the work has gone on
+    assert [model.status for model in models.values()] == ["FAILED", "FAILED", "READY"]

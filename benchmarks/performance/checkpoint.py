@@ -24,6 +24,7 @@ from typing import Any
 from benchmarks.performance.checkpoint_models import SHAPES, Shape
 from benchmarks.performance.checkpoint_results import plot, summarise, table
 from benchmarks.performance.processes import Run, bytes_below, drop_from_page_cache, measure
+from solar_repro.checkpoint.publish import write_whole
 from solar_repro.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -94,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     results = {"size": options.size, "cold_by": cache, "machine": _machine(options.folder)}
     results |= summarise(runs, checks)
-    options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_whole(options.json, json.dumps(results, indent=2) + "\n")
     plot(results, options.plot)
     print(table(results))
     return 0 if all(check["passed"] for check in checks) else 1

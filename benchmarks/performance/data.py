@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.performance.processes import measure
+from solar_repro.checkpoint.publish import write_whole
 
 ROOT = Path(__file__).parents[2]
 OPENORCA_ROWS = 4_233_923
@@ -121,7 +122,7 @@ def main() -> None:
             f"{contender} {minutes:.1f} min"
         )
     if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        write_whole(options.json, json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

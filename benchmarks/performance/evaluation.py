@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.performance.random_llama import build_random_llama
+from solar_repro.checkpoint.publish import write_whole
 from solar_repro.evaluation.columns import FEWSHOT_SEED
 from solar_repro.evaluation.h6 import COLUMN_NAMES, H6Tasks, build_tasks, evaluate_h6
 from solar_repro.evaluation.samples import read_samples
@@ -293,7 +294,7 @@ def main() -> None:
     print(table(rows))
     settings = {key: str(value) for key, value in sorted(vars(options).items())}
     report = {"settings": settings, "building": building, "rows": [asdict(row) for row in rows]}
-    (options.out / "evaluation.json").write_text(json.dumps(report, indent=1) + "\n")
+    write_whole(options.out / "evaluation.json", json.dumps(report, indent=1) + "\n")
     plot(rows, options.out / "evaluation.png")
 
 

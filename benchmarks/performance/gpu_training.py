@@ -30,6 +30,7 @@ from benchmarks.performance.training import (
 )
 from solar_repro import costs, scales
 from solar_repro.checkpoint.layer_map import parameters_of
+from solar_repro.checkpoint.publish import write_whole
 from solar_repro.data.packing import pack_instruction
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction, tokenise_preferences
@@ -282,7 +283,7 @@ def main() -> None:
         }  # fmt: skip
         text = json.dumps(result, indent=1)
         if options.out:
-            options.out.write_text(text + "\n", encoding="utf-8")
+            write_whole(options.out, text + "\n")
     print(text)
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from solar_repro.checkpoint.publish import write_whole
 from solar_repro.evaluation.contamination import drawn, neighbour_test
 from solar_repro.evaluation.contamination_texts import contamination_texts
 from solar_repro.evaluation.load import load_model
@@ -130,7 +131,7 @@ def main() -> None:
         f"{report['mean_score_plain']:.3f} plain, {report['mean_score_ours']:.3f} ours"
     )
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "neighbours.json").write_text(json.dumps(report, indent=1) + "\n")
+    write_whole(options.out / "neighbours.json", json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

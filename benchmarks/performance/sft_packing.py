@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from solar_repro.checkpoint.pretrained import pretrained_model, pretrained_tokenizer
+from solar_repro.checkpoint.publish import write_whole
 from solar_repro.data.card import quantiles, sequence_lengths
 from solar_repro.data.locate import locate
 from solar_repro.data.packing import PackedCollator, pack_instruction
@@ -141,7 +142,7 @@ def main() -> None:
     for name in contenders[:2]:
         print(f"packed beside {name}: {best['packed'] / best[name]:.2f} × the rows per second")
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_whole(options.json, json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

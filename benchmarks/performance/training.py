@@ -21,6 +21,7 @@ from typing import Any
 
 from solar_repro import scales
 from solar_repro.checkpoint.layer_map import dus
+from solar_repro.checkpoint.publish import write_whole
 from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
 from solar_repro.data.packing import PackedCollator, pack_instruction, pack_text
 from solar_repro.data.templates import set_chat_template
@@ -200,7 +201,7 @@ def main() -> None:
     text = json.dumps(result, indent=1)
     print(text)
     if options.out:
-        options.out.write_text(text + "\n", encoding="utf-8")
+        write_whole(options.out, text + "\n")
 
 
 if __name__ == "__main__":

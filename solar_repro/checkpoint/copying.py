@@ -6,14 +6,13 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 
 from solar_repro.checkpoint.headers import DISK_BLOCK
-from solar_repro.checkpoint.regular import regular
+from solar_repro.checkpoint.regular import opened
 from solar_repro.errors import UserError
 
 CHUNK_BYTES = 32 << 20
@@ -73,26 +72,16 @@ def copy_chunks(
 ) -> None:
     """Copy all chunks, `workers` at a time, taken in order; `done` is called after each, one call at a time.
 
-    The targets must exist. The first error ends the copy and is raised.
+    The targets must exist. The first error ends the copy and is raised. Only files that are at work are open:
+    a checkpoint may have more shards than a process may open files.
     """
-    with ExitStack() as open_files, ThreadPoolExecutor(workers) as pool:
-
-        def opened(file: Path, flags: int) -> int:
-            descriptor = regular(str(file), flags)
-            open_files.callback(os.close, descriptor)
-            return descriptor
-
-        sources = {
-            file: opened(file, os.O_RDONLY) for file in dict.fromkeys(chunk.source for chunk in chunks)
-        }
-        targets = {
-            file: opened(file, os.O_WRONLY) for file in dict.fromkeys(chunk.target for chunk in chunks)
-        }
+    with ThreadPoolExecutor(workers) as pool:
 
         def copy(chunk: CopyRange) -> None:
-            copy_range(sources[chunk.source], targets[chunk.target], chunk)
-            # Begins to write the chunk back at once, where the kernel would wait for more dirty pages.
-            os.posix_fadvise(targets[chunk.target], chunk.target_offset, chunk.length, os.POSIX_FADV_DONTNEED)
+            with opened(chunk.source) as source, opened(chunk.target, os.O_WRONLY) as target:
+                copy_range(source, target, chunk)
+                # Begins to write the chunk back at once, where the kernel would wait for more dirty pages.
+                os.posix_fadvise(target, chunk.target_offset, chunk.length, os.POSIX_FADV_DONTNEED)
             with calling_done:
                 done(chunk)
 

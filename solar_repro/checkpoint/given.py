@@ -7,8 +7,10 @@ from types import MappingProxyType
 from typing import Any
 
 from solar_repro.checkpoint.folder import CARRIED_FILES, CHAT_TEMPLATES, open_checkpoint
-from solar_repro.data.fingerprint import folder_fingerprint
+from solar_repro.checkpoint.manifest import refuse_damaged
+from solar_repro.data.fingerprint import fingerprint_of, folder_digests, folder_fingerprint
 from solar_repro.errors import UserError
+from solar_repro.places import expanded
 
 WANTED = ["config.json", "*.safetensors", "*.safetensors.index.json", *CARRIED_FILES, CHAT_TEMPLATES]
 """Files taken from the hub. Never pickles, never code."""
@@ -20,7 +22,7 @@ def locate_model(model: str, mirror: Path | None) -> Path | str:
 
     UserError for a folder without config.json.
     """
-    places = [Path(model).expanduser(), *([mirror / model] if mirror else [])]
+    places = [Path(expanded(str(model))), *([mirror / model] if mirror else [])]
     for place in places:
         if (place / "config.json").is_file():
             return place.resolve()
@@ -32,11 +34,14 @@ def locate_model(model: str, mirror: Path | None) -> Path | str:
 def fingerprint_model(model: Path | str, setting: str) -> str:
     """Digest of a model folder's content, or the commit of a hub id; neither there: UserError.
 
-    `setting` is what names the model, for the message. Headers are checked before all is read.
+    `setting` is what names the model, for the message. Headers are checked before all is read; what was
+    published with a manifest must be what that says (UserError).
     """
-    if (folder := Path(model).expanduser()).is_dir():
+    if (folder := Path(expanded(str(model)))).is_dir():
         open_checkpoint(folder)
-        return folder_fingerprint(folder)
+        digests = folder_digests(folder)
+        refuse_damaged(folder, digests)
+        return fingerprint_of(digests)
     from huggingface_hub import HfApi
 
     with _hub_errors(str(model), setting):
@@ -48,7 +53,7 @@ def model_folder(model: Path | str, digest: str = "") -> Path:
 
     With `digest`, as `fingerprint_model` gives it, those of the very commit that it names.
     """
-    if (folder := Path(model).expanduser()).is_dir():
+    if (folder := Path(expanded(str(model)))).is_dir():
         return folder
     from huggingface_hub import snapshot_download
 

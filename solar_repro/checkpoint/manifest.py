@@ -91,6 +91,30 @@ def verify_manifest(folder: Path) -> None:
             )
 
 
+def refuse_damaged(folder: Path, digests: Mapping[str, str]) -> None:
+    """Refuse (UserError) a published folder one of whose files is not what its manifest says.
+
+    `digests` give the SHA-256 of its files by name. A folder without a manifest, or with another project's
+    file of that name, may be anything.
+    """
+    if not os.path.lexists(folder / MANIFEST_FILE):
+        return
+    try:
+        entries = read_manifest(folder)
+    except ManifestError:
+        if digests.get("solar/provenance.json") is None:
+            return
+        raise
+    for name, (_, digest) in entries.items():
+        if digests.get(name) != digest and not name.startswith("."):
+            what = "its content is not what" if name in digests else "missing, though"
+            says = "says" if name in digests else "names it"
+            raise UserError(
+                f"{folder / name}: {what} {MANIFEST_FILE} beside it {says}; make or download the folder "
+                f"again, or remove {MANIFEST_FILE} if you have changed it yourself"
+            )
+
+
 def strays(folder: Path, entries: Collection[str] | None = None) -> list[str]:
     """Names of files in a folder that its manifest (or `entries`) does not name."""
     known = read_manifest(folder) if entries is None else entries

@@ -1,6 +1,5 @@
 """What a merge is made of: the parents' tensors brought together by name, and the settings of each tensor."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -8,16 +7,12 @@ from typing import TypeVar
 
 from solar_repro.checkpoint.folder import Checkpoint
 from solar_repro.checkpoint.headers import FLOAT_DTYPES, TensorRange
-from solar_repro.checkpoint.naming import LayerNames, embedding_name, head_name
+from solar_repro.checkpoint.naming import LayerNames, embedding_name, head_name, is_recomputed
 from solar_repro.errors import UserError
 
 _COMPARED_BYTES = 1 << 20
 # Config keys that say how a checkpoint was saved, not what it computes.
 _INCIDENTAL = frozenset(["_name_or_path", "dtype", "torch_dtype", "transformers_version", "use_cache"])
-# Buffers that old versions of transformers stored and every version computes anew: rotary frequencies, and
-# the causal mask with its value beside it.
-_FREQUENCIES = re.compile(r"(.*\.)?inv_freq", re.DOTALL)
-_MASK = re.compile(r"(.*\.)?(attn|attention|self_attn|self_attention)\.(masked_)?bias", re.DOTALL)
 T = TypeVar("T")
 
 
@@ -118,15 +113,8 @@ def _view(checkpoint: Checkpoint, names: LayerNames) -> dict[str, TensorRange]:
     return {
         name if head_name([name]) else missing + name: tensor
         for name, tensor in checkpoint.tensors.items()
-        if name != head and not _is_recomputed(name, tensor.shape)
+        if name != head and not is_recomputed(name, tensor.shape)
     }
-
-
-def _is_recomputed(name: str, shape: Sequence[int]) -> bool:
-    mask = len(shape) == 4 and shape[0] == shape[1] == 1 and shape[2] == shape[3]
-    return _FREQUENCIES.fullmatch(name) is not None or (
-        _MASK.fullmatch(name) is not None and (mask or all(size == 1 for size in shape))
-    )
 
 
 def _equal(one: TensorRange, other: TensorRange) -> bool:

@@ -3,9 +3,7 @@
 import math
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
 from itertools import combinations_with_replacement
-from pathlib import Path
 from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
@@ -18,7 +16,7 @@ from solar_repro.checkpoint.merge_methods import (
     merge_block,
 )
 from solar_repro.checkpoint.merge_schedule import Found, Task, TensorMerge, schedule
-from solar_repro.checkpoint.regular import regular
+from solar_repro.checkpoint.regular import opened
 from solar_repro.errors import UserError
 from solar_repro.progress import Progress
 
@@ -46,36 +44,25 @@ def stream(
     most_inputs = max(len(tensor.inputs) for tensor in tensors) + 1
     chunk_elements = max(BLOCK, BUFFER_BYTES // (widest * most_inputs) // BLOCK * BLOCK)
     tasks = list(schedule(tensors, chunk_elements))
-    with ExitStack() as stack:
-
-        def opened(file: Path, flags: int) -> int:
-            descriptor = regular(str(file), flags)
-            stack.callback(os.close, descriptor)
-            return descriptor
-
-        sources = dict.fromkeys(part.file for tensor in tensors for part in tensor.inputs)
-        targets = dict.fromkeys(tensor.output.file for tensor in tensors)
-        files = {file: opened(file, os.O_RDONLY) for file in sources}
-        files |= {file: opened(file, os.O_WRONLY) for file in targets}
-        run = _Run(tasks, files, hasher, progress)
-        threads = torch.get_num_threads()
-        workers = [
-            Thread(target=run.work, args=(_Buffers(most_inputs, chunk_elements, widest, accumulate, device),))
-            for _ in range(min(WORKERS, len(tasks)))
-        ]
+    run = _Run(tasks, hasher, progress)
+    threads = torch.get_num_threads()
+    workers = [
+        Thread(target=run.work, args=(_Buffers(most_inputs, chunk_elements, widest, accumulate, device),))
+        for _ in range(min(WORKERS, len(tasks)))
+    ]
+    for worker in workers:
+        worker.start()
+    try:
         for worker in workers:
-            worker.start()
-        try:
-            for worker in workers:
-                worker.join()
-        except BaseException as interruption:
-            run.fail(interruption)
-            for worker in workers:
-                worker.join()
-        finally:
-            torch.set_num_threads(threads)
-        if run.error is not None:
-            raise run.error
+            worker.join()
+    except BaseException as interruption:
+        run.fail(interruption)
+        for worker in workers:
+            worker.join()
+    finally:
+        torch.set_num_threads(threads)
+    if run.error is not None:
+        raise run.error
 
 
 class _Buffers:
@@ -93,10 +80,8 @@ class _Buffers:
 class _Run:
     """The state that the workers share."""
 
-    def __init__(
-        self, tasks: list[Task], files: dict[Path, int], hasher: FollowingHasher, progress: Progress
-    ) -> None:
-        self.tasks, self.files, self.hasher, self.progress = tasks, files, hasher, progress
+    def __init__(self, tasks: list[Task], hasher: FollowingHasher, progress: Progress) -> None:
+        self.tasks, self.hasher, self.progress = tasks, hasher, progress
         self.next = 0
         self.lock = Lock()
         self.error: BaseException | None = None
@@ -128,12 +113,9 @@ class _Run:
         if ahead.step == 0 and hasattr(os, "posix_fadvise"):
             for part in ahead.tensor.inputs:
                 size = DTYPE_BITS[part.dtype] // 8
-                os.posix_fadvise(
-                    self.files[part.file],
-                    part.offset + ahead.start * size,
-                    (ahead.stop - ahead.start) * size,
-                    os.POSIX_FADV_WILLNEED,
-                )
+                start, length = part.offset + ahead.start * size, (ahead.stop - ahead.start) * size
+                with opened(part.file) as file:
+                    os.posix_fadvise(file, start, length, os.POSIX_FADV_WILLNEED)
         return task
 
     def _perform(self, task: Task, buffers: _Buffers) -> None:
@@ -184,14 +166,15 @@ class _Run:
         size = DTYPE_BITS[part.dtype] // 8
         length = (task.stop - task.start) * size
         view, done = buffers.views[number][:length], 0
-        while done < length:
-            count = os.preadv(self.files[part.file], [view[done:]], part.offset + task.start * size + done)
-            if count == 0:
-                raise UserError(
-                    f"{part.file}: ends in the middle of {task.tensor.name!r}, as it was changed during "
-                    "the merge; merge again"
-                )
-            done += count
+        with opened(part.file) as file:
+            while done < length:
+                count = os.preadv(file, [view[done:]], part.offset + task.start * size + done)
+                if count == 0:
+                    raise UserError(
+                        f"{part.file}: ends in the middle of {task.tensor.name!r}, as it was changed during "
+                        "the merge; merge again"
+                    )
+                done += count
         return buffers.raw[number][:length].view(torch_dtype(part.dtype))
 
     def _write(self, task: Task, buffers: _Buffers) -> None:
@@ -199,8 +182,9 @@ class _Run:
         size = DTYPE_BITS[target.dtype] // 8
         offset, length = target.offset + task.start * size, (task.stop - task.start) * size
         done = 0
-        while done < length:
-            done += os.pwrite(self.files[target.file], buffers.views[-1][done:length], offset + done)
+        with opened(target.file, os.O_WRONLY) as file:
+            while done < length:
+                done += os.pwrite(file, buffers.views[-1][done:length], offset + done)
         self.hasher.written(target.file, offset, length)
         with self.lock:
             self.progress.advance(length)

@@ -16,6 +16,10 @@ _NUMBERED = re.compile(r"((?:[^.0-9][^.]*\.)*?)(0|[1-9][0-9]{0,5})\.(.+)", re.DO
 COUNT_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _HEAD = re.compile(r"(lm_head|embed_out)\.weight")
 _EMBEDDING = re.compile(r"(.*\.)?(embed_tokens|wte|embed_in|word_embeddings|embed)\.weight")
+# Buffers that old versions of transformers stored and every version computes anew: rotary frequencies, and
+# the causal mask with its value beside it.
+_FREQUENCIES = re.compile(r"(.*\.)?inv_freq", re.DOTALL)
+_MASK = re.compile(r"(.*\.)?(attn|attention|self_attn|self_attention)\.(masked_)?bias", re.DOTALL)
 # Modules that write into the residual stream, by the names the decoders of transformers use.
 _OUTPUT_PROJECTIONS = frozenset(
     [
@@ -98,6 +102,14 @@ def head_name(names: Iterable[str]) -> str | None:
 def embedding_name(names: Iterable[str]) -> str | None:
     """Name of the token embedding's weight."""
     return next((name for name in names if _EMBEDDING.fullmatch(name)), None)
+
+
+def is_recomputed(name: str, shape: Sequence[int]) -> bool:
+    """Whether a stored tensor is a buffer that every version of transformers computes anew."""
+    mask = len(shape) == 4 and shape[0] == shape[1] == 1 and shape[2] == shape[3]
+    return _FREQUENCIES.fullmatch(name) is not None or (
+        _MASK.fullmatch(name) is not None and (mask or all(size == 1 for size in shape))
+    )
 
 
 def output_projections(rests: Sequence[str]) -> list[str]:

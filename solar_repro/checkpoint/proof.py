@@ -14,8 +14,9 @@ from typing import Any
 from solar_repro.checkpoint.building import Built, Unproved, build, short
 from solar_repro.checkpoint.config import follow_layers
 from solar_repro.checkpoint.folder import Checkpoint
+from solar_repro.checkpoint.headers import TensorRange
 from solar_repro.checkpoint.layer_map import LayerMap
-from solar_repro.checkpoint.naming import COUNT_KEYS
+from solar_repro.checkpoint.naming import COUNT_KEYS, is_recomputed
 from solar_repro.errors import UserError
 
 _OWN_INDEX = re.compile(r".*(idx|index|layer_id|layer_num|layer_number|block_id).*")
@@ -43,10 +44,10 @@ def prove(
     base: Checkpoint,
     config: Mapping[str, Any],
     layer_map: LayerMap,
-    names: Collection[str],
+    tensors: Mapping[str, TensorRange],
     zeroed: Collection[str],
 ) -> None:
-    """Show that a model of this `config` and these tensor `names` is the base's layers in the map's order.
+    """Show that a model of this `config` and these `tensors` is the base's layers in the map's order.
 
     `zeroed` are the names whose tensors are zero; layers that hold them must leave what they get unchanged.
     What cannot be shown: UserError that names the layer, the attribute and the config's keys.
@@ -57,7 +58,7 @@ def prove(
         _same_settings(pair)
         _same_outside(pair)
         _same_layers(pair)
-        zero = _fitting_names(base, new, names, zeroed)
+        zero = _fitting_names(base, new, tensors, zeroed)
         _same_computation(pair, zero)
     except Unproved as reason:
         raise UserError(
@@ -180,7 +181,9 @@ def _is_count(value: Any) -> bool:
     return type(value) is int
 
 
-def _fitting_names(base: Checkpoint, new: Built, names: Collection[str], zeroed: Collection[str]) -> set[str]:
+def _fitting_names(
+    base: Checkpoint, new: Built, tensors: Mapping[str, TensorRange], zeroed: Collection[str]
+) -> set[str]:
     """The model's parameters that are zero. Each tensor of the plan must be the model's, and the reverse.
 
     Quantised checkpoints hold tensors that the model has none of; of these the layers alone speak.
@@ -188,7 +191,7 @@ def _fitting_names(base: Checkpoint, new: Built, names: Collection[str], zeroed:
     state = new.model.state_dict()
     wanted, called = set(state), _model_names(new.model, state)
     stored: dict[str, list[str]] = {}
-    for name in names:
+    for name in tensors:
         stored.setdefault(called(name), []).append(name)
     if base.config.get("quantization_config") is None:
         tied = set(getattr(new.model, "all_tied_weights_keys", None) or ())
@@ -197,9 +200,10 @@ def _fitting_names(base: Checkpoint, new: Built, names: Collection[str], zeroed:
         ignored = getattr(new.model, "_keys_to_ignore_on_load_unexpected", None) or ()
         buffers = {name for name, _ in new.model.named_buffers()}
         for name in sorted(stored.keys() - wanted - buffers - tied):
-            recomputed = name.endswith(("rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"))
+            own = stored[name][0]
+            recomputed = is_recomputed(name, tensors[own].shape)
             if not recomputed and not any(re.search(pattern, name) for pattern in ignored):
-                raise Unproved(f"the base holds a tensor {stored[name][0]}, which the model has no place for")
+                raise Unproved(f"the base holds a tensor {own}, which the model has no place for")
     return {name for name, sources in stored.items() if set(sources) <= set(zeroed)}
 
 

@@ -1,4 +1,4 @@
-"""Publishing a folder whole or not at all: written beside its final place, flushed, then renamed."""
+"""Files and folders that appear whole or not at all: written beside their place, flushed, then renamed."""
 
 import errno
 import os
@@ -7,7 +7,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -16,7 +16,11 @@ from solar_repro.checkpoint.owner import is_dead, this_process
 from solar_repro.errors import UserError
 
 _WORKING = re.compile(r"\.(.+)\.working\.(.+)\.[^.]+")
-"""Name of a working folder: the place's name, the process."""
+"""Name of a working folder or file: the place's name, the process."""
+_ASIDE = re.compile(r"(.+)\.damaged-[1-9][0-9]*")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_UNWRITTEN = (*_FULL, errno.EFBIG)
+"""What no reading ends with."""
 
 
 class Occupied(UserError):
@@ -38,9 +42,7 @@ def publish(final: Path, digests: Mapping[str, str] | None = None) -> Iterator[P
         remove_leftovers(final)
         working = Path(tempfile.mkdtemp(prefix=f"{_prefix(final)}{this_process()}.", dir=final.parent))
     except OSError as error:
-        raise UserError(
-            f"{final.parent}: cannot be written ({error.strerror}); choose another folder"
-        ) from error
+        raise _unwritable(final.parent, error) from error
     try:
         working.chmod(0o777 & ~_umask())
         yield working
@@ -55,7 +57,9 @@ def publish(final: Path, digests: Mapping[str, str] | None = None) -> Iterator[P
             raise error
         flush_entry(final.parent)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno == errno.EFBIG:
+            raise _unwritable(final.parent, error) from error
+        if error.errno in _FULL:
             free = shutil.disk_usage(final.parent).free
             raise UserError(
                 f"{final}: the disk is full, {free:,} bytes were free when writing failed; "
@@ -66,17 +70,97 @@ def publish(final: Path, digests: Mapping[str, str] | None = None) -> Iterator[P
         shutil.rmtree(working, ignore_errors=True)
 
 
+@contextmanager
+def replacing(place: Path, advice: str = "choose another place") -> Iterator[Path]:
+    """Yield a fresh file beside `place`; on success it is flushed and takes that place, else it is removed.
+
+    A place that cannot be written, as on a full disk: UserError that ends in `advice`.
+    """
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f"{_prefix(place)}{this_process()}.", dir=place.parent)
+    except OSError as error:
+        raise _unwritable(place.parent, error, advice) from error
+    working = Path(name)
+    try:
+        os.fchmod(descriptor, 0o666 & ~_umask())
+        os.close(descriptor)
+        yield working
+        flush_entry(working)
+        working.replace(place)
+        flush_entry(place.parent)
+    except OSError as error:
+        if error.errno in _UNWRITTEN:
+            raise _unwritable(place.parent, error, advice) from error
+        raise
+    finally:
+        working.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(place: Path) -> Iterator[Path]:
+    """The same for a folder: the old one stands until the new one is whole, and goes then.
+
+    Another process may put its own there at the same time; another user's, who does not share it: UserError.
+    """
+    doomed: list[Path] = []
+    try:
+        shared_folder(place.parent)
+        working = Path(tempfile.mkdtemp(prefix=f"{_prefix(place)}{this_process()}.", dir=place.parent))
+    except OSError as error:
+        raise _unwritable(place.parent, error) from error
+    try:
+        working.chmod(0o777 & ~_umask())
+        yield working
+        share(working)
+        flush(working)
+        while working.exists():
+            doomed.append(working.with_name(f"{working.name}_removed_{len(doomed)}"))
+            try:
+                with suppress(FileNotFoundError):
+                    place.rename(doomed[-1])
+                working.rename(place)
+            except PermissionError as error:
+                raise UserError(
+                    f"{place}: another user's, not to be replaced ({error.strerror}); ask who owns it, or "
+                    "choose another store"
+                ) from None
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+        flush_entry(place.parent)
+    except OSError as error:
+        if error.errno in _UNWRITTEN:
+            raise _unwritable(place.parent, error) from error
+        raise
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+    for old in filter(os.path.lexists, doomed):
+        discard(old)
+
+
+def write_whole(place: Path, text: str) -> None:
+    """Write a text file so that it is the old one or the new one whenever the process is killed."""
+    with replacing(place) as working:
+        working.write_text(text, encoding="utf-8")
+
+
 def remove(final: Path) -> None:
-    """Remove a published folder, renamed first: a killed removal leaves nothing that passes for a result.
+    """Remove a folder or file, renamed first: a killed removal leaves nothing that passes for a result.
 
     Of a link the link alone goes.
     """
     doomed = final.with_name(f"{_prefix(final)}{this_process()}.removed")
     final.rename(doomed)
-    if doomed.is_symlink():
-        doomed.unlink()
+    discard(doomed)
+
+
+def discard(path: Path) -> None:
+    """Remove a folder with all that is in it, or a file; of a link the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
     else:
-        shutil.rmtree(doomed)
+        path.unlink()
 
 
 def set_aside(final: Path) -> Path:
@@ -98,6 +182,12 @@ def set_aside(final: Path) -> Path:
     return aside
 
 
+def set_aside_from(path: Path) -> Path | None:
+    """The place that `set_aside` has moved a folder from; None for any other name."""
+    match = _ASIDE.fullmatch(path.name)
+    return path.with_name(match[1]) if match else None
+
+
 def remove_leftovers(final: Path) -> list[Path]:
     """Remove and return working folders for `final` whose processes are surely dead."""
     removed = [folder for folder in leftovers(final.parent) if folder.name.startswith(_prefix(final))]
@@ -107,12 +197,12 @@ def remove_leftovers(final: Path) -> list[Path]:
 
 
 def leftovers(parent: Path) -> list[Path]:
-    """Working folders in `parent`, for any place, whose processes are surely dead."""
+    """Working folders and files in `parent`, for any place, whose processes are surely dead."""
     return [folder for folder in working_folders(parent) if is_dead(worker(folder))]
 
 
 def working_folders(parent: Path) -> list[Path]:
-    """All working folders in `parent`, of whatever process on whatever machine."""
+    """All working folders and files in `parent`, of whatever process on whatever machine."""
     return [folder for folder in sorted(parent.iterdir()) if _WORKING.fullmatch(folder.name)]
 
 
@@ -130,14 +220,29 @@ def _prefix(final: Path) -> str:
     return f".{final.name}.working."
 
 
+def _unwritable(folder: Path, error: OSError, advice: str = "choose another place") -> UserError:
+    free = ""
+    if error.errno in _FULL:
+        free = f", {shutil.disk_usage(folder).free:,} bytes are free"
+    return UserError(f"{folder}: cannot be written ({error.strerror}{free}); {advice}")
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
+def is_empty(folder: Path) -> bool:
+    """Whether nothing lies in a folder; of one that may not be read that is not known, and so false."""
+    try:
+        return not any(folder.iterdir())
+    except OSError:
+        return False
+
+
 def _refuse_occupied(final: Path) -> None:
-    if final.exists() and not (final.is_dir() and not any(final.iterdir())):
+    if final.exists() and not (final.is_dir() and is_empty(final)):
         raise Occupied(f"{final}: already exists; remove it or choose another folder")
 
 

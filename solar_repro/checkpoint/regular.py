@@ -4,7 +4,8 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from solar_repro.errors import UserError
@@ -34,6 +35,16 @@ def regular(path: Path | str, flags: int) -> int:
         return descriptor
     os.close(descriptor)
     raise UserError(f"{path}: is {_kind(mode)}, but must be a file; remove it or put the file there")
+
+
+@contextmanager
+def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
+    """A descriptor of a regular file, for the block alone: a checkpoint may have more than may be open."""
+    descriptor = regular(path, flags)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def own(path: Path | str, flags: int) -> int:

@@ -2,25 +2,24 @@
 
 import hashlib
 import json
-import os
-import tempfile
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from solar_repro.checkpoint.hashing import sha256
 from solar_repro.checkpoint.lock import locked
+from solar_repro.checkpoint.publish import replacing
+from solar_repro.data.digests import default_folder, file_digests
 from solar_repro.data.report import Report
+from solar_repro.redact import printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
-
-def default_folder() -> Path:
-    """Where prepared rows lie unless a caller says otherwise: beside the Arrow files of `datasets`."""
-    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface")
-    return Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets").expanduser() / "solar_repro"
+_ADVICE = "free some, or set HF_DATASETS_CACHE to a folder on another disk"
 
 
 def key_of(**parts: Any) -> str:
@@ -31,7 +30,7 @@ def key_of(**parts: Any) -> str:
 def arrow_rows(
     key: str, tables: Callable[[Report], "Iterator[pa.Table]"], folder: Path | None
 ) -> "tuple[Dataset, Report]":
-    """The rows stored under `key`, made by `tables` where they are not there yet.
+    """The rows stored under `key`, made by `tables` where they are not there yet, or are damaged.
 
     `tables` gets an empty report to fill and yields tables of one schema, at least one (it may be empty).
     Rows and report are written beside their place and renamed, the report last: a killed run leaves nothing
@@ -42,12 +41,11 @@ def arrow_rows(
     folder = folder or default_folder()
     rows_file, report_file = folder / f"{key}.arrow", folder / f"{key}.json"
     with _made_once(report_file):
-        if not report_file.is_file():
-            report: Report = {}
-            _write_arrow(rows_file, tables(report))
-            write_json(report_file, report)
-    rows = Dataset.from_file(str(rows_file))
-    return rows, json.loads(report_file.read_text(encoding="utf-8"))
+        sound = _sound([rows_file])
+        report = sound[0] if sound else {}
+        if not sound:
+            _write(rows_file, tables(report), lambda: report)
+    return Dataset.from_file(str(rows_file)), report
 
 
 def arrow_shards(
@@ -64,16 +62,18 @@ def arrow_shards(
 
     folder = folder or default_folder()
     with _made_once(folder / key):
-        number, last = 0, None
-        while (state_file := folder / f"{key}-{number:05}.json").is_file():
-            number, last = number + 1, json.loads(state_file.read_text(encoding="utf-8"))
+        files = []
+        while (file := folder / f"{key}-{len(files):05}.arrow").with_suffix(".json").is_file():
+            files.append(file)
+        states = _sound(files)
+        last = states[-1] if states else None
+        files = files[: len(states)]
         if last is None or not last["done"]:
             for table, state in shards(last):
-                _write_arrow(folder / f"{key}-{number:05}.arrow", iter([table]))
-                write_json(folder / f"{key}-{number:05}.json", state)
-                number, last = number + 1, state
-    files = [str(folder / f"{key}-{place:05}.arrow") for place in range(number)]
-    return concatenate_datasets([Dataset.from_file(file) for file in files]), last
+                files.append(folder / f"{key}-{len(files):05}.arrow")
+                _write(files[-1], iter([table]), lambda state=state: state)
+                last = state
+    return concatenate_datasets([Dataset.from_file(str(file)) for file in files]), last
 
 
 def _made_once(place: Path) -> AbstractContextManager[str | None]:
@@ -81,30 +81,39 @@ def _made_once(place: Path) -> AbstractContextManager[str | None]:
     return locked(place, lambda owner: None)
 
 
-def _write_arrow(file: Path, tables: "Iterator[pa.Table]") -> None:
+def _sound(files: list[Path]) -> list[dict[str, Any]]:
+    """What is told of each file of rows, up to the first that is not there or not as it was written."""
+    digests = file_digests([file for file in files if file.is_file()])
+    found = []
+    for file in files:
+        note = file.with_suffix(".json")
+        if not note.is_file():
+            break
+        try:
+            told = json.loads(note.read_text(encoding="utf-8"))
+            if told["sha256"] != digests.get(file):
+                raise ValueError("its content is not what was written")
+            found.append(told["about"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            print(
+                printable(f"cached rows {file}: damaged ({error}); made again"), file=sys.stderr, flush=True
+            )
+            break
+    return found
+
+
+def _write(file: Path, tables: "Iterator[pa.Table]", about: Callable[[], Any]) -> None:
+    """Write rows, then what there is to tell of them, and their digest."""
     import pyarrow as pa
 
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as out:
-        partial = Path(out.name)
-        try:
+    with replacing(file, _ADVICE) as partial:
+        with partial.open("wb") as out:
             writer = None
             for table in tables:
                 writer = writer or pa.ipc.new_stream(out, table.schema)
                 writer.write_table(table)
             writer.close()
-            out.flush()
-            os.fsync(out.fileno())
-        except BaseException:
-            partial.unlink()
-            raise
-    os.replace(partial, file)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON beside its place, then rename."""
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, suffix=".partial", delete=False, encoding="utf-8"
-    ) as out:
-        json.dump(value, out, indent=1, ensure_ascii=False)
-    os.replace(out.name, path)
+        digest = sha256(partial)
+    with replacing(file.with_suffix(".json"), _ADVICE) as partial:
+        text = json.dumps({"sha256": digest, "about": about()}, indent=1, ensure_ascii=False)
+        partial.write_text(text, encoding="utf-8")

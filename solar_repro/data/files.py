@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from solar_repro.checkpoint.regular import refuse_strangers
 from solar_repro.data.hub_card import read_card
 from solar_repro.data.text_rows import (
     BROKEN,
@@ -49,10 +50,11 @@ def data_files(folder: Path, split: str, config: str | None = None) -> list[Path
     """Files of a split in a folder of hub layout, those of all configs in order where none is given.
 
     A config or split that is not there: UserError with the ones that are; a file of a kind that is not read
-    here: UserError with what to do.
+    here, or a link that leaves the folder: UserError with what to do.
     """
     import datasets
 
+    refuse_strangers(folder)
     read_card(folder)
     with _listed(folder):
         configs = datasets.get_dataset_config_names(str(folder))

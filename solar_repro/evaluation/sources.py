@@ -2,10 +2,12 @@
 
 import functools
 import glob
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from solar_repro.checkpoint.regular import refuse_strangers
 from solar_repro.data.fingerprint import folder_fingerprint
 from solar_repro.data.hub_card import read_card
 from solar_repro.errors import UserError
@@ -40,6 +42,7 @@ def in_mirror(hub_id: str, mirror: Path | None) -> bool:
 def mirror_configs(folder: Path) -> Mapping[str, dict[str, list[str]]]:
     """Files by split of each configuration of a mirrored data set, from its README's `configs`."""
     readme = folder / "README.md"
+    refuse_strangers(folder)
     if not readme.is_file():
         raise UserError(
             f"{readme}: missing; it must list the data set's files under `configs`, as on the hub"
@@ -61,6 +64,9 @@ def _read_configs(readme: Path, _content: str) -> Mapping[str, dict[str, list[st
                         raise UserError(
                             f"{readme}: no file {pattern!r} in {readme.parent}; correct `configs`"
                         )
+                    root = os.path.abspath(readme.parent)
+                    if not all(Path(os.path.abspath(file)).is_relative_to(root) for file in found):
+                        raise UserError(f"{readme}: {pattern!r} lies outside its folder; correct `configs`")
                     files.setdefault(part["split"], []).extend(found)
             configs[entry["config_name"]] = files
     except (TypeError, KeyError, ValueError) as error:

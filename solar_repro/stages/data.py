@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from solar_repro.checkpoint.pretrained import pretrained_tokenizer
 from solar_repro.data.card import write_card
 from solar_repro.data.overlap import benchmark_index, overlap
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction, tokenise_preferences
 from solar_repro.stages import Log
+from solar_repro.stages.checkpoints import load_tokenizer
 from solar_repro.stages.tuning_data import figures, instruction_rows, preference_rows
 from solar_repro.variants import DATASETS
 
@@ -27,7 +27,7 @@ def run(
     synth_math: Path | None = None,
 ) -> None:
     """Write the set's data card to `out`; `model` gives the tokenizer, the log gets the counts."""
-    tokenizer = pretrained_tokenizer(model)
+    tokenizer = load_tokenizer(model)
     set_chat_template(tokenizer, template)
     name = dataset["name"]
     if DATASETS[name].stage == "instruction":

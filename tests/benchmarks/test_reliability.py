@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import reliability
-from benchmarks.compare import _put
 from benchmarks.reliability import Worker, compared, contents, left_open, undisturbed_for, workers
 from solar_repro.checkpoint.manifest import write_manifest
+from solar_repro.checkpoint.publish import replacing_folder
 from solar_repro.errors import UserError
 
 
@@ -115,18 +115,16 @@ def test_a_worker_that_waits_for_another_loses_nothing(tmp_path):
     assert plan.lost() == 0.0
 
 
-def report(folder, text):
-    work = folder / "scratch" / text / "check"
-    work.mkdir(parents=True)
-    (work / "compare.html").write_text(text)
-    return work
+def write_report(out, text):
+    with replacing_folder(out) as work:
+        (work / "compare.html").write_text(text)
 
 
 def test_a_report_is_replaced_whoever_made_it(tmp_path):
     """Many at once in a group's folder: one of them lies there in the end, for all to replace."""
     tmp_path.chmod(0o770)
     out = tmp_path / "check"
-    writers = [threading.Thread(target=_put, args=(report(tmp_path, f"{n}"), out)) for n in range(20)]
+    writers = [threading.Thread(target=write_report, args=(out, f"{n}")) for n in range(20)]
     for writer in writers:
         writer.start()
     for writer in writers:
@@ -141,5 +139,5 @@ def test_a_report_that_may_not_be_replaced_is_one_line(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(UserError, match="another user's report"):
-        _put(report(tmp_path, "new"), tmp_path / "check")
+    with pytest.raises(UserError, match="another user's, not to be replaced"):
+        write_report(tmp_path / "check", "new")

@@ -163,12 +163,24 @@ def test_tensors_of_the_base_must_be_the_models(saved: Callable[..., Path], tmp_
     tensors = load_file(folder / "model.safetensors")
     for change, message in (
         ({"model.layers.1.extra.weight": torch.zeros(2)}, r"holds a tensor model\.layers\.1\.extra\.weight"),
+        # Named like an old mask, but a bias by its shape.
+        ({"model.layers.1.attn.bias": torch.zeros(16)}, r"holds a tensor model\.layers\.1\.attn\.bias"),
         ({"model.norm.weight": None}, r"wants a tensor model\.norm\.weight"),
     ):
         changed = {name: tensor for name, tensor in {**tensors, **change}.items() if tensor is not None}
         save_file(changed, folder / "model.safetensors")
         with pytest.raises(UserError, match=message):
             plan_upscale(folder, dus(LAYERS, 1))
+
+
+def test_buffers_that_are_computed_anew_do_not_matter(saved: Callable[..., Path], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(saved("gemma2"), tmp_path / "base"))
+    old = {"inv_freq": torch.zeros(2), "masked_bias": torch.tensor(-1e4), "bias": torch.ones(1, 1, 32, 32)}
+    buffers = {f"model.layers.0.self_attn.{name}": tensor for name, tensor in old.items()}
+    save_file(load_file(folder / "model.safetensors") | buffers, folder / "model.safetensors")
+    plan_upscale(folder, dus(LAYERS, 1))
 
 
 def test_infinity_in_a_config_is_taken_as_transformers_takes_it(

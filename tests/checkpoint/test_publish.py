@@ -14,7 +14,13 @@ import pytest
 
 from solar_repro.checkpoint.layer_map import dus
 from solar_repro.checkpoint.manifest import verify_manifest
-from solar_repro.checkpoint.publish import publish, set_aside
+from solar_repro.checkpoint.publish import (
+    publish,
+    replacing,
+    replacing_folder,
+    set_aside,
+    write_whole,
+)
 from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
 from solar_repro.errors import UserError
 
@@ -229,3 +235,67 @@ def test_what_cannot_be_set_aside_is_said_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "rename", refusing)
     with pytest.raises(UserError, match=r"result: is damaged and cannot be renamed \(Permission denied\)"):
         set_aside(tmp_path / "result")
+
+
+def test_a_file_is_swapped_only_once_it_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, flushed = tmp_path / "new" / "baseline.json", os.fsync
+    write_whole(place, "old")
+    events: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        name = Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+        events.append(f"{'file' if name.startswith('.') else name} while {place.read_text()}")
+        flushed(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_whole(place, "new")
+    assert events == ["file while old", "new while new"]
+    assert list(place.parent.iterdir()) == [place]
+    beside = tmp_path / "plain"
+    beside.write_text("")
+    assert place.stat().st_mode == beside.stat().st_mode
+
+
+@pytest.mark.parametrize("how", [replacing, replacing_folder])
+def test_an_error_leaves_the_old_one_alone(how: Callable, tmp_path: Path) -> None:
+    old = tmp_path / "place"
+    if how is replacing:
+        old.write_text("old")
+    else:
+        old.mkdir()
+        (old / "a").write_text("old")
+    with pytest.raises(KeyboardInterrupt), how(old):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == [old]
+    assert (old if how is replacing else old / "a").read_text() == "old"
+
+
+def test_a_folder_takes_the_place_of_another(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        with replacing_folder(tmp_path / "report") as work:
+            (work / name).write_text("")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "report", tmp_path / "report" / "b"]
+
+
+@pytest.mark.parametrize("how", [replacing, replacing_folder])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_place_that_cannot_be_written_is_one_line(how: Callable, number: int, tmp_path: Path) -> None:
+    message = f"^{tmp_path}: cannot be written .*; choose another"
+    with pytest.raises(UserError, match=message) as refused, how(tmp_path / "place"):
+        raise OSError(number, os.strerror(number))
+    assert "\n" not in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("how", [replacing, replacing_folder])
+def test_a_place_in_no_folder_is_one_line_before_anything_is_made(how: Callable, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file: cannot be written"), how(tmp_path / "file" / "place"):
+        pytest.fail("the block must not run")
+
+
+def test_what_cannot_be_read_meanwhile_is_not_laid_at_the_places_door(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError), replacing(tmp_path / "place"):
+        raise PermissionError(errno.EACCES, "Permission denied", "/data/rows.parquet")

@@ -16,7 +16,7 @@ from solar_repro.checkpoint.copying import CopyRange, copy_chunks
 from solar_repro.checkpoint.folder import CARRIED_FILES, open_checkpoint
 from solar_repro.checkpoint.given import fingerprint_model
 from solar_repro.checkpoint.hashing import sha256
-from solar_repro.checkpoint.regular import copy, own, regular, within
+from solar_repro.checkpoint.regular import copy, opened, own, regular, within
 from solar_repro.errors import UserError
 from solar_repro.stages import base
 
@@ -164,3 +164,11 @@ def test_what_is_written_here_is_no_link(tmp_path: Path) -> None:
     with open(tmp_path / "new", "ab+", opener=own) as file:
         file.write(b"x")
     assert (tmp_path / "victim").read_text() == SECRET
+
+
+def test_a_file_is_closed_behind_the_block(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    with opened(tmp_path / "file") as descriptor:
+        assert os.read(descriptor, 9) == b"text"
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(descriptor)

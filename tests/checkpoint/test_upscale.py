@@ -164,3 +164,26 @@ def test_no_torch_is_imported(saved: Callable[..., Path], tmp_path: Path) -> Non
     )
     subprocess.run([sys.executable, "-c", script], check=True)
     assert load(tmp_path / "new").config.num_hidden_layers == 6
+
+
+def test_a_checkpoint_may_have_more_shards_than_files_may_be_open(
+    saved: Callable[..., Path], tmp_path: Path
+) -> None:
+    import os
+    import resource
+
+    from solar_repro.checkpoint.merge import merge
+
+    source = saved("llama", shard="1KB")
+    assert len(list(source.glob("*.safetensors"))) > 20
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = max(map(int, os.listdir("/proc/self/fd"))) + 20
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
+    try:
+        for name in ("deeper", "merged"):
+            (tmp_path / name).mkdir()
+        write_upscale(plan_upscale(source, dus(LAYERS, 1), 1000), tmp_path / "deeper")
+        merge([source, source], tmp_path / "merged", "slerp", shard_bytes=1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(list((tmp_path / "deeper").glob("*.safetensors"))) > 20

@@ -102,11 +102,15 @@ def test_readme_that_points_elsewhere(write_set):
 
 def test_links_into_a_cache_as_hub_downloads_have_them(write_set, tmp_path):
     folder = write_set("o/n", [{"text": "x"}])
-    file = next(folder.glob("*.parquet"))
-    (tmp_path / "blobs").mkdir()
-    blob = file.rename(tmp_path / "blobs" / "abc")
-    file.symlink_to(blob)
-    assert read(folder, {"text": TEXT})[0] == [{"text": "x"}]
+    repository = tmp_path / "datasets--o--n"
+    (repository / "blobs").mkdir(parents=True)
+    (repository / "snapshots").mkdir()
+    snapshot = folder.rename(repository / "snapshots" / "0123abc")
+    file = next(snapshot.glob("*.parquet"))
+    file.rename(repository / "blobs" / "abc")
+    file.symlink_to("../../blobs/abc")
+    folder.symlink_to(snapshot)  # the mirror has it under its name
+    assert read(folder, {"text": TEXT})[0] == read(snapshot, {"text": TEXT})[0] == [{"text": "x"}]
 
 
 def test_text_is_a_document_a_line(write_set):

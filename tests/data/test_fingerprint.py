@@ -4,10 +4,12 @@ import shutil
 
 import pytest
 
-from solar_repro.data import fingerprint as module
+from solar_repro.data import digests as module
+from solar_repro.data.files import data_files
 from solar_repro.data.fingerprint import fingerprint, folder_fingerprint
 from solar_repro.data.locate import Location
 from solar_repro.errors import UserError
+from solar_repro.evaluation.sources import mirror_configs
 
 
 @pytest.fixture
@@ -102,3 +104,36 @@ def test_hub_set_by_its_revision():
 def test_empty_folder(tmp_path, cache):
     with pytest.raises(UserError, match="holds no files"):
         folder_fingerprint(tmp_path, cache)
+
+
+STRANGERS = {
+    "link": lambda file: file.symlink_to("/etc/passwd"),
+    "dangling link": lambda file: file.symlink_to("/nowhere"),
+    "link to a folder": lambda file: file.symlink_to("/etc"),
+    "FIFO": os.mkfifo,
+}
+
+
+@pytest.mark.parametrize("kind", STRANGERS)
+@pytest.mark.parametrize("name", ["data/train.jsonl", "README.md"])
+def test_a_stranger_among_the_files_of_a_set_is_refused_and_not_read(folder, cache, kind, name):
+    file = folder / name
+    file.unlink(missing_ok=True)
+    STRANGERS[kind](file)
+    for read in (
+        lambda: folder_fingerprint(folder, cache),
+        lambda: data_files(folder, "train"),
+        lambda: mirror_configs(folder),
+    ):
+        with pytest.raises(UserError, match=f"^{file}: ") as refused:
+            read()
+        assert "\n" not in str(refused.value)
+    assert not cache.exists()
+
+
+def test_links_within_a_set_and_to_the_set_are_none_that_leave_it(folder, cache, tmp_path):
+    before = folder_fingerprint(folder, cache)
+    (tmp_path / "link").symlink_to(folder)
+    assert folder_fingerprint(tmp_path / "link", cache) == before
+    (folder / "data" / "b.parquet").symlink_to("a.parquet")
+    assert folder_fingerprint(folder, cache) != before
