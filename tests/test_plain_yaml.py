@@ -28,7 +28,7 @@ HOSTILE = {
     "mappings that unfold": MERGED,
     "a long text under many aliases": f"a: &a {'x' * 60_000}\nb: [*a, *a, *a]\n",
     "an alias within itself": "a: &a [*a]\n",
-    "deep lists": "a: " + "[" * 2_000,
+    "deep lists": "a: " + "[" * 600,
     "deep mappings": "{a: " * 2_000,
     "deep aliases": "a0: &a0 [x]\n" + "".join(f"a{n + 1}: &a{n + 1} [*a{n}]\n" for n in range(1500)),
     "a large file": "a: " + "x" * 1_000_000,

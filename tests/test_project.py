@@ -37,8 +37,9 @@ def test_mlproject_entry_points_and_modules_are_the_same():
 
 
 def test_every_stage_has_an_entry_point_and_a_module():
-    # The positive control is made by `contamination -P control=positive`.
-    assert set(MLPROJECT["entry_points"]) - NO_STAGE == set(STAGES) - {"contaminate"}
+    # The positive control is made by `contamination -P control=positive`, the other by a study of `ablation`.
+    others = {"contaminate", "untrained"}
+    assert set(MLPROJECT["entry_points"]) - NO_STAGE == set(STAGES) - others
     assert set(STAGES) <= modules("solar_repro/stages")
 
 
@@ -54,7 +55,7 @@ def test_stage_functions_take_what_the_plan_gives_them(tmp_path):
     import inspect
 
     plan = Plan(scales.load(DEFAULT_SCALE))
-    control = ordered([plan.contamination("base", positive=True)])
+    control = ordered([plan.contamination("base", positive=True), plan.untrained(["ranges:0-4,2-6"])])
     for step in [*plan.main(), *map(plan.data, variants.DATASETS), *control]:
         run = importlib.import_module(f"solar_repro.stages.{step.stage}").run
         given = {*step.inputs, *step.settings, *step.places}
@@ -110,7 +111,7 @@ def test_nothing_in_the_package_imports_entry_points_or_benchmarks():
 
 def test_only_tracking_and_its_users_import_mlflow():
     for path in (ROOT / "solar_repro").rglob("*.py"):
-        if path.name not in ("tracking.py", "tracking_server.py", "own_run.py"):
+        if path.name != "own_run.py" and not path.name.startswith("tracking"):
             assert "import mlflow" not in path.read_text(encoding="utf-8"), path
             assert "from mlflow" not in path.read_text(encoding="utf-8"), path
 
@@ -162,4 +163,5 @@ def test_the_fault_campaign_on_a_shared_store_is_shown(sharing):
     assert results["sharing"] == sharing
     assert results["differences"] == []
     assert min(row["tried"] for row in results["faults"].values()) > 0
+    assert f"of two {sharing}, whose undisturbed plan took {results['undisturbed_s']:.0f} s" in page
     assert shown == reliability.table(results)
