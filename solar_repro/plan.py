@@ -203,7 +203,7 @@ class Plan:
         """A dry plan's stand-in for a digest that the hub did not tell."""
         if not self._dry or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", hub_id):
             raise error
-        found = re.search(r"hub did not give it \((.*)\);", str(error))
+        found = re.search(r"fetched from the hub \((.*)\);", str(error))
         self.unreachable[hub_id] = found[1] if found else str(error)
         return {name: UNKNOWN}
 

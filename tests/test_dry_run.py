@@ -93,7 +93,7 @@ def test_a_batch_that_the_gpus_do_not_divide_is_refused(tmp_path):
 
 
 def test_a_plan_that_is_no_dry_run_needs_the_hub():
-    with pytest.raises(UserError, match="hub did not give it"):
+    with pytest.raises(UserError, match="it could not be fetched from the hub"):
         Plan(scales.load("one_gpu")).main()
 
 

@@ -181,7 +181,9 @@ def test_the_experiments_that_are_named_alone_are_accepted(client, tmp_path):
 def test_an_experiment_that_is_not_there_and_an_own_one_that_is_not_named_are_one_line(client):
     own = client.create_run("2").info.run_id
     client.set_terminated = lambda run_id, status: client.update_run(run_id, status)
-    with pytest.raises(UserError, match=r"experiment 'taem': not on this tracking server; .*nearest: team"):
+    with pytest.raises(
+        UserError, match=r"experiment 'taem': not on this tracking server; .*the nearest names are: team"
+    ):
         Tracker("test", "check", own, accepted=("taem",))
     with pytest.raises(UserError, match=r"tracking.experiments: team, but this command writes to 'mine'"):
         Tracker("test", "check", own, accepted=("team",))

@@ -175,7 +175,7 @@ def test_of_what_this_user_may_not_remove_nothing_is_touched(store, monkeypatch)
         os, "access", lambda path, *how, **named: Path(path).name != "solar" and allowed(path, *how, **named)
     )
     before = sorted(store.rglob("*"))
-    assert item.remove() == "another user's"
+    assert item.remove() == "belongs to another user"
     assert sorted(store.rglob("*")) == before
 
 

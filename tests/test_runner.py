@@ -73,12 +73,16 @@ def test_a_damaged_result_comes_back_from_the_server(finished, tmp_path, here):
     ("entry", "arguments", "message"),
     [
         ("dpo", ("--variant", "dpo_2"), "variant 'dpo_2' does not exist; did you mean 'dpo_v2'?"),
-        ("dpo", ("--variant", "sft_v1"), "variant 'sft_v1' is made by stage 'sft': mlflow run . -e sft"),
+        ("dpo", ("--variant", "sft_v1"), "variant 'sft_v1' is made by stage 'sft'; run: mlflow run . -e sft"),
         ("main", ("--sft.lerning_rate", "1"), "did you mean 'sft.learning_rate'?"),
         ("main", ("--scale", "chek"), "did you mean 'check'?"),
         ("main", ("check",), "argument 'check': not understood; write options as --name value"),
         ("ablation", ("--table", "8"), "no such table; choose 2, 3, 4"),
-        ("ablation", ("--study", "sem"), "--study sem: no such study; choose depth, seam or seeds"),
+        (
+            "ablation",
+            ("--study", "sem"),
+            "--study sem: no such study; choose untrained, depth, seam or seeds",
+        ),
         (
             "compare",
             ("--runs", "a", "--parent", "b"),

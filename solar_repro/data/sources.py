@@ -110,7 +110,7 @@ def _load(
     columns = COLUMNS.get(name)
     if columns is None or columns.stage != stage:
         known = ", ".join(known for known, found in COLUMNS.items() if found.stage == stage)
-        raise UserError(f"data set {name!r} is not a {stage} set of Table 1; these are: {known}")
+        raise UserError(f"data set {name!r} is not one of the {stage} sets of Table 1; these are: {known}")
     digest = fingerprint(location, cache_dir)
     key = key_of(
         set=name,

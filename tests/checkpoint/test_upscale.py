@@ -137,7 +137,7 @@ def test_tokenizer_and_generation_config_are_carried(shared: Path, tmp_path: Pat
 
 
 def test_a_map_for_another_base(saved: Callable[..., Path]) -> None:
-    with pytest.raises(UserError, match=r"has 4 layers, dus m=8 is for 32"):
+    with pytest.raises(UserError, match=r"has 4 layers, but dus m=8 is for 32"):
         plan_upscale(saved("llama"), dus(32, 8))
 
 

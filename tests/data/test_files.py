@@ -60,7 +60,7 @@ def test_json_lines_past_every_damage(write_set):
     assert faults == {
         1: "wrong type: text",
         2: "wrong type: text",
-        3: "no valid JSON",
+        3: "is not valid JSON",
         4: "broken UTF-8",
         5: "broken UTF-8",
         7: "no JSON object",
@@ -87,7 +87,7 @@ def test_damaged_json_array(write_set):
     rows, faults = read(folder, {"a": TEXT})
     assert ([row["a"] for row in rows], faults) == (["x", None, "y"], {1: "broken UTF-8"})
     folder = write_set("o/n", b'[{"a": "x"}, {"a": "y"', suffix="json")
-    with pytest.raises(UserError, match="no valid JSON"):
+    with pytest.raises(UserError, match="is not valid JSON"):
         read(folder, {"a": TEXT})
 
 

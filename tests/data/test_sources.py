@@ -195,7 +195,7 @@ def test_missing_column_names_set_and_columns(write_set, mirror, cache):
 
 
 def test_set_of_the_other_stage(mirror):
-    with pytest.raises(UserError, match=r"'ultrafeedback' is no instruction set.*alpaca_gpt4"):
+    with pytest.raises(UserError, match=r"'ultrafeedback' is not one of the instruction sets.*alpaca_gpt4"):
         load_instruction("ultrafeedback", locate("org/name", mirror) if mirror.exists() else None)
 
 

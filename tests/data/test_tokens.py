@@ -83,7 +83,7 @@ def test_answer_without_room_is_dropped_or_cut_and_counted(tokenizer, cache):
 
 
 def test_no_row_that_fits(tokenizer, cache):
-    with pytest.raises(UserError, match=r"no row fits into max_length 20, .*raise max_length"):
+    with pytest.raises(UserError, match=r"no row fits into max_length 20 .*raise max_length"):
         tokenise_instruction(questions(("q", "z" * 100)), tokenizer, 20, cache_dir=cache)
 
 

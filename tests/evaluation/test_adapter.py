@@ -81,7 +81,7 @@ def test_an_eos_behind_every_text_is_left_out(tmp_path, family, bos, capsys):
     assert 2 not in np.concatenate(pair)
     assert ends.tokenizer("sun")["input_ids"] == plain.tokenizer("sun")["input_ids"]
     said = capsys.readouterr().err.splitlines()
-    assert ["writes </s> behind every text" in line for line in said if "tokenizer of" in line] == [True]
+    assert ["adds </s> after every text" in line for line in said if "tokenizer of" in line] == [True]
 
 
 @pytest.mark.parametrize("max_length", [40, 60, 100])
