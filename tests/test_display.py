@@ -179,7 +179,7 @@ PLAIN = """
 from solar_repro import progress
 from solar_repro.progress import Progress
 from solar_repro.terminal import live
-progress.SECONDS_BETWEEN_LINES = 0
+progress.SECONDS_BETWEEN_LINES = progress.SECONDS_BETWEEN_EVENTS = 0
 with live("main check"), Progress("sft", 2, "steps") as bar:
     bar.advance(1, "loss 2.345")
     bar.advance(1, "loss 2.123")
