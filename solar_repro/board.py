@@ -11,7 +11,7 @@ from solar_repro.progress import Event, Planned, Told, Turn
 from solar_repro.remaining import AtWork, Remaining, Work, remaining
 
 NARROW, WIDE = 72, 100
-"""Columns of a terminal below which bars and figures are left out, and from which bars are long."""
+"""Columns of a terminal below which rates and losses are left out, and from which there is room for bars."""
 _LONGEST_LABEL = 32
 _TELLING = 0.1
 """Share of a bar from which its speed says how long it takes: the first units wait for what is loaded."""
@@ -155,7 +155,8 @@ class Board:
         beside = [("", self._doing, bars[-1] if bars else None, "")] if self._doing else []
         beside = beside or [("", told.label, told, "") for told in bars]
         rows = self._sorted_rows()
-        at_work = [self._in_words(row) for row in rows if row.is_at_work] + beside
+        labels = max((len(row.turn.label) for row in rows if row.is_at_work), default=0)
+        at_work = [self._in_words(row, labels) for row in rows if row.is_at_work] + beside
         names = [_activity(head, doing, told) for head, doing, told, _ in at_work]
         wide = min(max(map(len, names), default=0), width // 3)
         drawn = iter(
@@ -166,12 +167,12 @@ class Board:
             yield next(drawn) if row.is_at_work else self._finished_line(row)
         yield from drawn
 
-    def _in_words(self, row: _Row) -> tuple[str, str, Told | None, str]:
+    def _in_words(self, row: _Row, labels: int) -> tuple[str, str, Told | None, str]:
         """Number and label of a step at work, its stage, its newest bar, and what stands where none is."""
         turn = row.turn
         text = turn.text if turn.text != "running" else spoken(int(time.monotonic() - row.since))
         stage = "" if turn.stage in turn.label.split(".") else turn.stage
-        return f"{self._number(turn)}{self._label(turn.label)} ", stage, row.newest, text
+        return f"{self._number(turn)}{turn.label:<{labels}}  ", stage, row.newest, text
 
     def _line(self, head: str, doing: str, wide: int, told: Told | None, text: str, width: int) -> Text:
         """Sign, step, what goes on in it, bar, percent, figures; in a narrow terminal no bar, no figures."""
@@ -185,8 +186,10 @@ class Board:
         line.append_text(name)
         line.append("  " if wide else "")
         if share is not None:
-            line.append_text(self._bar(share, 14 if width >= WIDE else 8))
-            line.append(f" {share:4.0%}  ")
+            if width >= WIDE:
+                line.append_text(self._bar(share, 14))
+                line.append(" ")
+            line.append(f"{share:4.0%}  ")
         return line.append(text if told is None else _figures(told))
 
     def _plan_line(self, width: int) -> Text:
@@ -263,10 +266,11 @@ def _activity(head: str, doing: str, told: Told | None) -> str:
 
 
 def _figures(told: Told) -> str:
-    parts = [f"{spoken(round(told.left))} left"] if told.left and told.left >= 1 else []
-    parts += [told.note] if told.note else []
+    parts = [told.note] if told.note else []
     if told.rate and "/s" not in told.note:
         parts.append(f"{_amount(told.rate, told.unit)}/s")
+    if told.left:
+        parts.append(f"{_rounded(told.left)} left")
     return ", ".join(parts)
 
 

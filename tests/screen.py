@@ -84,7 +84,7 @@ class Watched:
 
     def until(self, holds: Callable[[list[str]], bool]) -> list[str]:
         """Read on until that holds for the screen's lines; these lines."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 900
         while not holds(lines := self.screen.shown()):
             assert time.monotonic() < deadline, "\n".join(lines)
             assert self._read(), "\n".join(lines)

@@ -35,12 +35,12 @@ def test_what_a_finished_step_was_made_from_is_not_needed():
     turn(board, "sft_v3", "begun")
     board.hear(Told("1", "sft_v3", "alpaca_gpt4: tokenising", 3, 10, "rows", 2.0, "", most=False))
     assert re.fullmatch(
-        r". sft_v3   sft: alpaca_gpt4: tokenising  ━+─+  30%  5 s left, 1\.5 rows/s", lines(board)[0]
+        r". sft_v3  sft: alpaca_gpt4: tokenising  ━+─+  30%  1\.5 rows/s, 5 s left", lines(board)[0]
     )
     turn(board, "sft_v3", "made", seconds=60.0)
     turn(board, "dpo_v2", "begun", "going on from checkpoint-40")
     step, plan = lines(board)
-    assert step[1:] == " dpo_v2   dpo  going on from checkpoint-40"
+    assert step[1:] == " dpo_v2  dpo  going on from checkpoint-40"
     assert plan.endswith("4 of 5 steps, 0 s, roughly 1 min left")  # 60 s for 3e9 operations, so 80 for 4e9
     turn(board, "dpo_v2", "made", seconds=75.0)
     above = [" ".join(line.plain.split()) for line in board.above]
