@@ -55,6 +55,7 @@ class Plan:
         """Hub id → why its revision is not known; of a dry plan alone."""
         self._dry = dry
         self._steps: dict[tuple[str, str], Step] = {}
+        self._located: dict[tuple[str, str | None], tuple[str, dict[str, str]]] = {}
         self._embedded = scale.data.mirror == EMBEDDED
         self._mirror = Path(scale.data.mirror).resolve() if scale.data.mirror and not self._embedded else None
         if self._mirror and not self._mirror.is_dir():
@@ -159,6 +160,11 @@ class Plan:
         """The id that is used, and its fingerprint by id (the embedded world's key speaks for its sets)."""
         if self._embedded:
             return hub_id, {hub_id: f"microworld:{self.microworld().key}"}
+        if (hub_id, stand_in) not in self._located:  # most steps ask for the same sets
+            self._located[hub_id, stand_in] = self._look_for(hub_id, stand_in)
+        return self._located[hub_id, stand_in]
+
+    def _look_for(self, hub_id: str, stand_in: str | None) -> tuple[str, dict[str, str]]:
         try:
             location = locate(hub_id, self._mirror, stand_in)
         except UserError as error:
@@ -168,6 +174,7 @@ class Plan:
             self.hub_sets.add(location.used)
         return location.used, {location.used: fingerprint(location)}
 
+    @cached_property
     def _corpus(self) -> dict[str, str]:
         """Fingerprint of the text of continued pretraining, a set or a folder."""
         name = self.scale.data.corpus.id
@@ -225,7 +232,7 @@ class Plan:
         if variant.from_scratch:
             settings["from_scratch"] = True
         inputs = {"model": self.model(variant.parents[0]), **self._world()}
-        return Step("continue_pretrain", variant.name, settings, inputs, self._corpus(), self._places())
+        return Step("continue_pretrain", variant.name, settings, inputs, self._corpus, self._places())
 
     def _synth_math(self) -> Step:
         section = self.scale.data
@@ -350,7 +357,7 @@ class Plan:
         settings: dict[str, Any] = {"evaluate": evaluate, "seed": self.scale.seed}
         if subject.step:  # the loss that Sec. 2 is about
             settings["corpus"] = self.scale.data.corpus
-            data |= self._corpus()
+            data |= self._corpus
         return self._scoring("evaluate", subject.name, settings, {"model": subject}, data)
 
     def _contamination(self, subject: Subject, positive: bool) -> Step:
