@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ def fingerprint(location: Location, cache_dir: Path | None = None) -> str:
     """`sha256:…` over names and bytes of a mirror folder's files, or `revision:…`, the commit of a hub set.
 
     Hidden files are left out. A file's digest is remembered in `cache_dir` under path, size, times and inode,
-    so that a set is read once.
+    so that a set is read once; that of a file that is gone is forgotten.
     """
     if location.revision is not None:
         return f"revision:{location.revision}"
@@ -57,7 +58,8 @@ def folder_fingerprint(
             known[path] = {"stamp": found[path], "sha256": digest}
     if known != remembered:
         memory.parent.mkdir(parents=True, exist_ok=True)
-        write_json(memory, known)
+        # All of it is read for every folder: files that are gone, of stores that were removed, are forgotten.
+        write_json(memory, {path: entry for path, entry in known.items() if os.path.exists(path)})
     total = hashlib.sha256()
     for name, path in files:
         digest = copied[name] if name in copied else known[str(path.resolve())]["sha256"]
