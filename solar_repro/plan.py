@@ -57,6 +57,7 @@ class Plan:
         """Hub id → why its revision is not known; of a dry plan alone."""
         self._dry = dry
         self._steps: dict[tuple[str, str], Step] = {}
+        self._located: dict[tuple[str, str | None], tuple[str, dict[str, str]]] = {}
         self._embedded = scale.data.mirror == EMBEDDED
         self._mirror = Path(scale.data.mirror).resolve() if scale.data.mirror and not self._embedded else None
         if self._mirror and not self._mirror.is_dir():
@@ -174,6 +175,11 @@ class Plan:
         """The id that is used, and its fingerprint by id (the embedded world's key speaks for its sets)."""
         if self._embedded:
             return hub_id, {hub_id: f"microworld:{self.microworld().key}"}
+        if (hub_id, stand_in) not in self._located:  # most steps ask for the same sets
+            self._located[hub_id, stand_in] = self._look_for(hub_id, stand_in)
+        return self._located[hub_id, stand_in]
+
+    def _look_for(self, hub_id: str, stand_in: str | None) -> tuple[str, dict[str, str]]:
         try:
             location = locate(hub_id, self._mirror, stand_in)
         except UserError as error:

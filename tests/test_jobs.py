@@ -1,6 +1,7 @@
 """Independent steps side by side, in processes of their own."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -47,6 +48,8 @@ def test_an_error_in_one_process_reaches_the_caller_and_the_other_step_is_kept(o
     ]
     with pytest.raises(UserError, match="training rows for a global_batch_size of 4096"):
         Runner(own_place.store, Tracker("two", "check"), upload=True, jobs=2).all(targets)
+    # It ends the whole: the caller does not try again itself.
+    assert len(re.findall(r"repeat_continued +running", capfd.readouterr().err)) == 1
     assert (own_place.store / targets[0].folder / "manifest.json").is_file()
     assert not (own_place.store / targets[1].folder).exists()
 

@@ -5,7 +5,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from solar_repro import scales, variants
+from solar_repro.data.locate import Location
 from solar_repro.errors import UserError
+from solar_repro.evaluation.columns import COLUMNS
 from solar_repro.plan import Plan
 from solar_repro.step import Step, ordered, plain
 
@@ -45,17 +47,36 @@ def test_main_scores_every_variant_of_the_tables(plan):
     assert {"merge_v1.contamination", "merge_v1_positive.contamination"} < set(labels)
 
 
-def test_everything_is_main_and_what_else_can_be_asked_for(plan, shared, monkeypatch):
+@pytest.fixture
+def asked(monkeypatch):
+    """A hub that has every model and set but one; which sets it was asked for."""
+    sets = []
+
+    def found(hub_id, mirror, stand_in=None):
+        sets.append(hub_id)
+        if hub_id == variants.DATASETS["orca_dpo_pairs"].hub_id:
+            raise UserError(f"data set {hub_id}: the hub did not give it")
+        return Location(hub_id, hub_id, None, "1")
+
+    monkeypatch.setattr("solar_repro.plan.locate", found)
+    monkeypatch.setattr("solar_repro.plan.fingerprint_model", lambda model, setting: "revision:1")
+    return sets
+
+
+def test_everything_is_main_and_what_else_can_be_asked_for(plan, asked):
     labels = {step.label for step in plan.everything()}
     assert labels >= {step.label for step in plan.main()} | {
         "orca_dpo_pairs",
         "upscaled_block_expansion.evaluate",
     }
-    monkeypatch.setenv("SOLAR_MIRROR", str(shared / "hub"))
-    stories = Plan(scales.load("stories", {"base.model": str(shared / "models" / "stories260K")}))
-    assert "orca_dpo_pairs" not in {
-        step.label for step in stories.everything()
-    }  # neither mirror nor hub has it
+    labels = {step.label for step in Plan(scales.load("paper")).everything()}
+    assert {"openorca", "upscaled_block_expansion.evaluate"} < labels
+    assert "orca_dpo_pairs" not in labels  # neither mirror nor hub has it
+
+
+def test_a_set_is_asked_for_once(asked):
+    Plan(scales.load("paper")).main()
+    assert len(asked) == len(set(asked)) > len(COLUMNS)
 
 
 def test_inputs_come_first(plan):

@@ -42,7 +42,10 @@ def file_digests(files: Sequence[Path], cache_dir: Path | None = None) -> dict[P
             known[path] = {"stamp": found[path], "sha256": digest}
     if known != remembered:
         with suppress(UserError):  # what is not remembered is read again
-            write_whole(memory, json.dumps(known))
+            # All of it is read for every folder: files of stores that were removed are forgotten.
+            write_whole(
+                memory, json.dumps({path: entry for path, entry in known.items() if os.path.exists(path)})
+            )
     return {file: known[path]["sha256"] for file, path in paths.items()}
 
 

@@ -14,7 +14,7 @@ from solar_repro.errors import UserError
 def fingerprint(location: Location, cache_dir: Path | None = None) -> str:
     """`sha256:…` over names and bytes of a mirror folder's files, or `revision:…`, the commit of a hub set.
 
-    Hidden files are left out.
+    Hidden files are left out. A file's digest is remembered in `cache_dir`, so that a set is read once.
     """
     if location.revision is not None:
         return f"revision:{location.revision}"

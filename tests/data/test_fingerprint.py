@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 import shutil
 
@@ -89,6 +90,15 @@ def test_unchanged_files_are_read_once(folder, cache, monkeypatch):
     (folder / "README.md").write_text("other")
     folder_fingerprint(folder, cache)
     assert len(read) == 3
+
+
+def test_files_that_are_gone_are_forgotten(folder, cache, tmp_path):
+    other = shutil.copytree(folder, tmp_path / "other")
+    folder_fingerprint(folder, cache)
+    shutil.rmtree(folder)
+    folder_fingerprint(other, cache)
+    remembered = json.loads((cache / "fingerprints.json").read_text())
+    assert set(remembered) == {str(other / "README.md"), str(other / "data" / "a.parquet")}
 
 
 def test_damaged_memory_is_made_anew(folder, cache):
