@@ -86,6 +86,8 @@ def _listed(folder: Path) -> Iterator[None]:
     """Names what keeps `datasets` from listing a folder's files."""
     try:
         yield
+    except ValueError as error:  # files of several kinds, a card that contradicts itself
+        raise UserError(f"data set {folder}: {one_line(str(error))[:300]}; mend it") from None
     except Exception as error:  # whatever a malformed card makes it stumble over
         reason = f"{one_line(str(error))[:300]}; " if (folder / "README.md").exists() else ""
         raise UserError(
