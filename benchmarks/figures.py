@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.report.escapes import drawn
 from benchmarks.runs import CONTAMINATION, EVALUATE, MODEL, Runs
 from benchmarks.tables import score
 from solar_repro import variants
+from solar_repro.escapes import drawn
 from solar_repro.evaluation.columns import COLUMN_NAMES
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from solar_repro import scales
+from solar_repro.commands import Given
 from solar_repro.data.cache import default_folder
 from solar_repro.errors import Stopped, UserError
 from solar_repro.launch import follow
@@ -120,20 +121,30 @@ def _overrides(arguments: list[str]) -> dict[str, str]:
 @contextlib.contextmanager
 def running(arguments: Arguments, name: str) -> Iterator["Runner"]:
     """A runner whose tracker's own run is closed at the end, FAILED if the block raises."""
-    from solar_repro.device import warn_of_emulation
+    from solar_repro.device import own_precision, warn_of_emulation
     from solar_repro.runner import Runner
     from solar_repro.tracking import Tracker, failing
     from solar_repro.tracking_server import explained
 
     for precision in sorted(arguments.scale.precisions):
         warn_of_emulation(precision)
+    scale = arguments.scale
+    typed = f"python -m entry_points.{Path(sys.argv[0]).stem} {shlex.join(sys.argv[1:])}"
+    given = Given(arguments.options.scale, arguments.overrides, scale.seed, typed)
     with explained(arguments.store):
-        tracker = Tracker(name, arguments.scale.name)
+        tracker = Tracker(name, scale.name, given=given)
     with explained(arguments.store), failing(tracker.client, tracker.run_id):
-        scale = arguments.scale
-        upload = scale.tracking.checkpoints == "upload"
-        tracker.try_artifacts(f"python -m entry_points.{Path(sys.argv[0]).stem} {shlex.join(sys.argv[1:])}")
-        yield Runner(arguments.store, tracker, upload=upload, jobs=scale.jobs, save=scale.save, how=scale)
+        tracker.try_artifacts(scales.as_yaml(scale.in_precision(own_precision())))
+        yield Runner(
+            arguments.store,
+            tracker,
+            upload=scale.tracking.checkpoints == "upload",
+            jobs=scale.jobs,
+            save=scale.save,
+            how=scale,
+            watch=scale.tracking.system_metrics,
+        )
+        tracker.log_usage()
         tracker.finish(tracker.run_id)
 
 

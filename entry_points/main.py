@@ -8,6 +8,7 @@ def main() -> None:
     arguments = parse(__doc__, seeds=SEEDS)
     from benchmarks.compare import claims_text, compare
     from benchmarks.registry import register_instruct
+    from benchmarks.run_page import compare_line
     from benchmarks.runs import of_plans
 
     chosen = plans(arguments)
@@ -25,6 +26,7 @@ def main() -> None:
     print(registered)
     print(f"report: {report}")
     print(f"UI: {ui_command()}")
+    print(compare_line(runs))
 
 
 if __name__ == "__main__":

@@ -14,15 +14,15 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from solar_repro import progress
 from solar_repro.errors import Stopped, UserError
 from solar_repro.stopping import asked_to_end, heeding, interruptible, ready_to_hear, starting_unheard
 
 if TYPE_CHECKING:
+    from solar_repro.commands import Given
     from solar_repro.runner import Runner
-    from solar_repro.scales import Save
     from solar_repro.step import Step
     from solar_repro.tracking import Finished
 
@@ -55,12 +55,16 @@ def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) 
     stopped: list[str] = []
     told = False
     tracker = runner.tracker
-    place = (runner.store, tracker.name, tracker.run_id, tracker.scale, runner.upload, runner.save)
+    own = (tracker.name, tracker.scale, tracker.run_id, tracker.given)
+    options = {"upload": runner.upload, "save": runner.save, "watch": runner.watch}
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with (
         asked_to_end() as asked,
         ProcessPoolExecutor(
-            jobs, multiprocessing.get_context("spawn"), initializer=_start, initargs=(threads, *place)
+            jobs,
+            multiprocessing.get_context("spawn"),
+            initializer=_start,
+            initargs=(threads, runner.store, own, options),
         ) as pool,
         _killed_in_haste(runner, running),
     ):
@@ -122,7 +126,7 @@ def _ancestors(step: Step) -> set[str]:
     return _inputs(step).union(*(_ancestors(parent) for parent in step.inputs.values()))
 
 
-def _start(threads: int, store: Path, name: str, run_id: str, scale: str, upload: bool, save: Save) -> None:
+def _start(threads: int, store: Path, own: tuple[str, str, str, Given], options: Mapping[str, Any]) -> None:
     global _runner
     _idle.set()
     _heeding.enter_context(heeding(hasty=False))
@@ -134,7 +138,7 @@ def _start(threads: int, store: Path, name: str, run_id: str, scale: str, upload
     from solar_repro.tracking import Tracker
 
     torch.set_num_threads(threads)
-    _runner = Runner(store, Tracker(name, scale, run_id), upload=upload, save=save)
+    _runner = Runner(store, Tracker(*own), **options)
 
 
 def _end_with_parent() -> None:

@@ -4,7 +4,7 @@ import importlib
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,21 @@ from solar_repro.metric_log import read_metrics
 from solar_repro.places import require_writable
 from solar_repro.provenance import verify_result, write_provenance
 from solar_repro.redact import printable
+from solar_repro.run_inputs import short
 from solar_repro.saving import ROWS, Saving, run_of, saving_folder
 from solar_repro.scales import Save
 from solar_repro.stages import METRICS, NOTES, Log
 from solar_repro.step import LAUNCHED_STAGES, Step, ordered
 from solar_repro.stopping import end_if_asked
-from solar_repro.tracking import Finished, Tracker, failing, send_metrics, short
+from solar_repro.system_metrics import watched
+from solar_repro.tracking import Finished, Tracker, failing, send_metrics
 
 OFTEN = Save()
 HERE = Launch()
 SAVING_STAGES = (*LAUNCHED_STAGES, "base", "evaluate")
 """Stages that keep their unfinished work."""
+WATCHED_STAGES = (*SAVING_STAGES, "contamination")
+"""Stages that train or evaluate: what they take of the machine is logged."""
 SCORED = {"evaluate": "model", "contamination": "target"}
 """Stages that score a model → the input whose run the scores are logged to as well."""
 
@@ -50,6 +54,7 @@ class Runner:
         jobs: int = 1,
         save: Save = OFTEN,
         how: Launch = HERE,
+        watch: bool = False,
     ) -> None:
         self.store = store.resolve()
         self.tracker = tracker
@@ -59,6 +64,8 @@ class Runner:
         self.save = save
         self.how = how
         """In how many processes trainings run."""
+        self.watch = watch
+        """Whether processor, memory, disk and GPUs are logged of stages that train or evaluate."""
         self.position = (0, 0)
         """Number of the step that is made, and of how many, for the lines that tell of it."""
         self.tells_of: str | None = None
@@ -178,7 +185,10 @@ class Runner:
                     options = {**inputs, **step.settings, **with_models(step.places, models)}
                     if saving:
                         options["saving"] = replace(saving, run_id=run_id)
-                    with self.tracker.metric_log(run_id, work / METRICS, kept) as log:
+                    with (
+                        self.tracker.metric_log(run_id, work / METRICS, kept) as log,
+                        self._watched(step, run_id, goes_on=saved is not None),
+                    ):
                         digests |= self._run_stage(step, work, log, options)
                     for role, model in models.items():
                         refuse_changed(model, step.data[role], role)
@@ -207,6 +217,10 @@ class Runner:
         stage = importlib.import_module(f"solar_repro.stages.{step.stage}")
         return stage.run(work, log, **options) or {}
 
+    def _watched(self, step: Step, run_id: str, goes_on: bool) -> AbstractContextManager[None]:
+        watch = self.watch and step.stage in WATCHED_STAGES
+        return watched(run_id, goes_on) if watch else nullcontext()
+
     def _saving(self, step: Step) -> Saving | None:
         if step.stage not in SAVING_STAGES:
             return None
@@ -226,6 +240,7 @@ class Runner:
         with listed_alone(folder) as own:
             if step.makes_model:
                 model_id = self.tracker.log_model(run_id, step, own, self.upload)
+                self.tracker.tell_of_model(run_id, step, parents, folder, model_id)
                 self.tracker.log_folder(run_id, own / NOTES, NOTES)
             elif self.upload or step.stage in SCORED:
                 self.tracker.log_folder(run_id, own, "output")

@@ -258,6 +258,8 @@ class Save(Section):
 class Tracking(Section):
     checkpoints: Literal["upload", "reference"] = "upload"
     """Log checkpoints whole, or by manifest alone."""
+    system_metrics: bool = True
+    """Log what trainings and evaluations take of the machine: processor, memory, disk, network and GPUs."""
 
 
 class Scale(Launch):
@@ -370,6 +372,11 @@ def load(scale: str, overrides: Mapping[str, str] | None = None) -> Scale:
     for section in ("cand_1", "cand_2"):
         loaded.alignment(section)
     return loaded
+
+
+def as_yaml(scale: Scale) -> str:
+    """The whole scale as a file that `load` reads: every setting, whether a file, a user or nobody set it."""
+    return yaml.safe_dump(scale.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def dotted_keys(model: type[Section] = Scale, prefix: str = "") -> list[str]:

@@ -4,11 +4,11 @@ Everything goes through `MlflowClient` with explicit run ids: no global active r
 """
 
 import contextlib
-import difflib
 import functools
 import json
 import re
 import socket
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,24 @@ from typing import TYPE_CHECKING, Any
 
 from solar_repro.checkpoint.lock import locked
 from solar_repro.checkpoint.owner import identity
+from solar_repro.commands import Given
+from solar_repro.descriptions import (
+    NOTE,
+    describe_experiment,
+    invocation_note,
+    model_link,
+    run_path,
+    step_note,
+)
 from solar_repro.device import machine
-from solar_repro.errors import UserError
 from solar_repro.metric_log import MetricLog, Row
 from solar_repro.own_run import own_run
 from solar_repro.provenance import code_version, versions
 from solar_repro.redact import redact
-from solar_repro.tracking_server import UNKNOWN, can_go_on, connect, experiments, impatient, reaching
+from solar_repro.run_inputs import log_inputs
+from solar_repro.run_search import search
+from solar_repro.system_metrics import usage
+from solar_repro.tracking_server import UNKNOWN, can_go_on, connect, impatient, reaching
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -35,10 +46,10 @@ STEPS_FILE = "steps.json"
 """Artifact of an invocation's own run: label and key of each step → the run that made it, now or before."""
 COMMAND_FILE = "command.txt"
 """Artifact of the same run: how it was started."""
+SETTINGS_FILE = "scale.yaml"
+"""Artifact of the same run: the scale with what was set beside it, to be given as `-P scale=` again."""
 _NOT_IN_NAMES = re.compile("[/:.%\"']")  # of MLflow's logged models
 _BATCH = 1000  # metrics MLflow takes in one request
-_ATTEMPTS = 4
-_RACED = re.compile("unique constraint|duplicate (key|entry)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -54,19 +65,32 @@ class Finished:
 class Tracker:
     """One invocation of an entry point: its own run, and the children opened under it."""
 
-    def __init__(self, name: str, scale: str, run_id: str | None = None) -> None:
+    def __init__(self, name: str, scale: str, run_id: str | None = None, given: Given | None = None) -> None:
         """`run_id`: the invocation's own run where another process of it has opened that."""
         self.client = connect()
         self.name = name
         self.scale = scale
+        self.given = given or Given(scale)
+        """What was typed, for the descriptions of runs."""
         if run_id is None:
-            self.run_id, self.experiment_id = own_run(self.client, name, scale)
-        else:
-            self.run_id, self.experiment_id = run_id, self.client.get_run(run_id).info.experiment_id
+            run_id, experiment = own_run(self.client, name, scale)
+            describe_experiment(self.client, experiment)
+            self.tell(run_id, invocation_note(name, self.given))
+        own = self.client.get_run(run_id)
+        self.run_id, self.experiment_id = run_id, own.info.experiment_id
+        self._user = {name: own.data.tags[name] for name in ("mlflow.user",) if name in own.data.tags}
+
+    def tell(self, run_id: str, note: str) -> None:
+        """Set what the UI shows as the run's description."""
+        self.client.set_tag(run_id, NOTE, note)
 
     def child(self, step: "Step") -> str:
         """Open a run of the step nested under this invocation's; its id."""
-        tags = {"mlflow.parentRunId": self.run_id}
+        source = {
+            "mlflow.source.name": f"solar_repro/stages/{step.stage}.py",
+            "mlflow.source.type": "LOCAL",
+        }
+        tags = {"mlflow.parentRunId": self.run_id, **self._user, **source}
         return self.client.create_run(self.experiment_id, tags=tags, run_name=step.label).info.run_id
 
     def reopen(self, run_id: str) -> bool:
@@ -86,10 +110,20 @@ class Tracker:
             self.client.delete_tag(run_id, "solar.error")
         return True
 
-    def try_artifacts(self, command: str) -> None:
-        """Keep the command with its run: shows before any work whether artifacts can be written."""
+    def try_artifacts(self, settings: str) -> None:
+        """Keep command and settings with their run: shows before any work whether artifacts can be written.
+
+        `settings`: of the scale, as YAML.
+        """
         with impatient(), reaching(self.client.get_run(self.run_id).info.artifact_uri, "written"):
-            self.client.log_text(self.run_id, redact(command) + "\n", COMMAND_FILE)
+            self.client.log_text(self.run_id, redact(self.given.typed) + "\n", COMMAND_FILE)
+            self.client.log_text(self.run_id, redact(settings), SETTINGS_FILE)
+
+    def log_usage(self) -> None:
+        """Log how long this command has taken, and how much memory."""
+        now = int(time.time() * 1000)
+        rows = [{"key": name, "value": value, "timestamp": now, "step": 0} for name, value in usage().items()]
+        send_metrics(self.client, self.run_id, rows)
 
     def find(self, key: str) -> Finished | None:
         """The newest FINISHED run with this key, in any experiment."""
@@ -145,42 +179,7 @@ class Tracker:
         status: str | None = "FINISHED",
     ) -> "list[Run]":
         """Runs that match an MLflow filter, newest first; in any experiment unless one is named."""
-        pages = experiments(self.client) if experiment is None else [[self._experiment(experiment)]]
-        if status is not None:
-            query = " and ".join(filter(None, [query, f"attributes.status = '{status}'"]))
-        runs = [run for page in pages for run in self._runs_in(list(page), query, most)]
-        return sorted(runs, key=lambda run: run.info.end_time or 0, reverse=True)[:most]
-
-    def _runs_in(self, ids: list[str], query: str, most: int) -> "list[Run]":
-        runs: list[Run] = []
-        token = None
-        while len(runs) < most:
-            page = self.client.search_runs(
-                ids,
-                query,
-                max_results=min(1000, most - len(runs)),
-                order_by=["attributes.end_time DESC"],
-                page_token=token,
-            )
-            runs += page
-            token = page.token
-            if not token:
-                break
-        return runs
-
-    def _experiment(self, name: str) -> str:
-        """Id of the experiment of that name; UserError where there is none, or it is deleted."""
-        found = self.client.get_experiment_by_name(name)
-        if found is not None and found.lifecycle_stage == "active":
-            return found.experiment_id
-        if found is not None:
-            raise UserError(f"experiment {name!r}: it is deleted; restore it or name another")
-        names = [other for page in experiments(self.client) for other in page.values()]
-        nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or sorted(names)[:10]
-        raise UserError(
-            f"experiment {name!r}: not on this tracking server; it has {len(names)}, nearest: "
-            f"{', '.join(nearest)}"
-        )
+        return search(self.client, query, experiment, most, status)
 
     def output(self, run: "Run", scratch: Path) -> Path:
         """Folder of a finished run's result: in its store, else its artifacts, fetched below `scratch`."""
@@ -197,10 +196,11 @@ class Tracker:
             )
 
     def describe(self, run_id: str, step: "Step", parents: Mapping[str, Finished], output: Path) -> None:
-        """Tags, parameters and data sets of a step, before it runs."""
+        """Tags, parameters, data sets and description of a step, before it runs."""
         from mlflow.entities import Param, RunTag
 
         tags = {
+            NOTE: step_note(step, self.given, parents, output),
             "solar.stage": step.stage,
             "solar.variant": step.variant,
             "solar.scale": self.scale,
@@ -223,29 +223,14 @@ class Tracker:
             params=[Param(name, value[:6000]) for name, value in new.items()],
             tags=[RunTag(name, value) for name, value in tags.items()],
         )
-        self._log_inputs(run_id, step, parents)
+        log_inputs(self.client, run_id, step, parents)
 
-    def _log_inputs(self, run_id: str, step: "Step", parents: Mapping[str, Finished]) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
-        from mlflow.exceptions import MlflowException
-
-        context = [InputTag("mlflow.data.context", step.stage)]
-        datasets = [
-            # MLflow's digest is cut; the source keeps the whole.
-            DatasetInput(Dataset(name, short(digest), "hub", json.dumps({"digest": digest})), context)
-            for name, digest in step.data.items()
-        ]
-        models = [LoggedModelInput(found.model_id) for found in parents.values() if found.model_id]
-        if not (datasets or models):
-            return
-        for attempt in reversed(range(_ATTEMPTS)):
-            try:
-                self.client.log_inputs(run_id, datasets=datasets or None, models=models or None)
-                return
-            except MlflowException as error:
-                # Of two runs that name a data set first, at once, MLflow refuses one.
-                if not attempt or not _RACED.search(str(error)):
-                    raise
+    def tell_of_model(
+        self, run_id: str, step: "Step", parents: Mapping[str, Finished], output: Path, model_id: str
+    ) -> None:
+        """Say in the description of a model's run where its checkpoint is."""
+        link = model_link(self.client.get_run(run_id).info.experiment_id, model_id)
+        self.tell(run_id, step_note(step, self.given, parents, output, link))
 
     def log_model(self, run_id: str, step: "Step", folder: Path, upload: bool) -> str:
         """Log the checkpoint as a logged model, whole or by its manifest alone; the model's id."""
@@ -277,6 +262,8 @@ class Tracker:
     def reuse(self, run_id: str, found: Finished) -> None:
         """Note in a run which one it was answered with."""
         self.client.set_tag(run_id, "solar.reused_run", found.run_id)
+        made = f"[the run that made it]({run_path(found.experiment_id, found.run_id)})"
+        self.tell(run_id, f"Nothing was made here: the result was there, from {made}.")
         self.client.set_tag(run_id, "solar.scale", self.scale)
 
     def give_up(self, run_id: str, found: Finished) -> None:
@@ -352,11 +339,6 @@ def send_metrics(
     ]
     for start in range(0, len(metrics), _BATCH):
         client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
-
-
-def short(digest: str) -> str:
-    """A digest as MLflow holds it: 36 characters at most."""
-    return digest.rpartition(":")[2][:36]
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from solar_repro.checkpoint.lock import locked
 from solar_repro.checkpoint.owner import identity
 from solar_repro.errors import UserError
+from solar_repro.run_inputs import log_inputs
 from solar_repro.step import Step
 from solar_repro.tracking import Finished, Tracker
 from tests.fake_mlflow import FakeClient
@@ -124,18 +125,18 @@ def test_an_experiment_that_is_not_there_is_one_line_with_the_nearest(client, tr
 def test_of_two_runs_that_name_a_data_set_first_both_are_logged(client, tracker):
     taken, step = [], Step("evaluate", "final", {}, data={"org/set": "sha256:1"})
 
-    def log_inputs(run_id, datasets, models):
+    def refuse_the_first(run_id, datasets, models):
         taken.append(datasets)
         if len(taken) == 1:
             raise MlflowException("(sqlite3.IntegrityError) UNIQUE constraint failed: datasets.name")
 
-    client.log_inputs = log_inputs
-    tracker._log_inputs("run1", step, {})
+    client.log_inputs = refuse_the_first
+    log_inputs(client, "run1", step, {})
     assert len(taken) == 2
     assert taken[1][0].dataset == Dataset("org/set", "1", "hub", json.dumps({"digest": "sha256:1"}))
     client.log_inputs = lambda *given, **named: (_ for _ in ()).throw(MlflowException("no"))
     with pytest.raises(MlflowException):
-        tracker._log_inputs("run1", step, {})
+        log_inputs(client, "run1", step, {})
 
 
 def test_a_run_that_was_cut_off_goes_on_unless_it_is_deleted_or_unknown(client, tracker):

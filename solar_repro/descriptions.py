@@ -1,0 +1,187 @@
+"""What the MLflow UI says of a step's run and of the experiment, in Markdown."""
+
+import contextlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from solar_repro import variants
+from solar_repro.commands import GIVEN_ROLE, Given, step_command
+from solar_repro.escapes import code, markdown
+from solar_repro.evaluation.columns import COLUMN_NAMES
+from solar_repro.redact import one_line
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+    from solar_repro.step import Step
+    from solar_repro.tracking import Finished
+
+NOTE = "mlflow.note.content"
+"""Tag that the UI shows as the description of a run or an experiment."""
+LONGEST_NOTE = 8000  # characters of a run's tag
+_LONGEST_SETTINGS = 2500
+_KIND = "mlflow.experimentKind"
+_VIEW = "scores"
+_SEVERAL = 20
+
+_STAGES = {
+    "microworld": "The embedded world: a mirror of the hub, which holds the corpus, the data sets of Table 1 "
+    "and the six benchmarks.",
+    "data": "One data set of Table 1, prepared: rows are read, filtered and tokenised.",
+    "synth_math": "The two sets of synthetic math data (Sec. 3).",
+    "base": "The base model, whose layers are copied by depth up-scaling (Sec. 2).",
+    "upscale": "Depthwise scaling (Sec. 2): two copies of the base are cut and stacked.",
+    "continue_pretrain": "Continued pretraining (Sec. 2).",
+    "sft": "Instruction tuning (Sec. 3).",
+    "dpo": "Alignment tuning by DPO (Sec. 3).",
+    "merge": "A merge of models (Sec. 4.1).",
+    "contaminate": "The positive control of the contamination test: a copy that is trained on the tested "
+    "texts.",
+    "evaluate": "The scores of one model: the six benchmarks and their mean, H6 (Sec. 4.1).",
+    "contamination": "The contamination test of Table 9, with Min-K % and Min-K %++.",
+}
+
+
+def step_note(
+    step: "Step", given: Given, parents: Mapping[str, "Finished"], output: Path, model: str = ""
+) -> str:
+    """What a step's run says of it: its place in the paper, what it is made from, settings, command.
+
+    `model`: a link to its checkpoint in the UI, once there is one.
+    """
+    parts = [f"**{markdown(step.label)}**: {_STAGES[step.stage]} {_place_in_paper(step)}".strip()]
+    made_from = [
+        f"{markdown(role)}: [{markdown(step.inputs[role].label)}]"
+        f"({run_path(found.experiment_id, found.run_id)})"
+        for role, found in parents.items()
+    ]
+    if made_from:
+        parts.append("Made from " + ", ".join(made_from) + ".")
+    if chosen := step.settings.get("datasets"):
+        sets = [
+            f"{variants.DATASETS[one['name']].title} (at most {one['maximum_samples']:,} rows)"
+            for one in chosen
+        ]
+        parts.append("Trained on " + ", ".join(sets) + ".")
+    if settings := _settings(step):
+        parts.append(f"Settings: {settings}.")
+    parts.append(f"The command that makes it:\n\n```\n{step_command(step, given)}\n```")
+    result = f"The result lies in `{code(str(output))}`"
+    parts.append(f"{result}, and in MLflow as the logged model {model}." if model else f"{result}.")
+    return fitted("\n\n".join(parts))
+
+
+def invocation_note(name: str, given: Given) -> str:
+    """What the run of a command says, until more is known."""
+    typed = f", started by\n\n```\n{one_line(given.typed)}\n```" if given.typed else "."
+    return fitted(
+        f"**{markdown(name)}**: the run of one command{typed}\n\nWhat the command makes is nested under this "
+        "run. Where a finished result was found, it was taken from the run that had made it; `steps.json` "
+        "names the runs."
+    )
+
+
+def run_path(experiment_id: str, run_id: str) -> str:
+    """Where a run stands in the UI, from whichever address that is opened."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def model_link(experiment_id: str, model_id: str) -> str:
+    """Markdown that links to a logged model in the UI."""
+    return f"[{markdown(model_id)}](#/experiments/{experiment_id}/models/{model_id})"
+
+
+def fitted(text: str, most: int = LONGEST_NOTE) -> str:
+    """The text, cut at the end of a line where the server would refuse it."""
+    if len(text) <= most:
+        return text
+    return text[: most - 3].rpartition("\n")[0] + "\n\n…"
+
+
+def _place_in_paper(step: "Step") -> str:
+    scored = step
+    if role := GIVEN_ROLE.get(step.stage):
+        if role not in step.inputs:
+            return "Of a model that the paper does not name."
+        if step.stage != "merge":
+            scored = step.inputs[role]
+    if not scored.makes_model:
+        return ""
+    rows = variants.PAPER[scored.variant].rows if scored.variant in variants.PAPER else {}
+    if step.stage == "contamination":
+        return ""
+    if not rows:
+        return "The paper's tables have no row for it."
+    named = " and ".join(f"Table {table}, row “{title}”" for table, title in sorted(rows.items()))
+    return f"In the paper: {named}."
+
+
+def _settings(step: "Step") -> str:
+    """Settings that are set, but for what names places and data sets."""
+    told = []
+    for name, value in step.parameters().items():
+        if name.startswith(("places.", "datasets.")) or value in ("", "None"):
+            continue
+        told.append(f"`{code(name.removeprefix(f'{step.stage}.'))} = {code(value)}`")
+    while told and len(", ".join(told)) > _LONGEST_SETTINGS:
+        told[-2:] = ["…"]
+    return ", ".join(told)
+
+
+def describe_experiment(client: "MlflowClient", experiment_id: str) -> None:
+    """Let the UI open an experiment for model training, with a description and a view of the scores.
+
+    What somebody has set stays, and an experiment that has runs of others is left alone. So is one that this
+    user may not change.
+    """
+    from mlflow.exceptions import MlflowException
+
+    tags = client.get_experiment(experiment_id).tags
+    missing = {name: value for name, value in _experiment_tags(experiment_id).items() if name not in tags}
+    if not missing or not all(
+        any(name.startswith("solar.") for name in run.data.tags)
+        for run in client.search_runs([experiment_id], max_results=_SEVERAL)
+    ):
+        return
+    with contextlib.suppress(MlflowException):
+        for name, value in missing.items():
+            client.set_experiment_tag(experiment_id, name, value)
+
+
+def _experiment_tags(experiment_id: str) -> dict[str, str]:
+    columns = ["H6", *COLUMN_NAMES, "held_out_loss"]
+    state = {
+        "searchFilter": "metrics.H6 >= 0 AND tags.`solar.stage` != 'evaluate'",
+        "orderByKey": "metrics.`H6`",
+        "orderByAsc": False,
+        "selectedColumns": [
+            "tags.`solar.stage`",
+            "tags.`solar.scale`",
+            *(f"metrics.`{column}`" for column in columns),
+        ],
+    }
+    view = {"name": "Scores of the models", "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)}
+    address = f"#/experiments/{experiment_id}/runs?viewStateShareKey={_VIEW}"
+    scores = ", ".join(f"`{name}`" for name in COLUMN_NAMES)
+    paper = "[arXiv 2312.15166](https://arxiv.org/abs/2312.15166)"
+    note = (
+        f"**SOLAR 10.7B, reproduced** ({paper}): a base model is made deeper by depth up-scaling, trained "
+        "on, tuned to follow instructions, aligned by DPO and merged, at a size that the *scale* says.\n\n"
+        "**What was run.** Each run of `main` is the whole paper at one scale: open it for the verdicts on "
+        "the paper's claims, the scores beside the paper's, and pictures. Its steps are nested under it "
+        "(click the + before its name).\n\n"
+        "**How to read it.** A run that makes a model has the model's name in the paper (`sft_v1` is “SFT "
+        "v1” of Table 3) and holds settings, data sets, training curve, checkpoint and scores. "
+        "`….evaluate` is the scoring itself, `….contamination` the test of Table 9. Each description says "
+        "what the run was made from, and by which command.\n\n"
+        f"**Which columns to show.** [The scores of all models]({address}), the best first: `H6` and its "
+        f"six benchmarks {scores} in percent, and `held_out_loss`. Under *Views* the same is called "
+        f"“{view['name']}”. To compare settings, tick runs and choose *Compare*.\n"
+    )
+    return {
+        _KIND: "custom_model_development",
+        NOTE: note,
+        f"mlflow.sharedViewState.{_VIEW}": json.dumps(view),
+    }
