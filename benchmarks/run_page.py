@@ -12,7 +12,7 @@ from benchmarks.runs import EVALUATE, MODEL, Runs
 from benchmarks.tables import SCORE_TABLES, TABLES, cell, number
 from benchmarks.verdicts import Result, printed
 from solar_repro import variants
-from solar_repro.descriptions import fitted, run_path
+from solar_repro.descriptions import MODEL_TRAINING, fitted, run_path
 from solar_repro.escapes import code, markdown
 from solar_repro.tracking import Tracker, send_metrics
 from solar_repro.tracking_server import ui_address
@@ -108,7 +108,7 @@ def compare_path(runs: Runs, table: int) -> str | None:
         return None
     chosen = _in_address([run.run_id for run in found])
     experiments = _in_address(sorted({run.experiment_id for run in found}))
-    return f"#/compare-runs?runs={chosen}&experiments={experiments}"
+    return f"#/compare-runs?runs={chosen}&experiments={experiments}&{MODEL_TRAINING}"
 
 
 def compare_line(runs: Runs, table: int = 3) -> str:

@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from solar_repro.redact import one_line
@@ -22,7 +21,7 @@ class Given:
 
     scale: str
     """A name or a file."""
-    overrides: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    overrides: Mapping[str, str] = field(default_factory=dict)
     """Settings of the scale that were given beside it, by dotted path."""
     seed: int | None = None
     """The scale's seed, from which the seeds of repeated trainings are counted."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 NOTE = "mlflow.note.content"
 """Tag that the UI shows as the description of a run or an experiment."""
+MODEL_TRAINING = "workflowType=machine_learning"
+"""In an address of the UI: show what belongs to model training, and not to GenAI, which is its default."""
 LONGEST_NOTE = 8000  # characters of a run's tag
 _LONGEST_SETTINGS = 2500
 _KIND = "mlflow.experimentKind"
@@ -85,12 +87,12 @@ def invocation_note(name: str, given: Given) -> str:
 
 def run_path(experiment_id: str, run_id: str) -> str:
     """Where a run stands in the UI, from whichever address that is opened."""
-    return f"#/experiments/{experiment_id}/runs/{run_id}"
+    return f"#/experiments/{experiment_id}/runs/{run_id}?{MODEL_TRAINING}"
 
 
 def model_link(experiment_id: str, model_id: str) -> str:
     """Markdown that links to a logged model in the UI."""
-    return f"[{markdown(model_id)}](#/experiments/{experiment_id}/models/{model_id})"
+    return f"[{markdown(model_id)}](#/experiments/{experiment_id}/models/{model_id}?{MODEL_TRAINING})"
 
 
 def fitted(text: str, most: int = LONGEST_NOTE) -> str:
@@ -101,17 +103,13 @@ def fitted(text: str, most: int = LONGEST_NOTE) -> str:
 
 
 def _place_in_paper(step: "Step") -> str:
-    scored = step
-    if role := GIVEN_ROLE.get(step.stage):
-        if role not in step.inputs:
-            return "Of a model that the paper does not name."
-        if step.stage != "merge":
-            scored = step.inputs[role]
-    if not scored.makes_model:
+    role = GIVEN_ROLE.get(step.stage)
+    if role and role not in step.inputs:
+        return "Of a model that the paper does not name."
+    model = step.inputs[role] if step.stage == "evaluate" else step
+    if not model.makes_model:
         return ""
-    rows = variants.PAPER[scored.variant].rows if scored.variant in variants.PAPER else {}
-    if step.stage == "contamination":
-        return ""
+    rows = variants.PAPER[model.variant].rows if model.variant in variants.PAPER else {}
     if not rows:
         return "The paper's tables have no row for it."
     named = " and ".join(f"Table {table}, row “{title}”" for table, title in sorted(rows.items()))
@@ -163,7 +161,7 @@ def _experiment_tags(experiment_id: str) -> dict[str, str]:
         ],
     }
     view = {"name": "Scores of the models", "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)}
-    address = f"#/experiments/{experiment_id}/runs?viewStateShareKey={_VIEW}"
+    address = f"#/experiments/{experiment_id}/runs?viewStateShareKey={_VIEW}&{MODEL_TRAINING}"
     scores = ", ".join(f"`{name}`" for name in COLUMN_NAMES)
     paper = "[arXiv 2312.15166](https://arxiv.org/abs/2312.15166)"
     note = (
