@@ -62,12 +62,12 @@ def note(runs: Runs, results: Sequence[Result], caveat: str, made_by: str) -> st
         "The whole report is `report/compare.html` under *Artifacts*, where `scale.yaml` has the settings; "
         f"the pictures stand under *Model metrics*. Compare the runs of {_tables(runs)}.",
         "**H6 of every model** (mean of six benchmarks, percent)\n\n" + _h6_table(runs),
+        f"**The command that makes it**\n\n```\n{made_by}\n```",
         "**The paper's claims**\n\n| claim | | verdict |\n|---|---|---|\n"
         + "\n".join(
             f"| {result.claim.name} | {result.claim.statement} | {_shown(result.verdict)} |"
             for result in results
         ),
-        f"**The command that makes it**\n\n```\n{made_by}\n```",
     ]
     return fitted("\n\n".join(parts))
 
@@ -98,12 +98,13 @@ def _h6_table(runs: Runs) -> str:
 
 
 def compare_path(runs: Runs, table: int) -> str | None:
-    """Where the UI compares the runs of a table's models, from whichever address it is opened; None of one.
+    """Where the UI compares the runs of a table's models, from whichever address it is opened.
 
-    A model's run has its settings and its scores.
+    They are those of the first seed, with their settings and their scores. None where there are fewer than
+    two.
     """
-    names = [name for name, made in variants.PAPER.items() if table in made.rows]
-    found = [run.info for name in names for run in runs.found.get(MODEL, {}).get(name, {}).values()]
+    names = [name for name, made in variants.PAPER.items() if table in made.rows and runs.of(MODEL, name)]
+    found = [runs.first(MODEL, name).info for name in names]
     if len(found) < 2:
         return None
     chosen = _in_address([run.run_id for run in found])

@@ -1,7 +1,9 @@
 """What is logged of the machine while a step is made, and that nothing of it stays or breaks."""
 
+import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -109,3 +111,26 @@ def test_what_a_command_has_taken():
     found = usage()
     assert found["seconds"] > 0
     assert 10 < found["peak_memory_megabytes"] < 1e6
+
+
+def test_gpus_are_measured_where_nvidia_ml_py_finds_one(run, monkeypatch):
+    from mlflow.system_metrics.metrics import gpu_monitor
+
+    library = SimpleNamespace(
+        NVMLError=RuntimeError,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetCount=lambda: 1,
+        nvmlDeviceGetHandleByIndex=lambda number: number,
+        nvmlDeviceGetMemoryInfo=lambda gpu: SimpleNamespace(used=20e9, total=80e9),
+        nvmlDeviceGetUtilizationRates=lambda gpu: SimpleNamespace(gpu=97),
+        nvmlDeviceGetPowerUsage=lambda gpu: 350_000,
+        nvmlDeviceGetEnforcedPowerLimit=lambda gpu: 700_000,
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    monkeypatch.setattr(gpu_monitor, "pynvml", library, raising=False)
+    client, run_id = run
+    with watched(run_id):
+        pass
+    metrics = client.get_run(run_id).data.metrics
+    assert metrics["system/gpu_0_utilization_percentage"] == 97
+    assert metrics["system/gpu_0_memory_usage_percentage"] == 25

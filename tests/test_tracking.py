@@ -189,3 +189,20 @@ def test_what_is_only_out_of_reach_is_not_made_again(tracker, tmp_path, monkeypa
         return
     with pytest.raises(raised):
         tracker.download(found, tmp_path)
+
+
+def test_a_nested_run_has_parent_user_and_source(client, monkeypatch):
+    monkeypatch.setattr("solar_repro.tracking.connect", lambda: client)
+    own = client.create_run("0", {"mlflow.user": "ada"}).info.run_id
+    tracker = Tracker("main check", "check", own)
+    tags = client.get_run(tracker.child(Step("sft", "sft_v1", {}))).data.tags
+    assert tags["mlflow.parentRunId"] == own
+    assert tags["mlflow.user"] == "ada"
+    assert tags["mlflow.source.name"] == "solar_repro/stages/sft.py"
+    assert tags["mlflow.source.type"] == "LOCAL"
+
+
+def test_a_run_that_was_answered_with_another_links_to_it(client, tracker):
+    own = client.create_run("1")
+    tracker.reuse(own.info.run_id, Finished("run0", "2000", None, Path("/store/a")))
+    assert "[the run that made it](#/experiments/2000/runs/run0?" in own.data.tags["mlflow.note.content"]
