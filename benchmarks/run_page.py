@@ -55,12 +55,14 @@ def note(runs: Runs, results: Sequence[Result], caveat: str, made_by: str) -> st
     """The description: verdicts, H6 of every variant beside the paper's, and the command `made_by`."""
     verdicts = [result.verdict for result in results]
     counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS[:3])
+    instruct = cell(runs, INSTRUCT, "H6", printed(Figure(INSTRUCT, "H6"), TABLES))
     parts = [
         f"**SOLAR 10.7B at scale `{code(runs.scale)}`, beside the paper. "
-        f"Of {len(results)} claims: {counts}.**",
+        f"Of {len(results)} claims: {counts}. H6 of the instruct model: {number(instruct.ours)} "
+        f"(paper: {number(instruct.paper)}).**",
+        f"Compare the runs of {_tables(runs)}. The whole report is `report/compare.html` under *Artifacts*, "
+        "where `scale.yaml` has the settings; the pictures stand under *Model metrics*.",
         markdown(caveat),
-        "The whole report is `report/compare.html` under *Artifacts*, where `scale.yaml` has the settings; "
-        f"the pictures stand under *Model metrics*. Compare the runs of {_tables(runs)}.",
         "**H6 of every model** (mean of six benchmarks, percent)\n\n" + _h6_table(runs),
         f"**The command that makes it**\n\n```\n{made_by}\n```",
         "**The paper's claims**\n\n| claim | | verdict |\n|---|---|---|\n"
@@ -112,12 +114,12 @@ def compare_path(runs: Runs, table: int) -> str | None:
     return f"#/compare-runs?runs={chosen}&experiments={experiments}&{MODEL_TRAINING}"
 
 
-def compare_line(runs: Runs, table: int = 3) -> str:
-    """A line for the terminal: the address of the UI that compares a table's runs."""
-    path = compare_path(runs, table)
-    if path is None:
-        return f"compare: Table {table} has fewer than two runs here"
-    return f"compare Table {table} in the UI: {ui_address()}/{path}"
+def ui_lines(runs: Runs, run_id: str, experiment_id: str, table: int = 3) -> str:
+    """Lines for the terminal: where the UI shows a reproduction's run, and compares a table's runs."""
+    lines = [f"this run in the UI: {ui_address()}/{run_path(experiment_id, run_id)}"]
+    if path := compare_path(runs, table):
+        lines.append(f"Table {table} compared: {ui_address()}/{path}")
+    return "\n".join(lines)
 
 
 def _in_address(ids: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ def main() -> None:
     arguments = parse(__doc__, seeds=SEEDS)
     from benchmarks.compare import claims_text, compare
     from benchmarks.registry import register_instruct
-    from benchmarks.run_page import compare_line
+    from benchmarks.run_page import ui_lines
     from benchmarks.runs import of_plans
 
     chosen = plans(arguments)
@@ -26,7 +26,7 @@ def main() -> None:
     print(registered)
     print(f"report: {report}")
     print(f"UI: {ui_command()}")
-    print(compare_line(runs))
+    print(ui_lines(runs, runner.tracker.run_id, runner.tracker.experiment_id))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ _LONGEST_SETTINGS = 2500
 _KIND = "mlflow.experimentKind"
 _VIEW = "scores"
 _SEVERAL = 20
+_TOLD_ROLES = ("target", "reference")  # of the contamination test; elsewhere the names say it
 
 _STAGES = {
     "microworld": "The embedded world: a mirror of the hub, which holds the corpus, the data sets of Table 1 "
@@ -53,26 +54,29 @@ def step_note(
 
     `model`: a link to its checkpoint in the UI, once there is one.
     """
-    parts = [f"**{markdown(step.label)}**: {_STAGES[step.stage]} {_place_in_paper(step)}".strip()]
-    made_from = [
-        f"{markdown(role)}: [{markdown(step.inputs[role].label)}]"
-        f"({run_path(found.experiment_id, found.run_id)})"
-        for role, found in parents.items()
+    result = f"`{code(str(output))}`"
+    parts = [
+        f"**{markdown(step.label)}**: {_STAGES[step.stage]} {_place_in_paper(step)}".strip(),
+        f"Checkpoint: {model}, in {result}." if model else f"Result: {result}.",
     ]
-    if made_from:
-        parts.append("Made from " + ", ".join(made_from) + ".")
-    if chosen := step.settings.get("datasets"):
-        sets = [
-            f"{variants.DATASETS[one['name']].title} (at most {one['maximum_samples']:,} rows)"
-            for one in chosen
-        ]
-        parts.append("Trained on " + ", ".join(sets) + ".")
+    made_from = [_link(step, role, found) for role, found in parents.items()]
+    sets = [
+        f"{variants.DATASETS[one['name']].title} (at most {one['maximum_samples']:,} rows)"
+        for one in step.settings.get("datasets", ())
+    ]
+    sentences = [f"Made from {', '.join(made_from)}."] if made_from else []
+    sentences += [f"Trained on {', '.join(sets)}."] if sets else []
+    if sentences:
+        parts.append(" ".join(sentences))
     if settings := _settings(step):
         parts.append(f"Settings: {settings}.")
     parts.append(f"The command that makes it:\n\n```\n{step_command(step, given)}\n```")
-    result = f"The result lies in `{code(str(output))}`"
-    parts.append(f"{result}, and in MLflow as the logged model {model}." if model else f"{result}.")
     return fitted("\n\n".join(parts))
+
+
+def _link(step: "Step", role: str, found: "Finished") -> str:
+    link = f"[{markdown(step.inputs[role].label)}]({run_path(found.experiment_id, found.run_id)})"
+    return f"{link} ({role})" if role in _TOLD_ROLES else link
 
 
 def invocation_note(name: str, given: Given) -> str:
@@ -150,22 +154,23 @@ def describe_experiment(client: "MlflowClient", experiment_id: str) -> None:
 
 def _experiment_tags(experiment_id: str) -> dict[str, str]:
     columns = ["H6", *COLUMN_NAMES, "held_out_loss"]
+    shown = [f"metrics.`{column}`" for column in columns] + ["tags.`solar.stage`", "tags.`solar.scale`"]
     state = {
         "searchFilter": "metrics.H6 >= 0 AND tags.`solar.stage` != 'evaluate'",
         "orderByKey": "metrics.`H6`",
         "orderByAsc": False,
-        "selectedColumns": [
-            "tags.`solar.stage`",
-            "tags.`solar.scale`",
-            *(f"metrics.`{column}`" for column in columns),
-        ],
+        "selectedColumns": shown,
+        "columnOrder": shown,
     }
     view = {"name": "Scores of the models", "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)}
     address = f"#/experiments/{experiment_id}/runs?viewStateShareKey={_VIEW}&{MODEL_TRAINING}"
     scores = ", ".join(f"`{name}`" for name in COLUMN_NAMES)
     paper = "[arXiv 2312.15166](https://arxiv.org/abs/2312.15166)"
+    runs = f"#/experiments/{experiment_id}/runs?{MODEL_TRAINING}"
     note = (
-        f"**SOLAR 10.7B, reproduced** ({paper}): a base model is made deeper by depth up-scaling, trained "
+        # First, for the UI shows one line until it is opened, and begins among traces.
+        f"**[Open the runs]({runs})** (*Model training*, at the top left) — "
+        f"SOLAR 10.7B, reproduced ({paper}): a base model is made deeper by depth up-scaling, trained "
         "on, tuned to follow instructions, aligned by DPO and merged, at a size that the *scale* says.\n\n"
         "**What was run.** Each run of `main` is the whole paper at one scale: open it for the verdicts on "
         "the paper's claims, the scores beside the paper's, and pictures. Its steps are nested under it "

@@ -43,14 +43,15 @@ def note(step, given=GIVEN, **named):
 def test_a_model_run_says_its_row_parents_data_settings_command_and_checkpoint(plan):
     text = note(plan.model("sft_v3"), model=model_link("7", "m-1"))
     assert "**sft_v3**: Instruction tuning (Sec. 3). In the paper: Table 3, row “SFT v3”." in text
-    assert "Made from model: [solar](#/experiments/7/runs/run-model?workflowType=machine_learning)" in text
+    assert "Made from [solar](#/experiments/7/runs/run-model?workflowType=machine_learning)" in text
     assert "Trained on Alpaca-GPT4 (at most 100 rows), OpenOrca (at most 100 rows), Synth. Math-Ins" in text
     assert "`learning_rate = 0.0005`" in text
     assert "`seed = 42`" in text
     assert (
         "\n```\nmlflow run . -e sft --env-manager local -P scale=check -P variant=sft_v3 -P sft.lea" in text
     )
-    assert "as the logged model [m-1](#/experiments/7/models/m-1?workflowType=machine_learning)." in text
+    checkpoint = "[m-1](#/experiments/7/models/m-1?workflowType=machine_learning)"
+    assert f"Checkpoint: {checkpoint}, in `/store/sft_v3-" in text
     assert "places." not in text
 
 

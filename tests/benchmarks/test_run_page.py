@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from benchmarks.paper.claims import CLAIMS
-from benchmarks.run_page import compare_line, compare_path, headline, note
+from benchmarks.run_page import compare_path, headline, note, ui_lines
 from benchmarks.tables import TABLES
 from benchmarks.verdicts import judge
 from solar_repro import variants
@@ -54,8 +54,11 @@ def test_headline_figures(runs):
 
 def test_the_address_that_compares_the_runs_of_a_table(runs, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@host:5001")
-    line = compare_line(runs)
-    assert line.startswith("compare Table 3 in the UI: http://host:5001/#/compare-runs?")
+    own, line = ui_lines(runs, "run-main", "1").splitlines()
+    assert own == (
+        "this run in the UI: http://host:5001/#/experiments/1/runs/run-main?workflowType=machine_learning"
+    )
+    assert line.startswith("Table 3 compared: http://host:5001/#/compare-runs?")
     query = parse_qs(urlsplit(urlsplit(line.split()[-1]).fragment).query)
     assert json.loads(query["runs"][0]) == [f"run-sft_v{n}" for n in (1, 2, 3, 4)] + ["run-sft_v3_v4"]
     assert json.loads(query["experiments"][0]) == ["1"]
@@ -65,4 +68,4 @@ def test_the_address_that_compares_the_runs_of_a_table(runs, monkeypatch):
 def test_one_run_is_not_compared():
     runs = fake_runs({}, {"sft_v1": {}})
     assert compare_path(runs, 3) is None
-    assert compare_line(runs) == "compare: Table 3 has fewer than two runs here"
+    assert "compared" not in ui_lines(runs, "run-main", "1")
