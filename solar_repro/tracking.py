@@ -20,13 +20,13 @@ from solar_repro.checkpoint.owner import identity
 from solar_repro.commands import Given
 from solar_repro.descriptions import (
     NOTE,
-    describe_experiment,
     invocation_note,
     model_link,
     run_path,
     step_note,
 )
 from solar_repro.device import machine
+from solar_repro.experiment_page import describe_experiment
 from solar_repro.metric_log import MetricLog, Row
 from solar_repro.own_run import own_run
 from solar_repro.provenance import code_version, versions
@@ -95,20 +95,27 @@ class Tracker:
 
     def reopen(self, run_id: str) -> bool:
         """Let a run that was cut off go on; False where this server does not know it, or it is deleted."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            run = self.client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code not in UNKNOWN:
-                raise
-            return False
-        if run.info.lifecycle_stage != "active":
+        run = self._known(run_id)
+        if run is None or run.info.lifecycle_stage != "active":
             return False
         self.client.update_run(run_id, status="RUNNING")
         if "solar.error" in run.data.tags:
             self.client.delete_tag(run_id, "solar.error")
         return True
+
+    def has(self, run_id: str) -> bool:
+        """Whether this server has a run of that id, perhaps deleted."""
+        return self._known(run_id) is not None
+
+    def _known(self, run_id: str) -> "Run | None":
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code not in UNKNOWN:
+                raise
+            return None
 
     def try_artifacts(self, settings: str) -> None:
         """Keep command and settings with their run: shows before any work whether artifacts can be written.
@@ -133,18 +140,6 @@ class Tracker:
     def knows(self, key: str) -> bool:
         """Whether a run has a key that begins so: one that could not be closed is registered later."""
         return bool(self.search(f"tags.`solar.key` LIKE '{key}%'", most=1, status=None))
-
-    def has(self, run_id: str) -> bool:
-        """Whether this server has a run of that id, perhaps deleted."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self.client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code not in UNKNOWN:
-                raise
-            return False
-        return True
 
     def unfinished(self, key: str, output: Path) -> tuple[list[str], list[str]]:
         """Runs of this key that nobody has closed: ids of those that write to this very `output`, and the

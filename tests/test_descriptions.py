@@ -12,12 +12,12 @@ from solar_repro.commands import Given, step_command
 from solar_repro.descriptions import (
     LONGEST_NOTE,
     NOTE,
-    describe_experiment,
     fitted,
     invocation_note,
     model_link,
     step_note,
 )
+from solar_repro.experiment_page import describe_experiment
 from solar_repro.plan import Plan
 from solar_repro.step import STAGES, Step
 from solar_repro.tracking import Finished
@@ -109,7 +109,7 @@ def test_every_command_names_an_entry_point_that_takes_its_parameters(plan):
     entries = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))["entry_points"]
     for step in [*plan.everything(), plan.data("openorca")]:
         words = step_command(step, GIVEN).split()
-        entry, options = words[4], [word.partition("=") for word in words[7::2]]
+        entry, options = words[4], [word.partition("=") for word in words[8::2]]
         assert entry in entries, step.label
         source = (ROOT / "entry_points" / f"{entry}.py").read_text(encoding="utf-8")
         for name, _, value in options:
