@@ -4,12 +4,10 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import figures
+from benchmarks import figures, run_page
 from benchmarks.model_cards import write_cards
 from benchmarks.paper.claims import CLAIMS, NOTES
 from benchmarks.power import missing
-from benchmarks.report import escapes
-from benchmarks.report.escapes import cells, code
 from benchmarks.report.page import page, paper_says
 from benchmarks.runs import Runs
 from benchmarks.tables import (
@@ -27,7 +25,10 @@ from benchmarks.tables import (
 )
 from benchmarks.verdicts import Result, judge
 from benchmarks.wording import allowed, digits, label, method, needed, says, summary
+from solar_repro import escapes
 from solar_repro.checkpoint.publish import replacing_folder
+from solar_repro.commands import command
+from solar_repro.escapes import cells, code
 from solar_repro.scales import Scale
 from solar_repro.tracking import Tracker
 
@@ -56,6 +57,8 @@ def compare(
         write_cards(runs, scale, work / "model_cards")
         (work / PAGE).write_text(page(runs, results, drawn, text, overrides), encoding="utf-8")
         tracker.log_folder(parent or tracker.run_id, work, "report")
+        made_by = command("main", runs.scale, overrides, seeds=len(runs.seeds))
+        run_page.tell(runs, results, text, made_by, work, tracker, parent or tracker.run_id)
     return out / PAGE, results
 
 

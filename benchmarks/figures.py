@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.bad_runs import passing_over, text
-from benchmarks.report.escapes import drawn
 from benchmarks.runs import CONTAMINATION, EVALUATE, MODEL, Runs
 from benchmarks.tables import score
 from solar_repro import variants
+from solar_repro.escapes import drawn
 from solar_repro.evaluation.columns import COLUMN_NAMES
 
 if TYPE_CHECKING:

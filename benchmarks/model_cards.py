@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report.escapes import code, markdown
-from benchmarks.report.page import command, data_cards, link
+from benchmarks.report.page import data_cards, link
 from benchmarks.runs import MODEL, Runs
 from benchmarks.tables import COLUMNS, TABLES, number, score
 from solar_repro import variants
+from solar_repro.commands import command
+from solar_repro.escapes import code, markdown
 from solar_repro.redact import one_line
 from solar_repro.scales import EMBEDDED, Scale
 

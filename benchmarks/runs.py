@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.bad_runs import LARGEST_LOSS, passing_over, points, usable
 from solar_repro import variants
 from solar_repro.artifacts import Missing, read_artifact
+from solar_repro.commands import GIVEN_ROLE
 from solar_repro.errors import UserError
 from solar_repro.evaluation.compare_items import Items, read_items, read_losses
 from solar_repro.evaluation.samples import LOSSES_FILE
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 SHARED = "shared"
 """In place of a seed: a result that every seed stands on, such as the base's."""
 MODEL, EVALUATE, CONTAMINATION = "model", "evaluate", "contamination"
-_MODEL_ROLE = {"evaluate": "model", "contamination": "target", "merge": "first"}
-"""Stages that also take models from outside the plan → the input that is there for one of its own."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +256,7 @@ def of_server(
 def _is_of_the_paper(run: "Run") -> bool:
     """Not of a recipe, or of a checkpoint made elsewhere, which may have the name of one of our variants."""
     tags = run.data.tags
-    role = _MODEL_ROLE.get(tags.get("solar.stage", ""))
+    role = GIVEN_ROLE.get(tags.get("solar.stage", ""))
     return role is None or role in json.loads(tags["solar.parents"])
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from solar_repro import scales
+from solar_repro.commands import Given
 from solar_repro.data.digests import default_folder
 from solar_repro.errors import Stopped, UserError
 from solar_repro.launch import follow
@@ -136,7 +137,7 @@ def _overrides(arguments: list[str]) -> dict[str, str]:
 @contextlib.contextmanager
 def running(arguments: Arguments, name: str) -> Iterator["Runner"]:
     """A runner whose tracker's own run is closed at the end, FAILED if the block raises."""
-    from solar_repro.device import warn_of_emulation
+    from solar_repro.device import own_precision, warn_of_emulation
     from solar_repro.progress import doing
     from solar_repro.runner import Runner
     from solar_repro.terminal import live
@@ -146,13 +147,14 @@ def running(arguments: Arguments, name: str) -> Iterator["Runner"]:
     scale = arguments.scale
     for precision in sorted(scale.precisions):
         warn_of_emulation(precision)
+    typed = f"python -m entry_points.{Path(sys.argv[0]).stem} {shlex.join(sys.argv[1:])}"
+    given = Given(arguments.options.scale, arguments.overrides, scale.seed, typed)
     with live(name), explained(arguments.store):
         with doing("opening the tracking server"):
             accepted = tuple(scale.tracking.experiments)
-            tracker = Tracker(name, scale.name, accepted=accepted)
+            tracker = Tracker(name, scale.name, accepted=accepted, given=given)
         with failing(tracker.client, tracker.run_id):
-            command = f"python -m entry_points.{Path(sys.argv[0]).stem} {shlex.join(sys.argv[1:])}"
-            tracker.try_artifacts(command)
+            tracker.try_artifacts(scales.as_yaml(scale.in_precision(own_precision())))
             yield Runner(
                 arguments.store,
                 tracker,
@@ -161,7 +163,9 @@ def running(arguments: Arguments, name: str) -> Iterator["Runner"]:
                 save=scale.save,
                 how=scale,
                 shape=scale.base.shape,
+                watch=scale.tracking.system_metrics,
             )
+            tracker.log_usage()
             tracker.finish(tracker.run_id)
 
 

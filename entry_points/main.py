@@ -9,6 +9,7 @@ def main() -> None:
     from benchmarks.closing import closing_text
     from benchmarks.compare import compare
     from benchmarks.registry import INSTRUCT, register_instruct
+    from benchmarks.run_page import ui_lines
     from benchmarks.runs import of_plans
     from solar_repro.progress import doing
 
@@ -26,7 +27,9 @@ def main() -> None:
         with doing("registering the instruct model"):
             instruct = runner.get(chosen[0].model(INSTRUCT))
             registered = register_instruct(runs, arguments.scale, runner.tracker, instruct)
+    pages = ui_lines(runs, runner.tracker.run_id, runner.tracker.experiment_id)
     print(closing_text(runs, results, report, registered))
+    print(pages)
 
 
 if __name__ == "__main__":

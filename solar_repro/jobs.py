@@ -15,15 +15,15 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from solar_repro import progress
 from solar_repro.errors import Stopped, UserError
 from solar_repro.stopping import asked_to_end, heeding, interruptible, ready_to_hear, starting_unheard
 
 if TYPE_CHECKING:
+    from solar_repro.commands import Given
     from solar_repro.runner import Runner
-    from solar_repro.scales import Save
     from solar_repro.step import Step
     from solar_repro.tracking import Finished
 
@@ -56,8 +56,8 @@ def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) 
     stopped: list[str] = []
     told = False
     tracker = runner.tracker
-    own = (tracker.name, tracker.scale, tracker.run_id, tracker.accepted)
-    place = (runner.store, own, runner.upload, runner.save)
+    own = (tracker.name, tracker.scale, tracker.run_id, tracker.accepted, tracker.given)
+    options = {"upload": runner.upload, "save": runner.save, "watch": runner.watch}
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with (
         _hearing() as (heard, telling),
@@ -66,7 +66,7 @@ def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) 
             jobs,
             multiprocessing.get_context("spawn"),
             initializer=_start,
-            initargs=(threads, telling, *place),
+            initargs=(threads, telling, runner.store, own, options),
         ) as pool,
         _killed_in_haste(runner, running),
     ):
@@ -150,9 +150,8 @@ def _start(
     threads: int,
     telling: Connection | None,
     store: Path,
-    own: tuple[str, str, str, tuple[str, ...]],
-    upload: bool,
-    save: Save,
+    own: tuple[str, str, str, tuple[str, ...], Given],
+    options: Mapping[str, Any],
 ) -> None:
     global _runner
     _idle.set()
@@ -172,7 +171,7 @@ def _start(
     from solar_repro.tracking import Tracker
 
     torch.set_num_threads(threads)
-    _runner = Runner(store, Tracker(*own), upload=upload, save=save)
+    _runner = Runner(store, Tracker(*own), **options)
 
 
 def _end_with_parent(shown: bool) -> None:

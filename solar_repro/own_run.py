@@ -28,7 +28,7 @@ def own_run(client: "MlflowClient", name: str, scale: str) -> tuple[str, str]:
         client.set_tag(given.info.run_id, "mlflow.runName", name)
         return given.info.run_id, given.info.experiment_id
     experiment = _experiment(client, f"solar-{scale}", given)
-    run = client.create_run(experiment, tags={_TAKEN: name}, run_name=name)
+    run = client.create_run(experiment, tags={_TAKEN: name, **_source()}, run_name=name)
     if given is not None:
         print(
             f"MLFLOW_RUN_ID={given.info.run_id}: that run is closed or belongs to another command; "
@@ -37,6 +37,16 @@ def own_run(client: "MlflowClient", name: str, scale: str) -> tuple[str, str]:
             flush=True,
         )
     return run.info.run_id, experiment
+
+
+def _source() -> dict[str, str]:
+    """Who has started the command, and from which file, as `mlflow.start_run` would tag it."""
+    from mlflow.tracking.context.default_context import DefaultRunContext
+
+    try:
+        return DefaultRunContext().tags()
+    except (KeyError, OSError):  # a user of a container may have no name
+        return {}
 
 
 def _given_run(client: "MlflowClient") -> "Run | None":

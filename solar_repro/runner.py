@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,18 +28,22 @@ from solar_repro.provenance import FILE as PROVENANCE
 from solar_repro.provenance import made_in, result_digest, verify_result, write_provenance
 from solar_repro.redact import one_line, printable
 from solar_repro.remaining import Work
+from solar_repro.run_inputs import short
 from solar_repro.saving import ROWS, Saving, run_of, saving_folder
 from solar_repro.scales import Save, Shape
 from solar_repro.stages import METRICS, NOTES, Log
 from solar_repro.step import LAUNCHED_STAGES, Step, ordered
 from solar_repro.stopping import end_if_asked
-from solar_repro.tracking import Tracker, failing, send_metrics, short
+from solar_repro.system_metrics import watched
+from solar_repro.tracking import Tracker, failing, send_metrics
 from solar_repro.tracking_reader import Finished, different
 
 OFTEN = Save()
 HERE = Launch()
 SAVING_STAGES = (*LAUNCHED_STAGES, "base", "evaluate")
 """Stages that keep their unfinished work."""
+WATCHED_STAGES = (*SAVING_STAGES, "contamination")
+"""Stages that train or evaluate: what they take of the machine is logged."""
 SCORED = {"evaluate": "model", "contamination": "target"}
 """Stages that score a model → the input whose run the scores are logged to as well."""
 
@@ -57,6 +61,7 @@ class Runner:
         save: Save = OFTEN,
         how: Launch = HERE,
         shape: Shape | None = None,
+        watch: bool = False,
     ) -> None:
         self.store = store.resolve()
         self.tracker = tracker
@@ -68,6 +73,8 @@ class Runner:
         """In how many processes trainings run."""
         self.shape = shape
         """Of a base that only the hub has, to reckon what steps cost."""
+        self.watch = watch
+        """Whether processor, memory, disk and GPUs are logged of stages that train or evaluate."""
         self.position = (0, 0)
         """Number of the step that is made, and of how many, for the lines that tell of it."""
         self.tells_of: str | None = None
@@ -230,7 +237,10 @@ class Runner:
                     options = {**inputs, **step.settings, **with_models(step.places, models)}
                     if saving:
                         options["saving"] = replace(saving, run_id=run_id)
-                    with self.tracker.metric_log(run_id, work / METRICS, kept) as log:
+                    with (
+                        self.tracker.metric_log(run_id, work / METRICS, kept) as log,
+                        self._watched(step, run_id, goes_on=saved is not None),
+                    ):
                         digests |= self._run_stage(step, work, log, options)
                     for role, model in models.items():
                         refuse_changed(model, step.data[role], role)
@@ -260,6 +270,10 @@ class Runner:
         stage = importlib.import_module(f"solar_repro.stages.{step.stage}")
         return stage.run(work, log, **options) or {}
 
+    def _watched(self, step: Step, run_id: str, goes_on: bool) -> AbstractContextManager[None]:
+        watch = self.watch and step.stage in WATCHED_STAGES
+        return watched(run_id, goes_on) if watch else nullcontext()
+
     def _saving(self, step: Step) -> Saving | None:
         if step.stage not in SAVING_STAGES:
             return None
@@ -279,6 +293,7 @@ class Runner:
         with listed_alone(folder) as own:
             if step.makes_model:
                 model_id = self.tracker.log_model(run_id, step, own, self.upload)
+                self.tracker.tell_of_model(run_id, step, parents, folder, model_id)
                 self.tracker.log_folder(run_id, own / NOTES, NOTES)
             elif self.upload or step.stage in SCORED:
                 self.tracker.log_folder(run_id, own, "output")

@@ -280,6 +280,8 @@ class Tracking(Section):
     experiments: Annotated[list[str], BeforeValidator(_listed)] = []
     """Experiments whose results are accepted; the one that the command writes to must be in the list.
     Default: all."""
+    system_metrics: bool = True
+    """Log what trainings and evaluations take of the machine: processor, memory, disk, network and GPUs."""
 
 
 class Scale(Launch):
@@ -390,6 +392,11 @@ def load(scale: str, overrides: Mapping[str, str] | None = None) -> Scale:
     for section in ("cand_1", "cand_2"):
         loaded.alignment(section)
     return loaded
+
+
+def as_yaml(scale: Scale) -> str:
+    """The whole scale as a file that `load` reads: every setting, whether a file, a user or nobody set it."""
+    return yaml.safe_dump(scale.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def dotted_keys(model: type[Section] = Scale, prefix: str = "") -> list[str]:

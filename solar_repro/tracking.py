@@ -7,6 +7,7 @@ import contextlib
 import functools
 import json
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -14,16 +15,28 @@ from typing import TYPE_CHECKING, Any
 
 from solar_repro.checkpoint.lock import locked
 from solar_repro.checkpoint.owner import identity
+from solar_repro.commands import Given
+from solar_repro.descriptions import (
+    NOTE,
+    invocation_note,
+    model_link,
+    run_path,
+    step_note,
+)
 from solar_repro.device import machine
 from solar_repro.errors import UserError
+from solar_repro.experiment_page import describe_experiment
 from solar_repro.metric_log import MetricLog, Row
 from solar_repro.own_run import own_run
 from solar_repro.provenance import code_version, maker, result_digest, this_maker, versions
 from solar_repro.redact import redact
+from solar_repro.run_inputs import log_inputs
+from solar_repro.system_metrics import usage
 from solar_repro.tracking_reader import Finished, Reader
 from solar_repro.tracking_server import UNKNOWN, connect, impatient, reaching
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
     from solar_repro.step import Step
@@ -32,17 +45,22 @@ STEPS_FILE = "steps.json"
 """Artifact of an invocation's own run: label and key of each step → the run that made it, now or before."""
 COMMAND_FILE = "command.txt"
 """Artifact of the same run: how it was started."""
+SETTINGS_FILE = "scale.yaml"
+"""Artifact of the same run: the scale with what was set beside it, to be given as `-P scale=` again."""
 _NOT_IN_NAMES = re.compile("[/:.%\"']")  # of MLflow's logged models
 _BATCH = 1000  # metrics MLflow takes in one request
-_ATTEMPTS = 4
-_RACED = re.compile("unique constraint|duplicate (key|entry)", re.IGNORECASE)
 
 
 class Tracker(Reader):
     """One invocation of an entry point: its own run, and the children opened under it."""
 
     def __init__(
-        self, name: str, scale: str, run_id: str | None = None, accepted: tuple[str, ...] = ()
+        self,
+        name: str,
+        scale: str,
+        run_id: str | None = None,
+        accepted: tuple[str, ...] = (),
+        given: Given | None = None,
     ) -> None:
         """`run_id`: the invocation's own run where another process of it has opened that.
 
@@ -52,44 +70,74 @@ class Tracker(Reader):
         super().__init__(connect(), accepted)
         self.name = name
         self.scale = scale
+        self.given = given or Given(scale)
+        """What was typed, for the descriptions of runs."""
         if run_id is None:
-            self.run_id, self.experiment_id = own_run(self.client, name, scale)
-        else:
-            self.run_id, self.experiment_id = run_id, self.client.get_run(run_id).info.experiment_id
+            run_id, experiment = own_run(self.client, name, scale)
+            describe_experiment(self.client, experiment)
+            self.tell(run_id, invocation_note(name, self.given))
+        own = self.client.get_run(run_id)
+        self.run_id, self.experiment_id = run_id, own.info.experiment_id
+        self._user = own.data.tags.get("mlflow.user", this_maker()["user"])
         with failing(self.client, self.run_id):
             if accepted and self.experiment_id not in self._accepted:
-                own = self.client.get_experiment(self.experiment_id).name
+                other = self.client.get_experiment(self.experiment_id).name
                 raise UserError(
-                    f"tracking.experiments: {', '.join(accepted)}, but this command writes to {own!r}, whose "
-                    "results it could not take again; name that too"
+                    f"tracking.experiments: {', '.join(accepted)}, but this command writes to {other!r}, "
+                    "whose results it could not take again; name that too"
                 )
+
+    def tell(self, run_id: str, note: str) -> None:
+        """Set what the UI shows as the run's description."""
+        self.client.set_tag(run_id, NOTE, note)
 
     def child(self, step: "Step") -> str:
         """Open a run of the step nested under this invocation's; its id."""
-        tags = {"mlflow.parentRunId": self.run_id, "mlflow.user": this_maker()["user"]}
+        source = {
+            "mlflow.source.name": f"solar_repro/stages/{step.stage}.py",
+            "mlflow.source.type": "LOCAL",
+        }
+        tags = {"mlflow.parentRunId": self.run_id, "mlflow.user": self._user, **source}
         return self.client.create_run(self.experiment_id, tags=tags, run_name=step.label).info.run_id
 
     def reopen(self, run_id: str) -> bool:
         """Let a run that was cut off go on; False where this server does not know it, or it is deleted."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            run = self.client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code not in UNKNOWN:
-                raise
-            return False
-        if run.info.lifecycle_stage != "active":
+        run = self._known(run_id)
+        if run is None or run.info.lifecycle_stage != "active":
             return False
         self.client.update_run(run_id, status="RUNNING")
         if "solar.error" in run.data.tags:
             self.client.delete_tag(run_id, "solar.error")
         return True
 
-    def try_artifacts(self, command: str) -> None:
-        """Keep the command with its run: shows before any work whether artifacts can be written."""
+    def has(self, run_id: str) -> bool:
+        """Whether this server has a run of that id, perhaps deleted."""
+        return self._known(run_id) is not None
+
+    def _known(self, run_id: str) -> "Run | None":
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code not in UNKNOWN:
+                raise
+            return None
+
+    def try_artifacts(self, settings: str) -> None:
+        """Keep command and settings with their run: shows before any work whether artifacts can be written.
+
+        `settings`: of the scale, as YAML.
+        """
         with impatient(), reaching(self.client.get_run(self.run_id).info.artifact_uri, "written"):
-            self.client.log_text(self.run_id, redact(command) + "\n", COMMAND_FILE)
+            self.client.log_text(self.run_id, redact(self.given.typed) + "\n", COMMAND_FILE)
+            self.client.log_text(self.run_id, redact(settings), SETTINGS_FILE)
+
+    def log_usage(self) -> None:
+        """Log how long this command has taken, and how much memory."""
+        now = int(time.time() * 1000)
+        rows = [{"key": name, "value": value, "timestamp": now, "step": 0} for name, value in usage().items()]
+        send_metrics(self.client, self.run_id, rows)
 
     def close_dead(self, key: str, output: Path) -> None:
         """Mark the runs KILLED whose process is dead, if the server can be told of it soon.
@@ -101,11 +149,13 @@ class Tracker(Reader):
                 self.bury(run_id)
 
     def describe(self, run_id: str, step: "Step", parents: Mapping[str, Finished], output: Path) -> None:
-        """Tags, parameters and data sets of a step, before it runs, or of a result that lies in `output`."""
+        """Tags, parameters, data sets and description of a step, before it runs, or of a result that lies in
+        `output`."""
         from mlflow.entities import Param, RunTag
 
         made_by = maker(output) or this_maker()
         tags = {
+            NOTE: step_note(step, self.given, parents, output),
             "solar.stage": step.stage,
             "solar.variant": step.variant,
             "solar.scale": self.scale,
@@ -129,29 +179,14 @@ class Tracker(Reader):
             params=[Param(name, value[:6000]) for name, value in new.items()],
             tags=[RunTag(name, value) for name, value in tags.items()],
         )
-        self._log_inputs(run_id, step, parents)
+        log_inputs(self.client, run_id, step, parents)
 
-    def _log_inputs(self, run_id: str, step: "Step", parents: Mapping[str, Finished]) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
-        from mlflow.exceptions import MlflowException
-
-        context = [InputTag("mlflow.data.context", step.stage)]
-        datasets = [
-            # MLflow's digest is cut; the source keeps the whole.
-            DatasetInput(Dataset(name, short(digest), "hub", json.dumps({"digest": digest})), context)
-            for name, digest in step.data.items()
-        ]
-        models = [LoggedModelInput(found.model_id) for found in parents.values() if found.model_id]
-        if not (datasets or models):
-            return
-        for attempt in reversed(range(_ATTEMPTS)):
-            try:
-                self.client.log_inputs(run_id, datasets=datasets or None, models=models or None)
-                return
-            except MlflowException as error:
-                # Of two runs that name a data set first, at once, MLflow refuses one.
-                if not attempt or not _RACED.search(str(error)):
-                    raise
+    def tell_of_model(
+        self, run_id: str, step: "Step", parents: Mapping[str, Finished], output: Path, model_id: str
+    ) -> None:
+        """Say in the description of a model's run where its checkpoint is."""
+        link = model_link(self.client.get_run(run_id).info.experiment_id, model_id)
+        self.tell(run_id, step_note(step, self.given, parents, output, link))
 
     def log_model(self, run_id: str, step: "Step", folder: Path, upload: bool) -> str:
         """Log the checkpoint as a logged model, whole or by its manifest alone; the model's id."""
@@ -201,6 +236,8 @@ class Tracker(Reader):
     def reuse(self, run_id: str, found: Finished) -> None:
         """Note in a run which one it was answered with."""
         self.client.set_tag(run_id, "solar.reused_run", found.run_id)
+        made = f"[the run that made it]({run_path(found.experiment_id, found.run_id)})"
+        self.tell(run_id, f"Nothing was made here: the result was there, from {made}.")
         self.client.set_tag(run_id, "solar.scale", self.scale)
 
     def give_up(self, run_id: str, found: Finished) -> None:
@@ -262,11 +299,6 @@ def send_metrics(
     ]
     for start in range(0, len(metrics), _BATCH):
         client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
-
-
-def short(digest: str) -> str:
-    """A digest as MLflow holds it: 36 characters at most."""
-    return digest.rpartition(":")[2][:36]
 
 
 @contextlib.contextmanager

@@ -25,8 +25,13 @@ class FakeClient:
         if self.get_experiment_by_name(name):
             raise MlflowException("it is there", RESOURCE_ALREADY_EXISTS)
         number = str(len(self.experiments))
-        self.experiments[number] = SimpleNamespace(experiment_id=number, name=name, lifecycle_stage="active")
+        self.experiments[number] = SimpleNamespace(
+            experiment_id=number, name=name, lifecycle_stage="active", tags={}
+        )
         return number
+
+    def set_experiment_tag(self, number, name, value):
+        self.get_experiment(number).tags[name] = value
 
     def get_experiment(self, number):
         if number not in self.experiments:
@@ -68,7 +73,7 @@ class FakeClient:
     def delete_tag(self, run_id, name):
         del self.get_run(run_id).data.tags[name]
 
-    def search_runs(self, experiments, query, max_results=1000, order_by=None, page_token=None):
+    def search_runs(self, experiments, query="", max_results=1000, order_by=None, page_token=None):
         found = [
             run
             for run in self.runs.values()

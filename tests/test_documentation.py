@@ -146,7 +146,7 @@ def test_the_commands_are_found():
         "python -m benchmarks.performance.checkpoints",
         "python -m benchmarks.performance.checkpoint --sizes full",
         "python -m entry_points.dpo --varient dpo_v2",
-        "pip install -e '.[gpu]'",
+        "pip install -e '.[gpus]'",
         "slor --help",
     ],
 )

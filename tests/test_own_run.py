@@ -85,3 +85,18 @@ def test_the_default_experiment_that_is_deleted(client):
     client.experiments[client.create_experiment("solar-check")].lifecycle_stage = "deleted"
     with pytest.raises(UserError, match=r"experiment solar-check: .* set MLFLOW_EXPERIMENT_NAME to another"):
         own_run(client, "a", "check")
+
+
+def test_a_run_that_was_not_opened_for_the_command_has_user_and_source_too(client, monkeypatch):
+    monkeypatch.setattr("getpass.getuser", lambda: "ada")
+    monkeypatch.setattr("sys.argv", ["entry_points/main.py"])
+    tags = client.runs[own_run(client, "main check", "check")[0]].data.tags
+    assert (tags["mlflow.user"], tags["mlflow.source.name"]) == ("ada", "entry_points/main.py")
+
+
+def test_a_user_without_a_name_is_no_error(client, monkeypatch):
+    def nameless():
+        raise KeyError("getpwuid(): uid not found: 1000")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    assert client.runs[own_run(client, "main check", "check")[0]].data.tags == {"solar.command": "main check"}

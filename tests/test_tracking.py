@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from solar_repro.checkpoint.lock import locked
 from solar_repro.checkpoint.owner import identity
 from solar_repro.errors import UserError
+from solar_repro.run_inputs import log_inputs
 from solar_repro.step import Step
 from solar_repro.tracking import Tracker
 from solar_repro.tracking_reader import Finished
@@ -128,18 +129,18 @@ def test_an_experiment_that_is_not_there_is_one_line_with_the_nearest(client, tr
 def test_of_two_runs_that_name_a_data_set_first_both_are_logged(client, tracker):
     taken, step = [], Step("evaluate", "final", {}, data={"org/set": "sha256:1"})
 
-    def log_inputs(run_id, datasets, models):
+    def refuse_the_first(run_id, datasets, models):
         taken.append(datasets)
         if len(taken) == 1:
             raise MlflowException("(sqlite3.IntegrityError) UNIQUE constraint failed: datasets.name")
 
-    client.log_inputs = log_inputs
-    tracker._log_inputs("run1", step, {})
+    client.log_inputs = refuse_the_first
+    log_inputs(client, "run1", step, {})
     assert len(taken) == 2
     assert taken[1][0].dataset == Dataset("org/set", "1", "hub", json.dumps({"digest": "sha256:1"}))
     client.log_inputs = lambda *given, **named: (_ for _ in ()).throw(MlflowException("no"))
     with pytest.raises(MlflowException):
-        tracker._log_inputs("run1", step, {})
+        log_inputs(client, "run1", step, {})
 
 
 def test_a_run_that_was_cut_off_goes_on_unless_it_is_deleted_or_unknown(client, tracker):
@@ -238,3 +239,20 @@ def test_the_pending_models_of_a_killed_process_are_closed(client, tracker, mode
     client.log_model_artifacts = lambda *given: None
     tracker.log_model("run0", Step("merge", "merge_v1", {}), tmp_path, upload=True)  # the work has gone on
     assert [model.status for model in models.values()] == ["FAILED", "FAILED", "READY"]
+
+
+def test_a_nested_run_has_parent_user_and_source(client, monkeypatch):
+    monkeypatch.setattr("solar_repro.tracking.connect", lambda: client)
+    own = client.create_run("0", {"mlflow.user": "ada"}).info.run_id
+    tracker = Tracker("main check", "check", own)
+    tags = client.get_run(tracker.child(Step("sft", "sft_v1", {}))).data.tags
+    assert tags["mlflow.parentRunId"] == own
+    assert tags["mlflow.user"] == "ada"
+    assert tags["mlflow.source.name"] == "solar_repro/stages/sft.py"
+    assert tags["mlflow.source.type"] == "LOCAL"
+
+
+def test_a_run_that_was_answered_with_another_links_to_it(client, tracker):
+    own = client.create_run("1")
+    tracker.reuse(own.info.run_id, Finished("run0", "2000", None, Path("/store/a")))
+    assert "[the run that made it](#/experiments/2000/runs/run0?" in own.data.tags["mlflow.note.content"]

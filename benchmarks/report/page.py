@@ -1,6 +1,5 @@
 """The report: one HTML page without outside resources. Everything that runs and data say is escaped."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,8 @@ from benchmarks.tables import (
 from benchmarks.verdicts import Result, paper_holds
 from benchmarks.wording import allowed, digits, method, needed, says, summary
 from solar_repro import variants
-from solar_repro.redact import one_line
+from solar_repro.commands import command
+from solar_repro.descriptions import run_path
 from solar_repro.tracking_server import ui_address, ui_command
 
 
@@ -141,15 +141,6 @@ def _by_reason(dropped: Mapping[str, int]) -> dict[str, int]:
     return found
 
 
-def command(entry: str, scale: str, overrides: Mapping[str, str], **options: Any) -> str:
-    """The `mlflow run` command of an entry point, safe to be pasted into a shell, without secrets."""
-    given = {"scale": scale, **options, **overrides}
-    if given.get("seeds") == 1:
-        del given["seeds"]
-    settings = " ".join(f"-P {shlex.quote(one_line(f'{name}={value}'))}" for name, value in given.items())
-    return f"mlflow run . -e {entry} --env-manager local {settings}"
-
-
 def commands(runs: Runs, overrides: Mapping[str, str]) -> list[tuple[str, str, list[tuple[str, str]]]]:
     """Variant, the command that makes and scores it, links to its runs."""
     result = []
@@ -168,7 +159,7 @@ def commands(runs: Runs, overrides: Mapping[str, str]) -> list[tuple[str, str, l
 
 def link(run: Any) -> str:
     """Where the run stands in the MLflow UI."""
-    return f"{ui_address()}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    return f"{ui_address()}/{run_path(run.info.experiment_id, run.info.run_id)}"
 
 
 def environment_of(runs: Runs) -> dict[str, str]:

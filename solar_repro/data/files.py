@@ -86,9 +86,9 @@ def _listed(folder: Path) -> Iterator[None]:
     """Names what keeps `datasets` from listing a folder's files."""
     try:
         yield
-    except ValueError as error:  # files of several kinds, a card that contradicts itself
-        raise UserError(f"data set {folder}: {one_line(str(error))[:300]}; mend it") from None
     except Exception as error:  # whatever a malformed card makes it stumble over
+        if isinstance(error, ValueError) and not (folder / "README.md").exists():  # files of several kinds
+            raise UserError(f"data set {folder}: {one_line(str(error))[:300]}; mend it") from None
         reason = f"{one_line(str(error))[:300]}; " if (folder / "README.md").exists() else ""
         raise UserError(
             f"data set {folder} has no data files; {reason}give a folder of parquet, jsonl or txt files"

@@ -106,7 +106,7 @@ def json_rows(file: Path) -> Iterator[Any]:
             except RecursionError:
                 yield Fault(DEEP)
             except ValueError:
-                yield Fault("no valid JSON")
+                yield Fault("is not valid JSON")
 
 
 def _lines(source: BinaryIO) -> Iterator[bytes | Fault]:

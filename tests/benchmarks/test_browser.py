@@ -1,12 +1,16 @@
 """What a user sees: the report in light, dark and on a phone, and the runs in the MLflow UI."""
 
-import json
+import re
 import sys
 from pathlib import Path
-from urllib.parse import quote
+from types import SimpleNamespace
 
 import pytest
 
+from benchmarks.run_page import compare_path
+from benchmarks.runs import MODEL, Runs
+from solar_repro import variants
+from solar_repro.descriptions import MODEL_TRAINING, run_path
 from tests.browser import chromium, free_port, serving
 from tests.conftest import ROOT
 from tests.runs import EXPERIMENT, for_servers
@@ -37,6 +41,12 @@ def runs(finished):
     (experiment,) = {r.info.experiment_id for r in finished.runs() if r.info.run_name == "sft_v1"}
     assert finished.client().get_experiment(experiment).name == EXPERIMENT
     return {run.info.run_name: run.info for run in finished.runs()}
+
+
+def address_of(browser, text):
+    """Where the first link goes whose text begins so."""
+    find = f"[...document.querySelectorAll('a')].find(link => link.innerText.startsWith('{text}'))"
+    return browser.wait_for(f"const found = {find}; return found && found.href")
 
 
 def test_report_in_light_dark_and_on_a_phone(browser, finished):
@@ -91,23 +101,93 @@ def test_tables_of_the_report_are_sorted_by_a_click(browser, finished):
     assert browser.script(column.format(click)) == sorted(before)
 
 
-def test_ui_lists_the_runs_by_variant(browser, ui, runs):
+def test_ui_begins_with_the_experiments_description_and_a_link_to_its_runs(browser, ui, runs):
     browser.resize(1600, 1400)
-    browser.open(f"{ui}/#/experiments/{runs['sft_v1'].experiment_id}/runs")
+    browser.open(f"{ui}/#/experiments/{runs['sft_v1'].experiment_id}")
+    browser.wait_for_text("Open the runs", "SOLAR 10.7B, reproduced", "Which columns to show")
+    browser.open(address_of(browser, "Open the runs"))
+    browser.wait_for_text("Runs", "Model registry", "main check")
+    assert "Sessions" not in browser.text()  # what the GenAI mode has instead
+
+
+def test_ui_lists_the_runs_by_variant(browser, ui, runs):
+    browser.open(f"{ui}/#/experiments/{runs['sft_v1'].experiment_id}/runs?{MODEL_TRAINING}")
     browser.wait_for_text("main check")
     browser.wait_for("return document.querySelector('.ag-row button') !== null")
     browser.click("//*[contains(@class, 'ag-row')]//button")  # the runs nested under it
     browser.wait_for_text("merge_v4", "merge_v1.contamination")
 
 
-def test_ui_compares_the_runs_of_a_table(browser, ui, runs):
-    chosen = [runs[f"sft_v{number}"].run_id for number in range(1, 5)]
-    experiments = [runs["sft_v1"].experiment_id]
-    browser.open(
-        f"{ui}/#/compare-runs?runs={quote(json.dumps(chosen))}&experiments={quote(json.dumps(experiments))}"
-    )
+def test_ui_has_a_saved_view_of_the_scores(browser, ui, runs):
+    browser.resize(2400, 1400)
+    browser.open(f"{ui}/#/experiments/{runs['sft_v1'].experiment_id}?{MODEL_TRAINING}")
+    browser.wait_for_text("The scores of all models")
+    browser.open(address_of(browser, "The scores of all models"))
+    browser.wait_for_text("Scores of the models", "21 matching runs", "TruthfulQA", "scratch_continued")
+    assert "sft_v1.evaluate" not in browser.text()
+
+
+def test_ui_shows_verdicts_scores_and_command_of_the_whole(browser, ui, runs):
+    main = runs["main check"]
+    browser.open(f"{ui}/{run_path(main.experiment_id, main.run_id)}")
     browser.wait_for_text(
-        "Comparing 4 Runs", "sft_v1", "sft_v4", "datasets.openorca.maximum_samples", "GSM8K"
+        "Of 17 claims: ",
+        "H6 of the instruct model: ",
+        "The command that makes it",
+        "mlflow run . -e main --env-manager local -P scale=check",
+        "claims/undecided",
+        "peak_memory_megabytes",
+        "Child runs",
+    )
+    text = browser.text()
+    assert re.search(r"merge_v4\t73\.96\t\d+\.\d\d\t", text)
+    assert re.search(r"C14\t.+\t(reproduced|not reproduced|undecided)", text)
+    assert re.search(r"Created by\n\S+", text)
+    browser.open(address_of(browser, "Table 7"))
+    browser.wait_for_text("Comparing 4 Runs", "merge_v1", "merge_v4")
+
+
+def test_ui_shows_a_step_its_parents_and_its_checkpoint(browser, ui, runs):
+    run = runs["sft_v3"]
+    browser.open(f"{ui}/{run_path(run.experiment_id, run.run_id)}")
+    browser.wait_for_text(
+        "Instruction tuning (Sec. 3). In the paper: Table 3, row “SFT v3”.",
+        "Trained on Alpaca-GPT4 (at most 100 rows)",
+        "learning_rate = 0.0005",
+        "mlflow run . -e sft --env-manager local -P scale=check -P variant=sft_v3",
+        "sft.py",
+        "Logged models",
+    )
+    assert re.search(r"Created by\n\S+", browser.text())
+    parent, checkpoint = (address_of(browser, text) for text in ("solar", "m-"))
+    browser.open(checkpoint)
+    browser.wait_for_text("sft_v3", "model.safetensors")
+    browser.open(parent)
+    browser.wait_for_text("Continued pretraining (Sec. 2). In the paper: Table 2, row “SOLAR 10.7B”.")
+
+
+@pytest.mark.parametrize("name", ["sft_v3", "sft_v3.evaluate"])
+def test_ui_charts_what_a_step_took_of_the_machine(browser, ui, runs, name):
+    run = runs[name]
+    browser.open(f"{ui}/#/experiments/{run.experiment_id}/runs/{run.run_id}/system-metrics?{MODEL_TRAINING}")
+    browser.wait_for_text("cpu_utilization_percentage", "system_memory_usage_megabytes", "disk_usage")
+
+
+def test_ui_charts_the_pictures_of_the_whole(browser, ui, runs):
+    main = runs["main check"]
+    browser.resize(1600, 3000)
+    browser.open(f"{ui}/#/experiments/{main.experiment_id}/runs/{main.run_id}/model-metrics?{MODEL_TRAINING}")
+    browser.wait_for_text("recovery", "merges", "claims (4)")
+    browser.wait_for("return [...document.images].some(image => image.naturalWidth > 100)")
+
+
+def test_ui_compares_the_runs_of_a_table(browser, ui, runs, finished):
+    found = {name: SimpleNamespace(info=info) for name, info in runs.items()}
+    models = {name: {"42": found[name]} for name in variants.PAPER}
+    browser.resize(1600, 1400)
+    browser.open(f"{ui}/{compare_path(Runs('check', {MODEL: models}, tracker=None), 3)}")
+    browser.wait_for_text(
+        "Comparing 5 Runs", "sft_v1", "sft_v3_v4", "datasets.openorca.maximum_samples", "GSM8K"
     )
 
 

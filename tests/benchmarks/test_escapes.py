@@ -16,13 +16,13 @@ from benchmarks import figures
 from benchmarks.compare import markdown as compare_markdown
 from benchmarks.compare import write_csv
 from benchmarks.model_cards import card
-from benchmarks.report.escapes import cells, drawn, markdown
-from benchmarks.report.page import command
 from benchmarks.tables import TABLES, csv_rows
 from benchmarks.verdicts import judge
 from solar_repro import scales
 from solar_repro.checkpoint.folder import open_checkpoint
+from solar_repro.commands import command
 from solar_repro.errors import UserError
+from solar_repro.escapes import cells, drawn, markdown
 from tests.benchmarks.fakes import fake_runs
 
 FORMULA = "=cmd|' /C calc'!A0"
