@@ -67,7 +67,7 @@ def test_damaged_and_blank_rows_are_counted(write_set, mirror):
         "broken UTF-8": 1,
         "empty text": 2,
         "wrong type: text": 1,
-        "no valid JSON": 1,
+        "is not valid JSON": 1,
     }
     assert stream.report["examples"]["broken UTF-8"] == ["train-00000-of-00001.jsonl row 1"]
 
