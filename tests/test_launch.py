@@ -213,7 +213,20 @@ def put(file, content):
         json.dumps({**JOB, "options": []}),
         json.dumps({"id": "1"}),
     ],
-    ids=str,
+    ids=[
+        "link",
+        "dangling",
+        "fifo",
+        "folder",
+        "huge",
+        "empty",
+        "list",
+        "deep",
+        "path",
+        "untrained",
+        "options",
+        "short",
+    ],
 )
 def test_a_job_in_a_shared_store_is_a_small_file_of_the_right_shape(tmp_path, content):
     file = tmp_path / ".dpo_v1-01234567.job.json"
