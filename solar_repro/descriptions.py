@@ -34,6 +34,7 @@ _STAGES = {
     "merge": "A merge of models (Sec. 4.1).",
     "contaminate": "The positive control of the contamination test: a copy that is trained on the tested "
     "texts.",
+    "untrained": "The base's layers in the order of every layer map, before any training (Sec. 2).",
     "evaluate": "The scores of one model: the six benchmarks and their mean, H6 (Sec. 4.1).",
     "contamination": "The contamination test of Table 9, with Min-K % and Min-K %++.",
 }

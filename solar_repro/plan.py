@@ -93,7 +93,7 @@ class Plan:
         if self.scale.upscale.unproved:
             settings["unproved"] = True
         inputs = {"model": self.model("base"), **self._world()}
-        return Step("untrained", "base", settings, inputs, self._corpus(), self._places())
+        return Step("untrained", "base", settings, inputs, self._corpus, self._places())
 
     def contamination(self, name: str, *, positive: bool = False) -> Step:
         """Table 9's test of the variant; `positive`: of a copy of it that was trained on the tested texts."""

@@ -10,8 +10,8 @@ from solar_repro.plan import Plan
 from solar_repro.provenance import versions
 from solar_repro.step import STAGES
 
-WITHOUT_EFFECT = {"huggingface_hub", "matplotlib", "pydantic", "requests", "urllib3"}
-"""Libraries that stages import and that decide no result: they fetch, draw, and check settings."""
+WITHOUT_EFFECT = {"huggingface_hub", "matplotlib", "pydantic", "requests", "urllib3", "yaml"}
+"""Libraries that stages import and that decide no result: they fetch, draw, check settings, read cards."""
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def test_where_the_paper_has_it(plan, choose, says):
 
 
 def test_every_step_of_the_plan_has_a_description_that_the_server_takes(plan):
-    steps = [*plan.everything(), plan.data("openorca")]
+    steps = [*plan.everything(), plan.data("openorca"), plan.untrained()]
     assert {step.stage for step in steps} == set(STAGES)
     assert all(len(note(step)) < LONGEST_NOTE and not note(step).endswith("…") for step in steps)
 

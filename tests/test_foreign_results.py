@@ -272,8 +272,6 @@ def test_a_result_and_its_run_say_who_made_it(client, tracker, tmp_path, monkeyp
     assert [(tags["solar.user"], tags["solar.host"]) for tags in logged] == [("ann", "one")] * 2
     tracker.record(run_id, folder)
     assert client.get_run(run_id).data.tags["solar.result"] == result_digest(folder)
-    child = client.get_run(tracker.child(STEP))
-    assert child.data.tags["mlflow.user"] == "eve"
 
 
 @pytest.mark.parametrize("said", [None, [], {}, {"user": 3, "host": "h"}, {"user": "u"}])

@@ -69,7 +69,8 @@ def test_a_training_goes_on_where_it_was_saved(
     for file in (finished.store / step.folder).iterdir():
         if file.is_file() and file.name != "manifest.json":
             assert file.read_bytes() == (done.output / file.name).read_bytes(), file.name
-    assert not list(own_place.store.glob(".*.saved"))
+    left = [path.name for path in own_place.store.glob(".*.saved/*")]
+    assert left == ([f"checkpoint-{damaged}.damaged-1"] if damaged else [])
     (run,) = own_place.runs(f"tags.`solar.key` = '{step.key}'")
     assert run.info.status == "FINISHED"
     assert "solar.error" not in run.data.tags

@@ -24,7 +24,7 @@ def test_a_card_that_names_files_elsewhere_is_refused(path: str, tmp_path: Path)
         (tmp_path / name / "test.parquet").write_bytes(b"")
     path = path.format(absolute=tmp_path / "other" / "test.parquet")
     (tmp_path / "set" / "README.md").write_text(CARD.format(path=path))
-    with pytest.raises(UserError, match="lies outside its folder"):
+    with pytest.raises(UserError, match="outside the folder"):
         mirror_configs(tmp_path / "set")
     (tmp_path / "set" / "README.md").write_text(CARD.format(path="t*.parquet"))
     assert mirror_configs(tmp_path / "set") == {"default": {"test": [str(tmp_path / "set" / "test.parquet")]}}

@@ -109,12 +109,12 @@ def test_the_old_stop_rule_of_gsm8k_is_a_setting(mirror):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"limits": {"ARC": 9}}, "limit 9 of ARC: arc_challenge has 8 items"),
+        ({"limits": {"ARC": 9}}, "limit 9 of ARC: arc_challenge has only 8 items"),
         ({"limits": {"ARC": 0}}, "limit 0 of ARC"),
         ({"limits": {"Arc": 3}}, "'Arc'.*ARC, HellaSwag"),
         ({"columns": ["BoolQ"]}, "'BoolQ'"),
         ({"subjects": ["astrology"]}, "astrology"),
-        ({"limits": {"MMLU": 7}, "subjects": ["anatomy"]}, "limit 7 of MMLU: mmlu_anatomy has 6"),
+        ({"limits": {"MMLU": 7}, "subjects": ["anatomy"]}, "limit 7 of MMLU: mmlu_anatomy has only 6"),
     ],
 )
 def test_mistakes_are_named(mirror, settings, message):
