@@ -112,6 +112,7 @@ def test_nothing_in_the_package_imports_entry_points_or_benchmarks():
 TRACKING_MODULES = (
     "tracking.py",
     "artifacts.py",
+    "bounded_http.py",
     "tracking_server.py",
     "tracking_reader.py",
     "own_run.py",
