@@ -54,6 +54,7 @@ def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) 
     running: dict[Future[Finished], Step] = {}
     error: Exception | None = None
     stopped: list[str] = []
+    broken: list[str] = []
     told = False
     tracker = runner.tracker
     own = (tracker.name, tracker.scale, tracker.run_id, tracker.accepted, tracker.given)
@@ -94,14 +95,16 @@ def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) 
                     stopped.append(what if what.startswith(step.label) else f"{step.label}: {what}")
                 except BrokenProcessPool:
                     tracker.close_dead(step.key, runner.store / step.folder)
-                    error = error or UserError(
-                        f"{step.label}: its process has ended; if no error is printed above, it was killed, "
-                        "perhaps because memory ran out: -P jobs=1 needs less, and continues from there"
-                    )
+                    broken.append(step.label)  # one of them was killed, and the others with it
                 except Exception as other:
                     error = error or other
     if stopped or asked.is_set():
         raise Stopped("; ".join(stopped) or "stopped")
+    if broken and error is None:
+        error = UserError(
+            f"{' or '.join(sorted(broken))}: its process has ended; if no error is printed above, it was "
+            "killed, perhaps because memory ran out: -P jobs=1 needs less, and continues from there"
+        )
     if error is not None:
         raise error
     return made
