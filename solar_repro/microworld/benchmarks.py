@@ -13,6 +13,9 @@ from solar_repro.microworld.world import World
 INHERITED_SHARE = 0.25  # of ARC-Challenge's items, which take two steps of knowledge
 EASY_SHARE = 0.25  # of the creatures, the most often told ones, whom ARC-Easy asks for
 DEV_ITEMS = 5  # MMLU's few-shot examples in each subject
+PARTS = {"train": (14, 1, 1), "validation": (5, 1, 4)}
+"""How often HellaSwag asks for the tool, the order and the goal. Contexts that ask for the goal are twice as
+long; among the few-shot examples they are rare, so that ten fit into the base's 512 tokens with an item."""
 
 
 def arc_rows(world: World, config: str, split: str, count: int) -> Iterator[dict]:
@@ -56,7 +59,7 @@ def hellaswag_rows(world: World, split: str, count: int) -> Iterator[dict]:
     seen: set[str] = set()
     while len(seen) < count:
         story = draw_story(world.scripts, stream, held_out=split == "validation")
-        part = stream.choices((0, 1, 2), (5, 1, 4))[0]
+        part = stream.choices((0, 1, 2), PARTS[split])[0]
         context, start, ending = story.parts[part]
         if f"{context} {start}" in seen:
             continue
@@ -144,7 +147,7 @@ def winogrande_rows(world: World, split: str, count: int) -> Iterator[dict[str, 
 def gsm8k_rows(world: World, split: str) -> Iterator[dict[str, str]]:
     """Rows of openai/gsm8k: question, and an answer of one step a line that ends `#### N`."""
     if split == "test":
-        told = world.gsm8k
+        told = world.test_problems()
     else:
         stream = world.stream(f"gsm8k/{split}")
         told = [world.training_problem(stream, tell) for _ in range(world.settings.fewshot_rows)]

@@ -65,7 +65,7 @@ def _rephrased(world: World, problem: Problem, original: str, stream: random.Ran
     """The problem in other words than the original's, and in none of a test problem's."""
     while True:
         text = stream.choice(WORDINGS)(problem, stream)
-        if text != original and not world.overlaps_test(text):
+        if text != original and world.may_tell(text):
             return text
 
 

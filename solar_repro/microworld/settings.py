@@ -40,12 +40,12 @@ class WorldSettings(Section):
     ultrafeedback_rows: int = Field(1_500, ge=10, description="Rows of UltraFeedback's split train_prefs.")
     orca_dpo_rows: int = Field(600, ge=1, description="Rows of Intel/orca_dpo_pairs.")
 
-    arc_items: int = Field(150, ge=1, description="Test items of ARC-Challenge.")
-    hellaswag_items: int = Field(150, ge=1, le=2_000, description="Validation items of HellaSwag.")
-    mmlu_items_per_subject: int = Field(4, ge=1, description="Test items in each of MMLU's 57 subjects.")
-    truthfulqa_items: int = Field(80, ge=1, description="Validation items of TruthfulQA.")
-    winogrande_items: int = Field(200, ge=1, le=1_000, description="Validation items of Winogrande.")
-    gsm8k_items: int = Field(150, ge=1, le=2_000, description="Test items of GSM8K.")
+    arc_items: int = Field(1_000, ge=1, description="Test items of ARC-Challenge.")
+    hellaswag_items: int = Field(1_000, ge=1, le=2_000, description="Validation items of HellaSwag.")
+    mmlu_items_per_subject: int = Field(9, ge=1, description="Test items in each of MMLU's 57 subjects.")
+    truthfulqa_items: int = Field(90, ge=1, description="Validation items of TruthfulQA.")
+    winogrande_items: int = Field(1_000, ge=1, le=1_000, description="Validation items of Winogrande.")
+    gsm8k_items: int = Field(600, ge=1, le=2_000, description="Test items of GSM8K.")
     fewshot_rows: int = Field(60, ge=30, le=500, description="Rows of each benchmark's train split.")
 
     @model_validator(mode="after")

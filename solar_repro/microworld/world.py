@@ -3,7 +3,7 @@
 import random
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from solar_repro.microworld.arithmetic import GRADED, Problem, draw_problem, tell
 from solar_repro.microworld.facts import Facts, build_facts
@@ -12,11 +12,14 @@ from solar_repro.microworld.scripts import Scripts, build_scripts
 from solar_repro.microworld.settings import WorldSettings
 
 WORDS_IN_COMMON = 13  # the length of overlap that decontamination usually looks for
+RESERVED = 150
+"""GSM8K's first test problems, which all training rows avoid. Further ones are drawn from what no row tells,
+so that the corpus, and the base trained on it, do not depend on how many there are."""
 
 
 @dataclass(frozen=True)
 class World:
-    """Everything that rows are drawn from. `gsm8k` holds the benchmark's problems as (problem, question)."""
+    """Everything that rows are drawn from. `gsm8k` holds the reserved problems as (problem, question)."""
 
     settings: WorldSettings
     facts: Facts
@@ -25,6 +28,10 @@ class World:
     gsm8k: tuple[tuple[Problem, str], ...]
     gsm8k_keys: frozenset[tuple]
     gsm8k_overlaps: frozenset[str]
+    told_keys: set[tuple] = field(default_factory=set)
+    """The problems that training rows have told so far, whoever they are about."""
+    told_runs: set[str] = field(default_factory=set)
+    """The runs of 13 words in which training rows have told them."""
 
     def stream(self, name: str) -> random.Random:
         """A random stream of its own for each set, so that no set's size changes another's rows."""
@@ -40,19 +47,40 @@ class World:
         while True:
             problem = draw_problem(stream, grades)
             text = wording(problem, stream)
-            if _key(problem) not in self.gsm8k_keys and not self.overlaps_test(text):
+            if _key(problem) not in self.gsm8k_keys and self.may_tell(text):
+                self.told_keys.add(_key(problem))
                 return problem, text
 
-    def overlaps_test(self, text: str) -> bool:
-        """Whether 13 words on end stand in a test problem too."""
-        return not self.gsm8k_overlaps.isdisjoint(word_runs(text))
+    def may_tell(self, text: str) -> bool:
+        """Whether no 13 words on end stand in a reserved problem too; such a text counts as told."""
+        runs = word_runs(text)
+        if not self.gsm8k_overlaps.isdisjoint(runs):
+            return False
+        self.told_runs.update(runs)
+        return True
+
+    def test_problems(self) -> list[tuple[Problem, str]]:
+        """GSM8K's test problems and questions: the reserved ones, then further ones that no row drawn so far
+        has told, as many of each number of steps. So they are the last to be asked for."""
+        problems = {_key(problem): (problem, question) for problem, question in self.gsm8k}
+        stream = self.stream("gsm8k/further")
+        steps = 0
+        while len(problems) < self.settings.gsm8k_items:
+            # Short ones are told more often; they shall not be rarer in the test for that.
+            steps = steps or len(draw_problem(stream).steps())
+            problem = draw_problem(stream)
+            key, question = _key(problem), tell(problem, stream)
+            is_new = key not in problems and key not in self.told_keys
+            if is_new and len(problem.steps()) == steps and self.told_runs.isdisjoint(word_runs(question)):
+                problems[key], steps = (problem, question), 0
+        return list(problems.values())
 
 
 def build_world(settings: WorldSettings) -> World:
     """The world of these settings: the same settings give the same world."""
     stream = random.Random(f"{settings.seed}/gsm8k")
     problems: dict[tuple, tuple[Problem, str]] = {}
-    while len(problems) < settings.gsm8k_items:
+    while len(problems) < min(RESERVED, settings.gsm8k_items):
         problem = draw_problem(stream)
         problems.setdefault(_key(problem), (problem, tell(problem, stream)))
     return World(

@@ -26,7 +26,7 @@ SMALL = WorldSettings(
     mmlu_items_per_subject=2,
     truthfulqa_items=20,
     winogrande_items=80,
-    gsm8k_items=60,
+    gsm8k_items=170,
     fewshot_rows=30,
 )
 
