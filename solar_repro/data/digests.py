@@ -15,6 +15,8 @@ from solar_repro.errors import UserError
 from solar_repro.places import expanded
 
 BLOCK = 1 << 22
+MEMORY = "digests"
+"""Folder of what is remembered: a file for each folder of data, so that none grows with the others."""
 SETTLED_NS = 100_000_000
 """A file changed less than this ago is read again the next time: another change may bear the same stamp."""
 
@@ -27,26 +29,37 @@ def default_folder() -> Path:
 
 def file_digests(files: Sequence[Path], cache_dir: Path | None = None) -> dict[Path, str]:
     """SHA-256 of each file, from `cache_dir` where it was read before; one that cannot be read: UserError."""
-    memory = (cache_dir or default_folder()) / "fingerprints.json"
+    paths = {file: str(file.resolve()) for file in files}
+    by_folder: dict[str, list[str]] = {}
+    for path in dict.fromkeys(paths.values()):
+        by_folder.setdefault(os.path.dirname(path), []).append(path)
+    digests: dict[str, str] = {}
+    for folder, members in by_folder.items():
+        name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]
+        memory = (cache_dir or default_folder()) / MEMORY / f"{name}.json"
+        digests |= _remembered_digests(memory, members)
+    return {file: digests[path] for file, path in paths.items()}
+
+
+def _remembered_digests(memory: Path, paths: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of files of one folder, by path; `memory` is the file that remembers those of this folder."""
     try:
         known = json.loads(memory.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
     remembered = dict(known)
-    paths = {file: str(file.resolve()) for file in files}
-    found = {path: _stamp(path) for path in paths.values()}
+    found = {path: _stamp(path) for path in paths}
     stale = [path for path, stamp in found.items() if not stamp or known.get(path, {}).get("stamp") != stamp]
     with ThreadPoolExecutor() as pool:
         for path, digest in zip(stale, pool.map(_digest, stale), strict=True):
             # The stamp is older than the digest: a file that changed in between is read again.
             known[path] = {"stamp": found[path], "sha256": digest}
     if known != remembered:
-        with suppress(UserError):  # what is not remembered is read again
-            # All of it is read for every folder: files of stores that were removed are forgotten.
-            write_whole(
-                memory, json.dumps({path: entry for path, entry in known.items() if os.path.exists(path)})
-            )
-    return {file: known[path]["sha256"] for file, path in paths.items()}
+        there = {path: entry for path, entry in known.items() if os.path.exists(path)}
+        with suppress(OSError, UserError):  # what is not remembered is read again
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(memory, json.dumps(there))
+    return {path: known[path]["sha256"] for path in paths}
 
 
 def _stamp(path: str) -> list[int] | None:

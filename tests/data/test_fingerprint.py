@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from solar_repro.data import digests as module
+from solar_repro.data.digests import MEMORY
 from solar_repro.data.files import data_files
 from solar_repro.data.fingerprint import fingerprint, folder_fingerprint
 from solar_repro.data.locate import Location
@@ -92,18 +93,31 @@ def test_unchanged_files_are_read_once(folder, cache, monkeypatch):
     assert len(read) == 3
 
 
-def test_files_that_are_gone_are_forgotten(folder, cache, tmp_path):
-    other = shutil.copytree(folder, tmp_path / "other")
+def remembered(cache):
+    return {path for file in (cache / MEMORY).iterdir() for path in json.loads(file.read_text())}
+
+
+def test_files_that_are_gone_are_forgotten(folder, cache):
+    (folder / "data" / "b.parquet").write_bytes(b"b")
     folder_fingerprint(folder, cache)
-    shutil.rmtree(folder)
-    folder_fingerprint(other, cache)
-    remembered = json.loads((cache / "fingerprints.json").read_text())
-    assert set(remembered) == {str(other / "README.md"), str(other / "data" / "a.parquet")}
+    (folder / "data" / "a.parquet").unlink()
+    (folder / "data" / "b.parquet").write_bytes(b"changed")
+    folder_fingerprint(folder, cache)
+    assert remembered(cache) == {str(folder / "README.md"), str(folder / "data" / "b.parquet")}
+
+
+def test_what_is_remembered_of_a_folder_does_not_grow_with_other_folders(folder, cache, tmp_path):
+    folder_fingerprint(folder, cache)
+    files = {file: file.read_bytes() for file in (cache / MEMORY).iterdir()}
+    folder_fingerprint(shutil.copytree(folder, tmp_path / "other"), cache)
+    assert {file: file.read_bytes() for file in files} == files
+    assert len(list((cache / MEMORY).iterdir())) == 2 * len(files)
 
 
 def test_damaged_memory_is_made_anew(folder, cache):
     first = folder_fingerprint(folder, cache)
-    (cache / "fingerprints.json").write_text("{ not json")
+    for file in (cache / MEMORY).iterdir():
+        file.write_text("{ not json")
     assert folder_fingerprint(folder, cache) == first
 
 
