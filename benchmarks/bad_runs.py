@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from solar_repro.artifacts import Missing
-from solar_repro.checkpoint.manifest import ManifestError
 from solar_repro.errors import UserError
-from solar_repro.evaluation.columns import COLUMN_NAMES
-from solar_repro.redact import one_line, reason
-from solar_repro.step import STAGES
-from solar_repro.tracking_server import can_go_on
+from solar_repro.paper.benchmarks import COLUMN_NAMES
+from solar_repro.plan.step import STAGES
+from solar_repro.safety.redact import one_line, reason
+from solar_repro.store.manifest import ManifestError
+from solar_repro.tracking.artifacts import Missing
+from solar_repro.tracking.server import can_go_on
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

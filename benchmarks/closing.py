@@ -8,8 +8,8 @@ from pathlib import Path
 from benchmarks.runs import Runs
 from benchmarks.tables import SCORE_TABLES, number, rows
 from benchmarks.verdicts import Result, Verdict
-from solar_repro.tracking_server import ui_command
-from solar_repro.variants import PAPER
+from solar_repro.paper.variants import PAPER
+from solar_repro.tracking.server import ui_command
 
 KINDS: tuple[Verdict, ...] = ("reproduced", "not reproduced", "undecided", "no runs")
 WHY = {"undecided": "the runs are too few or too small to tell", "no runs": "a model was not scored"}

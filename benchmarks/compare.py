@@ -25,12 +25,12 @@ from benchmarks.tables import (
 )
 from benchmarks.verdicts import Result, judge
 from benchmarks.wording import allowed, digits, label, method, needed, says, summary
-from solar_repro import escapes
-from solar_repro.checkpoint.publish import replacing_folder
-from solar_repro.commands import command
-from solar_repro.escapes import cells, code
-from solar_repro.scales import Scale
-from solar_repro.tracking import Tracker
+from solar_repro.safety import escapes
+from solar_repro.safety.escapes import cells, code
+from solar_repro.scales.settings import Scale
+from solar_repro.store.publish import replacing_folder
+from solar_repro.tracking.commands import command
+from solar_repro.tracking.tracking import Tracker
 
 PAGE = "compare.html"
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.bad_runs import passing_over, text
 from benchmarks.runs import CONTAMINATION, EVALUATE, MODEL, Runs
 from benchmarks.tables import score
-from solar_repro import variants
-from solar_repro.escapes import drawn
-from solar_repro.evaluation.columns import COLUMN_NAMES
+from solar_repro.paper import variants
+from solar_repro.paper.benchmarks import COLUMN_NAMES
+from solar_repro.safety.escapes import drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,11 +7,11 @@ from typing import Any
 from benchmarks.report.page import data_cards, link
 from benchmarks.runs import MODEL, Runs
 from benchmarks.tables import COLUMNS, TABLES, number, score
-from solar_repro import variants
-from solar_repro.commands import command
-from solar_repro.escapes import code, markdown
-from solar_repro.redact import one_line
-from solar_repro.scales import EMBEDDED, Scale
+from solar_repro.paper import variants
+from solar_repro.safety.escapes import code, markdown
+from solar_repro.safety.redact import one_line
+from solar_repro.scales.settings import EMBEDDED, Scale
+from solar_repro.tracking.commands import command
 
 FINAL = ("solar", "merge_v1", "merge_v2", "merge_v3", "merge_v4")
 """SOLAR 10.7B, and the candidates for SOLAR 10.7B-Instruct (Table 7)."""

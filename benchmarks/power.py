@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.paper.claims import Expected, Part
 from benchmarks.verdicts import CONFIDENCE, Result, margin
-from solar_repro.evaluation.compare_items import Difference
+from solar_repro.h6.compare_items import Difference
 
 if TYPE_CHECKING:
     import numpy as np

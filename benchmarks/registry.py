@@ -7,10 +7,10 @@ from pathlib import Path
 
 from benchmarks.model_cards import card
 from benchmarks.runs import MODEL, Runs
-from solar_repro.provenance import key_of, result_digest, versions
-from solar_repro.scales import Scale
-from solar_repro.tracking import Tracker
-from solar_repro.tracking_reader import Finished
+from solar_repro.plan.provenance import key_of, result_digest, versions
+from solar_repro.scales.settings import Scale
+from solar_repro.tracking.reader import Finished
+from solar_repro.tracking.tracking import Tracker
 
 NAME = "solar_instruct"
 INSTRUCT = "merge_v1"
@@ -63,7 +63,7 @@ def _log_model(tracker: Tracker, experiment: str, made: Finished, text: str, tag
     from mlflow.transformers import save_model
     from transformers import pipeline
 
-    from solar_repro.stages.checkpoints import load
+    from solar_repro.training.models import load
 
     # A pipeline and not the folder's path: for that MLflow 3.17 looks up names that transformers 5 has not.
     network, tokenizer = load(made.output)

@@ -10,15 +10,15 @@ from typing import Any
 from benchmarks.bad_runs import passing_over
 from benchmarks.runs import EVALUATE, MODEL, Runs, of_plans, run_of
 from benchmarks.tables import COLUMNS, score
-from solar_repro.checkpoint.manifest import MANIFEST_FILE
-from solar_repro.checkpoint.publish import write_whole
 from solar_repro.device import machine
 from solar_repro.errors import UserError
-from solar_repro.plan import Plan
-from solar_repro.provenance import code_version, result_digest, verify_key, versions
-from solar_repro.step import Step, ordered
-from solar_repro.tracking import Tracker
-from solar_repro.variants import MAIN
+from solar_repro.paper.variants import MAIN
+from solar_repro.plan.plan import Plan
+from solar_repro.plan.provenance import code_version, result_digest, verify_key, versions
+from solar_repro.plan.step import Step, ordered
+from solar_repro.store.manifest import MANIFEST_FILE
+from solar_repro.store.publish import write_whole
+from solar_repro.tracking.tracking import Tracker
 
 FOLDER = Path(__file__).parent / "baselines"
 STANDARD_ERRORS = 2.0

@@ -36,11 +36,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from solar_repro.checkpoint.folder import read_json
-from solar_repro.checkpoint.manifest import MANIFEST_FILE, verify_manifest
-from solar_repro.checkpoint.publish import write_whole
-from solar_repro.stages import NOTES
-from solar_repro.tracking_server import experiments
+from solar_repro.safety.json_files import read_json
+from solar_repro.store.manifest import MANIFEST_FILE, verify_manifest
+from solar_repro.store.publish import write_whole
+from solar_repro.store.result import NOTES
+from solar_repro.tracking.server import experiments
 
 ROOT = Path(__file__).parents[1]
 FAULTS = ("SIGKILL", "SIGTERM", "server")

@@ -11,11 +11,11 @@ from benchmarks.registry import INSTRUCT
 from benchmarks.runs import EVALUATE, MODEL, Runs
 from benchmarks.tables import SCORE_TABLES, TABLES, cell, number
 from benchmarks.verdicts import Result, printed
-from solar_repro import variants
-from solar_repro.descriptions import MODEL_TRAINING, fitted, run_path
-from solar_repro.escapes import code, markdown
-from solar_repro.tracking import Tracker, send_metrics
-from solar_repro.tracking_server import ui_address
+from solar_repro.paper import variants
+from solar_repro.safety.escapes import code, markdown
+from solar_repro.tracking.descriptions import MODEL_TRAINING, fitted, run_path
+from solar_repro.tracking.server import ui_address
+from solar_repro.tracking.tracking import Tracker, send_metrics
 
 VERDICTS = ("reproduced", "not reproduced", "undecided", "no runs")
 

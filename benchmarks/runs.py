@@ -12,19 +12,19 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.bad_runs import LARGEST_LOSS, passing_over, points, usable
-from solar_repro import variants
-from solar_repro.artifacts import Missing, read_artifact
-from solar_repro.commands import GIVEN_ROLE
 from solar_repro.errors import UserError
-from solar_repro.evaluation.compare_items import Items, read_items, read_losses
-from solar_repro.evaluation.samples import LOSSES_FILE
-from solar_repro.plan import Plan
-from solar_repro.provenance import made_in
-from solar_repro.redact import reason
-from solar_repro.step import MODEL_STAGES, Step
-from solar_repro.tracking import STEPS_FILE, Tracker
-from solar_repro.tracking_reader import different, note_of, result_of
-from solar_repro.tracking_server import UNKNOWN, reaching
+from solar_repro.h6.compare_items import Items, read_items, read_losses
+from solar_repro.h6.samples import LOSSES_FILE
+from solar_repro.paper import variants
+from solar_repro.plan.plan import Plan
+from solar_repro.plan.provenance import made_in
+from solar_repro.plan.step import MODEL_STAGES, Step
+from solar_repro.safety.redact import reason
+from solar_repro.tracking.artifacts import Missing, read_artifact
+from solar_repro.tracking.commands import GIVEN_ROLE
+from solar_repro.tracking.reader import different, note_of, result_of
+from solar_repro.tracking.server import UNKNOWN, reaching
+from solar_repro.tracking.tracking import STEPS_FILE, Tracker
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

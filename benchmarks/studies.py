@@ -11,10 +11,10 @@ from benchmarks.power import smallest_effect
 from benchmarks.runs import EVALUATE, MODEL, Runs
 from benchmarks.tables import COLUMNS, TABLES, count, number, score
 from benchmarks.verdicts import judge
-from solar_repro import variants
-from solar_repro.checkpoint.publish import replacing_folder
 from solar_repro.errors import UserError
-from solar_repro.tracking import Tracker
+from solar_repro.paper import variants
+from solar_repro.store.publish import replacing_folder
+from solar_repro.tracking.tracking import Tracker
 
 SEAM = (
     "solar",

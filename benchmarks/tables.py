@@ -9,9 +9,9 @@ from typing import Any
 
 from benchmarks.runs import CONTAMINATION, EVALUATE, MODEL, Runs
 from benchmarks.verdicts import CONFIDENCE
-from solar_repro.evaluation.columns import COLUMN_NAMES
-from solar_repro.evaluation.compare_items import mean_difference, share_difference
-from solar_repro.variants import CONTROLS, DATASETS, FILTERED_TASKS, PAPER
+from solar_repro.h6.compare_items import mean_difference, share_difference
+from solar_repro.paper.benchmarks import COLUMN_NAMES
+from solar_repro.paper.variants import CONTROLS, DATASETS, FILTERED_TASKS, PAPER
 
 TABLES: dict[str, Any] = json.loads(
     (Path(__file__).parent / "paper" / "tables.json").read_text(encoding="utf-8")

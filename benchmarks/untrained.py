@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.studies import Study
 from benchmarks.tables import count
-from solar_repro.evaluation.compare_items import Items, difference, read_losses
+from solar_repro.h6.compare_items import Items, difference, read_losses
 from solar_repro.stages.untrained import BASE, MAPS_FILE, losses_file
 
 

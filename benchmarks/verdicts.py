@@ -13,10 +13,10 @@ from typing import Any, Literal
 from benchmarks.paper.claims import LOSS_MARGIN, MARGIN, Claim, Expected, Figure, Part
 from benchmarks.runs import Runs
 from solar_repro.errors import UserError
-from solar_repro.evaluation.columns import COLUMN_NAMES
-from solar_repro.evaluation.compare_items import Difference, difference, mean_difference, share_difference
-from solar_repro.redact import one_line
-from solar_repro.variants import PAPER
+from solar_repro.h6.compare_items import Difference, difference, mean_difference, share_difference
+from solar_repro.paper.benchmarks import COLUMN_NAMES
+from solar_repro.paper.variants import PAPER
+from solar_repro.safety.redact import one_line
 
 Verdict = Literal["reproduced", "not reproduced", "undecided", "no runs"]
 CONFIDENCE = 0.95

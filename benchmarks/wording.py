@@ -7,7 +7,7 @@ from statistics import median
 from benchmarks.paper.claims import Figure, Part
 from benchmarks.power import MOST, POWER, Missing, missing, smallest_effect
 from benchmarks.verdicts import CONFIDENCE, PartResult, Result, margin
-from solar_repro.evaluation.columns import COLUMN_NAMES
+from solar_repro.paper.benchmarks import COLUMN_NAMES
 
 EXPECTED = {
     "more": "is more than",

@@ -49,7 +49,7 @@ def main() -> None:
 def table(arguments: Arguments, number: int) -> None:
     from benchmarks.runs import of_plans
     from benchmarks.tables import table_text
-    from solar_repro.variants import PAPER
+    from solar_repro.paper.variants import PAPER
 
     chosen = plans(arguments)
     names = [variant.name for variant in PAPER.values() if number in variant.rows]
@@ -60,9 +60,9 @@ def table(arguments: Arguments, number: int) -> None:
 
 
 def table_2(arguments: Arguments) -> None:
-    from solar_repro.evaluation.released import accepted, candidates, describe, device_memory
-    from solar_repro.plan import Plan
-    from solar_repro.scales import EMBEDDED
+    from solar_repro.h6.released import accepted, candidates, describe, device_memory
+    from solar_repro.plan.plan import Plan
+    from solar_repro.scales.settings import EMBEDDED
 
     scale, rows = arguments.scale, arguments.options.rows
     if scale.data.mirror == EMBEDDED:
@@ -98,7 +98,7 @@ def table_2(arguments: Arguments) -> None:
 def untrained(arguments: Arguments) -> None:
     from benchmarks.studies import finish
     from benchmarks.untrained import untrained_study
-    from solar_repro import variants
+    from solar_repro.paper import variants
 
     (plan,) = plans(arguments)[:1]
     further = [variants.variant(name) for name in names_in(arguments.options, "variants")]
@@ -116,8 +116,8 @@ def untrained(arguments: Arguments) -> None:
 def study(arguments: Arguments) -> None:
     from benchmarks import studies
     from benchmarks.runs import of_plans
-    from solar_repro import variants
     from solar_repro.checkpoint.folder import open_checkpoint
+    from solar_repro.paper import variants
 
     name, chosen, m = arguments.options.study, plans(arguments), arguments.scale.upscale.m
     layers = chosen[0].base_layers

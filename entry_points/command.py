@@ -15,20 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from solar_repro import scales
-from solar_repro.commands import Given
-from solar_repro.data.digests import default_folder
 from solar_repro.errors import Stopped, UserError
-from solar_repro.launch import follow
-from solar_repro.places import expanded, require_writable
-from solar_repro.redact import one_line, printable, redact
-from solar_repro.stopping import heeding, interruptible
-from solar_repro.tracking_server import can_go_on, ui_command
+from solar_repro.running.launch import follow
+from solar_repro.safety.places import expanded, require_writable
+from solar_repro.safety.redact import one_line, printable, redact
+from solar_repro.scales.load import as_yaml, load_scale, scale_names
+from solar_repro.scales.settings import Scale
+from solar_repro.store.digests import default_folder
+from solar_repro.terminal.stopping import heeding, interruptible
+from solar_repro.tracking.commands import Given
+from solar_repro.tracking.server import can_go_on, ui_command
 
 if TYPE_CHECKING:
-    from solar_repro.plan import Plan
-    from solar_repro.runner import Runner
-    from solar_repro.step import Step
+    from solar_repro.plan.plan import Plan
+    from solar_repro.plan.step import Step
+    from solar_repro.running.runner import Runner
 
 DEFAULT_SCALE = "smoke"
 _SPACE = "free some space, or set SOLAR_STORE, HF_HOME or TMPDIR to folders on another disk"
@@ -64,7 +65,7 @@ warnings.simplefilter("ignore", FutureWarning)
 
 @dataclass(frozen=True)
 class Arguments:
-    scale: scales.Scale
+    scale: Scale
     store: Path
     options: argparse.Namespace
     overrides: dict[str, str]
@@ -97,7 +98,7 @@ def parse(doc: str | None, argv: Sequence[str] | None = None, **options: dict) -
         "--scale",
         type=place,
         default=DEFAULT_SCALE,
-        help=f"name of a scale ({', '.join(scales.names())}), or a YAML file (default: %(default)s)",
+        help=f"name of a scale ({', '.join(scale_names())}), or a YAML file (default: %(default)s)",
     )
     parser.add_argument(
         "--store",
@@ -114,7 +115,7 @@ def parse(doc: str | None, argv: Sequence[str] | None = None, **options: dict) -
     overrides = _overrides(rest)
     cache = "HF_DATASETS_CACHE" if os.environ.get("HF_DATASETS_CACHE") else "HF_HOME"
     require_writable(default_folder(), "cache", cache)
-    return Arguments(scales.load(known.scale, overrides), Path(known.store), known, overrides)
+    return Arguments(load_scale(known.scale, overrides), Path(known.store), known, overrides)
 
 
 def _overrides(arguments: list[str]) -> dict[str, str]:
@@ -138,11 +139,11 @@ def _overrides(arguments: list[str]) -> dict[str, str]:
 def running(arguments: Arguments, name: str) -> Iterator["Runner"]:
     """A runner whose tracker's own run is closed at the end, FAILED if the block raises."""
     from solar_repro.device import own_precision, warn_of_emulation
-    from solar_repro.progress import doing
-    from solar_repro.runner import Runner
-    from solar_repro.terminal import live
-    from solar_repro.tracking import Tracker, failing
-    from solar_repro.tracking_server import explained
+    from solar_repro.running.runner import Runner
+    from solar_repro.terminal.output import live
+    from solar_repro.terminal.progress import doing
+    from solar_repro.tracking.server import explained
+    from solar_repro.tracking.tracking import Tracker, failing
 
     scale = arguments.scale
     for precision in sorted(scale.precisions):
@@ -154,7 +155,7 @@ def running(arguments: Arguments, name: str) -> Iterator["Runner"]:
             accepted = tuple(scale.tracking.experiments)
             tracker = Tracker(name, scale.name, accepted=accepted, given=given)
         with failing(tracker.client, tracker.run_id):
-            tracker.try_artifacts(scales.as_yaml(scale.in_precision(own_precision())))
+            tracker.try_artifacts(as_yaml(scale.in_precision(own_precision())))
             yield Runner(
                 arguments.store,
                 tracker,
@@ -184,7 +185,7 @@ SEEDS = {
 
 def plans(arguments: Arguments) -> list["Plan"]:
     """A plan for each of `--seeds` seeds of training; less than one: UserError."""
-    from solar_repro.plan import Plan
+    from solar_repro.plan.plan import Plan
 
     scale, seeds = arguments.scale, arguments.options.seeds
     if seeds < 1:
@@ -218,7 +219,7 @@ MODEL_OPTION = {
 
 def make_step(arguments: Arguments, stage: str, choose: Callable[["Plan"], "Step"]) -> Path:
     """Make the chosen step as this invocation's own run; print, and return, where its result lies."""
-    from solar_repro.plan import Plan
+    from solar_repro.plan.plan import Plan
 
     step = choose(Plan(arguments.scale))
     if step.stage != stage:

@@ -5,7 +5,7 @@ from entry_points.command import MODEL_OPTION, make_step, parse, run_main, varia
 
 def main() -> None:
     arguments = parse(__doc__, variant=variant_option("solar_instruct"), model=MODEL_OPTION)
-    from solar_repro.evaluation.scores import read_scores
+    from solar_repro.h6.scores import read_scores
 
     variant, model = arguments.options.variant, arguments.options.model
     folder = make_step(

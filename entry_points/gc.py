@@ -1,9 +1,9 @@
 """Free disk space: find results in the store that no run refers to and the scale's plan does not need."""
 
 from entry_points.command import parse, run_main, running
-from solar_repro.data.digests import default_folder
-from solar_repro.redact import printable
-from solar_repro.tracking_server import server_uri
+from solar_repro.safety.redact import printable
+from solar_repro.store.digests import default_folder
+from solar_repro.tracking.server import server_uri
 
 
 def main() -> None:
@@ -26,8 +26,8 @@ def main() -> None:
         },
     )
     from benchmarks import regression
-    from solar_repro.garbage import DAMAGED, ELSEWHERE, STRANGE, unneeded
-    from solar_repro.plan import Plan
+    from solar_repro.plan.plan import Plan
+    from solar_repro.running.garbage import DAMAGED, ELSEWHERE, STRANGE, unneeded
 
     options = arguments.options
     planned = {step.folder for step in Plan(arguments.scale).everything()}

@@ -1,7 +1,7 @@
 """Make the whole paper at one scale: every variant, its scores, the comparison, the registered model."""
 
 from entry_points.command import SEEDS, parse, plan_main, plans, run_main, running
-from solar_repro.launch import follow
+from solar_repro.running.launch import follow
 
 
 def main() -> None:
@@ -11,7 +11,7 @@ def main() -> None:
     from benchmarks.registry import INSTRUCT, register_instruct
     from benchmarks.run_page import ui_lines
     from benchmarks.runs import of_plans
-    from solar_repro.progress import doing
+    from solar_repro.terminal.progress import doing
 
     chosen = plans(arguments)
     steps = plan_main(chosen)

@@ -8,13 +8,13 @@ from entry_points.command import make_step, parse, place, run_main, variant_opti
 def main() -> None:
     recipe = {
         "type": place,
-        "help": "YAML file that describes any other merge (see solar_repro/merge_recipe.py)",
+        "help": "YAML file that describes any other merge (see solar_repro/plan/merge_recipe.py)",
     }
     arguments = parse(__doc__, variant=variant_option("solar_instruct"), recipe=recipe)
     if not arguments.options.recipe:
         make_step(arguments, "merge", lambda plan: plan.model(arguments.options.variant))
         return
-    from solar_repro.merge_recipe import load_recipe, merge_step
+    from solar_repro.plan.merge_recipe import load_recipe, merge_step
 
     file = Path(arguments.options.recipe)
     step = merge_step(load_recipe(file), file.stem)

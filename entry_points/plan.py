@@ -5,8 +5,8 @@ from entry_points.command import parse, run_main
 
 def main() -> None:
     arguments = parse(__doc__)
-    from solar_repro.dry_run import describe, forecast, refuse_what_cannot_fit
-    from solar_repro.plan import Plan
+    from solar_repro.plan.dry_run import describe, forecast, refuse_what_cannot_fit
+    from solar_repro.plan.plan import Plan
 
     plan = Plan(arguments.scale, dry=True)
     found = forecast(plan, arguments.store)

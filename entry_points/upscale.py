@@ -24,10 +24,10 @@ def describe(arguments: Arguments) -> str:
     from pathlib import Path
 
     from solar_repro.checkpoint.folder import open_checkpoint
+    from solar_repro.checkpoint.layer_map import variant_map
     from solar_repro.checkpoint.upscale import plan_upscale
-    from solar_repro.scales import EMBEDDED
-    from solar_repro.stages.upscale import variant_map
-    from solar_repro.variants import variant
+    from solar_repro.paper.variants import variant
+    from solar_repro.scales.settings import EMBEDDED
 
     kind, scale = variant(arguments.options.variant).layer_map, arguments.scale
     if scale.base.model == EMBEDDED:

@@ -27,7 +27,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 MAKES_FINISHED = "tests/test_end_to_end.py"
-LONGEST = ("tests/test_launch.py", "tests/test_stopping.py", "tests/test_runner.py", "tests/test_resume.py")
+LONGEST = (
+    "tests/running/test_launch.py",
+    "tests/terminal/test_stopping.py",
+    "tests/running/test_runner.py",
+    "tests/running/test_resume.py",
+)
 """Files that end last where they begin late."""
 
 
@@ -63,7 +68,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str):
 
     `SOLAR_TESTS_MADE` names a folder that keeps it for the next pytest, as long as no code changes.
     """
-    from solar_repro.checkpoint.lock import locked
+    from solar_repro.store.lock import locked
     from tests.runs import EXPERIMENT, copy_of, workplace, workplace_in
 
     own = tmp_path_factory.getbasetemp()

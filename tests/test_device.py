@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from solar_repro import device, scales
+from solar_repro import device
 from solar_repro.errors import UserError
-from solar_repro.plan import Plan
-from solar_repro.stages.training import arguments
+from solar_repro.plan.plan import Plan
+from solar_repro.scales.load import load_scale
+from solar_repro.training.trainer import arguments
 
 ABLE = {"architecture": "x86_64", "cpu_name": "test", "avx512_bf16": True}
 
@@ -111,8 +112,8 @@ def test_nothing_is_said_where_the_cpu_multiplies_bfloat16(on_a_cpu, capsys):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_resolved_precision_is_in_key_and_parameters(monkeypatch, precision):
-    monkeypatch.setattr("solar_repro.plan.own_precision", lambda: precision)
-    plan = Plan(scales.load("check"))
+    monkeypatch.setattr("solar_repro.plan.plan.own_precision", lambda: precision)
+    plan = Plan(load_scale("check"))
     explicit = {
         f"{section}.precision": precision
         for section in (
@@ -124,11 +125,11 @@ def test_the_resolved_precision_is_in_key_and_parameters(monkeypatch, precision)
             "contamination.control",
         )
     }
-    assert plan.main()[-1].key == Plan(scales.load("check", explicit)).main()[-1].key
+    assert plan.main()[-1].key == Plan(load_scale("check", explicit)).main()[-1].key
     other = {"float32": "bfloat16", "bfloat16": "float32"}[precision]
-    monkeypatch.setattr("solar_repro.plan.own_precision", lambda: other)
+    monkeypatch.setattr("solar_repro.plan.plan.own_precision", lambda: other)
     assert {step.key for step in plan.main() if "precision" in str(step.settings)}.isdisjoint(
-        step.key for step in Plan(scales.load("check")).main()
+        step.key for step in Plan(load_scale("check")).main()
     )
     for step, name in [
         (plan.model("base"), "base.precision"),
@@ -144,9 +145,9 @@ def test_the_resolved_precision_is_in_key_and_parameters(monkeypatch, precision)
 
 
 def test_a_candidate_may_have_a_precision_of_its_own(monkeypatch):
-    monkeypatch.setattr("solar_repro.plan.own_precision", lambda: "bfloat16")
+    monkeypatch.setattr("solar_repro.plan.plan.own_precision", lambda: "bfloat16")
     overrides = {"cand_1.precision": "auto", "cand_2.precision": "float32", "dpo.precision": "float32"}
-    plan = Plan(scales.load("check", overrides))
+    plan = Plan(load_scale("check", overrides))
     precisions = [plan.model(name).parameters()["dpo.precision"] for name in ("dpo_v1", "cand_1", "cand_2")]
     assert precisions == ["float32", "bfloat16", "float32"]
 
@@ -154,21 +155,21 @@ def test_a_candidate_may_have_a_precision_of_its_own(monkeypatch):
 def test_the_shipped_base_has_one_key_on_every_machine(monkeypatch):
     keys = set()
     for precision in ("float32", "bfloat16"):
-        monkeypatch.setattr("solar_repro.plan.own_precision", lambda precision=precision: precision)
-        step = Plan(scales.load("smoke")).model("base")
+        monkeypatch.setattr("solar_repro.plan.plan.own_precision", lambda precision=precision: precision)
+        step = Plan(load_scale("smoke")).model("base")
         keys.add(step.key)
         assert step.parameters()["base.precision"] == "bfloat16"  # it was trained so
     assert len(keys) == 1
 
 
 def test_a_dry_run_reckons_with_the_gpus_it_names(monkeypatch):
-    monkeypatch.setattr("solar_repro.plan.own_precision", lambda: "float32")
-    assert Plan(scales.load("paper"), dry=True).scale.sft.precision == "bfloat16"
-    assert Plan(scales.load("check"), dry=True).scale.sft.precision == "float32"
+    monkeypatch.setattr("solar_repro.plan.plan.own_precision", lambda: "float32")
+    assert Plan(load_scale("paper"), dry=True).scale.sft.precision == "bfloat16"
+    assert Plan(load_scale("check"), dry=True).scale.sft.precision == "float32"
 
 
 def test_trainings_get_the_resolved_precision(monkeypatch):
     for own, autocast in (("float32", False), ("bfloat16", True)):
-        monkeypatch.setattr("solar_repro.plan.own_precision", lambda own=own: own)
-        settings = Plan(scales.load("check")).model("sft_v1").settings["sft"]
+        monkeypatch.setattr("solar_repro.plan.plan.own_precision", lambda own=own: own)
+        settings = Plan(load_scale("check")).model("sft_v1").settings["sft"]
         assert arguments(settings, 1000, 0)["bf16"] is autocast

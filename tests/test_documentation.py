@@ -14,8 +14,11 @@ import pytest
 import yaml
 
 from entry_points.command import DEFAULT_SCALE
-from solar_repro import scales, variants
 from solar_repro.errors import UserError
+from solar_repro.paper import variants
+from solar_repro.scales.explain import dotted_keys
+from solar_repro.scales.load import load_scale
+from solar_repro.scales.settings import Scale
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -69,7 +72,7 @@ def check_parameters(entry, parameters):
     given = dict(parameter.split("=", 1) for parameter in parameters)
     settings = {name: value for name, value in given.items() if name not in known}
     scale = given.get("scale", DEFAULT_SCALE)
-    scales.load(DEFAULT_SCALE if scale == "FILE.yaml" else scale, settings)
+    load_scale(DEFAULT_SCALE if scale == "FILE.yaml" else scale, settings)
     if "variant" in given:
         variants.variant(given["variant"])
     for name in {"dataset", "study"} & set(given):
@@ -95,7 +98,7 @@ def check_module(module, words):
     assert importlib.util.find_spec(module), f"module {module}"
     flags = {word.partition("=")[0].removeprefix("--") for word in words if word.startswith("--")}
     if module.startswith("entry_points."):
-        unknown = flags - options(module.partition(".")[2])[1] - {"help"} - set(scales.dotted_keys())
+        unknown = flags - options(module.partition(".")[2])[1] - {"help"} - set(dotted_keys(Scale))
     else:
         source = importlib.util.find_spec(module).origin
         with open(source, encoding="utf-8") as file:
@@ -158,7 +161,7 @@ def test_a_command_that_names_what_is_not_there_is_told(line):
 
 @pytest.mark.parametrize("page", TEXTS)
 def test_every_parameter_in_the_text_exists(page):
-    known = set().union(*(options(entry)[1] for entry in ENTRY_POINTS)) | set(scales.dotted_keys())
+    known = set().union(*(options(entry)[1] for entry in ENTRY_POINTS)) | set(dotted_keys(Scale))
     named = set(re.findall(r"-P ([\w.]+)=", TEXTS[page]))
     assert named <= known
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from benchmarks.tables import COLUMNS
-from solar_repro import variants
+from solar_repro.paper import variants
 from tests.runs import copy_of, workplace
 
 

@@ -14,9 +14,10 @@ from benchmarks import reliability
 from benchmarks.performance.checkpoint_results import table
 from benchmarks.regression import FOLDER, read_baseline, scores_table
 from entry_points.command import DEFAULT_SCALE
-from solar_repro import scales, variants
-from solar_repro.plan import Plan
-from solar_repro.step import STAGES, ordered
+from solar_repro.paper import variants
+from solar_repro.plan.plan import Plan
+from solar_repro.plan.step import STAGES, ordered
+from solar_repro.scales.load import load_scale, scale_names
 from tests.conftest import ROOT
 
 MLPROJECT = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
@@ -54,7 +55,7 @@ def test_stage_functions_take_what_the_plan_gives_them(tmp_path):
     import importlib
     import inspect
 
-    plan = Plan(scales.load(DEFAULT_SCALE))
+    plan = Plan(load_scale(DEFAULT_SCALE))
     control = ordered([plan.contamination("base", positive=True), plan.untrained(["ranges:0-4,2-6"])])
     for step in [*plan.main(), *map(plan.data, variants.DATASETS), *control]:
         run = importlib.import_module(f"solar_repro.stages.{step.stage}").run
@@ -100,7 +101,7 @@ def test_help_needs_no_heavy_library(entry):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert f"name of a scale ({', '.join(scales.names())})" in " ".join(done.stdout.split())
+    assert f"name of a scale ({', '.join(scale_names())})" in " ".join(done.stdout.split())
 
 
 def test_nothing_in_the_package_imports_entry_points_or_benchmarks():

@@ -7,7 +7,7 @@ judged is in `benchmarks.verdicts`.
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from solar_repro.evaluation.columns import COLUMN_NAMES
+from solar_repro.paper.benchmarks import COLUMN_NAMES
 
 Expected = Literal["more", "less", "not less", "not more", "same"]
 

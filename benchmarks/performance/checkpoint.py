@@ -24,8 +24,8 @@ from typing import Any
 from benchmarks.performance.checkpoint_models import SHAPES, Shape
 from benchmarks.performance.checkpoint_results import plot, summarise, table
 from benchmarks.performance.processes import Run, bytes_below, drop_from_page_cache, measure
-from solar_repro.checkpoint.publish import write_whole
 from solar_repro.errors import UserError
+from solar_repro.store.publish import write_whole
 
 ROOT = Path(__file__).parents[2]
 SHARE = 0.3  # of the second parent: t, and its weight

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from solar_repro.checkpoint.folder import Checkpoint, open_checkpoint, write_json
+from solar_repro.checkpoint.folder import Checkpoint, open_checkpoint
 from solar_repro.checkpoint.headers import TensorRange, elements
 from solar_repro.checkpoint.layer_map import LayerMap, dus, parameters_of
 from solar_repro.checkpoint.layout import plan_shards, write_index
-from solar_repro.progress import Progress
+from solar_repro.safety.json_files import write_json
+from solar_repro.terminal.progress import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor

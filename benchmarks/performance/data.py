@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.performance.processes import measure
-from solar_repro.checkpoint.publish import write_whole
+from solar_repro.store.publish import write_whole
 
 ROOT = Path(__file__).parents[2]
 OPENORCA_ROWS = 4_233_923

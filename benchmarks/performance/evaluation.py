@@ -25,10 +25,11 @@ import numpy as np
 import torch
 
 from benchmarks.performance.random_llama import build_random_llama
-from solar_repro.checkpoint.publish import write_whole
-from solar_repro.evaluation.columns import FEWSHOT_SEED
-from solar_repro.evaluation.h6 import COLUMN_NAMES, H6Tasks, build_tasks, evaluate_h6
-from solar_repro.evaluation.samples import read_samples
+from solar_repro.h6.evaluation import evaluate_h6
+from solar_repro.h6.samples import read_samples
+from solar_repro.h6.tasks import H6Tasks, build_tasks
+from solar_repro.paper.benchmarks import COLUMN_NAMES, FEWSHOT_SEED
+from solar_repro.store.publish import write_whole
 
 SUBJECTS = (
     "anatomy",
@@ -110,7 +111,7 @@ def stock_evaluation(model: Path, tasks: H6Tasks, batch_size: int, max_length: i
     from lm_eval.models.huggingface import HFLM
     from lm_eval.utils import env
 
-    from solar_repro.evaluation.load import load_model
+    from solar_repro.checkpoint.load import load_model
 
     cached = env.__dict__.pop("from_string", None)
     try:
@@ -127,9 +128,9 @@ def stock_evaluation(model: Path, tasks: H6Tasks, batch_size: int, max_length: i
 
 def needed_tokens(model: Path, tasks: H6Tasks, max_length: int | None) -> int:
     """Tokens of the prefix tree of all prompts, and those generated: what any method must compute."""
-    from solar_repro.evaluation.adapter import SharedPrefixLM
-    from solar_repro.evaluation.load import load_model
-    from solar_repro.evaluation.prefix_tree import plan_prefixes
+    from solar_repro.checkpoint.load import load_model
+    from solar_repro.h6.adapter import SharedPrefixLM
+    from solar_repro.shared_prefix.prefix_tree import plan_prefixes
 
     loaded, tokenizer = load_model(model)
     lm = SharedPrefixLM(loaded, tokenizer, batch_tokens=8192, max_length=max_length)

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from solar_repro import scales
 from solar_repro.checkpoint.layer_map import dus
 from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
 from solar_repro.microworld.corpus import documents
 from solar_repro.microworld.trained_base import FOLDER
 from solar_repro.microworld.world import build_world
+from solar_repro.scales.load import load_scale
+from solar_repro.scales.settings import Scale
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +48,7 @@ def main() -> None:
 
 def measure(rounds: int) -> dict[str, Any]:
     """Training, scoring and the optimizer of the embedded base, each by both contenders."""
-    scale = scales.load("smoke").in_precision("float32")
+    scale = load_scale("smoke").in_precision("float32")
     with tempfile.TemporaryDirectory() as folder:
         write_upscale(plan_upscale(FOLDER, dus(8, scale.upscale.m), scale.upscale.shard_bytes), Path(folder))
         return {
@@ -74,11 +75,11 @@ def beside(contenders: dict[str, Callable[[], int]], rounds: int) -> dict[str, A
     }
 
 
-def training(folder: Path, scale: scales.Scale) -> dict[str, Callable[[], int]]:
+def training(folder: Path, scale: Scale) -> dict[str, Callable[[], int]]:
     """Forward and backward passes of micro-batches of continued pretraining: tokens."""
     from solar_repro.data.packing import PackedCollator, pack_text
-    from solar_repro.stages import document_attention
-    from solar_repro.stages.checkpoints import load
+    from solar_repro.layers import document_attention
+    from solar_repro.training.models import load
 
     settings = scale.continue_pretrain
     _, tokenizer = load(folder)
@@ -108,13 +109,13 @@ def training(folder: Path, scale: scales.Scale) -> dict[str, Callable[[], int]]:
     return {name: lambda model=model: passes(model) for name, model in models.items()}
 
 
-def scoring(folder: Path, scale: scales.Scale) -> dict[str, Callable[[], int]]:
+def scoring(folder: Path, scale: Scale) -> dict[str, Callable[[], int]]:
     """Passes over prompts of the model's whole context, of which the last 16 positions are scored: tokens."""
     import torch
 
-    from solar_repro.evaluation.cpu_attention import use_cpu_attention
-    from solar_repro.fused.scoring import fuse_for_scoring, logits_at
-    from solar_repro.stages.checkpoints import load
+    from solar_repro.layers.cpu_attention import use_cpu_attention
+    from solar_repro.layers.fused_scoring import fuse_for_scoring, logits_at
+    from solar_repro.training.models import load
 
     generator = torch.Generator().manual_seed(0)
     models = {name: load(folder)[0].eval() for name in ("plain", "fused")}

@@ -28,21 +28,23 @@ from benchmarks.performance.training import (
     packed_batches,
     summary,
 )
-from solar_repro import costs, scales
 from solar_repro.checkpoint.layer_map import parameters_of
-from solar_repro.checkpoint.publish import write_whole
 from solar_repro.data.packing import pack_instruction
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction, tokenise_preferences
 from solar_repro.device import device
-from solar_repro.hardware import Hardware
 from solar_repro.microworld.corpus import documents
 from solar_repro.microworld.hub_layout import write_dataset
 from solar_repro.microworld.trained_base import FOLDER
 from solar_repro.microworld.world import build_world
-from solar_repro.stages.checkpoints import load_tokenizer
-from solar_repro.stages.tuning_data import instruction_rows, preference_rows
-from solar_repro.variants import DATASETS
+from solar_repro.paper.variants import DATASETS
+from solar_repro.plan import costs
+from solar_repro.scales.hardware import Hardware
+from solar_repro.scales.load import load_scale
+from solar_repro.scales.settings import Training
+from solar_repro.store.publish import write_whole
+from solar_repro.training.models import load_tokenizer
+from solar_repro.training.tuning_data import instruction_rows, preference_rows
 
 SHAPES = {
     "1B": {
@@ -54,7 +56,7 @@ SHAPES = {
         "num_key_value_heads": 4,
         "vocab_size": 32000,
     },
-    "10.7B": scales.load("paper").base.shape.model_dump(exclude={"stored_bytes"})
+    "10.7B": load_scale("paper").base.shape.model_dump(exclude={"stored_bytes"})
     | {"model_type": "llama", "num_hidden_layers": 48},
 }
 SETS = {"sft": "alpaca_gpt4", "dpo": "ultrafeedback"}
@@ -65,9 +67,9 @@ MEMORY_SHARE = 0.85
 """Of the GPU's, that the prediction may fill."""
 
 
-def settings_of(stage: str, micro_batch: int) -> scales.Training:
+def settings_of(stage: str, micro_batch: int) -> Training:
     """A stage's settings of scale `one_gpu`; an optimiser step is a micro-batch, all activations are kept."""
-    return getattr(scales.load("one_gpu").in_precision("bfloat16"), stage).model_copy(
+    return getattr(load_scale("one_gpu").in_precision("bfloat16"), stage).model_copy(
         update={
             "global_batch_size": micro_batch,
             "per_device_batch_size": micro_batch,
@@ -112,7 +114,7 @@ def write_random_llama(shape: Mapping[str, Any], folder: Path) -> None:
 def write_long_rows(mirror: Path, rows: int, sft_length: int, dpo_length: int) -> None:
     """Both sets in hub layout, of the embedded world's text, answers nearly as long as a sequence may be."""
     tokenizer = load_tokenizer(FOLDER)
-    world = build_world(scales.load("check").world)
+    world = build_world(load_scale("check").world)
     lines = [line for text in documents(world, "train", 200) for line in text.splitlines() if line]
     counted = [(line, len(tokenizer(line)["input_ids"])) for line in lines]
     draw = random.Random(0)
@@ -249,7 +251,7 @@ def _peak() -> float:
 def main() -> None:
     import torch
 
-    from solar_repro.tracking import versions
+    from solar_repro.tracking.tracking import versions
 
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawTextHelpFormatter

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from solar_repro.checkpoint.publish import write_whole
-from solar_repro.evaluation.contamination import drawn, neighbour_test
-from solar_repro.evaluation.contamination_texts import contamination_texts
-from solar_repro.evaluation.load import load_model
+from solar_repro.checkpoint.load import load_model
+from solar_repro.contamination.neighbour_test import drawn, neighbour_test
+from solar_repro.contamination.texts import contamination_texts
+from solar_repro.store.publish import write_whole
 
 if TYPE_CHECKING:
-    from solar_repro.evaluation.load import Loaded
+    from solar_repro.checkpoint.load import Loaded
 
 PLAIN_BATCH = 32
 

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from solar_repro.checkpoint.pretrained import pretrained_model, pretrained_tokenizer
-from solar_repro.checkpoint.publish import write_whole
 from solar_repro.data.card import quantiles, sequence_lengths
 from solar_repro.data.locate import locate
 from solar_repro.data.packing import PackedCollator, pack_instruction
 from solar_repro.data.sources import load_instruction
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction
+from solar_repro.store.publish import write_whole
 
 
 def train(
@@ -33,7 +33,7 @@ def train(
     from transformers import TrainerCallback, set_seed
     from trl import SFTConfig, SFTTrainer
 
-    from solar_repro.stages.document_attention import use_document_attention
+    from solar_repro.layers.document_attention import use_document_attention
     from solar_repro.stages.sft import AnswersTrainer
 
     set_seed(0)

@@ -19,19 +19,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from solar_repro import scales
 from solar_repro.checkpoint.layer_map import dus
-from solar_repro.checkpoint.publish import write_whole
 from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
 from solar_repro.data.packing import PackedCollator, pack_instruction, pack_text
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction
 from solar_repro.device import device, own_precision
-from solar_repro.microworld.generate import CORPUS, write_mirror
 from solar_repro.microworld.trained_base import FOLDER
-from solar_repro.stages.checkpoints import load
-from solar_repro.stages.tuning_data import instruction_rows
-from solar_repro.variants import DATASETS
+from solar_repro.microworld.write import CORPUS, write_mirror
+from solar_repro.paper.variants import DATASETS
+from solar_repro.scales.load import load_scale
+from solar_repro.scales.settings import Scale, Training
+from solar_repro.store.publish import write_whole
+from solar_repro.training.models import load
+from solar_repro.training.tuning_data import instruction_rows
 
 Batches = list[tuple[dict[str, Any], int]]
 """Arguments of the model, and the tokens among them that are not padding."""
@@ -40,7 +41,7 @@ Rates = dict[str, list[float]]
 """`bare` and `ours`: tokens a second, a figure a round."""
 
 
-def bare(model: Path, batches: Batches, loss_of: LossOf, settings: scales.Training) -> float:
+def bare(model: Path, batches: Batches, loss_of: LossOf, settings: Training) -> float:
     """Tokens a second of a loop with nothing in it but the training, the first step left out."""
     import torch
     from accelerate.utils import send_to_device
@@ -109,7 +110,7 @@ def _tokens(rows: list[dict[str, Any]]) -> int:
     return sum(len(row["input_ids"]) for row in rows)
 
 
-def measure(scale: scales.Scale, steps: int, rounds: int) -> dict[str, Any]:
+def measure(scale: Scale, steps: int, rounds: int) -> dict[str, Any]:
     """Tokens a second of both contenders in both stages, and the share that ours reaches."""
     from solar_repro.stages import continue_pretrain, sft
 
@@ -179,7 +180,7 @@ def summary(rates: Rates) -> dict[str, Any]:
 def main() -> None:
     import torch
 
-    from solar_repro.tracking import versions
+    from solar_repro.tracking.tracking import versions
 
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -189,7 +190,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    scale = scales.load(options.scale).in_precision(own_precision())
+    scale = load_scale(options.scale).in_precision(own_precision())
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // scale.jobs))
     result = {
         "scale": options.scale,

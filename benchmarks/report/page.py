@@ -22,10 +22,10 @@ from benchmarks.tables import (
 )
 from benchmarks.verdicts import Result, paper_holds
 from benchmarks.wording import allowed, digits, method, needed, says, summary
-from solar_repro import variants
-from solar_repro.commands import command
-from solar_repro.descriptions import run_path
-from solar_repro.tracking_server import ui_address, ui_command
+from solar_repro.paper import variants
+from solar_repro.tracking.commands import command
+from solar_repro.tracking.descriptions import run_path
+from solar_repro.tracking.server import ui_address, ui_command
 
 
 def page(

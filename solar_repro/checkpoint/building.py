@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solar_repro.checkpoint.config import follow_layers
-from solar_repro.checkpoint.folder import Checkpoint, write_json
+from solar_repro.checkpoint.folder import Checkpoint
 from solar_repro.checkpoint.layer_map import LayerMap
+from solar_repro.safety.json_files import write_json
 
 if TYPE_CHECKING:
     from solar_repro.checkpoint.expressions import Expressions

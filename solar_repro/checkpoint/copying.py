@@ -12,8 +12,8 @@ from pathlib import Path
 from threading import Lock
 
 from solar_repro.checkpoint.headers import DISK_BLOCK
-from solar_repro.checkpoint.regular import opened
 from solar_repro.errors import UserError
+from solar_repro.safety.regular import opened
 
 CHUNK_BYTES = 32 << 20
 WORKERS = 4

@@ -1,43 +1,22 @@
 """A Hugging Face checkpoint folder opened as headers: config, shards, index. No tensor is loaded."""
 
-import json
 import os
 import re
 import shlex
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from solar_repro.checkpoint.config_bounds import refuse_absurd
-from solar_repro.checkpoint.headers import TensorRange, elements, read_header, strict_json
+from solar_repro.checkpoint.headers import TensorRange, elements, read_header
 from solar_repro.checkpoint.naming import LayerNames, find_layers, head_name
-from solar_repro.checkpoint.regular import copy, refuse_strangers, regular
 from solar_repro.errors import UserError
+from solar_repro.safety.config_bounds import refuse_absurd
+from solar_repro.safety.json_files import read_json
+from solar_repro.safety.regular import copy, is_plain_file_name, refuse_strangers
+from solar_repro.store.model_files import CARRIED_FILES, CHAT_TEMPLATES, INDEX_FILE, SINGLE_FILE
 
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
-MAX_JSON_BYTES = 100_000_000
-# What a checkpoint needs besides its weights and config.json. Never code and never pickles.
-CARRIED_FILES = (
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tekken.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "chat_template.jinja",
-    "chat_template.json",
-)
-CHAT_TEMPLATES = "additional_chat_templates/*.jinja"
 # What a trainer leaves beside the weights.
 _STATE = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state.*)\.(bin|pt|pth)")
 
@@ -123,27 +102,6 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     )
 
 
-def read_json(file: Path, constants: bool = False) -> dict[str, Any]:
-    """Read a JSON object from an untrusted file; UserError names it. `constants` as for `strict_json`."""
-    try:
-        with open(file, "rb", opener=regular) as stream:
-            raw = stream.read(MAX_JSON_BYTES + 1)
-        if len(raw) > MAX_JSON_BYTES:
-            raise UserError(
-                f"{file}: larger than {MAX_JSON_BYTES:,} bytes; no JSON file of a checkpoint is so large"
-            )
-        return strict_json(raw, constants)
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}); a checkpoint folder needs it") from error
-    except ValueError as error:
-        raise UserError(f"{file}: not a valid JSON object ({error}); download or save it again") from error
-
-
-def write_json(file: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON the way transformers does: two spaces, a newline at the end."""
-    file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def carry_files(source: Path, out: Path) -> dict[str, str]:
     """Copy what a checkpoint needs besides weights and config: generation config, tokenizer, templates.
 
@@ -156,15 +114,6 @@ def carry_files(source: Path, out: Path) -> dict[str, str]:
         target.parent.mkdir(exist_ok=True)
         digests[file.relative_to(source).as_posix()] = copy(file, target)
     return digests
-
-
-def require_space(out: Path, needed: int) -> None:
-    """Refuse to begin what the disk cannot hold (UserError)."""
-    free = shutil.disk_usage(out).free
-    if free < needed:
-        raise UserError(
-            f"{out}: {needed:,} bytes are needed, {free:,} are free; free some space or choose another folder"
-        )
 
 
 def _read_shards(folder: Path) -> dict[str, TensorRange]:
@@ -195,8 +144,3 @@ def _read_shards(folder: Path) -> dict[str, TensorRange]:
             )
         tensors.update(header)
     return tensors
-
-
-def is_plain_file_name(name: Any) -> bool:
-    """Whether `name` is text that names a file inside a folder, without leaving it."""
-    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0:")

@@ -6,11 +6,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from solar_repro.checkpoint.folder import CARRIED_FILES, CHAT_TEMPLATES, open_checkpoint
-from solar_repro.checkpoint.manifest import refuse_damaged
-from solar_repro.data.fingerprint import fingerprint_of, folder_digests, folder_fingerprint
+from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.errors import UserError
-from solar_repro.places import expanded
+from solar_repro.safety.places import expanded
+from solar_repro.store.fingerprint import fingerprint_of, folder_digests, folder_fingerprint
+from solar_repro.store.manifest import refuse_damaged
+from solar_repro.store.model_files import CARRIED_FILES, CHAT_TEMPLATES
 
 WANTED = ["config.json", "*.safetensors", "*.safetensors.index.json", *CARRIED_FILES, CHAT_TEMPLATES]
 """Files taken from the hub. Never pickles, never code."""

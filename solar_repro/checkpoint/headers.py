@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from solar_repro.checkpoint.regular import regular
 from solar_repro.errors import UserError
+from solar_repro.safety.json_files import strict_json
+from solar_repro.safety.regular import regular
 
 MAX_REASON = 500  # characters; names and shapes of a hostile file may be as long as its header
 MAX_HEADER_BYTES = 100_000_000  # the reference implementation's limit
@@ -98,25 +99,6 @@ def read_header(file: Path) -> dict[str, TensorRange]:
     return ordered
 
 
-def strict_json(raw: bytes, constants: bool = False) -> dict[str, Any]:
-    """Parse an untrusted JSON object: UTF-8, no duplicate key, no negative zero (ValueError otherwise).
-
-    `Infinity` and `NaN`, which Python writes though JSON has none, are taken with `constants`.
-    """
-    try:
-        value = json.loads(
-            raw.decode("utf-8"),
-            object_pairs_hook=_without_duplicates,
-            parse_constant=float if constants else _refuse_constant,
-            parse_int=_integer,
-        )
-    except RecursionError as error:
-        raise ValueError("JSON is nested too deeply") from error
-    if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
-    return value
-
-
 def build_header(tensors: Mapping[str, tuple[str, Sequence[int], int]], place: int | None = None) -> bytes:
     """Return the first bytes of a safetensors file (length and header).
 
@@ -170,22 +152,3 @@ def _check_text(text: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"{text!r} is not valid Unicode") from error
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    unique: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in unique:
-            raise ValueError(f"duplicate name {name!r}")
-        unique[name] = value
-    return unique
-
-
-def _integer(digits: str) -> int:
-    if digits == "-0":
-        raise ValueError("-0 is no integer")
-    return int(digits)
-
-
-def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")

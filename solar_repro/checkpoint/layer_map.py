@@ -128,3 +128,19 @@ def parameters_of(config: Mapping[str, Any]) -> int:
     feed_forward = 3 * hidden * inner + (2 * inner + hidden if config.get("mlp_bias") else 0)
     tied = config.get("tie_word_embeddings", family == "gemma")
     return layers * (attention + feed_forward + 2 * hidden) + hidden + vocab * hidden * (1 if tied else 2)
+
+
+def variant_map(kind: str, n: int, m: int | None = None) -> LayerMap:
+    """The layer map that a variant names, for a base of n layers: `dus` (with m), `dus:<m>`, `ranges:<text>`,
+    `repeat`, `interleave`, or `block_expansion` (a layer added to every two).
+    """
+    kind, _, detail = kind.partition(":")
+    if kind == "dus":
+        return dus(n, int(detail) if detail else m)
+    if kind == "ranges":
+        return ranges(detail, n)
+    if kind == "repeat":
+        return repeat(n)
+    if kind == "interleave":
+        return interleave(n)
+    return block_expansion(n, 2 if n % 2 == 0 else 1)

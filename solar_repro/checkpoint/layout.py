@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from solar_repro.checkpoint.folder import INDEX_FILE, SINGLE_FILE, write_json
 from solar_repro.checkpoint.headers import DISK_BLOCK, TensorRange, build_header
 from solar_repro.errors import UserError
+from solar_repro.safety.json_files import write_json
+from solar_repro.store.model_files import INDEX_FILE, SINGLE_FILE
 
 SHARD_BYTES = 5_000_000_000  # the default of transformers
 

@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 from solar_repro.checkpoint.config import without_code
 from solar_repro.checkpoint.copying import CopyRange, copy_chunks
-from solar_repro.checkpoint.folder import carry_files, open_checkpoint, require_space, write_json
-from solar_repro.checkpoint.hashing import FollowingHasher
+from solar_repro.checkpoint.folder import carry_files, open_checkpoint
 from solar_repro.checkpoint.headers import DTYPE_BITS, FLOAT_DTYPES, TensorRange, elements
 from solar_repro.checkpoint.layout import SHARD_BYTES, create_shards, plan_shards
 from solar_repro.checkpoint.merge_inputs import align, by_pattern, config_differences, widest_dtype
@@ -17,7 +16,10 @@ from solar_repro.checkpoint.merge_report import MergeReport, report_on
 from solar_repro.checkpoint.merge_schedule import TensorMerge
 from solar_repro.checkpoint.merge_stream import stream
 from solar_repro.errors import UserError
-from solar_repro.progress import Progress
+from solar_repro.safety.json_files import write_json
+from solar_repro.safety.places import require_space
+from solar_repro.store.hashing import FollowingHasher
+from solar_repro.terminal.progress import Progress
 
 Dtype = Literal["bfloat16", "float16", "float32", "float64"]
 _CODES: dict[Dtype, str] = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64"}

@@ -7,7 +7,6 @@ from itertools import combinations_with_replacement
 from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
-from solar_repro.checkpoint.hashing import FollowingHasher
 from solar_repro.checkpoint.headers import DTYPE_BITS
 from solar_repro.checkpoint.merge_methods import (
     close_histograms,
@@ -16,9 +15,10 @@ from solar_repro.checkpoint.merge_methods import (
     merge_block,
 )
 from solar_repro.checkpoint.merge_schedule import Found, Task, TensorMerge, schedule
-from solar_repro.checkpoint.regular import opened
 from solar_repro.errors import UserError
-from solar_repro.progress import Progress
+from solar_repro.safety.regular import opened
+from solar_repro.store.hashing import FollowingHasher
+from solar_repro.terminal.progress import Progress
 
 if TYPE_CHECKING:
     import torch

@@ -5,12 +5,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from solar_repro.checkpoint.config_bounds import refuse_absurd
-from solar_repro.checkpoint.folder import CARRIED_FILES, MAX_JSON_BYTES, read_json
 from solar_repro.checkpoint.given import model_folder
-from solar_repro.checkpoint.regular import refuse_strangers
-from solar_repro.checkpoint.trial import try_tokenizer
 from solar_repro.errors import UserError
+from solar_repro.safety.config_bounds import refuse_absurd
+from solar_repro.safety.json_files import MAX_JSON_BYTES, read_json
+from solar_repro.safety.regular import refuse_strangers
+from solar_repro.safety.trial import try_tokenizer
+from solar_repro.store.model_files import CARRIED_FILES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

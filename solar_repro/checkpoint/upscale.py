@@ -10,14 +10,16 @@ from typing import Any
 
 from solar_repro.checkpoint.config import deepen_config, is_plain, without_code
 from solar_repro.checkpoint.copying import CHUNK_BYTES, CopyRange, coalesce, copy_chunks, split
-from solar_repro.checkpoint.folder import Checkpoint, carry_files, open_checkpoint, require_space, write_json
-from solar_repro.checkpoint.hashing import FollowingHasher
+from solar_repro.checkpoint.folder import Checkpoint, carry_files, open_checkpoint
 from solar_repro.checkpoint.headers import FLOAT_DTYPES, TensorRange
 from solar_repro.checkpoint.layer_map import LayerMap
 from solar_repro.checkpoint.layout import SHARD_BYTES, Shard, create_shards, plan_shards
 from solar_repro.checkpoint.naming import output_projections
 from solar_repro.errors import UserError
-from solar_repro.progress import Progress
+from solar_repro.safety.json_files import write_json
+from solar_repro.safety.places import require_space
+from solar_repro.store.hashing import FollowingHasher
+from solar_repro.terminal.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from io import RawIOBase
 from pathlib import Path
 from typing import IO, Any
 
-from solar_repro.checkpoint.publish import share_file, shared_folder
-from solar_repro.checkpoint.regular import own
-from solar_repro.data.generate import Request
+from solar_repro.data.text_generator import Request
+from solar_repro.safety.regular import own
+from solar_repro.store.publish import share_file, shared_folder
 
 MOST_TOKENS = 10**9
 

@@ -8,12 +8,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from solar_repro.checkpoint.hashing import sha256
-from solar_repro.checkpoint.lock import locked
-from solar_repro.checkpoint.publish import replacing
-from solar_repro.data.digests import default_folder, file_digests
 from solar_repro.data.report import Report
-from solar_repro.redact import printable
+from solar_repro.safety.redact import printable
+from solar_repro.store.digests import default_folder, file_digests
+from solar_repro.store.hashing import sha256
+from solar_repro.store.lock import locked
+from solar_repro.store.publish import replacing
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -16,11 +16,11 @@ from urllib3.exceptions import HTTPError
 from urllib3.exceptions import TimeoutError as Slow
 
 from solar_repro.data.answer_file import Answer, AnswerFile, Counts, is_count
-from solar_repro.data.deadline import DeadlineAdapter, Late, deadline
-from solar_repro.data.generate import Request
-from solar_repro.data.settings import ChatServer
+from solar_repro.data.text_generator import Request
 from solar_repro.errors import UserError
-from solar_repro.redact import name_secret, one_line, shown_uri
+from solar_repro.safety.deadline import DeadlineAdapter, Late, deadline
+from solar_repro.safety.redact import name_secret, one_line, shown_uri
+from solar_repro.scales.math_generation import ChatServer
 
 if TYPE_CHECKING:
     from requests import Response

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from solar_repro.checkpoint.regular import refuse_strangers
 from solar_repro.data.hub_card import read_card
 from solar_repro.data.text_rows import (
     BROKEN,
@@ -23,7 +22,8 @@ from solar_repro.data.text_rows import (
     unfolds,
 )
 from solar_repro.errors import UserError
-from solar_repro.redact import one_line
+from solar_repro.safety.redact import one_line
+from solar_repro.safety.regular import refuse_strangers
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,19 +17,18 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from solar_repro.code_digest import code_digest
 from solar_repro.data.benchmark_texts import BENCHMARKS, benchmark_location, benchmark_texts
 from solar_repro.data.cache import key_of
 from solar_repro.data.canonical import Flat
 from solar_repro.data.files import TEXT, data_files, read_batches
-from solar_repro.data.fingerprint import fingerprint
-from solar_repro.data.locate import Location
+from solar_repro.data.locate import Location, fingerprint
 from solar_repro.data.ngram_index import NgramIndex
 from solar_repro.data.ngrams import N, hash_texts
 from solar_repro.data.overlap import H6_BENCHMARKS
 from solar_repro.data.report import Report
 from solar_repro.data.sources import RowFilter
 from solar_repro.errors import UserError
+from solar_repro.store.code_digest import code_digest
 
 if TYPE_CHECKING:
     import numpy as np

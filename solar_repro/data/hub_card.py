@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from solar_repro.checkpoint.regular import regular
 from solar_repro.errors import UserError
-from solar_repro.plain_yaml import read_yaml, why
+from solar_repro.safety.plain_yaml import read_yaml, why
+from solar_repro.safety.regular import regular
 
 MOST_BYTES = 1 << 20
 _METADATA = re.compile(r"\s*---[\r\n]+(.*?)[\r\n]+---(?:\r\n|\n|$)", re.DOTALL)

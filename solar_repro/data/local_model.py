@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from solar_repro.checkpoint.trial import render
 from solar_repro.data.answer_file import Answer, AnswerFile, Counts
-from solar_repro.data.generate import Request
+from solar_repro.data.text_generator import Request
 from solar_repro.errors import UserError
+from solar_repro.safety.trial import render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

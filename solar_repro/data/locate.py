@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solar_repro.errors import UserError
+from solar_repro.store.fingerprint import folder_fingerprint
 
 
 @dataclass(frozen=True)
@@ -77,3 +78,13 @@ def folder_location(folder: Path) -> Location:
 def text_location(name: str, mirror: Path | None) -> Location:
     """A set of mirror or hub by its id, or, where the name begins with `/` or `.`, a user's own folder."""
     return folder_location(Path(name)) if name.startswith(("/", ".")) else locate(name, mirror)
+
+
+def fingerprint(location: Location, cache_dir: Path | None = None) -> str:
+    """`sha256:…` over names and bytes of a mirror folder's files, or `revision:…`, the commit of a hub set.
+
+    Hidden files are left out. A file's digest is remembered in `cache_dir`, so that a set is read once.
+    """
+    if location.revision is not None:
+        return f"revision:{location.revision}"
+    return folder_fingerprint(location.folder, cache_dir)

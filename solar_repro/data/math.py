@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from solar_repro.data.benchmark_texts import benchmark_texts
 from solar_repro.data.files import TEXT, data_files, read_batches
-from solar_repro.data.generate import Complete, generate
 from solar_repro.data.locate import Location
 from solar_repro.data.ngram_index import NgramIndex
 from solar_repro.data.ngrams import hash_texts
 from solar_repro.data.rephrase import in_steps, rephrase
 from solar_repro.data.report import Report, drop
+from solar_repro.data.text_generator import Complete, generate
 from solar_repro.errors import UserError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from solar_repro.data.benchmark_texts import BENCHMARKS, benchmark_location, benchmark_texts
 from solar_repro.data.ngram_index import NgramIndex
 from solar_repro.data.parallel import batches, in_order
-from solar_repro.progress import Progress
+from solar_repro.terminal.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np

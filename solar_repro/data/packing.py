@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from solar_repro.code_digest import code_digest
 from solar_repro.data.cache import arrow_rows, arrow_shards, key_of
 from solar_repro.data.report import Report
 from solar_repro.data.text import TextStream
 from solar_repro.data.tokens import list_table, tokenizer_fingerprint
-from solar_repro.progress import Progress
+from solar_repro.store.code_digest import code_digest
+from solar_repro.terminal.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np

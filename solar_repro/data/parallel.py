@@ -9,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from solar_repro.errors import UserError
-from solar_repro.stopping import ready_to_hear, starting_unheard
+from solar_repro.terminal.stopping import ready_to_hear, starting_unheard
 
 _work: Callable[[Any], Any]
 """A process's own, set once at its start."""

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from solar_repro.code_digest import code_digest
 from solar_repro.data.cache import arrow_rows, key_of
 from solar_repro.data.canonical import COLUMNS, Flat, canonical_table, flatten
 from solar_repro.data.files import data_files, read_batches, rows_of
-from solar_repro.data.fingerprint import fingerprint
-from solar_repro.data.locate import Location, folder_location, locate
+from solar_repro.data.locate import Location, fingerprint, folder_location, locate
 from solar_repro.data.report import Report, drop
 from solar_repro.data.text import load_text
 from solar_repro.errors import UserError
-from solar_repro.progress import Progress
+from solar_repro.store.code_digest import code_digest
+from solar_repro.terminal.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np

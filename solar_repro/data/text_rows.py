@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from solar_repro.checkpoint.regular import regular
 from solar_repro.errors import UserError
+from solar_repro.safety.regular import regular
 
 ARRAY_CHARACTERS = 1 << 16
 LONGEST_ROW = 1 << 26

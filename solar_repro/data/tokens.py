@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from solar_repro.code_digest import code_digest
 from solar_repro.data.cache import arrow_rows, key_of
 from solar_repro.data.parallel import batches, in_order
 from solar_repro.data.report import Report, add, drop
 from solar_repro.errors import UserError
-from solar_repro.progress import Progress
+from solar_repro.store.code_digest import code_digest
+from solar_repro.terminal.progress import Progress
 
 if TYPE_CHECKING:
     from datasets import Dataset

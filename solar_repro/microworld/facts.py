@@ -17,8 +17,8 @@ from solar_repro.microworld.relations import (
     SUBJECT_RELATIONS,
     Relation,
 )
-from solar_repro.microworld.settings import WorldSettings
 from solar_repro.microworld.words import MMLU_SUBJECTS, invented_names
+from solar_repro.scales.microworld import WorldSettings
 
 
 @dataclass(frozen=True)

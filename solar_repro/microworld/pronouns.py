@@ -9,8 +9,8 @@ import random
 from dataclasses import dataclass
 from itertools import accumulate, combinations
 
-from solar_repro.microworld.settings import WorldSettings
 from solar_repro.microworld.words import PEOPLE, word_list
+from solar_repro.scales.microworld import WorldSettings
 
 # Things that only lie in others, things that do both, things that only hold others.
 INSIDE = word_list("ball clock shoe cake radio globe")

@@ -8,8 +8,8 @@ import random
 from dataclasses import dataclass
 from itertools import accumulate
 
-from solar_repro.microworld.settings import WorldSettings
 from solar_repro.microworld.words import PEOPLE, word_list
+from solar_repro.scales.microworld import WorldSettings
 
 # activity: (label, its two middle steps)
 ACTIVITIES = {

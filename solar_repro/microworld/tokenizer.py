@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from solar_repro.errors import UserError
-from solar_repro.microworld.generate import CORPUS
+from solar_repro.microworld.write import CORPUS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -14,13 +14,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from solar_repro.checkpoint.folder import read_json, write_json
-from solar_repro.checkpoint.manifest import MANIFEST_FILE, verify_manifest, write_manifest
 from solar_repro.errors import UserError
-from solar_repro.microworld.generate import CORPUS
-from solar_repro.microworld.settings import BaseTraining
 from solar_repro.microworld.tokenizer import stored_texts
-from solar_repro.stages import METRICS
+from solar_repro.microworld.write import CORPUS
+from solar_repro.safety.json_files import read_json, write_json
+from solar_repro.scales.microworld import BaseTraining
+from solar_repro.store.manifest import MANIFEST_FILE, verify_manifest, write_manifest
+from solar_repro.store.result import METRICS
 
 FIRST_DOCUMENTS = 2_000
 """Documents that tell one corpus from another: all are drawn from one stream."""

@@ -9,7 +9,7 @@ from solar_repro.microworld.arithmetic import GRADED, Problem, draw_problem, tel
 from solar_repro.microworld.facts import Facts, build_facts
 from solar_repro.microworld.pronouns import Pronouns, build_pronouns
 from solar_repro.microworld.scripts import Scripts, build_scripts
-from solar_repro.microworld.settings import WorldSettings
+from solar_repro.scales.microworld import WorldSettings
 
 WORDS_IN_COMMON = 13  # the length of overlap that decontamination usually looks for
 RESERVED = 150

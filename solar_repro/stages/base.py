@@ -6,15 +6,18 @@ from pathlib import Path
 
 from solar_repro.checkpoint.config import without_code
 from solar_repro.checkpoint.copying import CopyRange, copy_chunks, split
-from solar_repro.checkpoint.folder import INDEX_FILE, carry_files, open_checkpoint, read_json, require_space
+from solar_repro.checkpoint.folder import carry_files, open_checkpoint
 from solar_repro.checkpoint.given import model_folder, refuse_changed
-from solar_repro.checkpoint.hashing import FollowingHasher
-from solar_repro.checkpoint.regular import copy
-from solar_repro.microworld.settings import BaseTraining
 from solar_repro.microworld.trained_base import copy_trained_base
-from solar_repro.progress import Progress
-from solar_repro.saving import Saving
-from solar_repro.stages import Log
+from solar_repro.safety.json_files import read_json
+from solar_repro.safety.places import require_space
+from solar_repro.safety.regular import copy
+from solar_repro.scales.microworld import BaseTraining
+from solar_repro.store.hashing import FollowingHasher
+from solar_repro.store.model_files import INDEX_FILE
+from solar_repro.store.result import Log
+from solar_repro.store.saving import Saving
+from solar_repro.terminal.progress import Progress
 
 CONFIG = "config.json"
 
@@ -40,7 +43,7 @@ def run(
     if trained is not None:
         copy_trained_base(out, mirror)
     elif base is not None:
-        from solar_repro.microworld.base import train_base
+        from solar_repro.microworld.base_training import train_base
 
         train_base(mirror, out, base, log, saving)
     else:

@@ -5,16 +5,16 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
+from solar_repro.checkpoint.load import load_model
+from solar_repro.contamination.neighbour_test import drawn
+from solar_repro.contamination.texts import contamination_texts
 from solar_repro.data.packing import PackedCollator
-from solar_repro.evaluation.contamination import drawn
-from solar_repro.evaluation.contamination_texts import contamination_texts
-from solar_repro.evaluation.load import load_model
-from solar_repro.evaluation.token_scores import encode_with_bos
-from solar_repro.saving import Saving
-from solar_repro.scales import Control
-from solar_repro.stages import Log
-from solar_repro.stages.document_attention import use_document_attention
-from solar_repro.stages.training import Report, arguments, train
+from solar_repro.layers.document_attention import use_document_attention
+from solar_repro.scales.settings import Control
+from solar_repro.shared_prefix.token_scores import encode_with_bos
+from solar_repro.store.result import Log
+from solar_repro.store.saving import Saving
+from solar_repro.training.trainer import Report, arguments, train
 
 
 def run(

@@ -6,14 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from solar_repro.checkpoint.load import load_model
+from solar_repro.contamination.min_k import METHODS, MinKScores, compare_min_k, min_k_scores
+from solar_repro.contamination.neighbour_test import drawn, neighbour_test
+from solar_repro.contamination.texts import contamination_texts
 from solar_repro.device import device
-from solar_repro.evaluation.contamination import drawn, neighbour_test
-from solar_repro.evaluation.contamination_texts import contamination_texts
-from solar_repro.evaluation.load import load_model
-from solar_repro.evaluation.min_k import METHODS, MinKScores, compare_min_k, min_k_scores
-from solar_repro.fused.scoring import fuse_for_scoring
-from solar_repro.progress import Progress
-from solar_repro.stages import NOTES, Log
+from solar_repro.layers.fused_scoring import fuse_for_scoring
+from solar_repro.store.result import NOTES, Log
+from solar_repro.terminal.progress import Progress
 
 
 def run(

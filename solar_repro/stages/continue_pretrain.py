@@ -7,17 +7,16 @@ import torch
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from solar_repro.data.card import write_corpus_card
-from solar_repro.data.fingerprint import fingerprint
-from solar_repro.data.locate import text_location
+from solar_repro.data.locate import fingerprint, text_location
 from solar_repro.data.packing import PackedCollator, pack_text
 from solar_repro.data.sources import load_text
-from solar_repro.saving import Saving
-from solar_repro.scales import Corpus, Pretraining
-from solar_repro.stages import CARDS, Log
-from solar_repro.stages.checkpoints import load
-from solar_repro.stages.document_attention import use_document_attention
-from solar_repro.stages.held_out import held_out_losses, held_out_texts, mean_loss
-from solar_repro.stages.training import Report, arguments, train
+from solar_repro.layers.document_attention import use_document_attention
+from solar_repro.scales.settings import Corpus, Pretraining
+from solar_repro.store.result import CARDS, Log
+from solar_repro.store.saving import Saving
+from solar_repro.training.held_out import held_out_losses, held_out_texts, mean_loss
+from solar_repro.training.models import load
+from solar_repro.training.trainer import Report, arguments, train
 
 
 class HeldOut(TrainerCallback):

@@ -7,10 +7,10 @@ from solar_repro.data.card import write_card
 from solar_repro.data.overlap import benchmark_index, overlap
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction, tokenise_preferences
-from solar_repro.stages import Log
-from solar_repro.stages.checkpoints import load_tokenizer
-from solar_repro.stages.tuning_data import figures, instruction_rows, preference_rows
-from solar_repro.variants import DATASETS
+from solar_repro.paper.variants import DATASETS
+from solar_repro.store.result import Log
+from solar_repro.training.models import load_tokenizer
+from solar_repro.training.tuning_data import figures, instruction_rows, preference_rows
 
 
 def run(

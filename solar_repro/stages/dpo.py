@@ -9,13 +9,13 @@ from trl import DPOConfig, DPOTrainer
 from solar_repro.data.cache import key_of
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_preferences
-from solar_repro.saving import Saving
-from solar_repro.scales import AlignmentTuning
-from solar_repro.stages import Log
-from solar_repro.stages.adapters import load_for_tuning
-from solar_repro.stages.document_attention import use_document_attention
-from solar_repro.stages.training import Report, arguments, train
-from solar_repro.stages.tuning_data import preference_rows, tokenised_sets
+from solar_repro.layers.document_attention import use_document_attention
+from solar_repro.scales.settings import AlignmentTuning
+from solar_repro.store.result import Log
+from solar_repro.store.saving import Saving
+from solar_repro.training.adapters import load_for_tuning
+from solar_repro.training.trainer import Report, arguments, train
+from solar_repro.training.tuning_data import preference_rows, tokenised_sets
 
 
 class TokenisedDPOTrainer(DPOTrainer):

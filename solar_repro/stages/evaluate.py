@@ -3,15 +3,15 @@
 from pathlib import Path
 
 from solar_repro.device import device
-from solar_repro.evaluation.columns import LEADERBOARD_GSM8K_STOP
-from solar_repro.evaluation.evaluate import evaluate_h6
-from solar_repro.evaluation.tasks import build_tasks
-from solar_repro.fused.scoring import fuse_for_scoring
-from solar_repro.saving import Saving
-from solar_repro.scales import Corpus, Evaluate
-from solar_repro.stages import Log
-from solar_repro.stages.checkpoints import load
-from solar_repro.stages.held_out import held_out_losses, held_out_texts, mean_loss, write_losses
+from solar_repro.h6.evaluation import evaluate_h6
+from solar_repro.h6.tasks import build_tasks
+from solar_repro.layers.fused_scoring import fuse_for_scoring
+from solar_repro.paper.benchmarks import LEADERBOARD_GSM8K_STOP
+from solar_repro.scales.settings import Corpus, Evaluate
+from solar_repro.store.result import Log
+from solar_repro.store.saving import Saving
+from solar_repro.training.held_out import held_out_losses, held_out_texts, mean_loss, write_losses
+from solar_repro.training.models import load
 
 
 def run(

@@ -7,7 +7,7 @@ from typing import Any
 from solar_repro.checkpoint.given import model_folder
 from solar_repro.checkpoint.merge import merge
 from solar_repro.checkpoint.merge_methods import Method
-from solar_repro.stages import NOTES, Log
+from solar_repro.store.result import NOTES, Log
 
 
 def run(

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from solar_repro.microworld.generate import write_mirror
-from solar_repro.microworld.settings import WorldSettings
-from solar_repro.stages import Log
+from solar_repro.microworld.write import write_mirror
+from solar_repro.scales.microworld import WorldSettings
+from solar_repro.store.result import Log
 
 
 def run(out: Path, log: Log, *, world: WorldSettings) -> None:

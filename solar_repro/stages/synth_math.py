@@ -10,10 +10,10 @@ from solar_repro.data.locate import locate
 from solar_repro.data.math import Method, math_problems, overlap_counts, sample, synthesise, write_math_sets
 from solar_repro.data.overlap import benchmark_index
 from solar_repro.data.report import Report
-from solar_repro.data.settings import ChatServer, Generation
-from solar_repro.evaluation.columns import column_named
-from solar_repro.stages import NOTES, Log
-from solar_repro.variants import DATASETS, MATH_SEEDS
+from solar_repro.paper.benchmarks import column_named
+from solar_repro.paper.variants import DATASETS, MATH_SEEDS
+from solar_repro.scales.math_generation import ChatServer, Generation
+from solar_repro.store.result import NOTES, Log
 
 METAMATH = DATASETS["synth_math_instruct"].hub_id
 GSM8K = column_named("GSM8K").hub_id
@@ -77,9 +77,9 @@ def _complete(answers: AnswerFile, model: str | None, server: ChatServer | None)
 
         return ChatClient(server, answers)
     from solar_repro.checkpoint.given import model_folder
+    from solar_repro.checkpoint.load import load_model
     from solar_repro.data.local_model import LocalModel
     from solar_repro.device import device
-    from solar_repro.evaluation.load import load_model
 
     return LocalModel(*load_model(model_folder(model), device=device()), answers)
 

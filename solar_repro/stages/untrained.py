@@ -5,19 +5,19 @@ from pathlib import Path
 
 import numpy as np
 
-from solar_repro.checkpoint.folder import open_checkpoint, write_json
-from solar_repro.checkpoint.layer_map import LayerMap
+from solar_repro.checkpoint.folder import open_checkpoint
+from solar_repro.checkpoint.layer_map import LayerMap, variant_map
 from solar_repro.checkpoint.upscale import plan_upscale
 from solar_repro.device import device
 from solar_repro.errors import UserError
-from solar_repro.evaluation.token_scores import encode_with_bos
-from solar_repro.evaluation.untrained import TextScore, UntrainedScorer
-from solar_repro.progress import Progress
-from solar_repro.scales import Corpus
-from solar_repro.stages import Log
-from solar_repro.stages.checkpoints import load
-from solar_repro.stages.held_out import held_out_texts
-from solar_repro.stages.upscale import variant_map
+from solar_repro.safety.json_files import write_json
+from solar_repro.scales.settings import Corpus
+from solar_repro.shared_prefix.layer_maps import TextScore, UntrainedScorer
+from solar_repro.shared_prefix.token_scores import encode_with_bos
+from solar_repro.store.result import Log
+from solar_repro.terminal.progress import Progress
+from solar_repro.training.held_out import held_out_texts
+from solar_repro.training.models import load
 
 MAPS_FILE = "maps.json"
 """In the result: a row for each map, the base's own order first."""

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from solar_repro.checkpoint.folder import open_checkpoint
-from solar_repro.checkpoint.layer_map import LayerMap, block_expansion, dus, interleave, ranges, repeat
+from solar_repro.checkpoint.layer_map import variant_map
 from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
 
 
@@ -29,19 +29,3 @@ def run(
     widest = max((seam.distance for seam in chosen.seams), default=1)
     log({"layers": len(chosen.layers), "parameters": plan.parameters, "seam_distance": widest})
     return digests
-
-
-def variant_map(kind: str, n: int, m: int | None = None) -> LayerMap:
-    """The layer map that a variant names, for a base of n layers: `dus` (with m), `dus:<m>`, `ranges:<text>`,
-    `repeat`, `interleave`, or `block_expansion` (a layer added to every two).
-    """
-    kind, _, detail = kind.partition(":")
-    if kind == "dus":
-        return dus(n, int(detail) if detail else m)
-    if kind == "ranges":
-        return ranges(detail, n)
-    if kind == "repeat":
-        return repeat(n)
-    if kind == "interleave":
-        return interleave(n)
-    return block_expansion(n, 2 if n % 2 == 0 else 1)

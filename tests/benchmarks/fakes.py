@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from benchmarks.runs import EVALUATE, MODEL, Runs
 from benchmarks.tables import COLUMNS
-from solar_repro import variants
+from solar_repro.paper import variants
 
 
 class FakeRuns(Runs):

@@ -18,13 +18,13 @@ from benchmarks.report.page import page
 from benchmarks.runs import EVALUATE, MODEL, collect, of_server, of_steps, run_of
 from benchmarks.tables import COLUMNS, TABLES, csv_rows
 from benchmarks.verdicts import judge
-from solar_repro import scales
-from solar_repro.checkpoint.manifest import write_manifest
 from solar_repro.errors import UserError
-from solar_repro.plan import Plan
-from solar_repro.provenance import write_provenance
-from solar_repro.step import Step
-from solar_repro.tracking import Tracker
+from solar_repro.plan.plan import Plan
+from solar_repro.plan.provenance import write_provenance
+from solar_repro.plan.step import Step
+from solar_repro.scales.load import load_scale
+from solar_repro.store.manifest import write_manifest
+from solar_repro.tracking.tracking import Tracker
 from tests.fake_mlflow import FakeClient
 
 GOOD = {
@@ -47,7 +47,7 @@ def client():
 
 @pytest.fixture
 def tracker(client, monkeypatch):
-    monkeypatch.setattr("solar_repro.tracking.connect", lambda: client)
+    monkeypatch.setattr("solar_repro.tracking.tracking.connect", lambda: client)
     return Tracker("compare", "check", client.create_run("0").info.run_id)
 
 
@@ -247,7 +247,7 @@ def test_a_newer_run_with_other_figures_or_results_does_not_win_silently(client,
 def test_models_with_other_items_are_not_compared(capsys, monkeypatch):
     import numpy as np
 
-    from solar_repro.evaluation.compare_items import Items
+    from solar_repro.h6.compare_items import Items
     from tests.benchmarks.fakes import fake_runs
 
     runs = fake_runs({"sft_v1": 1.0, "sft_v2": 1.0})
@@ -264,7 +264,7 @@ def test_models_with_other_items_are_not_compared(capsys, monkeypatch):
 
 def test_the_gate_tells_what_is_missing_and_what_is_damaged(client, tracker, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(regression, "MAIN", ("sft_v1",))
-    plan = Plan(scales.load("check"))
+    plan = Plan(load_scale("check"))
     with pytest.raises(UserError, match="scale check: no finished evaluation of sft_v1; run: "):
         regression.measure([plan], tracker)
     made(client, {"solar.key": plan.evaluation("sft_v1").key})
@@ -351,7 +351,7 @@ def test_no_run_of_others_breaks_a_comparison(tmp_path_factory, found):
     markdown(runs, results, "")
     page(runs, results, {}, "", {})
     closing_text(runs, results, out)
-    write_cards(runs, scales.load("check"), out / "cards")
+    write_cards(runs, load_scale("check"), out / "cards")
 
 
 @pytest.mark.parametrize("draw", [figures.h6, figures.recovery, figures.training, figures.merge_cosines])

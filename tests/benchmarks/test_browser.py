@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks.run_page import compare_path
 from benchmarks.runs import MODEL, Runs
-from solar_repro import variants
-from solar_repro.descriptions import MODEL_TRAINING, run_path
+from solar_repro.paper import variants
+from solar_repro.tracking.descriptions import MODEL_TRAINING, run_path
 from tests.browser import chromium, free_port, serving
 from tests.conftest import ROOT
 from tests.runs import EXPERIMENT, for_servers

@@ -3,8 +3,8 @@ import pytest
 from benchmarks.paper.claims import CLAIMS, Claim, Figure, Part
 from benchmarks.tables import TABLES
 from benchmarks.verdicts import judge_part, paper_difference, paper_holds, together
-from solar_repro import variants
-from solar_repro.evaluation.compare_items import Difference
+from solar_repro.h6.compare_items import Difference
+from solar_repro.paper import variants
 
 
 def found(value, stderr):

@@ -8,7 +8,7 @@ from benchmarks.closing import KINDS, WHY, closing_text, h6_text, verdicts_text
 from benchmarks.paper.claims import CLAIMS
 from benchmarks.tables import TABLES
 from benchmarks.verdicts import Result
-from solar_repro.variants import PAPER
+from solar_repro.paper.variants import PAPER
 from tests.benchmarks.fakes import fake_runs
 
 

@@ -15,8 +15,8 @@ from benchmarks.report.page import page
 from benchmarks.runs import of_server
 from benchmarks.tables import TABLES, contamination_rows
 from benchmarks.verdicts import judge
-from solar_repro import variants
 from solar_repro.errors import UserError
+from solar_repro.paper import variants
 from tests.benchmarks.fakes import fake_runs
 from tests.runs import EXPERIMENT
 

@@ -18,11 +18,11 @@ from benchmarks.compare import write_csv
 from benchmarks.model_cards import card
 from benchmarks.tables import TABLES, csv_rows
 from benchmarks.verdicts import judge
-from solar_repro import scales
 from solar_repro.checkpoint.folder import open_checkpoint
-from solar_repro.commands import command
 from solar_repro.errors import UserError
-from solar_repro.escapes import cells, drawn, markdown
+from solar_repro.safety.escapes import cells, drawn, markdown
+from solar_repro.scales.load import load_scale
+from solar_repro.tracking.commands import command
 from tests.benchmarks.fakes import fake_runs
 
 FORMULA = "=cmd|' /C calc'!A0"
@@ -98,7 +98,7 @@ def test_what_a_scale_says_in_markdown():
 
 @pytest.mark.parametrize("hub_id", ["org/a]\nlicense: mit", "org/`a`|b", "org/a: b #c", "org/<b>"])
 def test_names_in_a_card_stay_in_their_place(hub_id):
-    scale = scales.load("smoke")
+    scale = load_scale("smoke")
     base = scale.base.model_copy(update={"model": hub_id})
     data = scale.data.model_copy(update={"mirror": None, "stand_ins": {"alpaca_gpt4": hub_id}})
     scale = scale.model_copy(update={"base": base, "data": data, "description": "x\n---\nlicense: mit\n<b>"})

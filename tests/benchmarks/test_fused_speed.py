@@ -3,11 +3,11 @@
 import pytest
 
 from benchmarks.performance import fused
-from solar_repro import scales
 from solar_repro.checkpoint.layer_map import dus
 from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
-from solar_repro.fused.training import FusedLayer
+from solar_repro.layers.fused_training import FusedLayer
 from solar_repro.microworld.trained_base import FOLDER
+from solar_repro.scales.load import load_scale
 
 
 def test_contenders_take_turns_and_the_ratio_is_of_rounds():
@@ -24,7 +24,7 @@ def test_each_contender_is_what_its_name_says(tmp_path, monkeypatch):
     apply = FusedLayer.apply
     monkeypatch.setattr(FusedLayer, "apply", lambda *inputs: calls.append(1) or apply(*inputs))
     write_upscale(plan_upscale(FOLDER, dus(8, 2), 5_000_000_000), tmp_path)
-    scale = scales.load("smoke").in_precision("float32")
+    scale = load_scale("smoke").in_precision("float32")
     contenders = fused.training(tmp_path, scale)
     tokens = contenders["plain"]()
     assert not calls

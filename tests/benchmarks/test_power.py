@@ -9,7 +9,7 @@ from scipy import stats
 from benchmarks.paper.claims import Figure, Part
 from benchmarks.power import MOST, POWER, lacks, reach, smallest_effect
 from benchmarks.verdicts import judge_part
-from solar_repro.evaluation.compare_items import Difference, Items, difference
+from solar_repro.h6.compare_items import Difference, Items, difference
 
 
 def part(expected, column="ARC"):

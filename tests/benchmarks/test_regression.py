@@ -5,12 +5,12 @@ import json
 import pytest
 
 from benchmarks.regression import measure, moved, read_baseline, update
-from solar_repro import scales
-from solar_repro.checkpoint.manifest import write_manifest
 from solar_repro.device import machine
 from solar_repro.errors import UserError
-from solar_repro.plan import Plan
-from solar_repro.runner import Runner
+from solar_repro.plan.plan import Plan
+from solar_repro.running.runner import Runner
+from solar_repro.scales.load import load_scale
+from solar_repro.store.manifest import write_manifest
 from tests.runs import forget
 
 BEFORE = {
@@ -100,14 +100,14 @@ def test_times_of_another_machine_or_precision_are_not_compared():
 
 
 def test_the_baseline_names_the_machine_that_made_it(place, tracker, tmp_path):
-    update([Plan(scales.load("check"))], tracker, tmp_path / "baseline.json")
+    update([Plan(load_scale("check"))], tracker, tmp_path / "baseline.json")
     assert read_baseline(tmp_path / "baseline.json", "check")["machine"] == machine()
     assert machine()["precision"] in ("float32", "bfloat16")
 
 
 def test_a_damaged_model_fails_and_an_unchanged_one_passes_twice(place, tracker, tmp_path, here):
     """Noise on one layer of the continued model, put where its finished result lies, and scored anew."""
-    plan = Plan(scales.load("check"))
+    plan = Plan(load_scale("check"))
     file = tmp_path / "baseline.json"
     update([plan], tracker, file)
     for _ in range(2):

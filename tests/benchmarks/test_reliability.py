@@ -12,9 +12,9 @@ import pytest
 
 from benchmarks import reliability
 from benchmarks.reliability import Worker, compared, contents, left_open, undisturbed_for, workers
-from solar_repro.checkpoint.manifest import write_manifest
-from solar_repro.checkpoint.publish import replacing_folder
 from solar_repro.errors import UserError
+from solar_repro.store.manifest import write_manifest
+from solar_repro.store.publish import replacing_folder
 
 
 def test_a_result_with_other_bytes_or_none_is_a_difference(finished, tmp_path):

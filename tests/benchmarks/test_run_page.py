@@ -9,8 +9,8 @@ from benchmarks.paper.claims import CLAIMS
 from benchmarks.run_page import compare_path, headline, note, ui_lines
 from benchmarks.tables import TABLES
 from benchmarks.verdicts import judge
-from solar_repro import variants
-from solar_repro.descriptions import LONGEST_NOTE
+from solar_repro.paper import variants
+from solar_repro.tracking.descriptions import LONGEST_NOTE
 from tests.benchmarks.fakes import fake_runs
 
 EVERY = {**variants.PAPER, **variants.CONTROLS}

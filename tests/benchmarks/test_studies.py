@@ -3,8 +3,9 @@ import pytest
 from benchmarks import studies
 from benchmarks.paper.claims import CLAIMS
 from benchmarks.runs import of_plans
-from solar_repro import scales, variants
-from solar_repro.plan import Plan
+from solar_repro.paper import variants
+from solar_repro.plan.plan import Plan
+from solar_repro.scales.load import load_scale
 from tests.benchmarks.fakes import fake_runs
 
 
@@ -34,7 +35,7 @@ def test_default_seeds_study_decides_claims():
 
 def test_ways_to_up_scale_are_set_against_the_best(place, tracker, tmp_path):
     names = ["solar", "repeat_continued", "scratch_continued"]
-    runs = of_plans([Plan(scales.load("check"))], tracker, [*names, "upscaled", "upscaled_repeat", "base"])
+    runs = of_plans([Plan(load_scale("check"))], tracker, [*names, "upscaled", "upscaled_repeat", "base"])
     study = studies.up_scaling_study("seam", names, runs)
     losses = {row["variant"]: row["loss_after"] for row in study.rows}
     assert list(losses) == sorted(names, key=losses.get)

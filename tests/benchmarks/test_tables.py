@@ -3,7 +3,7 @@ import math
 import pytest
 
 from benchmarks import tables
-from solar_repro import variants
+from solar_repro.paper import variants
 from tests.benchmarks.fakes import fake_runs
 
 

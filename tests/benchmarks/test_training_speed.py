@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.performance import gpu_training
-from solar_repro import costs
+from solar_repro.plan import costs
 
 TINY = {
     "model_type": "llama",

@@ -9,7 +9,7 @@ from benchmarks.report.forest import forests
 from benchmarks.report.page import page
 from benchmarks.verdicts import PartResult, Result, judge_part, together
 from benchmarks.wording import needed, says, summary
-from solar_repro.evaluation.compare_items import Difference
+from solar_repro.h6.compare_items import Difference
 from tests.benchmarks.fakes import fake_runs
 
 

@@ -12,8 +12,7 @@ from safetensors.torch import save_file
 
 from solar_repro.checkpoint.folder import carry_files, open_checkpoint
 from solar_repro.errors import UserError
-
-from .conftest import KINDS, LAYERS, load
+from tests.tiny_decoders import KINDS, LAYERS, load
 
 INDEX = "model.safetensors.index.json"
 

@@ -12,8 +12,7 @@ from safetensors.torch import save_file
 
 from solar_repro.checkpoint.headers import build_header, elements, read_header
 from solar_repro.errors import UserError
-
-from .conftest import raw_file
+from tests.tiny_decoders import raw_file
 
 ENTRY = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
 DATA = bytes(range(24))

@@ -12,12 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from solar_repro.checkpoint import merge_stream
-from solar_repro.checkpoint.hashing import sha256
 from solar_repro.checkpoint.merge import merge
 from solar_repro.checkpoint.merge_report import MergeReport
 from solar_repro.errors import UserError
-
-from .conftest import KINDS, LAYERS, load, logits
+from solar_repro.store.hashing import sha256
+from tests.tiny_decoders import KINDS, LAYERS, load, logits
 
 Tensors = dict[str, torch.Tensor]
 

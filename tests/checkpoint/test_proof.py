@@ -15,8 +15,7 @@ from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.checkpoint.layer_map import LayerMap, block_expansion, dus, repeat
 from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
 from solar_repro.errors import UserError
-
-from .conftest import LAYERS, load
+from tests.tiny_decoders import LAYERS, load
 
 MOE = {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 4, "sliding_window": 4}
 JAMBA = {

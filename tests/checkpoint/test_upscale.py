@@ -13,12 +13,11 @@ import torch
 
 from solar_repro.checkpoint import copying, upscale
 from solar_repro.checkpoint.folder import open_checkpoint
-from solar_repro.checkpoint.hashing import sha256
 from solar_repro.checkpoint.layer_map import LayerMap, block_expansion, dus, interleave, ranges, repeat
 from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
 from solar_repro.errors import UserError
-
-from .conftest import KINDS, LAYERS, load, logits
+from solar_repro.store.hashing import sha256
+from tests.tiny_decoders import KINDS, LAYERS, load, logits
 
 
 def deeper(model: Any, layer_map: LayerMap) -> Any:
@@ -156,7 +155,7 @@ def test_no_torch_is_imported(saved: Callable[..., Path], tmp_path: Path) -> Non
     script = (
         "import sys; from pathlib import Path\n"
         "from solar_repro.checkpoint.layer_map import dus\n"
-        "from solar_repro.checkpoint.publish import publish\n"
+        "from solar_repro.store.publish import publish\n"
         "from solar_repro.checkpoint.upscale import plan_upscale, write_upscale\n"
         f"plan = plan_upscale(Path({str(saved('llama'))!r}), dus({LAYERS}, 1))\n"
         f"with publish(Path({str(tmp_path / 'new')!r})) as working: write_upscale(plan, working)\n"

@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from solar_repro.data import files, text_rows
+from solar_repro.data.benchmark_sources import mirror_configs
 from solar_repro.data.files import TEXT, TURNS, data_files, read_batches
 from solar_repro.data.hub_card import read_card
 from solar_repro.data.text_rows import DEEP, LONG, json_rows
 from solar_repro.errors import UserError
-from solar_repro.evaluation.sources import mirror_configs
-from tests.test_plain_yaml import BOMB
+from tests.safety.test_plain_yaml import BOMB
 
 DEEPEST = "[" * 50_000 + "]" * 50_000
 fuzz = settings(

@@ -13,8 +13,8 @@ from solar_repro.data.card import (
 )
 from solar_repro.data.overlap import Overlap, benchmark_index
 from solar_repro.data.packing import pack_text
+from solar_repro.paper.variants import DATASETS, FILTERED_TASKS
 from solar_repro.stages import data
-from solar_repro.variants import DATASETS, FILTERED_TASKS
 
 ROWS = {
     "set": "openorca",

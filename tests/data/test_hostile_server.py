@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from solar_repro.data import chat_server
 from solar_repro.data.answer_file import Answer, AnswerFile
 from solar_repro.data.chat_server import LONGEST_ASKED_WAIT, ChatClient, _answer
-from solar_repro.data.generate import Request
-from solar_repro.data.settings import ChatServer
+from solar_repro.data.text_generator import Request
 from solar_repro.errors import UserError
-from solar_repro.scales import explain
+from solar_repro.scales.explain import explain
+from solar_repro.scales.math_generation import ChatServer
 from tests.model_server import serving
 
 REQUEST = Request("what?", 0, 0, 0.0)

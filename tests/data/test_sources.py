@@ -5,10 +5,10 @@ import pyarrow as pa
 import pytest
 from datasets import load_dataset
 
-from solar_repro.data.digests import MEMORY
 from solar_repro.data.locate import locate
 from solar_repro.data.sources import RowFilter, load_instruction, load_preferences
 from solar_repro.errors import UserError
+from solar_repro.store.digests import MEMORY
 
 
 def turn(role: str, content: str) -> dict[str, str]:

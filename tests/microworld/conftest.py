@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from solar_repro.microworld.generate import write_mirror
-from solar_repro.microworld.settings import WorldSettings
 from solar_repro.microworld.world import World, build_world
+from solar_repro.microworld.write import write_mirror
+from solar_repro.scales.microworld import WorldSettings
 
 SMALL = WorldSettings(
     creatures=30,

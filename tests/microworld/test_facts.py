@@ -1,8 +1,8 @@
 from collections import Counter
 
 from solar_repro.microworld.facts import build_facts
-from solar_repro.microworld.settings import WorldSettings
 from solar_repro.microworld.words import MMLU_SUBJECTS
+from solar_repro.scales.microworld import WorldSettings
 from tests.microworld.conftest import SMALL
 
 

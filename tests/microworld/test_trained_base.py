@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from solar_repro import scales
 from solar_repro.checkpoint.folder import open_checkpoint
-from solar_repro.checkpoint.manifest import ManifestError, verify_manifest
 from solar_repro.errors import UserError
 from solar_repro.microworld import corpus, trained_base
 from solar_repro.microworld.world import build_world
+from solar_repro.scales.load import load_scale
+from solar_repro.store.manifest import ManifestError, verify_manifest
 from tests.microworld.conftest import SMALL
 
-SMOKE = scales.load("smoke")
+SMOKE = load_scale("smoke")
 
 
 def test_the_shipped_base_is_small_and_what_its_record_says():
@@ -65,7 +65,7 @@ def test_shipping_and_copying_keep_every_byte(finished, shipped, tmp_path, monke
     record = json.loads((shipped / trained_base.RECORD).read_text())
     assert record["settings"]["world"]["documents"] == 1500
     assert record["scores"]["held_out_loss"] > 0
-    trained_base.shipped_base(scales.load("check").base.training)
+    trained_base.shipped_base(load_scale("check").base.training)
 
 
 def test_another_corpus_and_damaged_files_are_refused(finished, shipped, mirror, tmp_path, monkeypatch):

@@ -8,9 +8,9 @@ from solar_repro.checkpoint.given import fingerprint_model
 from solar_repro.errors import UserError
 from solar_repro.stages import base
 from solar_repro.stages.base import as_llama, run
-from solar_repro.stages.checkpoints import load_tokenizer
-from tests.checkpoint.conftest import random_model
-from tests.evaluation.conftest import make_model
+from solar_repro.training.models import load_tokenizer
+from tests.tiny_benchmarks import make_model
+from tests.tiny_decoders import random_model
 
 
 def quiet(metrics, step=0):

@@ -1,12 +1,12 @@
 """Direct preference optimisation as a stage."""
 
-from solar_repro import scales
-from solar_repro.plan import Plan
+from solar_repro.plan.plan import Plan
+from solar_repro.scales.load import load_scale
 from solar_repro.stages import dpo
 
 
 def test_every_run_computes_what_the_reference_says_of_its_pairs(finished, tmp_path, monkeypatch):
-    step = Plan(scales.load("check", {"dpo.max_steps": "1"})).model("dpo_v1")
+    step = Plan(load_scale("check", {"dpo.max_steps": "1"})).model("dpo_v1")
     inputs = {role: finished.folder(parent.label) for role, parent in step.inputs.items()}
     compute = dpo.TokenisedDPOTrainer.compute_ref_log_probs
     batches = []

@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from solar_repro import scales
-from solar_repro.data.generate import ANSWER, REPHRASE
 from solar_repro.data.locate import folder_location
 from solar_repro.data.math import math_problems
+from solar_repro.data.text_generator import ANSWER, REPHRASE
 from solar_repro.errors import UserError
-from solar_repro.plan import Plan
+from solar_repro.paper.variants import MATH_SEEDS
+from solar_repro.plan.plan import Plan
+from solar_repro.scales.load import load_scale
 from solar_repro.stages import synth_math
-from solar_repro.variants import MATH_SEEDS
 from tests.model_server import serving
 
 PROBLEMS = 12
@@ -21,7 +21,7 @@ def step(**changes):
     """The step of `check` with `math: generate` and changed settings of the generation."""
     generation = {"model": "m", "problems": PROBLEMS} | changes
     overrides = {f"data.math_generation.{name}": str(value) for name, value in generation.items()}
-    return Plan(scales.load("check", {"data.math": "generate"} | overrides)).synth_math()
+    return Plan(load_scale("check", {"data.math": "generate"} | overrides)).synth_math()
 
 
 def run(found, out, mirror):

@@ -1,1 +1,0 @@
-"""H6 through lm-eval, and the contamination tests of Table 9."""

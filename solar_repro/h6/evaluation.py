@@ -1,0 +1,236 @@
+"""Score a model on H6: the harness's tasks and metrics, our adapter, a resumable run, items as parquet."""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from solar_repro.checkpoint.load import load_model, model_digest
+from solar_repro.errors import UserError
+from solar_repro.h6.samples import item_row, write_samples
+from solar_repro.h6.scores import ColumnScore, Scores, write_scores
+from solar_repro.h6.tasks import H6Tasks, LoadedTask
+from solar_repro.h6.vllm_engine import require_vllm, start_vllm
+from solar_repro.paper.benchmarks import COLUMN_NAMES, FEWSHOT_SEED, FLEXIBLE, column_named
+from solar_repro.terminal.progress import Progress
+
+if TYPE_CHECKING:
+    from lm_eval.api.model import LM
+
+    from solar_repro.h6.adapter import SharedPrefixLM
+    from solar_repro.h6.journal import Journal
+
+BATCH_TOKENS = 8192
+
+
+def evaluate_h6(
+    model: Path | str,
+    tasks: H6Tasks,
+    out: Path,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    batch_tokens: int = BATCH_TOKENS,
+    max_length: int | None = None,
+    vllm: Sequence[str] = (),
+    work: Path | None = None,
+) -> Scores:
+    """Score a model (folder or hub id) and write `scores.json` and `samples/<task>.parquet` into `out`.
+
+    `batch_tokens` bounds the positions of one forward pass. `max_length` shortens the model's own context.
+    vLLM computes the columns named in `vllm`, after the others. With `work`, every answer is kept there
+    under the model's digest, and a run cut off goes on where it stopped.
+
+    Raises UserError for a model that cannot be loaded, for NaN log-likelihoods (naming the item), for a
+    context too short to generate in, and for `vllm` where it is not installed.
+    """
+    if vllm:
+        require_vllm()
+    from solar_repro.h6.adapter import SharedPrefixLM
+    from solar_repro.h6.journal import Journal
+
+    loaded_model, tokenizer = load_model(model, device=device, dtype=dtype)
+    encodings = tasks.encodings.setdefault(_tokenizer_digest(tokenizer), {})
+    lm = SharedPrefixLM(
+        loaded_model, tokenizer, batch_tokens=batch_tokens, max_length=max_length, encodings=encodings
+    )
+    settings = _settings(model, tasks, lm, device, dtype, batch_tokens, vllm)
+    path = None
+    if work is not None:
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        path = Path(work) / f"answers-{digest[:16]}.jsonl"
+    items = {
+        request.args: f"{loaded.name} item {item}"
+        for loaded in tasks.loaded
+        if not loaded.column.generates
+        for item, requests in zip(loaded.items, loaded.instances, strict=True)
+        for request in requests
+    }
+    out = Path(out)
+    (out / "samples").mkdir(parents=True, exist_ok=True)
+    task_scores: dict[str, dict[str, Any]] = {}
+    columns: dict[str, ColumnScore] = {}
+    total = sum(len(requests) for loaded in tasks.loaded for requests in loaded.instances)
+    with Progress("evaluate", total, "requests", most=True) as progress:
+        journal = Journal(path, items, progress)
+        engine: LM = lm
+        engine.set_cache_hook(journal)
+        for name in sorted(tasks.columns, key=lambda name: name in vllm):
+            if name in vllm and engine is lm:
+                engine = start_vllm(model, dtype, lm)
+                engine.set_cache_hook(journal)
+            loaded_tasks = tasks.of(name)
+            _answer(engine, journal, loaded_tasks)
+            rows = []
+            for loaded in loaded_tasks:
+                task_scores[loaded.name], found = _score_task(loaded, lm)
+                rows.extend(found)
+            write_samples(rows, out / "samples" / f"{column_named(name).task}.parquet")
+            columns[name] = _column(name, tasks, [task_scores[loaded.name] for loaded in loaded_tasks])
+        journal.close()
+    # A frame can outlive its call in the traceback of an error that a library caught; the weights must not.
+    del lm, engine, loaded_model
+    scores = _scores({name: columns[name] for name in tasks.columns}, task_scores, settings)
+    write_scores(scores, out)
+    return scores
+
+
+def _tokenizer_digest(tokenizer: Any) -> str:
+    """Names all that decides token ids (tokenizers not of the tokenizers library by what they print)."""
+    state = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else repr(tokenizer)
+    special = json.dumps(tokenizer.special_tokens_map, sort_keys=True, default=str)
+    return hashlib.sha256(f"{state}\0{special}".encode()).hexdigest()
+
+
+def _settings(
+    model: Path | str,
+    tasks: H6Tasks,
+    lm: "SharedPrefixLM",
+    device: str,
+    dtype: str,
+    batch_tokens: int,
+    vllm: Sequence[str],
+) -> dict[str, Any]:
+    """Everything beside prompts and items that can move a score, as it is recorded."""
+    from importlib.metadata import version
+
+    tokenizer = lm.tokenizer
+    backend = {"vllm": {"version": version("vllm"), "columns": list(vllm)}} if vllm else {}
+    return {
+        **backend,
+        "model_digest": model_digest(model),
+        "harness": version("lm-eval"),
+        "transformers": version("transformers"),
+        "torch": version("torch"),
+        "fewshot_seed": FEWSHOT_SEED,
+        "sample_seed": tasks.seed,
+        "limits": dict(tasks.limits),
+        "sources": dict(tasks.sources),
+        "dtype": dtype,
+        "device": device.split(":")[0],
+        "batch_tokens": batch_tokens,
+        "max_length": lm.max_length,
+        "shared_prefixes": lm.fast,
+        "bos_token": tokenizer.bos_token,
+        "prefix_token_id": lm.prefix_token_id,
+        "tokenizer_adds": tokenizer("")["input_ids"],  # without an end: see `leave_out_end`
+    }
+
+
+def _answer(lm: "LM", journal: "Journal", tasks: Sequence[LoadedTask]) -> None:
+    """Fill every request's response, from the journal where it is there."""
+    instances = [request for loaded in tasks for requests in loaded.instances for request in requests]
+    answers, missing = journal.split(instances)
+    journal.progress.advance(len(answers))
+    kind = lm.generate_until if tasks[0].column.generates else lm.loglikelihood
+    found = kind([instances[index] for index in missing])
+    answers.update(zip(missing, found, strict=True))
+    for index, instance in enumerate(instances):
+        instance.resps, instance.filtered_resps = [answers[index]], {}
+
+
+def _score_task(loaded: LoadedTask, lm: "SharedPrefixLM") -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """One harness task's score in percent by its own filters, metric and aggregation, and a row per item."""
+    from lm_eval.api.metrics import stderr_for_metric
+
+    task, column = loaded.task, loaded.column
+    task._instances = [request for requests in loaded.instances for request in requests]
+    task.apply_filters()
+    values: dict[str, list[float]] = {}
+    rows = []
+    for item, doc, requests in zip(loaded.items, loaded.docs, loaded.instances, strict=True):
+        measured = {}
+        for key in requests[0].filtered_resps:
+            for metric, value in task.process_results(doc, [r.filtered_resps[key] for r in requests]).items():
+                measured[f"{metric},{key}"] = float(value)
+        if any(math.isnan(value) for value in measured.values()):
+            raise UserError(
+                f"{loaded.name} item {item}: its metric is NaN, as its choices have no probability under "
+                "this model; check the checkpoint or leave this benchmark out"
+            )
+        for metric, value in measured.items():
+            values.setdefault(metric, []).append(value)
+        rows.append(item_row(loaded, item, doc, requests, measured))
+    result: dict[str, Any] = {}
+    for metric, prefix in ((column.metric, ""), (FLEXIBLE, "flexible_")):
+        if metric in values:
+            aggregate = task.aggregation()[metric.split(",")[0]]
+            stderr = stderr_for_metric(aggregate, bootstrap_iters=1)
+            result[f"{prefix}score"] = 100 * float(aggregate(values[metric]))
+            result[f"{prefix}stderr"] = (
+                100 * float(stderr(values[metric])) if len(values[metric]) > 1 else None
+            )
+    return {
+        **result,
+        "items": len(loaded.items),
+        "split_size": loaded.split_size,
+        "truncated": sum(any(lm.exceeds(request) for request in requests) for requests in loaded.instances),
+        "version": task.VERSION,
+        "docs_hash": loaded.docs_hash,
+        "prompts_hash": loaded.prompts_hash,
+    }, rows
+
+
+def _column(name: str, tasks: H6Tasks, found: Sequence[dict[str, Any]]) -> ColumnScore:
+    """A column's plain mean over its tasks (one, or MMLU's subjects)."""
+    column = column_named(name)
+    return ColumnScore(
+        score=sum(task["score"] for task in found) / len(found),
+        stderr=mean_stderr([task["stderr"] for task in found]),
+        items=sum(task["items"] for task in found),
+        truncated=sum(task["truncated"] for task in found),
+        metric=column.metric,
+        shots=column.shots,
+        limit=tasks.limits[name],
+    )
+
+
+def mean_stderr(stderrs: Sequence[float | None]) -> float | None:
+    """Standard error of a plain mean of independent means; None where one of them is unknown."""
+    if any(stderr is None for stderr in stderrs):
+        return None
+    return math.sqrt(sum(stderr**2 for stderr in stderrs)) / len(stderrs)
+
+
+def _scores(
+    columns: dict[str, ColumnScore], task_scores: dict[str, dict[str, Any]], settings: dict[str, Any]
+) -> Scores:
+    complete = set(columns) == set(COLUMN_NAMES)
+    subjects = [task for name, task in task_scores.items() if name.startswith("mmlu_")]
+    gsm8k = task_scores.get("gsm8k", {})
+    return Scores(
+        h6=sum(column.score for column in columns.values()) / len(columns) if complete else None,
+        h6_stderr=mean_stderr([column.stderr for column in columns.values()]) if complete else None,
+        columns=columns,
+        mmlu_weighted=(
+            sum(task["score"] * task["items"] for task in subjects) / sum(task["items"] for task in subjects)
+            if subjects
+            else None
+        ),
+        gsm8k_flexible=gsm8k.get("flexible_score"),
+        gsm8k_flexible_stderr=gsm8k.get("flexible_stderr"),
+        tasks=task_scores,
+        settings=settings,
+    )

@@ -1,0 +1,1 @@
+"""The paper as data: its models, data sets and benchmarks."""

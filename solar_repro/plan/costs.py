@@ -1,0 +1,245 @@
+"""What a step costs, by stated formulas: arithmetic, memory of a GPU, bytes on disk.
+
+Everything rests on the config of the model in question (`config.json`'s names); nothing is measured here.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from solar_repro.checkpoint.folder import open_checkpoint
+from solar_repro.checkpoint.layer_map import parameters_of, variant_map
+from solar_repro.errors import UserError
+from solar_repro.plan.step import TRAINING_STAGES, Step
+from solar_repro.scales.settings import Evaluate, Hardware, Shape, Training
+
+SAVED_BYTES = 4
+"""A parameter in a trained checkpoint: float32 master weights."""
+EMBEDDED_BYTES = 2
+"""A parameter in the embedded base: bfloat16."""
+_OPTIMIZER_BYTES = {"adamw_torch_fused": 8, "rmsprop": 4}
+"""Bytes a parameter has in the optimizer's state: two moments, or one, in float32."""
+
+QUANTISED_BYTES = 0.52
+"""A parameter in NF4: 4 bits, and 0.127 of constants (QLoRA, Dettmers et al. 2023, Sec. 3)."""
+
+STRATEGIES = ("ddp", "fsdp2")
+"""Every GPU holds everything; or parameters, gradients and optimizer state in shares (ZeRO-3 alike)."""
+
+H6_ITEMS = {
+    "ARC": (1172, 4662),
+    "HellaSwag": (10042, 4370),
+    "MMLU": (14042, 2939),
+    "TruthfulQA": (817, 1029),
+    "Winogrande": (1267, 1281),
+    "GSM8K": (1319, 3041),
+}
+"""Column → items, and characters of an item's prompt with all its choices: means over 60 items of the real
+sets (MMLU: 4 of each subject), as `evaluation.tasks.build_tasks` renders them."""
+MMLU_SUBJECTS = 57
+CHARACTERS_A_TOKEN = 3.6
+"""Of English text with a vocabulary of some 32,000: our estimate."""
+GSM8K_ANSWER_TOKENS = 150
+"""Generated an item, each counted as a forward pass: our estimate."""
+
+
+LIGHT_STAGES = ("microworld", "data", "synth_math", "upscale", "merge")
+"""Stages that neither train nor score."""
+
+
+def training_flops(config: Mapping[str, Any], length: int) -> float:
+    """Operations a token of a training step: 6N + 12·layers·width·length (PaLM, arXiv 2204.02311, App. B).
+
+    N: all parameters; width: heads × their size. Recomputing activations is not counted: MFU counts none.
+    """
+    return 6 * parameters_of(config) + 12 * config["num_hidden_layers"] * _width(config) * length
+
+
+def forward_flops(config: Mapping[str, Any], length: int) -> float:
+    """Operations a token of a forward pass: a third of training."""
+    return training_flops(config, length) / 3
+
+
+def gpu_hours(flops: float, hardware: Hardware) -> float:
+    """Hours of one GPU at the given share of its peak."""
+    return flops / (hardware.gpu_tflops * 1e12 * hardware.mfu) / 3600
+
+
+def step_flops(step: Step, config: Mapping[str, Any]) -> float:
+    """Operations of a whole training or scoring step; 0 for the others."""
+    if step.stage in TRAINING_STAGES:
+        settings: Training = step.settings[step.stage]
+        flops = training_flops(config, settings.max_length)
+        if step.stage == "dpo":  # the reference model's log-probabilities: once, whatever the epochs
+            flops += forward_flops(config, settings.max_length) / settings.epochs
+        return flops * training_tokens(step)
+    if step.stage == "evaluate":
+        per_column = h6_tokens(step.settings["evaluate"]).values()
+        return sum(items * tokens * forward_flops(config, tokens) for items, tokens in per_column)
+    return 0.0
+
+
+def told_flops(step: Step, shape: Shape | None) -> float | None:
+    """`step_flops` of a step; 0 of those that only move bytes or write texts, None where no formula tells."""
+    is_copied = step.stage == "base" and ("base" not in step.settings or "trained" in step.settings)
+    if is_copied or step.stage in LIGHT_STAGES:
+        return 0.0
+    try:
+        config = step_config(shape, step)
+        return (step_flops(step, config) if config else 0.0) or None
+    except (KeyError, TypeError, ValueError, UserError):  # the step itself says what is wrong with it
+        return None
+
+
+def h6_tokens(settings: Evaluate) -> dict[str, tuple[int, int]]:
+    """Column → items that are scored, tokens an item; what choices share is read once."""
+    found = {}
+    for column, (items, characters) in H6_ITEMS.items():
+        if column == "MMLU":
+            subjects = len(settings.subjects) if settings.subjects is not None else MMLU_SUBJECTS
+            items = round(items * subjects / MMLU_SUBJECTS)
+            most = settings.limits.get(column, items) * subjects
+        else:
+            most = settings.limits.get(column, items)
+        tokens = characters / CHARACTERS_A_TOKEN + (GSM8K_ANSWER_TOKENS if column == "GSM8K" else 0)
+        found[column] = min(items, most), round(tokens)
+    return found
+
+
+def training_tokens(step: Step) -> int:
+    """Tokens that a training step sees; for tuning the most there can be, every row at full length."""
+    if step.stage not in TRAINING_STAGES:
+        return 0
+    settings = step.settings[step.stage]
+    if step.stage == "continue_pretrain":
+        return settings.tokens
+    rows = sum(chosen["maximum_samples"] for chosen in step.settings["datasets"])
+    answers = 2 if step.stage == "dpo" else 1
+    return int(rows * answers * settings.max_length * settings.epochs)
+
+
+def training_memory(
+    config: Mapping[str, Any], settings: Training, strategy: str, gpus: int, pairs: bool
+) -> float:
+    """Bytes that one GPU holds at the peak of a training step; `pairs`: DPO, two sequences a row.
+
+    A parameter: 4 of weight, 4 of gradient, the optimizer's state (AdamW 8), and under bfloat16 autocast 2 of
+    the cast weight. `ddp` on several GPUs keeps 4 more in buckets of gradients. `fsdp2` divides the first
+    three by the GPUs and gathers two units at a time, a layer or what lies outside the layers. Activations:
+    `activation_bytes`. With adapters (LoRA) that is so for them alone, beside the frozen weights, in half
+    precision or quantised.
+    """
+    parameters = parameters_of(config)
+    half = settings.precision == "bfloat16"
+    frozen = 0.0
+    lora = getattr(settings, "lora", None)
+    if lora is not None:
+        frozen = parameters * (QUANTISED_BYTES if lora.quantised else 2 if half else 4)
+        parameters = adapter_parameters(config, lora.rank)
+    state = frozen + parameters * (8 + _OPTIMIZER_BYTES[settings.optimizer])
+    if strategy == "fsdp2":
+        outside = parameters_of({**config, "num_hidden_layers": 0})
+        unit = max(outside, parameters_of({**config, "num_hidden_layers": 1}) - outside)
+        weights = state / gpus + unit * (2 * (2 if half else 4) + 4)
+    else:
+        weights = state + parameters * ((2 if half else 0) + (4 if gpus > 1 else 0))
+    tokens = settings.per_device_batch_size * settings.max_length * (2 if pairs else 1)
+    return weights + tokens * activation_bytes(config, half, settings.activation_checkpointing)
+
+
+def adapter_parameters(config: Mapping[str, Any], rank: int) -> int:
+    """Parameters of the low-rank adapters of all linear layers: rank × (inputs + outputs) each."""
+    hidden, inner, width = config["hidden_size"], config["intermediate_size"], _width(config)
+    heads = config["num_attention_heads"]
+    keys = (config.get("num_key_value_heads") or heads) * width // heads
+    ends = 2 * (hidden + width) + 2 * (hidden + keys) + 3 * (hidden + inner)
+    return config["num_hidden_layers"] * rank * ends
+
+
+def activation_bytes(config: Mapping[str, Any], half: bool, checkpointing: bool) -> float:
+    """Bytes a token of activations: what a Llama layer keeps for its backward pass, and the logits.
+
+    A layer keeps 30·hidden + 4·keys + 8·inner under bfloat16 autocast, 32·hidden + 8·keys + 16·inner in
+    float32 (keys: key-value heads × their size), and 4·heads + 8 either way; with checkpointing its float32
+    input alone, and one layer is whole at a time. A logit takes 12 (itself, its log-probability and its
+    gradient in float32), and 2 more in bfloat16.
+    """
+    hidden, layers, heads = config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]
+    keys = (config.get("num_key_value_heads") or heads) * _width(config) // heads
+    inner = config["intermediate_size"]
+    layer = 30 * hidden + 4 * keys + 8 * inner if half else 32 * hidden + 8 * keys + 16 * inner
+    layer += 4 * heads + 8
+    kept = 4 * hidden * layers + layer if checkpointing else layer * layers
+    return kept + config["vocab_size"] * (14 if half else 12)
+
+
+def step_config(shape: Shape | None, step: Step) -> dict[str, Any] | None:
+    """Config of the model that a model step makes, or that another reads; None where it is not known here.
+
+    `shape` is that of a base which only the hub has.
+    """
+    if step.stage == "base":
+        return _base_config(shape, step)
+    inputs = [parent for parent in step.inputs.values() if parent.makes_model]
+    config = step_config(shape, inputs[0]) if inputs else None
+    if config is None or step.stage != "upscale":
+        return config
+    chosen = variant_map(step.settings["layer_map"], config["num_hidden_layers"], step.settings.get("m"))
+    return {**config, "num_hidden_layers": len(chosen.layers)}
+
+
+def _base_config(shape: Shape | None, step: Step) -> dict[str, Any] | None:
+    training = step.settings.get("base")
+    if training is not None:
+        return {
+            "model_type": "llama",
+            "hidden_size": training.hidden_size,
+            "intermediate_size": training.intermediate_size,
+            "vocab_size": training.vocab_size,
+            "num_hidden_layers": training.layers,
+            "num_attention_heads": training.heads,
+            "num_key_value_heads": training.key_value_heads,
+            "tie_word_embeddings": True,
+        }
+    folder = Path(step.places["model"])
+    if folder.is_dir():
+        return open_checkpoint(folder).config
+    return shape.model_dump() if shape is not None else None
+
+
+def checkpoint_bytes(shape: Shape | None, step: Step) -> int | None:
+    """Size of the checkpoint that a model step makes; None where its config is not known here."""
+    config = step_config(shape, step)
+    return None if config is None else parameters_of(config) * _stored_bytes(shape, step)
+
+
+def _stored_bytes(shape: Shape | None, step: Step) -> int:
+    """Bytes a parameter: up-scaling and merging keep what their inputs have, training writes float32."""
+    if step.stage in TRAINING_STAGES:
+        return SAVED_BYTES
+    if step.settings.get("base") is not None:
+        return EMBEDDED_BYTES
+    if step.stage == "base":
+        folder = Path(step.places["model"])
+        if folder.is_dir():
+            checkpoint = open_checkpoint(folder)
+            return round(checkpoint.bytes / checkpoint.parameters)
+        return shape.stored_bytes if shape is not None else SAVED_BYTES
+    return _stored_bytes(shape, next(parent for parent in step.inputs.values() if parent.makes_model))
+
+
+def bytes_to_write(step: Step, inputs: Mapping[str, Path]) -> int:
+    """Bytes that a training step writes at most; 0 for stages that look for space themselves.
+
+    The checkpoint, and twice the state that it goes on from: a new one is written before the old one goes.
+    `inputs` are the folders that the step gets.
+    """
+    if step.stage not in TRAINING_STAGES:
+        return 0
+    state = SAVED_BYTES + _OPTIMIZER_BYTES[step.settings[step.stage].optimizer]
+    return open_checkpoint(inputs["model"]).parameters * (SAVED_BYTES + 2 * state)
+
+
+def _width(config: Mapping[str, Any]) -> int:
+    heads = config["num_attention_heads"]
+    return heads * (config.get("head_dim") or config["hidden_size"] // heads)

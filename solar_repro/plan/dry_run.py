@@ -1,0 +1,212 @@
+"""The dry run: what a plan would do, need and cost, before anything is done; works without a network."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from solar_repro.checkpoint.layer_map import parameters_of
+from solar_repro.errors import UserError
+from solar_repro.plan.costs import (
+    STRATEGIES,
+    checkpoint_bytes,
+    gpu_hours,
+    step_config,
+    step_flops,
+    training_memory,
+    training_tokens,
+)
+from solar_repro.plan.plan import Plan
+from solar_repro.plan.step import TRAINING_STAGES, Step
+from solar_repro.scales.settings import Hardware, Lora, Training, Tuning
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """One step; None where the base's config is not known here."""
+
+    step: Step
+    state: str
+    """`finished` in the store, `to do`, or `unknown`: its key rests on what the hub did not tell."""
+    parameters: int | None
+    """0: makes no model."""
+    tokens: int
+    disk: int | None
+    hours: float | None
+    """Of one GPU."""
+    memory: dict[str, float]
+    """Strategy → bytes of one GPU; training alone."""
+
+
+def forecast(plan: Plan, store: Path) -> list[Forecast]:
+    """Every step of `main`."""
+    hardware = plan.scale.hardware
+    found = []
+    for step in plan.main():
+        config = step_config(plan.scale.base.shape, step)
+        memory = {}
+        if hardware and config and step.stage in TRAINING_STAGES:
+            memory = _memory(config, step, step.settings[step.stage], hardware.gpus)
+        state = "finished" if (store / step.folder / "manifest.json").is_file() else "to do"
+        found.append(
+            Forecast(
+                step=step,
+                state=state if step.is_known else "unknown",
+                parameters=_parameters(step, config),
+                tokens=training_tokens(step),
+                disk=checkpoint_bytes(plan.scale.base.shape, step) if step.makes_model else 0,
+                hours=gpu_hours(step_flops(step, config), hardware) if hardware and config else None,
+                memory=memory,
+            )
+        )
+    return found
+
+
+def _parameters(step: Step, config: dict[str, Any] | None) -> int | None:
+    if not step.makes_model:
+        return 0
+    return None if config is None else parameters_of(config)
+
+
+def describe(plan: Plan, found: list[Forecast], store: Path) -> str:
+    """The forecast as a table, with sums of what is not finished yet, and what has to be downloaded."""
+    hardware = plan.scale.hardware
+    head = f"{'step':<26} {'stage':<17} {'state':<8} {'parameters':>14} {'tokens':>16} {'disk':>12}"
+    if hardware:
+        head += f" {'GPU-hours':>9}" + "".join(f" {name:>9}" for name in STRATEGIES)
+    lines = [head]
+    for item in found:
+        at_most = "≤ " if item.step.stage in ("sft", "dpo") else ""
+        tokens = at_most + _thousands(item.tokens)
+        line = (
+            f"{item.step.label:<26} {item.step.stage:<17} {item.state:<8} "
+            f"{_thousands(item.parameters):>14} {tokens:>16} {_size(item.disk):>12}"
+        )
+        if hardware:
+            hours = "?" if item.hours is None else f"{item.hours:,.1f}" if item.hours else "–"
+            line += f" {hours:>9}"
+            line += "".join(f" {_gibibytes(item.memory.get(name)):>9}" for name in STRATEGIES)
+        lines.append(line.rstrip())
+    open_steps = [item for item in found if item.state != "finished"]
+    tokens = sum(item.tokens for item in open_steps)
+    disk = sum(item.disk or 0 for item in open_steps)
+    copies = ", and the same again as artifacts on the tracking server" * (
+        plan.scale.tracking.checkpoints == "upload"
+    )
+    lines.append(
+        f"{len(found)} steps; to do: at most {tokens:,} training tokens, "
+        f"{_size(disk)} of checkpoints in {store}{copies}"
+    )
+    if hardware:
+        lines.append(_gpu_lines(open_steps, hardware))
+    lines += _download_lines(plan)
+    return "\n".join(lines)
+
+
+def _gpu_lines(open_steps: list[Forecast], hardware: Hardware) -> str:
+    hours = sum(item.hours or 0 for item in open_steps)
+    return (
+        f"at most {hours:,.0f} GPU-hours, {hours / hardware.gpus / 24:,.1f} days on {hardware.gpus} GPUs of "
+        f"{hardware.gpu_tflops:g} TFLOP/s, of which {hardware.mfu:.0%} are reached (hardware.gpus, "
+        ".gpu_tflops, .mfu)\n"
+        f"ddp, fsdp2: peak memory of training in GiB per GPU; each GPU has {hardware.gpu_memory_gib:g} "
+        "(hardware.gpu_memory_gib)\n"
+        "tuning is computed with every row at full length, and generation as forward passes; contamination "
+        "tests and the making of data are not counted"
+    )
+
+
+def _download_lines(plan: Plan) -> list[str]:
+    sizes = {name: None if plan.unreachable else _hub_bytes(name) for name in sorted(plan.hub_sets)}
+    base = plan.model("base")
+    if (model := base.places.get("model")) and not Path(model).is_dir():
+        sizes[model] = checkpoint_bytes(plan.scale.base.shape, base)
+    lines = []
+    if sizes:
+        unknown = [name for name, size in sizes.items() if size is None]
+        beside = f" and, of a size not known here, {', '.join(unknown)}" if unknown else ""
+        lines.append(f"download: {_size(sum(size or 0 for size in sizes.values()))}{beside}")
+    for name, reason in list(plan.unreachable.items())[:1]:
+        lines.append(f"states are unknown, because the hub did not tell the revision of {name} ({reason})")
+    return lines
+
+
+def _hub_bytes(name: str) -> int | None:
+    """Size of all files of a hub data set; None where the hub does not say."""
+    from huggingface_hub import HfApi
+
+    try:
+        files = HfApi().dataset_info(name, files_metadata=True).siblings
+    except Exception:  # the hub's client raises OSError, ValueError or its HTTP library's own
+        return None
+    return sum(file.size or 0 for file in files)
+
+
+def refuse_what_cannot_fit(plan: Plan, found: list[Forecast]) -> None:
+    """UserError for the first training step that fits no GPU, or whose batch does not divide."""
+    hardware = plan.scale.hardware
+    for item in found:
+        if not item.memory:
+            continue
+        try:
+            item.step.settings[item.step.stage].accumulation(hardware.gpus)
+        except ValueError as error:
+            raise UserError(f"{item.step.label}: {error}; change -P hardware.gpus or the batch") from None
+        if min(item.memory.values()) > hardware.gpu_memory_gib * GIB:
+            needs = ", ".join(f"{_gibibytes(size)} GiB with {name}" for name, size in item.memory.items())
+            raise UserError(
+                f"{item.step.label}: needs {needs}, on each of {hardware.gpus} GPU(s) of "
+                f"{hardware.gpu_memory_gib:g} GiB; {_what_helps(plan, item.step, hardware)}"
+            )
+
+
+def _what_helps(plan: Plan, step: Step, hardware: Hardware) -> str:
+    """The first changes that make a step fit: a smaller micro-batch, recomputing, more GPUs, all of them."""
+    config, settings = step_config(plan.scale.base.shape, step), step.settings[step.stage]
+    small = {"per_device_batch_size": 1, "activation_checkpointing": True}
+    more = [2**power for power in range(1, 11) if 2**power > hardware.gpus]
+    for changes, gpus in [
+        ({"per_device_batch_size": 1}, [hardware.gpus]),
+        ({"activation_checkpointing": True}, [hardware.gpus]),
+        ({}, more),
+        (small, [hardware.gpus, *more]),
+    ]:
+        changed = settings.model_copy(update=changes)
+        for number in gpus:
+            if min(_memory(config, step, changed, number).values()) <= hardware.gpu_memory_gib * GIB:
+                knobs = [f"-P {step.stage}.{name}={str(value).lower()}" for name, value in changes.items()]
+                knobs += [f"-P hardware.gpus={number}"] if number != hardware.gpus else []
+                return f"{' '.join(knobs)} would fit{_adapters_help(config, step, hardware)}"
+    return f"a smaller base or larger GPUs are needed{_adapters_help(config, step, hardware)}"
+
+
+def _adapters_help(config: dict[str, Any], step: Step, hardware: Hardware) -> str:
+    """For tuning: the way to train adapters that fits these GPUs, which is not what the paper does."""
+    settings = step.settings[step.stage]
+    if not isinstance(settings, Tuning):
+        return ""
+    for lora, knob in ((Lora(), f"rank={Lora().rank}"), (Lora(quantised=True), "quantised=true")):
+        changed = settings.model_copy(update={"lora": lora})
+        if min(_memory(config, step, changed, hardware.gpus).values()) <= hardware.gpu_memory_gib * GIB:
+            return f"; so would adapters in place of whole weights: -P {step.stage}.lora.{knob}"
+    return ""
+
+
+def _memory(config: dict[str, Any], step: Step, settings: Training, gpus: int) -> dict[str, float]:
+    pairs = step.stage == "dpo"
+    return {name: training_memory(config, settings, name, gpus, pairs) for name in STRATEGIES}
+
+
+def _thousands(value: int | None) -> str:
+    return "?" if value is None else f"{value:,}" if value else "–"
+
+
+def _size(size: int | None) -> str:
+    if not size:
+        return "?" if size is None else "–"
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+
+
+def _gibibytes(size: float | None) -> str:
+    return "–" if size is None else f"{size / GIB:,.1f}"

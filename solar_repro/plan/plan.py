@@ -1,0 +1,426 @@
+"""Variants × scale = a graph of steps, each with a key made of everything that can change its result."""
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from solar_repro.checkpoint.folder import open_checkpoint
+from solar_repro.checkpoint.given import fingerprint_model, locate_model
+from solar_repro.checkpoint.layer_map import variant_map
+from solar_repro.checkpoint.upscale import plan_upscale
+from solar_repro.data.files import data_files, require_columns
+from solar_repro.data.filters import table_8_fingerprints
+from solar_repro.data.locate import fingerprint, locate, text_location
+from solar_repro.device import own_precision
+from solar_repro.errors import UserError
+from solar_repro.microworld.trained_base import shipped_base
+from solar_repro.paper import variants
+from solar_repro.paper.benchmarks import COLUMN_NAMES, COLUMNS
+from solar_repro.plan.step import UNKNOWN, Step, ordered
+from solar_repro.safety.places import expanded
+from solar_repro.scales.settings import EMBEDDED, Evaluate, Scale
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to be scored: a variant, by the step that makes it, or a checkpoint used where it lies."""
+
+    name: str
+    step: Step | None = None
+    place: Path | str | None = None
+    digest: str = ""
+
+
+class Plan:
+    """The steps of a scale. Steps are made once, when first asked for, with what they stand on.
+
+    The scale's `repeat` moves the seed of every training by as much. The base, the synthesised sets and the
+    items that are scored stay the same, so that repeats can be compared item by item.
+    """
+
+    def __init__(self, scale: Scale, *, dry: bool = False) -> None:
+        """With `dry`, what the hub does not tell is noted in `unreachable`; keys that rest on it are void."""
+        # A dry run for GPUs that are elsewhere reckons with what those compute in.
+        own = "bfloat16" if dry and scale.hardware else own_precision()
+        self.scale = scale.in_precision(own)
+        self.training_seed = scale.seed + scale.repeat
+        self.hub_sets: set[str] = set()
+        """Data sets that come from the hub."""
+        self.unreachable: dict[str, str] = {}
+        """Hub id → why its revision is not known; of a dry plan alone."""
+        self._dry = dry
+        self._steps: dict[tuple[str, str], Step] = {}
+        self._located: dict[tuple[str, str | None], tuple[str, dict[str, str]]] = {}
+        self._embedded = scale.data.mirror == EMBEDDED
+        self._mirror = Path(scale.data.mirror).resolve() if scale.data.mirror and not self._embedded else None
+        if self._mirror and not self._mirror.is_dir():
+            raise UserError(
+                f"data.mirror: {scale.data.mirror} is not a folder; set SOLAR_MIRROR or -P data.mirror=DIR "
+                "to a folder laid out as the hub"
+            )
+
+    def model(self, name: str) -> Step:
+        """The step that makes the variant's checkpoint."""
+        variant = variants.variant(name)
+        return self._once(variant.stage, variant.name, lambda: getattr(self, f"_{variant.stage}")(variant))
+
+    def evaluation(self, name: str) -> Step:
+        """H6 and held-out loss of the variant."""
+        subject = self._variant(name)
+        return self._once("evaluate", subject.name, lambda: self._evaluate(subject, self.scale.evaluate))
+
+    def evaluation_of(self, model: str, precision: str | None = None) -> Step:
+        """H6 of any checkpoint: a folder or a hub id."""
+        section = self.scale.evaluate
+        changed = {"precision": precision} if precision else {}
+        return self._evaluate(self._given(model, "model"), section.model_copy(update=changed))
+
+    def untrained(self, extra: Iterable[str] = ()) -> Step:
+        """Held-out losses of the base under every layer map, and under `extra` ones, before any training."""
+        settings = {
+            "extra": list(extra),
+            "corpus": self.scale.data.corpus,
+            "max_length": self.scale.continue_pretrain.max_length,
+            "precision": self.scale.evaluate.precision,
+        }
+        if self.scale.upscale.unproved:
+            settings["unproved"] = True
+        inputs = {"model": self.model("base"), **self._world()}
+        return Step("untrained", "base", settings, inputs, self._corpus, self._places())
+
+    def contamination(self, name: str, *, positive: bool = False) -> Step:
+        """Table 9's test of the variant; `positive`: of a copy of it that was trained on the tested texts."""
+        subject = self._variant(name)
+        label = f"{subject.name}_positive" if positive else subject.name
+        return self._once("contamination", label, lambda: self._contamination(subject, positive))
+
+    def contamination_of(self, model: str, *, positive: bool = False) -> Step:
+        """The same test of any checkpoint: a folder or a hub id."""
+        return self._contamination(self._given(model, "model"), positive)
+
+    def synth_math(self) -> Step:
+        """Synth. Math-Instruct and Synth. Math-Alignment."""
+        return self._once("synth_math", "synth_math", self._synth_math)
+
+    def data(self, dataset: str) -> Step:
+        """One set of Table 1 prepared and reported by itself, with the base's tokenizer."""
+        if dataset not in variants.DATASETS:
+            nearest = difflib.get_close_matches(dataset, variants.DATASETS, n=1, cutoff=0.3)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(variants.DATASETS)}"
+            raise UserError(f"data set {dataset!r} is not in Table 1; {hint}")
+        return self._once("data", dataset, lambda: self._data(dataset))
+
+    def microworld(self) -> Step:
+        """The embedded world's mirror."""
+        if self.scale.world is None:
+            raise UserError(f"scale {self.scale.name}: has no embedded world (section 'world')")
+        settings = {"world": self.scale.world}
+        return self._once("microworld", "microworld", lambda: Step("microworld", "microworld", settings))
+
+    def main(self) -> list[Step]:
+        """Every step of the paper at this scale, parents first, each model's scores behind it."""
+        targets = [self.evaluation(name) for name in variants.MAIN]
+        targets += self.contamination_tests(self.scale.contamination.variants)
+        return ordered(targets)
+
+    def contamination_tests(self, names: Iterable[str]) -> list[Step]:
+        """Table 9's test of these variants, each with its positive control where the scale has one."""
+        kinds = (False, True) if self.scale.contamination.positive_control else (False,)
+        return [self.contamination(name, positive=positive) for name in names for positive in kinds]
+
+    def everything(self) -> list[Step]:
+        """Every step of this scale's variants and sets, but for layer maps that are no variant's."""
+        targets = [*self.main(), *(self.evaluation(name) for name in variants.CONTROLS)]
+        for name in variants.DATASETS:
+            with suppress(UserError):  # a set that is nowhere has no results
+                targets.append(self.data(name))
+        return ordered(targets)
+
+    @property
+    def _base_folder(self) -> Path | None:
+        """Where the base lies on this machine; None for the embedded one and those of the hub."""
+        base = self.scale.base.model
+        folder = Path(expanded(base))
+        return folder if base != EMBEDDED and folder.is_dir() else None
+
+    @cached_property
+    def base_layers(self) -> int | None:
+        """Layers of the base; None where they are not known before it is fetched."""
+        base = self.scale.base
+        if base.model == EMBEDDED:
+            return base.training.layers
+        if (folder := self._base_folder) is not None:
+            return open_checkpoint(folder).layers
+        return base.shape.num_hidden_layers if base.shape else None
+
+    def _once(self, stage: str, variant: str, make: Any) -> Step:
+        if (stage, variant) not in self._steps:
+            self._steps[stage, variant] = make()
+        return self._steps[stage, variant]
+
+    def _world(self) -> dict[str, Step]:
+        return {"mirror": self.microworld()} if self._embedded else {}
+
+    def _places(self) -> dict[str, Any]:
+        return {} if self._embedded else {"mirror": self._mirror}
+
+    def _locate(self, hub_id: str, stand_in: str | None = None) -> tuple[str, dict[str, str]]:
+        """The id that is used, and its fingerprint by id (the embedded world's key speaks for its sets)."""
+        if self._embedded:
+            return hub_id, {hub_id: f"microworld:{self.microworld().key}"}
+        if (hub_id, stand_in) not in self._located:  # most steps ask for the same sets
+            self._located[hub_id, stand_in] = self._look_for(hub_id, stand_in)
+        return self._located[hub_id, stand_in]
+
+    def _look_for(self, hub_id: str, stand_in: str | None) -> tuple[str, dict[str, str]]:
+        try:
+            location = locate(hub_id, self._mirror, stand_in)
+        except UserError as error:
+            self.hub_sets.add(hub_id)
+            return hub_id, self._unknown(hub_id, hub_id, error)
+        if location.revision is not None:
+            self.hub_sets.add(location.used)
+        return location.used, {location.used: fingerprint(location)}
+
+    @cached_property
+    def _corpus(self) -> dict[str, str]:
+        """Fingerprint of the text of continued pretraining, a set or a folder.
+
+        Of one that lies here, a split, a kind of file or a column that cannot be read is refused: UserError.
+        """
+        corpus = self.scale.data.corpus
+        is_folder = corpus.id.startswith(("/", "."))
+        if not is_folder and not (self._mirror and (self._mirror / corpus.id).is_dir()):
+            return self._locate(corpus.id)[1]
+        location = text_location(corpus.id, self._mirror)
+        for split in (corpus.split, corpus.held_out_split):
+            first, *_ = data_files(location.folder, split)
+            require_columns(first, [corpus.column], "name the text column")
+        return {location.used: fingerprint(location)}
+
+    def _unknown(self, name: str, hub_id: str, error: UserError) -> dict[str, str]:
+        """A dry plan's stand-in for a digest that the hub did not tell."""
+        if not self._dry or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", hub_id):
+            raise error
+        found = re.search(r"fetched from the hub \((.*)\);", str(error))
+        self.unreachable[hub_id] = found[1] if found else str(error)
+        return {name: UNKNOWN}
+
+    def _base(self, variant: variants.Variant) -> Step:
+        model = self.scale.base.model
+        if model == EMBEDDED:
+            settings: dict[str, Any] = {"base": self.scale.base.training}
+            if not self.scale.base.retrain:
+                settings["base"], settings["trained"] = shipped_base(self.scale.base.training)
+            return Step("base", variant.name, settings, self._world())
+        try:
+            data = {"model": fingerprint_model(model, "base.model")}
+        except UserError as error:
+            data = self._unknown("model", model, error)
+        return Step("base", variant.name, {}, data=data, places={"model": model, "digest": data["model"]})
+
+    def _upscale(self, variant: variants.Variant) -> Step:
+        settings: dict[str, Any] = {
+            "layer_map": variant.layer_map,
+            "shard_bytes": self.scale.upscale.shard_bytes,
+        }
+        if variant.layer_map == "dus":
+            settings["m"] = self.scale.upscale.m
+        if self.scale.upscale.unproved:
+            settings["unproved"] = True
+        if self.base_layers is not None:
+            try:
+                layer_map = variant_map(variant.layer_map, self.base_layers, settings.get("m"))
+            except UserError as error:
+                setting = "upscale.m" if variant.layer_map == "dus" else f"variant {variant.name}"
+                raise UserError(f"{setting}: {error}") from None
+            if (folder := self._base_folder) is not None:  # refused here, before anything is copied
+                plan_upscale(folder, layer_map, unproved=self.scale.upscale.unproved)
+        return Step("upscale", variant.name, settings, {"model": self.model(variant.parents[0])})
+
+    def _continue_pretrain(self, variant: variants.Variant) -> Step:
+        settings = {
+            "corpus": self.scale.data.corpus,
+            "continue_pretrain": self.scale.continue_pretrain,
+            "seed": self.training_seed,
+        }
+        if variant.from_scratch:
+            settings["from_scratch"] = True
+        inputs = {"model": self.model(variant.parents[0]), **self._world()}
+        return Step("continue_pretrain", variant.name, settings, inputs, self._corpus, self._places())
+
+    def _synth_math(self) -> Step:
+        section = self.scale.data
+        ids = [variants.MATH_SEEDS]
+        if section.math == "metamath":
+            ids.append(variants.DATASETS["synth_math_instruct"].hub_id)
+        data: dict[str, str] = {}
+        for hub_id in ids:
+            data |= self._locate(hub_id)[1]
+        data |= self._benchmarks()
+        settings = {
+            "method": section.math,
+            "seed_split": section.math_seed_split,
+            "maximum_instruct": section.samples("synth_math_instruct"),
+            "maximum_alignment": section.samples("synth_math_alignment"),
+            "decontaminate": "synth_math_instruct" in section.decontaminate,
+            "seed": self.scale.seed,
+        }
+        places = self._places()
+        if section.math == "generate":
+            model, server = section.math_generation.model, section.math_generation.server
+            if server is None:
+                places["model"], model = model, fingerprint_model(model, "data.math_generation.model")
+                data["model"] = model
+            else:
+                places["server"] = server
+            changes = {"model": model, "server": None}
+            settings["generation"] = section.math_generation.model_copy(update=changes)
+        return Step("synth_math", "synth_math", settings, self._world(), data, places)
+
+    def _benchmarks(self, tasks: Iterable[str] = COLUMN_NAMES) -> dict[str, str]:
+        """Fingerprints of the benchmarks of H6, or of some."""
+        found: dict[str, str] = {}
+        for column in COLUMNS:
+            if column.name in tasks:
+                found |= self._locate(column.hub_id)[1]
+        return found
+
+    def _datasets(
+        self, names: tuple[str, ...]
+    ) -> tuple[list[dict[str, Any]], dict[str, str], dict[str, Step]]:
+        """Settings, fingerprints and input steps of sets of Table 1."""
+        chosen: list[dict[str, Any]] = []
+        data: dict[str, str] = {}
+        inputs = self._world()
+        for name in names:
+            if name.startswith("synth_math"):
+                inputs["synth_math"] = self.synth_math()
+                most = self.scale.data.samples(name)
+                chosen.append({"name": name, "id": "synth_math", "maximum_samples": most})
+                continue
+            stand_in = self.scale.data.stand_ins.get(name)
+            hub_id, found = self._locate(variants.DATASETS[name].hub_id, stand_in)
+            data |= found
+            chosen.append({"name": name, "id": hub_id, "maximum_samples": self.scale.data.samples(name)})
+            if name == "openorca":
+                chosen[-1]["filtered_tasks"] = list(variants.FILTERED_TASKS)
+                if self.scale.data.flan:
+                    chosen[-1]["flan"], found = self._locate(self.scale.data.flan)
+                    data |= found
+                elif hub_id == variants.DATASETS[name].hub_id and not self._embedded:
+                    data |= table_8_fingerprints(self._mirror)  # it has no task names: n-grams tell
+            if name in self.scale.data.decontaminate:
+                chosen[-1]["decontaminate"] = True
+                data |= self._benchmarks()
+        return chosen, data, inputs
+
+    def _tuned(self, variant: variants.Variant, stage: str, section: Any) -> Step:
+        chosen, data, inputs = self._datasets(variant.datasets)
+        inputs = {"model": self.model(variant.parents[0]), **inputs}
+        settings = {
+            "datasets": chosen,
+            "template": self.scale.data.template,
+            stage: section,
+            "seed": self.training_seed,
+        }
+        places = self._places() | {"num_proc": self.scale.data.num_proc}
+        return Step(stage, variant.name, settings, inputs, data, places)
+
+    def _data(self, dataset: str) -> Step:
+        (chosen,), data, inputs = self._datasets((dataset,))
+        stage = "sft" if variants.DATASETS[dataset].stage == "instruction" else "dpo"
+        settings = {
+            "dataset": chosen,
+            "template": self.scale.data.template,
+            "max_length": getattr(self.scale, stage).max_length,
+            "seed": self.scale.seed,
+        }
+        data |= self._benchmarks()  # the overlap with each is reported
+        inputs = {"model": self.model("base"), **inputs}
+        places = self._places() | {"num_proc": self.scale.data.num_proc}
+        return Step("data", dataset, settings, inputs, data, places)
+
+    def _sft(self, variant: variants.Variant) -> Step:
+        return self._tuned(variant, "sft", self.scale.sft)
+
+    def _dpo(self, variant: variants.Variant) -> Step:
+        return self._tuned(variant, "dpo", self.scale.alignment(variant.overrides))
+
+    def _merge(self, variant: variants.Variant) -> Step:
+        settings: dict[str, Any] = {"method": variant.merge_method}
+        if variant.merge_method == "slerp":
+            settings["t"] = self.scale.merge.slerp_t
+        else:
+            settings["weights"] = list(variant.merge_weights)
+        first, second = variant.parents
+        return Step(
+            "merge", variant.name, settings, {"first": self.model(first), "second": self.model(second)}
+        )
+
+    def _variant(self, name: str) -> Subject:
+        step = self.model(name)
+        return Subject(step.variant, step)
+
+    def _given(self, model: str, setting: str) -> Subject:
+        place = locate_model(model, self._mirror)
+        name = Path(os.path.abspath(expanded(model))).name  # of `.` too
+        return Subject(name, place=place, digest=fingerprint_model(place, setting))
+
+    def _evaluate(self, subject: Subject, evaluate: Evaluate) -> Step:
+        data = self._benchmarks()
+        settings: dict[str, Any] = {"evaluate": evaluate, "seed": self.scale.seed}
+        if subject.step:  # the loss that Sec. 2 is about
+            settings["corpus"] = self.scale.data.corpus
+            data |= self._corpus
+        return self._scoring("evaluate", subject.name, settings, {"model": subject}, data)
+
+    def _contamination(self, subject: Subject, positive: bool) -> Step:
+        section, evaluate = self.scale.contamination, self.scale.evaluate
+        drawn = {"tasks": section.tasks, "examples": section.examples, "seed": self.scale.seed}
+        data = self._benchmarks(section.tasks)
+        if positive:
+            settings = {**drawn, "control": section.control}
+            name = f"{subject.name}_positive"
+            step = self._scoring("contaminate", name, settings, {"model": subject}, data)
+            subject = Subject(name, step)
+        settings = {
+            **drawn,
+            "neighbours": section.neighbours,
+            "k": section.k,
+            "precision": evaluate.precision,
+            "batch_tokens": evaluate.batch_tokens,
+        }
+        # A variant's name has no slash; a hub id and a folder's path have.
+        given = "/" in section.reference
+        reference = (
+            self._given(section.reference, "contamination.reference")
+            if given
+            else self._variant(section.reference)
+        )
+        models = {"target": subject, "reference": reference}
+        return self._scoring("contamination", subject.name, settings, models, data)
+
+    def _scoring(
+        self,
+        stage: str,
+        name: str,
+        settings: Mapping[str, Any],
+        models: Mapping[str, Subject],
+        data: Mapping[str, str],
+    ) -> Step:
+        """A step that takes models, by the role they have for it, and benchmarks."""
+        digests = dict(data)
+        inputs, places = self._world(), self._places()
+        for role, subject in models.items():
+            if subject.step:
+                inputs[role] = subject.step
+            else:
+                places[role], digests[role] = subject.place, subject.digest
+        return Step(stage, name, settings, inputs, digests, places)

@@ -1,0 +1,1 @@
+"""Steps are found or made: in this process, side by side, or launched over several GPUs."""

@@ -1,0 +1,216 @@
+"""Steps of a plan side by side, where one alone leaves cores idle: each in one of a few lasting processes."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from solar_repro.errors import Stopped, UserError
+from solar_repro.terminal import progress
+from solar_repro.terminal.stopping import (
+    asked_to_end,
+    heeding,
+    interruptible,
+    ready_to_hear,
+    starting_unheard,
+)
+
+if TYPE_CHECKING:
+    from solar_repro.plan.step import Step
+    from solar_repro.running.runner import Runner
+    from solar_repro.tracking.commands import Given
+    from solar_repro.tracking.tracking import Finished
+
+GRACE_SECONDS = 60
+SECONDS_BETWEEN_LOOKS = 0.2
+_runner: Runner
+"""A worker's own, set once at its start."""
+_heeding = ExitStack()
+"""Open as long as the worker lives."""
+_idle = threading.Event()
+"""Whether the worker makes nothing."""
+
+
+def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) -> dict[str, Finished]:
+    """Make steps whose other inputs are finished, `jobs` at a time; their runs by key.
+
+    The cores are shared out evenly. Of the steps that can be made, the one that most others wait for goes
+    first. An error in a step ends the whole, after the steps that are on their way. Asked to end, the process
+    asks those that make steps, waits until they have saved their state, and raises Stopped, which names them.
+    """
+    waiting = {step.key: step for step in steps}
+    weight = dict.fromkeys(waiting, 0)
+    for step in steps:
+        for key in _ancestors(step) & weight.keys():
+            weight[key] += 1
+    first = total - len(steps) + 1
+    made: dict[str, Finished] = {}
+    running: dict[Future[Finished], Step] = {}
+    error: Exception | None = None
+    stopped: list[str] = []
+    broken: list[str] = []
+    told = False
+    tracker = runner.tracker
+    own = (tracker.name, tracker.scale, tracker.run_id, tracker.accepted, tracker.given)
+    options = {"upload": runner.upload, "save": runner.save, "watch": runner.watch}
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with (
+        _hearing() as (heard, telling),
+        asked_to_end() as asked,
+        ProcessPoolExecutor(
+            jobs,
+            multiprocessing.get_context("spawn"),
+            initializer=_start,
+            initargs=(threads, telling, runner.store, own, options),
+        ) as pool,
+        _killed_in_haste(runner, running),
+    ):
+        while running or (waiting and not (told or stopped or error)):
+            if asked.is_set() and not told:
+                told = True
+                for worker in multiprocessing.active_children():
+                    worker.terminate()
+            if not (told or stopped or error):
+                unmade = waiting.keys() | {step.key for step in running.values()}
+                ready = [step for step in waiting.values() if not _inputs(step) & unmade]
+                ready.sort(key=lambda step: -weight[step.key])
+                for step in ready[: jobs - len(running)]:
+                    number = first + len(made) + len(running)
+                    with starting_unheard():
+                        running[pool.submit(_make, waiting.pop(step.key), (number, total))] = step
+            finished, _ = wait(running, SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED)
+            _pass_on(heard)
+            for future in finished:
+                step = running.pop(future)
+                try:
+                    made[step.key] = future.result()
+                except Stopped as one:
+                    what = str(one)
+                    stopped.append(what if what.startswith(step.label) else f"{step.label}: {what}")
+                except BrokenProcessPool:
+                    tracker.close_dead(step.key, runner.store / step.folder)
+                    broken.append(step.label)  # one of them was killed, and the others with it
+                except Exception as other:
+                    error = error or other
+    if stopped or asked.is_set():
+        raise Stopped("; ".join(stopped) or "stopped")
+    if broken and error is None:
+        error = UserError(
+            f"{' or '.join(sorted(broken))}: its process has ended; if no error is printed above, it was "
+            "killed, perhaps because memory ran out: -P jobs=1 needs less, and continues from there"
+        )
+    if error is not None:
+        raise error
+    return made
+
+
+@contextmanager
+def _hearing() -> Iterator[tuple[Connection | None, Connection | None]]:
+    """Where there is a live display: a connection for workers' events, its reading end first."""
+    if progress.listener is None:
+        yield None, None
+        return
+    heard, telling = multiprocessing.Pipe(duplex=False)
+    with heard, telling:
+        yield heard, telling
+        _pass_on(heard)
+
+
+def _pass_on(heard: Connection | None) -> None:
+    while heard is not None and heard.poll():
+        progress.listener(heard.recv())
+
+
+@contextmanager
+def _killed_in_haste(runner: Runner, running: Mapping[Future[Finished], Step]) -> Iterator[None]:
+    """Where the process is asked to end a second time, nobody is waited for."""
+    try:
+        yield
+    except Stopped:
+        for worker in multiprocessing.active_children():
+            worker.kill()
+            worker.join()
+        for step in running.values():
+            runner.tracker.close_dead(step.key, runner.store / step.folder)
+        raise
+
+
+def _inputs(step: Step) -> set[str]:
+    return {parent.key for parent in step.inputs.values()}
+
+
+def _ancestors(step: Step) -> set[str]:
+    return _inputs(step).union(*(_ancestors(parent) for parent in step.inputs.values()))
+
+
+def _start(
+    threads: int,
+    telling: Connection | None,
+    store: Path,
+    own: tuple[str, str, str, tuple[str, ...], Given],
+    options: Mapping[str, Any],
+) -> None:
+    global _runner
+    _idle.set()
+    _heeding.enter_context(heeding(hasty=False))
+    ready_to_hear()
+    threading.Thread(target=_end_with_parent, args=(telling is not None,), daemon=True).start()
+    if telling is not None:
+
+        def tell(event: progress.Event) -> None:
+            with suppress(OSError):  # the parent is gone: the end of this process is on its way
+                telling.send(event)  # short, so that a pipe takes it whole or not at all
+
+        progress.listener = tell
+    import torch
+
+    from solar_repro.running.runner import Runner
+    from solar_repro.tracking.tracking import Tracker
+
+    torch.set_num_threads(threads)
+    _runner = Runner(store, Tracker(*own), **options)
+
+
+def _end_with_parent(shown: bool) -> None:
+    """A worker outlives a killed parent otherwise: it waits for work on a pipe that it holds open itself.
+
+    `shown`: the parent has read, and put on the terminal, what this process writes.
+    """
+    multiprocessing.parent_process().join()
+    if shown:
+        for number in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    os.kill(os.getpid(), signal.SIGTERM)  # a training saves its state
+    _idle.wait(GRACE_SECONDS)
+    os._exit(1)
+
+
+def _make(step: Step, position: tuple[int, int]) -> Finished:
+    progress.told_of = step.label
+    _runner.position, _runner.tells_of = position, step.key
+    _idle.clear()
+    try:
+        with interruptible():
+            return _runner.get(step)
+    finally:
+        _give_memory_back()
+        _idle.set()
+
+
+def _give_memory_back() -> None:
+    """glibc keeps what a step has freed, in pieces too small for the next one, until it is told."""
+    gc.collect()  # a trainer and its model refer to each other
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)

@@ -1,0 +1,169 @@
+"""Trainings in several processes, on one machine or many, under `accelerate launch`.
+
+The plan, the tracking and the store stay with the process that was started by hand. It writes down a job,
+which each launched process (`launched.py`) reads; rank 0 sends its metrics back. Other machines, where the
+same command was started with a `machine_rank` of its own, see the job in the shared store and join.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Listener
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from solar_repro.errors import Stopped, UserError
+from solar_repro.plan.step import LAUNCHED_STAGES, Step, ordered
+from solar_repro.safety.regular import own
+from solar_repro.scales.execution import Launch
+from solar_repro.store.manifest import MANIFEST_FILE
+from solar_repro.store.publish import write_whole
+from solar_repro.store.result import Log
+from solar_repro.store.saving import job_file
+from solar_repro.terminal import progress
+from solar_repro.terminal.stopping import asked_to_end
+
+CONFIGS = Path(__file__).parent / "launchers"
+SECONDS_BETWEEN_LOOKS = 0.5
+_MAX_JOB_BYTES = 1_000_000
+
+
+def launch(
+    job: Path, stage: str, out: Path, log: Log, options: Mapping[str, Any], how: Launch
+) -> dict[str, str]:
+    """Run a training stage in several processes; what its `run` returns.
+
+    `job` is the file that tells them what to do; it lies in the store for the time of the training. Raises
+    what the stage raises: UserError, Stopped where the process was asked to end.
+    """
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder, Listener(f"{folder}/rank-0", "AF_UNIX") as listener:
+        listening = threading.Thread(target=_listen, args=(listener, log, found), daemon=True)
+        listening.start()
+        content = {"stage": stage, "out": out, "options": options, "address": listener.address}
+        content["shown"] = progress.listener is not None
+        write_whole(job, json.dumps(to_jsonable_python({"id": uuid.uuid4().hex, **content})))
+        try:
+            with _started(job, how) as process, asked_to_end() as asked:
+                told = False
+                while process.poll() is None:
+                    if asked.is_set() and "pid" in found and not told:
+                        told = True
+                        with suppress(ProcessLookupError):
+                            os.kill(found["pid"], signal.SIGTERM)  # rank 0 has all ranks save their state
+                    time.sleep(SECONDS_BETWEEN_LOOKS)
+        finally:
+            job.unlink()
+        if "pid" in found:
+            listening.join()
+    if "stopped" in found:
+        raise Stopped(found["stopped"])
+    if "error" in found:
+        raise UserError(found["error"])
+    if "digests" not in found and asked.is_set():
+        raise Stopped("stopped before its training began")
+    if "digests" not in found:
+        raise UserError(
+            f"{stage}: a launched process failed (exit code {process.returncode}); its error is printed above"
+        )
+    return found["digests"]
+
+
+def follow(store: Path, targets: list[Step], how: Launch) -> None:
+    """On a machine that is not the first: join each training of the plan, until the targets are there."""
+    trainings = [step for step in ordered(targets) if step.stage in LAUNCHED_STAGES]
+    joined = ""
+    while not all((store / target.folder / MANIFEST_FILE).is_file() for target in targets):
+        for step in trainings:
+            job = job_file(store / step.folder)
+            told = read_job(job)
+            if told and told["id"] != joined:
+                print(f"{step.label:<28} joining", file=sys.stderr, flush=True)
+                joined = told["id"]
+                with asked_to_end() as asked, _started(job, how) as process:
+                    failed = process.wait()  # machine 0, asked too, has all ranks save their state
+                if asked.is_set():
+                    raise Stopped(f"{step.label}: stopped with machine 0")
+                if failed:
+                    raise UserError(f"{step.label}: the training ended early; machine 0 says why")
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def read_job(file: Path) -> dict[str, Any] | None:
+    """What a job file says; None where there is none (any more).
+
+    Others may write to the store: a link, a FIFO, a huge file or one of another shape is a UserError.
+    """
+    try:
+        with open(file, "rb", opener=own) as stream:
+            told = json.loads(stream.read(_MAX_JOB_BYTES + 1))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file}: cannot be read as a training's job ({error}); remove it") from None
+    shape = {"id": str, "stage": str, "out": str, "options": dict, "address": str}
+    if not isinstance(told, dict) or not all(isinstance(told.get(key), kind) for key, kind in shape.items()):
+        raise UserError(f"{file}: is no training's job; remove it")
+    if told["stage"] not in LAUNCHED_STAGES:
+        raise UserError(f"{file}: its stage {told['stage']!r} is none that is trained; remove it")
+    return told
+
+
+def _listen(door: Listener, log: Log, found: dict[str, Any]) -> None:
+    """Take rank 0's metrics, each confirmed once it is kept, its progress, and what came of its work."""
+    with door.accept() as rank_0:
+        while True:
+            try:
+                message = json.loads(rank_0.recv_bytes())
+            except EOFError:
+                return
+            if "metrics" in message:
+                log(message["metrics"], message["step"])
+                rank_0.send_bytes(b"kept")
+            elif "progress" in message:
+                told = progress.Told(*message["progress"])
+                if (listener := progress.listener) is not None:
+                    listener(told._replace(key=progress.at_work))
+            else:
+                found |= message
+
+
+@contextmanager
+def _started(job: Path, how: Launch) -> Iterator[subprocess.Popen]:
+    """This machine's processes of a training; those that still run at the end of the block are killed."""
+    import psutil
+    import torch
+
+    on_this_machine = how.num_processes // how.num_machines
+    environment = dict(os.environ)
+    if not torch.cuda.is_available():
+        environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // on_this_machine))
+    port = how.main_process_port if how.num_machines > 1 else 0  # 0: one that is free
+    command = [
+        *(sys.executable, "-m", "accelerate.commands.launch"),
+        *("--config_file", str(CONFIGS / f"{how.launcher}.yaml")),
+        *("--num_processes", str(how.num_processes), "--num_machines", str(how.num_machines)),
+        *("--machine_rank", str(how.machine_rank), "--main_process_port", str(port)),
+        *(["--main_process_ip", how.main_process_ip] if how.num_machines > 1 else []),
+        *(["--deepspeed_config_file", str(CONFIGS / "zero3.json")] if how.launcher == "deepspeed" else []),
+        *("-m", "solar_repro.running.launched", str(job)),
+    ]
+    # In a session of their own a terminal's Ctrl-C does not reach them: rank 0 is told.
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+                one.kill()
+            process.wait()

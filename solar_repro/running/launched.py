@@ -1,0 +1,81 @@
+"""One process of a training that `launch.py` starts: `accelerate launch -m solar_repro.running.launched`."""
+
+import importlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from multiprocessing.connection import Client, Connection
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter
+
+from solar_repro.errors import Stopped, UserError
+from solar_repro.running.launch import read_job
+from solar_repro.terminal import progress
+from solar_repro.terminal.stopping import heeding, interruptible
+
+
+def main(job: Path) -> None:
+    """Run the stage that the job names, as one rank of all."""
+    told = read_job(job)
+    if told is None:
+        raise UserError(f"{job}: is gone; the training that it tells of has ended")
+    stage = importlib.import_module(f"solar_repro.stages.{told['stage']}")
+    kinds = get_type_hints(stage.run)
+    options = {
+        name: TypeAdapter(kinds[name]).validate_python(value) for name, value in told["options"].items()
+    }
+    if int(os.environ["RANK"]):
+        progress.silent = True
+        with tempfile.TemporaryDirectory() as scratch:  # what rank 0 writes is the result
+            _end_quietly(lambda: stage.run(Path(scratch), lambda metrics, step=0: None, **options))
+        return
+    with heeding(hasty=False), Client(told["address"], "AF_UNIX") as parent:
+        _send(parent, {"pid": os.getpid()})
+        if told["shown"]:
+            progress.listener = lambda event: _send(parent, {"progress": event})
+
+        def log(metrics: Mapping[str, float], step: int = 0) -> None:
+            _send(parent, {"metrics": {name: float(value) for name, value in metrics.items()}, "step": step})
+            parent.recv_bytes()  # it is kept: a state that is saved now may count on it
+
+        try:
+            with interruptible():
+                digests = stage.run(Path(told["out"]), log, **options) or {}
+            _send(parent, {"digests": digests})
+        except UserError as error:
+            _send(parent, {"error": str(error)})
+            raise _quiet_end(2) from None
+        except Stopped as stopped:
+            _send(parent, {"stopped": str(stopped)})
+            raise _quiet_end(143) from None
+
+
+def _end_quietly(work: Any) -> None:
+    """Rank 0 tells of what all ranks meet."""
+    try:
+        with heeding(hasty=False), interruptible():
+            work()
+    except UserError:
+        raise _quiet_end(2) from None
+    except Stopped:
+        raise _quiet_end(143) from None
+
+
+def _quiet_end(code: int) -> SystemExit:
+    """The end of a rank whose parent knows why: any code but 0 has accelerate print pages about it.
+
+    On several machines the code stands: it tells the others that there is no more to join.
+    """
+    return SystemExit(0 if os.environ["GROUP_WORLD_SIZE"] == "1" else code)
+
+
+def _send(parent: Connection, message: dict[str, Any]) -> None:
+    parent.send_bytes(json.dumps(message).encode())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

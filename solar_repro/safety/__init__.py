@@ -1,0 +1,1 @@
+"""What others wrote is read, and what is written is shown, without harm: bounds, redaction, escapes."""

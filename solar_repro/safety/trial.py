@@ -1,0 +1,99 @@
+"""Tokenizers and chat templates of others, tried in a process of its own that may not use much.
+
+What never ends, fills the memory or aborts does so there. The process imports no more than it tries.
+"""
+
+import functools
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from solar_repro.errors import UserError
+from solar_repro.safety.redact import one_line
+
+SECONDS = 30
+"""Of a processor's time. The largest tokenizers are read within two, and a template is rendered at once."""
+_MEMORY = 6 << 30
+_RUNS = 2000
+_LIMITS = """
+import resource, sys
+for limit, most in (("CPU", {seconds}), ("DATA", {memory}), ("CORE", 0)):
+    resource.setrlimit(getattr(resource, "RLIMIT_" + limit), (most, most))
+"""
+_TOKENIZER = f"""
+from tokenizers import Tokenizer
+try:
+    tokenizer = Tokenizer.from_file(sys.argv[1])
+    for character in "a \\n0.é":
+        tokenizer.encode(character * {_RUNS} + "!")
+except Exception:
+    pass  # who loads it tells what is wrong
+"""
+_TEMPLATE = """
+import json
+from transformers.utils.chat_template_utils import render_jinja_template
+asked = json.load(sys.stdin)
+try:
+    rendered, _ = render_jinja_template(
+        conversations=asked["conversations"], chat_template=asked["template"], add_generation_prompt=True,
+        **asked["tokens"],
+    )
+    if sum(map(len, rendered)) > 1 << 27:
+        raise MemoryError
+except Exception as error:
+    sys.exit(type(error).__name__ + ": " + " ".join(str(error).split()))
+json.dump(rendered, sys.stdout)
+"""
+
+
+def try_tokenizer(folder: Path) -> None:
+    """Refuse (UserError) a tokenizer that does not come to an end with short texts."""
+    file = folder / "tokenizer.json"
+    if file.is_file():
+        _try_once(hashlib.sha256(file.read_bytes()).hexdigest(), file)
+
+
+@functools.cache
+def _try_once(_content: str, file: Path) -> None:
+    done = _run(_TOKENIZER, str(file), SECONDS)
+    if done.returncode:
+        raise UserError(
+            f"{file}: {_end(done, SECONDS)} when it is tried on short texts; take the model's own tokenizer"
+        )
+
+
+def render(
+    template: str, tokens: dict[str, str], conversations: list[list[dict[str, str]]], named: str
+) -> list[str]:
+    """Each conversation's text by a chat template, which `named` tells the place of.
+
+    UserError for a template that is malformed or does not come to an end.
+    """
+    asked = {"template": template, "tokens": tokens, "conversations": conversations}
+    seconds = SECONDS + len(conversations) // 100
+    done = _run(_TEMPLATE, "", seconds, json.dumps(asked))
+    if done.returncode:
+        raise UserError(
+            f"{named}: its chat template cannot be rendered ({_end(done, seconds)}); take another model or "
+            "correct the template"
+        )
+    return json.loads(done.stdout)
+
+
+def _run(script: str, argument: str, seconds: int, given: str = "") -> "subprocess.CompletedProcess[str]":
+    limits = _LIMITS.format(seconds=seconds, memory=_MEMORY)
+    command = [sys.executable, "-P", "-c", limits + script, argument]
+    return subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+
+
+def _end(done: "subprocess.CompletedProcess[Any]", seconds: int) -> str:
+    """How a process ended, in words."""
+    if done.returncode in (-9, -24):  # SIGKILL, SIGXCPU
+        return f"it takes more than {seconds} seconds"
+    said = one_line(done.stderr.strip().rpartition("\n")[2])[:200]
+    if "MemoryError" in said or "memory allocation" in said:
+        return f"it takes more than {_MEMORY >> 30} GiB of memory"
+    return said or "it aborts"

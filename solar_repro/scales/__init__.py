@@ -1,0 +1,1 @@
+"""A scale says how big everything is: one YAML file, with its types here."""

@@ -1,0 +1,71 @@
+"""How a plan is carried out: processes, saved states, tracking. None of it has an effect on results."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from solar_repro.scales.section import Positive, Section
+
+
+class Launch(Section):
+    """In how many processes the trainings run, and where; no part of results."""
+
+    launcher: Literal["none", "ddp", "fsdp2", "deepspeed"] = "none"
+    """`none`: in this process. Else a configuration of accelerate's, in `launchers/`."""
+    num_processes: Positive = 1
+    """Processes on all machines together, one per GPU. The global batch stays what the scale says."""
+    num_machines: Positive = 1
+    machine_rank: int = Field(default=0, ge=0)
+    """Number of this machine. Machine 0 works on the plan and tracks it; the others join its trainings."""
+    main_process_ip: str = "127.0.0.1"
+    """Address of machine 0, as the other machines see it."""
+    main_process_port: Positive = 29500
+
+    @model_validator(mode="after")
+    def _processes_on_machines(self) -> Self:
+        if self.launcher == "none" and (self.num_processes, self.num_machines) != (1, 1):
+            raise ValueError("num_processes: more than one process needs a launcher: ddp, fsdp2 or deepspeed")
+        if self.num_processes % self.num_machines:
+            raise ValueError(
+                f"num_processes: {self.num_processes} cannot be divided evenly among {self.num_machines} "
+                "machines"
+            )
+        if self.machine_rank >= self.num_machines:
+            raise ValueError(
+                f"machine_rank: {self.machine_rank}, but the machines are numbered 0 … "
+                f"{self.num_machines - 1}"
+            )
+        return self
+
+    @property
+    def is_needed(self) -> bool:
+        return self.launcher != "none"
+
+
+class Save(Section):
+    """How often the state of a training is saved, so that it can resume. Results stay the same."""
+
+    minutes: Annotated[float, Field(gt=0)] = 10
+    steps: int | None = Field(default=None, gt=0)
+    """Also save the state after this number of optimiser steps."""
+
+
+def _listed(value: Any) -> Any:
+    """A list as it is typed, with commas. Names of digits are names too."""
+    if isinstance(value, str):
+        value = value.split(",")
+    elif type(value) is int:
+        value = [value]
+    if not isinstance(value, list):
+        return value
+    return [str(name).strip() if isinstance(name, str | int) else name for name in value]
+
+
+class Tracking(Section):
+    checkpoints: Literal["upload", "reference"] = "upload"
+    """Upload whole checkpoints to the tracking server, or only their manifests."""
+    experiments: Annotated[list[str], BeforeValidator(_listed)] = []
+    """Experiments whose results are accepted; the one that the command writes to must be in the list.
+    Default: all."""
+    system_metrics: bool = True
+    """Log what trainings and evaluations take of the machine: processor, memory, disk, network and GPUs."""

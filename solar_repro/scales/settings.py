@@ -1,0 +1,323 @@
+"""The settings of a scale, section by section: how big, how long, and on what."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from solar_repro.errors import UserError
+from solar_repro.paper.variants import DATASETS
+from solar_repro.scales.execution import Launch, Save, Tracking
+from solar_repro.scales.explain import explain
+from solar_repro.scales.hardware import Hardware, Shape
+from solar_repro.scales.math_generation import Generation
+from solar_repro.scales.microworld import BaseTraining, WorldSettings
+from solar_repro.scales.section import Place, Positive, Precision, Section, Seed, TrainingPrecision
+
+EMBEDDED = "embedded"
+"""As `base.model`: the base that the embedded world trains. As `data.mirror`: the embedded world."""
+SYNTH_MATH = {"synth_math_instruct", "synth_math_alignment"}
+"""Sets of Table 1 that are made from MATH, together."""
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Column = Literal["ARC", "HellaSwag", "MMLU", "TruthfulQA", "Winogrande", "GSM8K"]
+
+
+class Base(Section):
+    """Where the base model with n layers comes from (Sec. 2)."""
+
+    model: Place
+    """A folder, a hub id, or `embedded` (the base of the embedded world)."""
+    training: BaseTraining = BaseTraining()
+    """How the embedded base is trained. It has no effect for a folder or a hub id."""
+    shape: Shape | None = None
+    """Shape of the model of a hub id, so that a dry run can compute with it before the model is fetched.
+    It has no effect on results."""
+    retrain: bool = False
+    """Train the embedded base. Otherwise the one that ships with the package, trained at `smoke`, is used."""
+
+
+class Corpus(Section):
+    """The text of continued pretraining. The loss of every model is measured on its held-out split."""
+
+    id: Place
+    """A hub id, or a folder (`./…`, `/…`, `~/…`) of parquet, jsonl or txt files. Files or subfolders have
+    the name of the split."""
+    split: str = "train"
+    held_out_split: str = "validation"
+    column: str = "text"
+    held_out_documents: Positive
+
+
+class Data(Section):
+    mirror: Place | None = None
+    """A folder laid out as the hub, which is looked in before the hub; `embedded`; or nothing. The variable
+    `SOLAR_MIRROR` replaces what a scale file says."""
+    corpus: Corpus
+    stand_ins: dict[str, str] = {}
+    """Name in Table 1 → hub id of the data set that is used where the mirror lacks the real one."""
+    flan: str | None = None
+    """Hub id of FLAN's rows (`Open-Orca/FLAN`). Rows of OpenOrca get their task names from it, by a join of
+    texts, and the filter of Table 8 needs these names. Without it, rows are filtered by n-grams of the
+    benchmarks. Rows that have task names need neither."""
+    decontaminate: list[str] = []
+    """Names in Table 1 of the data sets whose rows (and seeds) are removed where they share a 13-gram with
+    what H6 scores. The paper only filters by Table 8 and chooses its seeds; for data sets that are not named
+    here the overlap is only reported."""
+    math: Literal["metamath", "generate", "rule"] = "metamath"
+    """How Synth. Math is made: from MetaMathQA's `MATH_*` rows, or from MATH problems that a model or a
+    rule rephrases."""
+    math_generation: Generation | None = None
+    """The model that rephrases problems with `math: generate`."""
+    math_seed_split: str = "train"
+    """The split of MATH whose solutions are used. The paper uses `train` only."""
+    maximum_samples: dict[str, Positive] = {}
+    """Name in Table 1 → the most rows that are used. Without an entry, the paper's own limit holds."""
+    template: Literal["solar", "alpaca"] = "solar"
+    """Chat template: the one of the released SOLAR model, or Alpaca's own."""
+    num_proc: Positive = 1
+    """Number of processes that tokenise rows and compare them with the benchmarks."""
+
+    @model_validator(mode="after")
+    def _names_of_table_1(self) -> Self:
+        for section in ("stand_ins", "maximum_samples", "decontaminate"):
+            for name in getattr(self, section):
+                if name not in DATASETS:
+                    raise ValueError(
+                        f"{section}: {name!r} is not a data set of Table 1 ({', '.join(DATASETS)})"
+                    )
+        if len(SYNTH_MATH & set(self.decontaminate)) == 1:
+            both = " and ".join(sorted(SYNTH_MATH))
+            raise ValueError(f"decontaminate: {both} have the same seeds; name both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _someone_to_ask(self) -> Self:
+        if self.math == "generate" and self.math_generation is None:
+            raise ValueError(
+                "math: generate needs a model; set math_generation.model and, for a server, "
+                "math_generation.server.base_url"
+            )
+        return self
+
+    def samples(self, dataset: str) -> int:
+        return self.maximum_samples.get(dataset, DATASETS[dataset].maximum_samples)
+
+
+class Upscale(Section):
+    """Depthwise scaling (Sec. 2): s = 2·(n − m)."""
+
+    m: Positive
+    """Layers cut from the end of the first copy and from the start of the second."""
+    shard_bytes: Positive = 5_000_000_000
+    unproved: bool = False
+    """Continue where it cannot be proved that the layers keep their meaning in their new places."""
+
+
+class Training(Section):
+    """One training. `global_batch_size` counts all devices; accumulation steps follow from it."""
+
+    learning_rate: Annotated[float, Field(gt=0)]
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_ratio: Fraction = 0.03
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    max_steps: int | None = Field(default=None, gt=0)
+    """The most optimiser steps, whatever `epochs` says."""
+    global_batch_size: Positive
+    """Sequences per optimiser step (SFT, continued pretraining: packed to `max_length`), or pairs (DPO)."""
+    per_device_batch_size: Positive
+    max_length: Positive
+    """Number of tokens in a sequence."""
+    optimizer: Literal["adamw_torch_fused", "rmsprop"] = "adamw_torch_fused"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    precision: TrainingPrecision = "auto"
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: this needs less memory and about a third more FLOPs."""
+
+    def accumulation(self, processes: int = 1) -> int:
+        """Micro-batches per optimiser step on each process. Not a whole number: ValueError."""
+        micro_batch = self.per_device_batch_size * processes
+        if self.global_batch_size % micro_batch:
+            raise ValueError(
+                f"global_batch_size {self.global_batch_size} is not a multiple of per_device_batch_size "
+                f"{self.per_device_batch_size} × {processes} process(es) = {micro_batch}"
+            )
+        return self.global_batch_size // micro_batch
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        self.accumulation()
+        return self
+
+
+class Pretraining(Training):
+    tokens: Positive
+    """Number of tokens of continued pretraining. The corpus is repeated as often as needed."""
+    held_out_evaluations: Positive = 8
+    """How often the held-out loss is measured during training, besides at its start and end."""
+
+
+class Lora(Section):
+    """Tuning with low-rank adapters of all linear layers. They are merged into the checkpoint at the end."""
+
+    rank: Positive = 64
+    alpha: Positive = 16
+    """The product of the adapters is scaled by alpha / rank. The defaults are those of QLoRA (Dettmers et al.
+    2023, App. B)."""
+    quantised: bool = False
+    """Hold the frozen weights in 4 bits (NF4)."""
+
+
+class Tuning(Training):
+    lora: Lora | None = None
+    """Train adapters. If it is not set, all weights are trained, as in the paper."""
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        if self.lora is None:
+            return ()
+        return ("peft", "bitsandbytes") if self.lora.quantised else ("peft",)
+
+
+class InstructionTuning(Tuning):
+    """Supervised fine-tuning (Sec. 3, instruction tuning)."""
+
+
+class AlignmentTuning(Tuning):
+    """Direct preference optimisation (Sec. 3, alignment tuning; Rafailov et al. 2023)."""
+
+    beta: Annotated[float, Field(gt=0)] = 0.1
+
+
+class Merge(Section):
+    slerp_t: Fraction = 0.5
+    """Position of merge v4 between Cand. 1 (0) and Cand. 2 (1). The paper does not give it."""
+
+
+class Evaluate(Section):
+    """H6 (Sec. 4.1). The protocol is fixed; a scale only sets the number of items."""
+
+    limits: dict[Column, Positive] = {}
+    """Items per task (MMLU: per subject). A task that is missing here is scored on all its items."""
+    subjects: Annotated[list[str], Field(min_length=1)] | None = None
+    """Subjects of MMLU. If it is not set, all 57 are scored."""
+    batch_tokens: Positive = 8192
+    """The most token positions in one forward pass, padding included."""
+    precision: Precision = "auto"
+    gsm8k_stop: Literal["today", "leaderboard"] = "today"
+    """Stop strings of GSM8K: those of the harness today, or of the version that the leaderboard ran."""
+    backend: dict[Column, Literal["hf", "vllm"]] = {}
+    """What computes the answers of a task: transformers (`hf`, the default) or vLLM."""
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        return ("vllm",) if "vllm" in self.backend.values() else ()
+
+
+class Control(Training):
+    """How the positive control of the contamination test is trained on the tested texts."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    schedule: Literal["cosine", "linear", "constant"] = "constant"
+    epochs: Annotated[float, Field(gt=0)] = 25
+    """After 2 to 5 epochs the test shows something but leaves doubt; after 25 it does not."""
+    global_batch_size: Positive = 8
+    per_device_batch_size: Positive = 8
+    max_length: Positive = 512
+
+
+class Contamination(Section):
+    """The test of Table 9 and Min-K % Prob (Shi et al. 2023). It uses the batch settings of `evaluate`."""
+
+    variants: list[str] = ["solar_instruct"]
+    reference: Place = "solar"
+    """The model that writes the neighbours: a variant, a folder or a hub id."""
+    tasks: Annotated[list[Column], Field(min_length=1)] = ["ARC", "MMLU", "TruthfulQA", "GSM8K"]
+    """Tasks to test. The paper has N/A for HellaSwag and Winogrande; if named here, they are tested too."""
+    examples: Positive = 100
+    neighbours: Positive = 100
+    k: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] = [0.2]
+    """Shares of the lowest token log-probabilities that Min-K % averages. Runs are compared by the first."""
+    control: Control = Control()
+    positive_control: bool = False
+    """Whether `main` also tests a copy that was trained on the texts, to prove that the test finds this."""
+
+
+class Scale(Launch):
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+    """It is part of the names of the experiment and of the report's folder."""
+    description: str
+    seed: Seed = 42
+    repeat: int = Field(default=0, ge=0)
+    """This number is added to the seed of every training. The items that are scored stay the same."""
+    base: Base
+    world: WorldSettings | None = None
+    """Size of the embedded world; needed if `base.model` or `data.mirror` is `embedded`."""
+    data: Data
+    upscale: Upscale
+    continue_pretrain: Pretraining
+    sft: InstructionTuning
+    dpo: AlignmentTuning
+    cand_1: dict[str, Any] = {}
+    """Settings of `dpo` that Cand. 1 changes (Table 6: "slightly different hyper-parameters")."""
+    cand_2: dict[str, Any] = {}
+    merge: Merge = Merge()
+    evaluate: Evaluate = Evaluate()
+    contamination: Contamination = Contamination()
+    save: Save = Save()
+    tracking: Tracking = Tracking()
+    hardware: Hardware | None = None
+    jobs: Positive = 1
+    """Number of steps that run side by side, each on its share of the cores: useful for models that are too
+    small to use all cores. The number of threads changes the last digits of a training, so results with
+    different `jobs` are close but not equal."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.is_needed and self.jobs > 1:
+            raise ValueError(
+                f"jobs: {self.jobs}, but a launcher uses the whole machine for one step; set jobs=1"
+            )
+        for section in (self.continue_pretrain, self.sft, self.dpo, self.contamination.control):
+            section.accumulation(self.num_processes)
+        if EMBEDDED in (self.base.model, self.data.mirror) and self.world is None:
+            raise ValueError("world: is missing, though base.model or data.mirror is 'embedded'")
+        if self.base.model == EMBEDDED and self.data.mirror != EMBEDDED:
+            raise ValueError("base.model: the embedded base needs data.mirror: embedded")
+        return self
+
+    @property
+    def precisions(self) -> set[str]:
+        """Every precision that some section asks for."""
+        trained = (self.continue_pretrain, self.sft, self.dpo, self.contamination.control, self.base.training)
+        return {section.precision for section in (*trained, self.evaluate)}
+
+    def in_precision(self, own: str) -> "Scale":
+        """This scale with `own`, the precision that the device computes in, wherever one is `auto`.
+
+        The settings of a base that is not trained stay: it was trained elsewhere.
+        """
+
+        def resolved(section: Any) -> Any:
+            return section.model_copy(update={"precision": own}) if section.precision == "auto" else section
+
+        changes = {
+            name: resolved(getattr(self, name)) for name in ("continue_pretrain", "sft", "dpo", "evaluate")
+        }
+        control = resolved(self.contamination.control)
+        changes["contamination"] = self.contamination.model_copy(update={"control": control})
+        if self.base.retrain:
+            changes["base"] = self.base.model_copy(update={"training": resolved(self.base.training)})
+        for name in ("cand_1", "cand_2"):
+            if getattr(self, name).get("precision") == "auto":
+                changes[name] = {**getattr(self, name), "precision": own}
+        return self.model_copy(update=changes)
+
+    def alignment(self, overrides: str) -> AlignmentTuning:
+        """Settings of a DPO variant: `dpo`, with the section named `overrides` on top."""
+        changes = getattr(self, overrides) if overrides else {}
+        try:
+            return AlignmentTuning.model_validate({**self.dpo.model_dump(), **changes})
+        except ValidationError as error:
+            raise UserError(explain(error, f"scale {self.name}", AlignmentTuning, f"{overrides}.")) from None

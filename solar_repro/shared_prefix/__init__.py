@@ -1,0 +1,1 @@
+"""Causal models run so that what several texts begin with is computed once."""

@@ -1,0 +1,194 @@
+"""The manifest of a result: name, bytes and SHA-256 of every file, so that a folder can be verified."""
+
+import os
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from solar_repro.errors import UserError
+from solar_repro.safety.json_files import read_json, write_json
+from solar_repro.safety.regular import is_plain_file_name
+from solar_repro.store.hashing import sha256_all
+from solar_repro.store.model_files import CARRIED_FILES, INDEX_FILE, SINGLE_FILE
+
+MANIFEST_FILE = "manifest.json"
+
+
+_READ_BY_NAME = {
+    "adapter_config.json",
+    "additional_chat_templates",
+    "config.json",
+    SINGLE_FILE,
+    INDEX_FILE,
+    *CARRIED_FILES,
+}
+_READ_BY_SUFFIX = {".arrow", ".jinja", ".jsonl", ".parquet", ".safetensors"}
+
+
+class ManifestError(UserError):
+    """A folder that is not what its manifest says: damaged, and to be made again.
+
+    One that cannot be read now, as where its files are another user's, is a plain UserError.
+    """
+
+
+def write_manifest(folder: Path, digests: Mapping[str, str] | None = None) -> None:
+    """Write `manifest.json` for all files of a folder and its subfolders.
+
+    `digests` (name relative to the folder → SHA-256) are taken as they are; all other files are hashed here.
+    """
+    known = dict(digests or {})
+    names = _files(folder)
+    if unknown := sorted(set(known) - set(names)):
+        raise ValueError(f"{folder}: digests were given for files that are not there: {unknown}")
+    hashed = sha256_all(folder / name for name in names if name not in known)
+    entries = [
+        {
+            "name": name,
+            "bytes": (folder / name).stat().st_size,
+            "sha256": known[name] if name in known else hashed[folder / name],
+        }
+        for name in names
+    ]
+    write_json(folder / MANIFEST_FILE, {"files": entries})
+
+
+def verify_manifest(folder: Path) -> None:
+    """Check that a folder holds the files of its manifest; ManifestError names the one that is damaged.
+
+    Files that others left beside them (`.DS_Store`, a note) do not count, unless they would be read with the
+    result's own: those, and whatever cannot be read now, raise a plain UserError.
+    """
+    entries = read_manifest(folder)
+    try:
+        for name in strays(folder, entries):
+            _refuse_harmful(folder, name)
+        for name, (size, _) in entries.items():
+            file = folder / name
+            if not file.is_file() or not file.resolve().is_relative_to(folder.resolve()):
+                raise ManifestError(
+                    f"{file}: missing, though {MANIFEST_FILE} names it; make or download the folder again"
+                )
+            if file.stat().st_size != size:
+                raise ManifestError(
+                    f"{file}: has {file.stat().st_size} bytes, but {MANIFEST_FILE} says {size}; make or "
+                    "download it again"
+                )
+        hashed = sha256_all(folder / name for name in entries)
+    except OSError as error:
+        raise _unreadable(error.filename or folder, error) from error
+    for name, (_, digest) in entries.items():
+        if hashed[folder / name] != digest:
+            raise ManifestError(
+                f"{folder / name}: its content is not what {MANIFEST_FILE} says; make or download it again"
+            )
+
+
+def refuse_damaged(folder: Path, digests: Mapping[str, str]) -> None:
+    """Refuse (UserError) a published folder one of whose files is not what its manifest says.
+
+    `digests` give the SHA-256 of its files by name. A folder without a manifest, or with another project's
+    file of that name, may be anything.
+    """
+    if not os.path.lexists(folder / MANIFEST_FILE):
+        return
+    try:
+        entries = read_manifest(folder)
+    except ManifestError:
+        if digests.get("solar/provenance.json") is None:
+            return
+        raise
+    for name, (_, digest) in entries.items():
+        if digests.get(name) != digest and not name.startswith("."):
+            what = "its content is not what" if name in digests else "missing, though"
+            says = "says" if name in digests else "names it"
+            raise UserError(
+                f"{folder / name}: {what} {MANIFEST_FILE} beside it {says}; make or download the folder "
+                f"again, or remove {MANIFEST_FILE} if you have changed it yourself"
+            )
+
+
+def strays(folder: Path, entries: Collection[str] | None = None) -> list[str]:
+    """Names of files in a folder that its manifest (or `entries`) does not name."""
+    known = read_manifest(folder) if entries is None else entries
+    return [name for name in _files(folder) if name not in known]
+
+
+@contextmanager
+def listed_alone(folder: Path) -> Iterator[Path]:
+    """The folder itself, or where others left files in it, a passing folder of links to those it lists."""
+    entries = read_manifest(folder)
+    if not strays(folder, entries):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as passing:
+        for name in (*entries, MANIFEST_FILE):
+            link = Path(passing, name)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to((folder / name).absolute())
+        yield Path(passing)
+
+
+def read_result_json(file: Path) -> dict[str, Any]:
+    """Read a JSON file of a result: ManifestError where it is damaged, UserError where it cannot be read."""
+    try:
+        return read_json(file)
+    except UserError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError | NotADirectoryError):
+            raise _unreadable(file, cause) from error
+        raise ManifestError(str(error)) from error
+
+
+def _unreadable(file: Path | str, error: OSError) -> UserError:
+    return UserError(
+        f"{file}: cannot be read ({error.strerror}), so it is not known whether the result is complete; "
+        "ask its owner, or choose another store"
+    )
+
+
+def _refuse_harmful(folder: Path, name: str) -> None:
+    """Refuse a stray file that would be read in place of, or beside, the result's own."""
+    parts = PurePosixPath(name).parts
+    hidden = any(part.startswith(".") for part in parts)
+    if not hidden and (_READ_BY_NAME & set(parts) or PurePosixPath(name).suffix in _READ_BY_SUFFIX):
+        raise UserError(
+            f"{folder / name}: is not a file of the result ({MANIFEST_FILE}), but would be read with them; "
+            "move it elsewhere"
+        )
+
+
+def read_manifest(folder: Path) -> dict[str, tuple[int, str]]:
+    """Bytes and SHA-256 of each file by name, as `manifest.json` says; ManifestError where it is damaged."""
+    file = folder / MANIFEST_FILE
+    files = read_result_json(file).get("files")
+    entries: dict[str, tuple[int, str]] = {}
+    for entry in files if isinstance(files, list) else [None]:
+        if not _is_entry(entry) or entry["name"] in entries:
+            raise ManifestError(f"{file}: damaged at {entry!r}; make or download the folder again")
+        entries[entry["name"]] = entry["bytes"], entry["sha256"]
+    return entries
+
+
+def _is_entry(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and set(entry) == {"name", "bytes", "sha256"}
+        and isinstance(entry["name"], str)
+        and all(is_plain_file_name(part) for part in entry["name"].split("/"))
+        and type(entry["bytes"]) is int
+        and entry["bytes"] >= 0
+        and isinstance(entry["sha256"], str)
+    )
+
+
+def _files(folder: Path) -> list[str]:
+    """Names of all files (and linked folders) but the manifest itself, with forward slashes, sorted."""
+    names = [
+        PurePosixPath(Path(parent).relative_to(folder), name).as_posix()
+        for parent, folders, files in os.walk(folder)
+        for name in (*files, *(name for name in folders if Path(parent, name).is_symlink()))
+    ]
+    return sorted(name for name in names if name != MANIFEST_FILE)

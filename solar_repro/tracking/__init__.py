@@ -1,0 +1,1 @@
+"""What is written to an MLflow tracking server and read from it."""

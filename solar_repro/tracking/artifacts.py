@@ -1,0 +1,127 @@
+"""Files of runs as artifact stores give them: asked for by name, of bounded size, and verified before use.
+
+Whoever may write to a tracking server may put anything there. No listing of a store is followed.
+"""
+
+import json
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from solar_repro.checkpoint.given import WANTED
+from solar_repro.errors import UserError
+from solar_repro.plan.provenance import FILE, key_of, result_digest
+from solar_repro.plan.step import MODEL_STAGES
+from solar_repro.safety.redact import reason
+from solar_repro.safety.regular import BLOCK, regular
+from solar_repro.store.hashing import sha256
+from solar_repro.store.manifest import MANIFEST_FILE, ManifestError, read_manifest
+from solar_repro.store.result import NOTES
+from solar_repro.tracking.server import can_go_on, understood
+
+LARGEST_MANIFEST = 4 << 20
+LARGEST_NOTE = 16 << 20
+"""Bytes of a JSON file that is none of a result's own."""
+_AT_ONCE = 4
+_DATA = {".json", ".jsonl", ".md", ".parquet"}
+_NOTES = {".json", ".jsonl", ".md", ".png"}
+
+
+class Missing(UserError):
+    """An artifact that is not there, or is larger than it may be."""
+
+
+def fetch(uri: str, name: str, target: Path, most: int) -> None:
+    """Fetch one file of the artifacts at `uri`, of at most that many bytes; else Missing.
+
+    A connection that was lost, or a library that is wanting, is raised as it is.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    from solar_repro.safety.bounded_http import files_up_to
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with files_up_to(most), understood():
+            repository = get_artifact_repository(uri)
+            if (folder := getattr(repository, "artifact_dir", None)) is not None:
+                _copy(Path(folder, name), target, most)
+            else:
+                repository._download_file(name, str(target))
+        if target.stat().st_size > most:
+            raise UserError(f"is larger than {most:,} bytes")
+    except Exception as error:  # of whichever client the store has
+        target.unlink(missing_ok=True)
+        if can_go_on(error) or isinstance(error, ImportError):
+            raise
+        raise Missing(f"artifact {name}: cannot be had ({reason(error)})") from error
+
+
+def read_artifact(uri: str, name: str) -> Any:
+    """What a JSON file among the artifacts at `uri` holds; Missing where it is none."""
+    with tempfile.TemporaryDirectory() as scratch:
+        fetch(uri, name, Path(scratch, "file"), LARGEST_NOTE)
+        try:
+            return json.loads(Path(scratch, "file").read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise Missing(f"artifact {name}: is no JSON ({reason(error)})") from error
+
+
+def fetch_result(uri: str, folder: Path, stage: str) -> None:
+    """Fetch a result: its manifest, and what that names, if a result of the stage has files of such names.
+
+    ManifestError where it has not, or the disk has no room; Missing for a file that is not there. The caller
+    verifies.
+    """
+    fetch(uri, MANIFEST_FILE, folder / MANIFEST_FILE, LARGEST_MANIFEST)
+    entries = read_manifest(folder)
+    if strange := [name for name in entries if not is_known(stage, name)]:
+        raise ManifestError(f"{MANIFEST_FILE} names {strange[0]!r}, which no result of stage {stage} has")
+    total = sum(size for size, _ in entries.values())
+    if total > (free := shutil.disk_usage(folder).free):
+        raise ManifestError(f"{MANIFEST_FILE} names {total:,} bytes, and {free:,} are free")
+    first, *others = sorted(entries, key=lambda name: entries[name][0]) or [FILE.as_posix()]
+    # Of a result of which the manifest alone was logged the first is missing.
+    fetch(uri, first, folder / first, entries.get(first, (0, ""))[0])
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        waiting = [pool.submit(fetch, uri, name, folder / name, entries[name][0]) for name in others]
+        try:
+            for one in waiting:
+                one.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def offered(uri: str, key: str) -> str | None:
+    """`result_digest` of what lies at `uri`; None where that is no result with this key, or not whole."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        try:
+            fetch(uri, MANIFEST_FILE, folder / MANIFEST_FILE, LARGEST_MANIFEST)
+            fetch(uri, FILE.as_posix(), folder / FILE, LARGEST_NOTE)
+            entries = read_manifest(folder)
+            listed = entries.get(FILE.as_posix(), (0, None))[1]
+            return result_digest(folder) if (sha256(folder / FILE), key_of(folder)) == (listed, key) else None
+        except (Missing, ManifestError):
+            return None
+
+
+def is_known(stage: str, name: str) -> bool:
+    """Whether results of a stage have files of such a name: others may be read in place of theirs."""
+    path = PurePosixPath(name)
+    if path.parts[0] == NOTES:
+        return path.suffix in _NOTES
+    if stage not in MODEL_STAGES:
+        return path.suffix in _DATA
+    wanted = [one for one in WANTED if len(PurePosixPath(one).parts) == len(path.parts)]
+    return any(fnmatchcase(name, one) for one in wanted)
+
+
+def _copy(source: Path, target: Path, most: int) -> None:
+    with open(source, "rb", opener=regular) as file, target.open("wb") as out:
+        while block := file.read(min(BLOCK, most + 1 - out.tell())):
+            out.write(block)

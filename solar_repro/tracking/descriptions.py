@@ -1,0 +1,125 @@
+"""What the MLflow UI says of a run, in Markdown."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from solar_repro.paper import variants
+from solar_repro.safety.escapes import code, markdown
+from solar_repro.safety.redact import one_line
+from solar_repro.tracking.commands import GIVEN_ROLE, Given, step_command
+
+if TYPE_CHECKING:
+    from solar_repro.plan.step import Step
+    from solar_repro.tracking.tracking import Finished
+
+NOTE = "mlflow.note.content"
+"""Tag that the UI shows as the description of a run or an experiment."""
+MODEL_TRAINING = "workflowType=machine_learning"
+"""In an address of the UI: show what belongs to model training, and not to GenAI, which is its default."""
+LONGEST_NOTE = 8000  # characters of a run's tag
+_LONGEST_SETTINGS = 2500
+_TOLD_ROLES = ("target", "reference")  # of the contamination test; elsewhere the names say it
+
+_STAGES = {
+    "microworld": "The embedded world: a mirror of the hub, which holds the corpus, the data sets of Table 1 "
+    "and the six benchmarks.",
+    "data": "One data set of Table 1, prepared: rows are read, filtered and tokenised.",
+    "synth_math": "The two sets of synthetic math data (Sec. 3).",
+    "base": "The base model, whose layers are copied by depth up-scaling (Sec. 2).",
+    "upscale": "Depthwise scaling (Sec. 2): two copies of the base are cut and stacked.",
+    "continue_pretrain": "Continued pretraining (Sec. 2).",
+    "sft": "Instruction tuning (Sec. 3).",
+    "dpo": "Alignment tuning by DPO (Sec. 3).",
+    "merge": "A merge of models (Sec. 4.1).",
+    "contaminate": "The positive control of the contamination test: a copy that is trained on the tested "
+    "texts.",
+    "untrained": "The base's layers in the order of every layer map, before any training (Sec. 2).",
+    "evaluate": "The scores of one model: the six benchmarks and their mean, H6 (Sec. 4.1).",
+    "contamination": "The contamination test of Table 9, with Min-K % and Min-K %++.",
+}
+
+
+def step_note(
+    step: "Step", given: Given, parents: Mapping[str, "Finished"], output: Path, model: str = ""
+) -> str:
+    """What a step's run says of it: its place in the paper, what it is made from, settings, command.
+
+    `model`: a link to its checkpoint in the UI, once there is one.
+    """
+    result = f"`{code(str(output))}`"
+    parts = [
+        f"**{markdown(step.label)}**: {_STAGES[step.stage]} {_place_in_paper(step)}".strip(),
+        f"Checkpoint: {model}, in {result}." if model else f"Result: {result}.",
+    ]
+    made_from = [_link(step, role, found) for role, found in parents.items()]
+    sets = [
+        f"{variants.DATASETS[one['name']].title} (at most {one['maximum_samples']:,} rows)"
+        for one in step.settings.get("datasets", ())
+    ]
+    sentences = [f"Made from {', '.join(made_from)}."] if made_from else []
+    sentences += [f"Trained on {', '.join(sets)}."] if sets else []
+    if sentences:
+        parts.append(" ".join(sentences))
+    if settings := _settings(step):
+        parts.append(f"Settings: {settings}.")
+    parts.append(f"The command that makes it:\n\n```\n{step_command(step, given)}\n```")
+    return fitted("\n\n".join(parts))
+
+
+def _link(step: "Step", role: str, found: "Finished") -> str:
+    link = f"[{markdown(step.inputs[role].label)}]({run_path(found.experiment_id, found.run_id)})"
+    return f"{link} ({role})" if role in _TOLD_ROLES else link
+
+
+def invocation_note(name: str, given: Given) -> str:
+    """What the run of a command says, until more is known."""
+    typed = f", started by\n\n```\n{one_line(given.typed)}\n```" if given.typed else "."
+    return fitted(
+        f"**{markdown(name)}**: the run of one command{typed}\n\nWhat the command makes is nested under this "
+        "run. Where a finished result was found, it was taken from the run that had made it; `steps.json` "
+        "names the runs."
+    )
+
+
+def run_path(experiment_id: str, run_id: str) -> str:
+    """Where a run stands in the UI, from whichever address that is opened."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}?{MODEL_TRAINING}"
+
+
+def model_link(experiment_id: str, model_id: str) -> str:
+    """Markdown that links to a logged model in the UI."""
+    return f"[{markdown(model_id)}](#/experiments/{experiment_id}/models/{model_id}?{MODEL_TRAINING})"
+
+
+def fitted(text: str, most: int = LONGEST_NOTE) -> str:
+    """The text, cut at the end of a line where the server would refuse it."""
+    if len(text) <= most:
+        return text
+    return text[: most - 3].rpartition("\n")[0] + "\n\n…"
+
+
+def _place_in_paper(step: "Step") -> str:
+    role = GIVEN_ROLE.get(step.stage)
+    if role and role not in step.inputs:
+        return "Of a model that the paper does not name."
+    model = step.inputs[role] if step.stage == "evaluate" else step
+    if not model.makes_model:
+        return ""
+    rows = variants.PAPER[model.variant].rows if model.variant in variants.PAPER else {}
+    if not rows:
+        return "The paper's tables have no row for it."
+    named = " and ".join(f"Table {table}, row “{title}”" for table, title in sorted(rows.items()))
+    return f"In the paper: {named}."
+
+
+def _settings(step: "Step") -> str:
+    """Settings that are set, but for what names places and data sets."""
+    told = []
+    for name, value in step.parameters().items():
+        if name.startswith(("places.", "datasets.")) or value in ("", "None"):
+            continue
+        told.append(f"`{code(name.removeprefix(f'{step.stage}.'))} = {code(value)}`")
+    while told and len(", ".join(told)) > _LONGEST_SETTINGS:
+        told[-2:] = ["…"]
+    return ", ".join(told)

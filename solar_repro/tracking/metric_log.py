@@ -1,0 +1,114 @@
+"""Metrics of a run in the making: kept in a file of the result, delivered to the server by a thread."""
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from solar_repro.safety.redact import reason
+
+Row = dict[str, Any]
+"""`key`, `value`, `timestamp` (ms), `step`."""
+
+SECONDS_BETWEEN_DELIVERIES = 5.0
+LONGEST_WAIT = 60.0
+
+
+class MetricLog:
+    """Metrics of one run: a line each in `file` at once, delivered in order by `send` every few seconds.
+
+    Training never waits for the server. While `send` raises, rows are kept and tried again at growing
+    intervals; it may be given rows a second time that it took but could not confirm.
+
+    Of work that goes on where it was saved, `kept` are the rows up to there and `delivered` names, as (key,
+    step), what the server has, perhaps from beyond: neither is written or sent a second time.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[list[Row]], None],
+        file: Path,
+        kept: Sequence[Row] = (),
+        delivered: Collection[tuple[str, int]] = (),
+    ) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._send = send
+        self._file = file.open("a", encoding="utf-8", buffering=1)
+        self._kept: frozenset[tuple[str, int]] = frozenset()
+        self._delivered = frozenset(delivered)
+        self._waiting: list[Row] = []
+        self._lost = False
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._deliver_often, name="metrics", daemon=True)
+        self._add(kept)
+        self._kept = frozenset(map(_place, kept))
+        self._thread.start()
+
+    def __call__(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        now = int(time.time() * 1000)
+        self._add(
+            [
+                {"key": name, "value": float(value), "timestamp": now, "step": step}
+                for name, value in metrics.items()
+            ]
+        )
+
+    def _add(self, rows: Iterable[Row]) -> None:
+        rows = [row for row in rows if _place(row) not in self._kept]
+        self._file.writelines(json.dumps(row) + "\n" for row in rows)
+        with self._lock:
+            self._waiting += [row for row in rows if _place(row) not in self._delivered]
+
+    def close(self) -> None:
+        """Try once more to deliver what waits."""
+        self._closing.set()
+        self._thread.join()
+        self._file.close()
+        self._deliver()
+
+    @property
+    def undelivered(self) -> list[Row]:
+        """Rows that no `send` has confirmed."""
+        return self._waiting
+
+    def _deliver_often(self) -> None:
+        wait = SECONDS_BETWEEN_DELIVERIES
+        while not self._closing.wait(wait):
+            wait = SECONDS_BETWEEN_DELIVERIES if self._deliver() else min(2 * wait, LONGEST_WAIT)
+
+    def _deliver(self) -> bool:
+        with self._lock:
+            rows = list(self._waiting)
+        try:
+            if rows:
+                self._send(rows)
+        except Exception as error:  # whatever a client of any kind of server raises
+            if not self._lost:
+                _say(f"metrics cannot be delivered ({reason(error)}); they are kept, the work goes on")
+            self._lost = True
+            return False
+        with self._lock:
+            del self._waiting[: len(rows)]
+        if self._lost:
+            _say(f"the tracking server is back, {len(rows)} metrics delivered")
+        self._lost = False
+        return True
+
+
+def read_metrics(file: Path) -> list[Row]:
+    """The rows that a `MetricLog` has kept."""
+    if not file.is_file():
+        return []
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def _place(row: Row) -> tuple[str, int]:
+    return row["key"], row["step"]
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

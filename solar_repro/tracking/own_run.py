@@ -1,0 +1,128 @@
+"""Which run an invocation writes to, and in which experiment: what the environment names, else its own."""
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from solar_repro.errors import UserError
+from solar_repro.tracking.server import UNKNOWN, server_uri
+
+if TYPE_CHECKING:
+    from mlflow.entities import Experiment, Run
+    from mlflow.tracking import MlflowClient
+
+_TAKEN = "solar.command"
+"""Tag of a run that an invocation has taken: its name."""
+
+
+def own_run(client: "MlflowClient", name: str, scale: str) -> tuple[str, str]:
+    """Ids of the run that `mlflow run` has opened for us, or else of a new one, and of its experiment.
+
+    `MLFLOW_RUN_ID` may be left over from another command, or be handed on by a pipeline to all that it
+    starts: a run that is closed, or another's, is left alone. A run or experiment that is named and cannot be
+    used: UserError.
+    """
+    given = _given_run(client)
+    if given is not None and _is_free(given):
+        client.set_tag(given.info.run_id, _TAKEN, name)
+        client.set_tag(given.info.run_id, "mlflow.runName", name)
+        return given.info.run_id, given.info.experiment_id
+    experiment = _experiment(client, f"solar-{scale}", given)
+    run = client.create_run(experiment, tags={_TAKEN: name, **_source()}, run_name=name)
+    if given is not None:
+        print(
+            f"MLFLOW_RUN_ID={given.info.run_id}: that run is closed or belongs to another command; "
+            f"this command writes to its own run, {run.info.run_id}",
+            file=sys.stderr,
+            flush=True,
+        )
+    return run.info.run_id, experiment
+
+
+def _source() -> dict[str, str]:
+    """Who has started the command, and from which file, as `mlflow.start_run` would tag it."""
+    from mlflow.tracking.context.default_context import DefaultRunContext
+
+    try:
+        return DefaultRunContext().tags()
+    except (KeyError, OSError):  # a user of a container may have no name
+        return {}
+
+
+def _given_run(client: "MlflowClient") -> "Run | None":
+    from mlflow.exceptions import MlflowException
+
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if not run_id:
+        return None
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in UNKNOWN:
+            raise
+        raise UserError(
+            f"MLFLOW_RUN_ID={run_id}: {server_uri()} has no such run; unset it, or set MLFLOW_TRACKING_URI "
+            f"to the server that has it{_whole_path()}"
+        ) from None
+
+
+def _whole_path() -> str:
+    """What to know of the relative path of a data base, which `mlflow run` resolves in another folder."""
+    from mlflow import get_tracking_uri
+
+    uri = get_tracking_uri()
+    relative = uri.startswith("sqlite:///") and not uri.startswith("sqlite:////")
+    return f", with its whole path (sqlite:///{os.path.abspath(uri[10:])} is taken)" if relative else ""
+
+
+def _is_free(run: "Run") -> bool:
+    info = run.info
+    is_open = (info.status, info.lifecycle_stage) == ("RUNNING", "active")
+    return is_open and not {"solar.key", _TAKEN} & run.data.tags.keys()
+
+
+def _experiment(client: "MlflowClient", default: str, beside: "Run | None") -> str:
+    """Id of the experiment that the environment names, else of that of the run `beside`, else `default`."""
+    from mlflow.exceptions import MlflowException
+
+    name, number = os.environ.get("MLFLOW_EXPERIMENT_NAME"), os.environ.get("MLFLOW_EXPERIMENT_ID")
+    if name or not (number or beside):
+        said = f"MLFLOW_EXPERIMENT_NAME={name}" if name else f"experiment {default}"
+        experiment = _usable(_named(client, name or default), said)
+        if name and number and number != experiment:
+            raise UserError(
+                f"{said} and MLFLOW_EXPERIMENT_ID={number} are different experiments; unset one of them"
+            )
+        return experiment
+    said = f"MLFLOW_EXPERIMENT_ID={number}" if number else "the experiment of MLFLOW_RUN_ID"
+    try:
+        return _usable(client.get_experiment(number or beside.info.experiment_id), said)
+    except MlflowException as error:
+        if error.error_code not in UNKNOWN:
+            raise
+        raise UserError(
+            f"{said}: {server_uri()} has no such experiment; unset it or give one that is there"
+        ) from None
+
+
+def _named(client: "MlflowClient", name: str) -> "Experiment":
+    from mlflow.exceptions import MlflowException
+
+    if (found := client.get_experiment_by_name(name)) is not None:
+        return found
+    try:
+        return client.get_experiment(client.create_experiment(name))
+    except MlflowException:
+        # Of two that make it at once the second is refused.
+        if (found := client.get_experiment_by_name(name)) is None:
+            raise
+        return found
+
+
+def _usable(experiment: "Experiment", said: str) -> str:
+    if experiment.lifecycle_stage != "active":
+        raise UserError(
+            f"{said}: experiment {experiment.name!r} is deleted; restore it (mlflow experiments restore "
+            f"--experiment-id {experiment.experiment_id}) or set MLFLOW_EXPERIMENT_NAME to another"
+        )
+    return experiment.experiment_id

@@ -1,0 +1,266 @@
+"""What is read from a tracking server: runs and their results, of anybody who may write there."""
+
+import contextlib
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from solar_repro.errors import UserError
+from solar_repro.plan.provenance import verify_key
+from solar_repro.safety.redact import one_line
+from solar_repro.store.hashing import sha256
+from solar_repro.store.manifest import MANIFEST_FILE, read_manifest, verify_manifest
+from solar_repro.store.owner import identity
+from solar_repro.store.result import NOTES
+from solar_repro.tracking.artifacts import Missing, fetch_result, offered, read_artifact
+from solar_repro.tracking.server import (
+    UNKNOWN,
+    can_go_on,
+    experiments,
+    pages,
+    reaching,
+    server_uri,
+)
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric, Run
+    from mlflow.tracking import MlflowClient
+
+_RUN_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
+_MOST_OF_A_KEY = 100
+"""Runs that are looked at to find a step's."""
+_MOST_REQUESTS = 20  # for one metric's history, of 25,000 points each
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run of a step."""
+
+    run_id: str
+    experiment_id: str
+    model_id: str | None
+    output: Path
+    digest: str | None = None
+    """What the run recorded of its result's content (`result_digest`)."""
+    made_by: str = "unknown"
+    """Who made the result, as the run says."""
+
+    def __str__(self) -> str:
+        return f"run {self.run_id} (experiment {self.experiment_id}, made by {self.made_by})"
+
+
+def different(label: str, found: Sequence[Any]) -> str:
+    """What is said of runs that have different results of one step."""
+    return (
+        f"{label}: {len(found)} runs have different results of it: {', '.join(map(str, found[:4]))}; delete "
+        "those that are wrong, or name the experiments that are accepted (-P tracking.experiments=NAME)"
+    )
+
+
+class Reader:
+    """One command's view of a tracking server."""
+
+    def __init__(self, client: "MlflowClient", accepted: tuple[str, ...] = ()) -> None:
+        """`accepted`: the experiments whose results are taken, by name; none: all."""
+        self.client = client
+        self.accepted = accepted
+        self._accepted = {self._experiment(name): name for name in accepted}
+
+    def accepts(self, run: "Run") -> bool:
+        """Whether a run's results are taken: its experiment is one of those that were named, if any were."""
+        return not self._accepted or run.info.experiment_id in self._accepted
+
+    def candidates(self, key: str) -> list[Finished]:
+        """The FINISHED runs with this key, newest first, in the experiments that are accepted."""
+        return [_finished(run) for run in self.runs_of(key)]
+
+    def runs_of(self, key: str) -> "list[Run]":
+        """The same as MLflow has them; UserError for more than are made by accident."""
+        found = self.search(f"tags.`solar.key` = '{key}'", most=_MOST_OF_A_KEY + 1)
+        if len(found) > _MOST_OF_A_KEY:
+            raise UserError(
+                f"key {key[:8]}: {server_uri()} has over {_MOST_OF_A_KEY} finished runs of it; delete those "
+                "that are wrong, or name the experiments that are accepted (-P tracking.experiments=NAME)"
+            )
+        return [run for run in found if run.data.tags.get("solar.key") == key and self.accepts(run)]
+
+    def knows(self, key: str) -> bool:
+        """Whether a run has a key that begins so: one that could not be closed is registered later."""
+        return bool(self.search(f"tags.`solar.key` LIKE '{key}%'", most=1, status=None, everywhere=True))
+
+    def has(self, run_id: str) -> bool:
+        """Whether this server has a run of that id, perhaps deleted."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code not in UNKNOWN:
+                raise
+            return False
+        return True
+
+    def unfinished(self, key: str, output: Path) -> tuple[list[str], list[str]]:
+        """Runs of this key that nobody has closed: ids of those that write to this very `output`, and the
+        names of the machines where others write elsewhere.
+
+        Host names and paths may be equal on two machines: what counts is the folder itself.
+        """
+        ours, others = [], []
+        here = str(output), identity(output.parent)
+        for run in self.search(f"tags.`solar.key` = '{key}'", status="RUNNING", everywhere=True):
+            tags = run.data.tags
+            if here[1] and (tags.get("solar.output"), tags.get("solar.store")) == here:
+                ours.append(run.info.run_id)
+            else:
+                others.append(one_line(tags.get("solar.host", "another machine"))[:100])
+        return ours, others
+
+    def search(
+        self,
+        query: str = "",
+        experiment: str | None = None,
+        most: int = 50_000,
+        status: str | None = "FINISHED",
+        everywhere: bool = False,
+    ) -> "list[Run]":
+        """Runs that match an MLflow filter, newest first; of the experiment that is named, else of those that
+        are accepted, or of all."""
+        if experiment is not None:
+            within: Iterable[Iterable[str]] = [[self._experiment(experiment)]]
+        else:
+            within = [self._accepted] if self._accepted and not everywhere else experiments(self.client)
+        if status is not None:
+            query = " and ".join(filter(None, [query, f"attributes.status = '{status}'"]))
+        runs = [run for page in within for run in self._runs_in(list(page), query, most)]
+        return sorted(runs, key=lambda run: run.info.end_time or 0, reverse=True)[:most]
+
+    def _runs_in(self, ids: list[str], query: str, most: int) -> "list[Run]":
+        runs: list[Run] = []
+
+        def ask(token: str | None) -> Any:
+            return self.client.search_runs(
+                ids,
+                query,
+                max_results=min(1000, most - len(runs)),
+                order_by=["attributes.end_time DESC"],
+                page_token=token,
+            )
+
+        for page in pages(ask, lambda run: run.info.run_id):
+            # A run's id becomes part of a path.
+            runs += [run for run in page if _RUN_ID.fullmatch(run.info.run_id)]
+            if len(runs) >= most:
+                break
+        return runs
+
+    def history(self, run_id: str, metric: str) -> "list[Metric]":
+        """All that was logged of a metric; UserError for more than a training logs."""
+        from solar_repro.safety.bounded_http import requests_up_to
+
+        with requests_up_to(_MOST_REQUESTS):
+            return self.client.get_metric_history(run_id, metric)
+
+    def _experiment(self, name: str) -> str:
+        """Id of the experiment of that name; UserError where there is none, or it is deleted."""
+        found = self.client.get_experiment_by_name(name)
+        if found is not None and found.lifecycle_stage == "active":
+            return found.experiment_id
+        if found is not None:
+            raise UserError(f"experiment {name!r}: it is deleted; restore it or name another")
+        names = [other for page in experiments(self.client) for other in page.values()]
+        nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or sorted(names)[:10]
+        raise UserError(
+            f"experiment {name!r}: not on this tracking server; it has {len(names)} experiments, the nearest "
+            "names are: "
+            f"{', '.join(nearest)}"
+        )
+
+    def offered(self, found: Finished, key: str) -> str | None:
+        """`result_digest` of the artifacts of a finished run; None where they are no result with this key.
+
+        Where that cannot be told, for a lost connection or want of a library: an error.
+        """
+        with _looking():
+            uri = self._artifacts(found)
+            with reaching(uri, "read"):
+                return offered(uri, key)
+        return None
+
+    def download(self, found: Finished, destination: Path, stage: str) -> bool:
+        """Fetch a finished step's folder from the server's artifacts; False where it is not there.
+
+        Where that cannot be told, for a lost connection or want of a library: an error. It may be weeks of
+        work. ManifestError for files that no such step leaves.
+        """
+        with _looking():
+            uri = self._artifacts(found)
+            with reaching(uri, "read"):
+                fetch_result(uri, destination, stage)
+            return True
+        return False
+
+    def _artifacts(self, found: Finished) -> str:
+        if found.model_id:
+            return self.client.get_logged_model(found.model_id).artifact_location
+        return f"{self.client.get_run(found.run_id).info.artifact_uri}/output"
+
+
+def result_of(run: "Run", scratch: Path) -> Path:
+    """Folder of a finished run's result: in its store, else its artifacts, fetched below `scratch`.
+
+    It is whole, and was made with the run's key; else Missing or ManifestError.
+    """
+    key = run.data.tags.get("solar.key", "")
+    folder = Path(run.data.tags.get("solar.output", ""))
+    if not (folder / MANIFEST_FILE).is_file():
+        folder = scratch / run.info.run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        with reaching(run.info.artifact_uri, "read"):
+            fetch_result(f"{run.info.artifact_uri}/output", folder, run.data.tags.get("solar.stage", ""))
+    verify_manifest(folder)
+    verify_key(folder, key)
+    return folder
+
+
+def note_of(run: "Run", name: str) -> Any:
+    """What a JSON file holds that the run left among its notes; Missing where there is none."""
+    folder = Path(run.data.tags.get("solar.output", ""))
+    if (folder / MANIFEST_FILE).is_file():
+        verify_key(folder, run.data.tags.get("solar.key", ""))
+        listed = read_manifest(folder).get(f"{NOTES}/{name}")
+        if listed is None or sha256(folder / NOTES / name) != listed[1]:
+            raise Missing(f"{folder / NOTES / name}: missing or damaged")
+        return read_artifact(str(folder / NOTES), name)
+    with reaching(run.info.artifact_uri, "read"):
+        return read_artifact(f"{run.info.artifact_uri}/{NOTES}", name)
+
+
+@contextlib.contextmanager
+def _looking() -> Iterator[None]:
+    """Pass over what is not on the server."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except Missing:
+        pass
+    except MlflowException as error:
+        if can_go_on(error):
+            raise
+
+
+def _finished(run: "Run") -> Finished:
+    info, tags = run.info, run.data.tags
+    who = f"{tags.get('solar.user', 'unknown')} on {tags.get('solar.host', 'unknown')}"
+    return Finished(
+        info.run_id,
+        info.experiment_id,
+        tags.get("solar.model_id"),
+        Path(tags.get("solar.output", "")),
+        tags.get("solar.result"),
+        one_line(who)[:200],
+    )

@@ -1,0 +1,44 @@
+"""What a step's run is made from, as MLflow's inputs: data sets and logged models."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+    from solar_repro.plan.step import Step
+    from solar_repro.tracking.tracking import Finished
+
+_ATTEMPTS = 4
+_RACED = re.compile("unique constraint|duplicate (key|entry)", re.IGNORECASE)
+
+
+def log_inputs(client: "MlflowClient", run_id: str, step: "Step", parents: Mapping[str, "Finished"]) -> None:
+    """Log a step's data sets, by digest, and the models it is made from."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
+    from mlflow.exceptions import MlflowException
+
+    context = [InputTag("mlflow.data.context", step.stage)]
+    datasets = [
+        # MLflow's digest is cut; the source keeps the whole.
+        DatasetInput(Dataset(name, short(digest), "hub", json.dumps({"digest": digest})), context)
+        for name, digest in step.data.items()
+    ]
+    models = [LoggedModelInput(found.model_id) for found in parents.values() if found.model_id]
+    if not (datasets or models):
+        return
+    for attempt in reversed(range(_ATTEMPTS)):
+        try:
+            client.log_inputs(run_id, datasets=datasets or None, models=models or None)
+            return
+        except MlflowException as error:
+            # Of two runs that name a data set first, at once, MLflow refuses one.
+            if not attempt or not _RACED.search(str(error)):
+                raise
+
+
+def short(digest: str) -> str:
+    """A digest as MLflow holds it: 36 characters at most."""
+    return digest.rpartition(":")[2][:36]

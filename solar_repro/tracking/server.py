@@ -1,0 +1,245 @@
+"""The tracking server as a whole: whether it answers, what is said when it fails, and where its UI is."""
+
+import contextlib
+import os
+import re
+import shlex
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from solar_repro.errors import Stopped, UserError
+from solar_repro.safety.redact import reason, redact, shown_uri
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+_IMPATIENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "PGCONNECT_TIMEOUT": "10",
+}
+"""For requests that may fail: MLflow's own patience is some four minutes for each."""
+UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""MLflow's codes for an id that the server does not have, or that is none."""
+_PAGE = 1000
+MOST_PAGES = 1000
+"""Of one answer; with `LONGEST_QUESTION`, seconds for all of them, the end of a server that names a next page
+for ever."""
+LONGEST_QUESTION = 1800.0
+_LOST_CODES = ("TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED")
+_LOST = re.compile(r"API request to .* failed with (timeout |)exception|failed with error code (429|50[234])")
+
+
+def connect() -> "MlflowClient":
+    """A client of the tracking server, after one request has shown that it answers; else UserError."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient, get_tracking_uri
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from solar_repro.safety.bounded_http import install
+
+    install()
+    try:
+        with impatient():
+            _try_data_base(get_tracking_uri())
+            client = MlflowClient()
+            if get_tracking_uri().startswith("http"):
+                client = _Careful(client)
+            client.search_experiments(max_results=1)
+    except (MlflowException, SQLAlchemyError, OSError, ImportError, sqlite3.Error) as error:
+        raise UserError(
+            f"tracking server {server_uri()} does not answer ({reason(error)}); "
+            "start it or set MLFLOW_TRACKING_URI"
+        ) from None
+    return client
+
+
+class _Careful:
+    """A client of a server whose answers may be anything: one that is none of MLflow's is MlflowException."""
+
+    def __init__(self, client: "MlflowClient") -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        asking = getattr(self._client, name)
+
+        def ask(*given: Any, **named: Any) -> Any:
+            with understood():
+                return asking(*given, **named)
+
+        return ask
+
+
+@contextlib.contextmanager
+def understood() -> Iterator[None]:
+    """What MLflow's client raises for an answer that it cannot make sense of becomes MlflowException."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    try:
+        yield
+    except (MlflowException, RequestException, OSError, ImportError):
+        raise
+    except Exception as error:  # protobuf's, json's, or of the first line that expected something else
+        what = f"{type(error).__name__}: {error}"
+        raise MlflowException(f"the server's answer is malformed ({what[:300]})") from error
+
+
+def _try_data_base(uri: str) -> None:
+    """Open the data base once; MLflow tries ten times, for two minutes, whatever the reason."""
+    from mlflow.store.db.db_types import DATABASE_ENGINES
+    from mlflow.store.db.utils import create_sqlalchemy_engine
+    from sqlalchemy.engine import make_url
+
+    kind = uri.partition(":")[0].partition("+")[0]
+    if kind == "sqlite":
+        named = make_url(uri).database or ""
+        if named in ("", ":memory:") or named.startswith("file:"):
+            return
+        file = Path(named).absolute()
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.closing(sqlite3.connect(file, timeout=0)) as data_base:
+                data_base.execute(
+                    "BEGIN IMMEDIATE"
+                )  # finds out whether it can be written, and writes nothing
+        except (OSError, sqlite3.Error) as error:
+            if "locked" not in str(error):
+                raise UserError(
+                    f"tracking database {file}: cannot be written ({reason(error)}); "
+                    "set MLFLOW_TRACKING_URI to one that can be written"
+                ) from None
+    elif kind in DATABASE_ENGINES:
+        create_sqlalchemy_engine(uri).connect().close()
+
+
+def server_uri() -> str:
+    """The tracking server's URI without user, password and query."""
+    from mlflow import get_tracking_uri
+
+    return shown_uri(get_tracking_uri())
+
+
+def can_go_on(error: BaseException) -> bool:
+    """Whether the same command, given again, goes on where this error has ended it.
+
+    It does after being asked to end, and where a connection was lost that comes back. What a server refuses
+    it refuses again.
+    """
+    if isinstance(error, Stopped):
+        return True
+    import requests
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, requests.HTTPError):
+        return error.response is not None and error.response.status_code in (429, 502, 503, 504)
+    if isinstance(error, requests.ConnectionError | requests.Timeout):
+        return not isinstance(error, requests.exceptions.SSLError)
+    if not isinstance(error, MlflowException):
+        return False
+    text = str(error)
+    if "is larger than" in text or "page after page" in text:  # `bounded_http` has cut it
+        return False
+    if "(sqlite3." in text:  # MLflow calls all that it says temporary
+        return "locked" in text
+    if "SSLError" in text or "too many 500 error" in text:
+        return False
+    return error.error_code in _LOST_CODES or bool(_LOST.search(text))
+
+
+@contextlib.contextmanager
+def explained(store: Path) -> Iterator[None]:
+    """A server that is lost, or refuses, raises UserError: one line that says where finished results are."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    try:
+        yield
+    except (MlflowException, RequestException) as error:
+        promise = ", and the same command registers them and continues from there" if can_go_on(error) else ""
+        raise UserError(
+            f"tracking server {server_uri()} failed ({reason(error)}); "
+            f"finished results are kept in {store}{promise}"
+        ) from None
+
+
+@contextlib.contextmanager
+def reaching(artifacts: str, doing: str) -> Iterator[None]:
+    """What a kind of artifact store raises becomes UserError, but for a connection that was lost."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # boto3's, a cloud's client's, the file system's, or one is not installed
+        if can_go_on(error):
+            raise
+        raise UserError(
+            f"artifact store {redact(artifacts)}: cannot be {doing} from this machine ({reason(error)}); "
+            "name an experiment whose artifacts it can reach (MLFLOW_EXPERIMENT_NAME), or install what that "
+            "store needs"
+        ) from None
+
+
+@contextlib.contextmanager
+def impatient() -> Iterator[None]:
+    """Requests inside the block give up after seconds. MLflow takes this from the environment alone."""
+    before = {name: os.environ.get(name) for name in _IMPATIENT}
+    os.environ.update(_IMPATIENT)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def pages(ask: "Callable[[str | None], Any]", name: "Callable[[Any], str]") -> Iterator[Any]:
+    """The pages of an answer, each as `ask` gives it for the last one's token.
+
+    A server that names a next page for ever is a UserError: each page must hold what none before it held, by
+    `name`, and all of them come within `LONGEST_QUESTION`.
+    """
+    seen: set[str] = set()
+    token, until = None, time.monotonic() + LONGEST_QUESTION
+    for _ in range(MOST_PAGES):
+        page = ask(token)
+        yield page
+        names = set(map(name, page))
+        token = page.token
+        if not token:
+            return
+        if names <= seen or time.monotonic() > until:
+            break
+        seen |= names
+    raise UserError(
+        f"tracking server {server_uri()}: gives page after page without end; set MLFLOW_TRACKING_URI to "
+        "another, or ask who runs it"
+    )
+
+
+def experiments(client: "MlflowClient") -> Iterator[dict[str, str]]:
+    """All experiments that are not deleted, a thousand at a time: id → name."""
+
+    def ask(token: str | None) -> Any:
+        # In the order they were made: one made meanwhile moves none to a page that was read.
+        return client.search_experiments(max_results=_PAGE, order_by=["experiment_id ASC"], page_token=token)
+
+    for page in pages(ask, lambda found: found.experiment_id):
+        yield {found.experiment_id: found.name for found in page}
+
+
+def ui_address() -> str:
+    """Where the MLflow UI answers: the tracking server, without a password, or where `mlflow ui` serves."""
+    uri = server_uri()
+    return uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
+
+
+def ui_command() -> str:
+    """The command that shows the runs in a browser; of a server its address."""
+    uri = server_uri()
+    return ui_address() if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"

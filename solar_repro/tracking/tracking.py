@@ -1,0 +1,314 @@
+"""What is written to MLflow. Runs are opened and closed here, on behalf of the runner.
+
+Everything goes through `MlflowClient` with explicit run ids: no global active run, no `set_experiment`.
+"""
+
+import contextlib
+import functools
+import json
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from solar_repro.device import machine
+from solar_repro.errors import UserError
+from solar_repro.plan.provenance import code_version, maker, result_digest, this_maker, versions
+from solar_repro.safety.redact import redact
+from solar_repro.store.lock import locked
+from solar_repro.store.owner import identity
+from solar_repro.tracking.commands import Given
+from solar_repro.tracking.descriptions import (
+    NOTE,
+    invocation_note,
+    model_link,
+    run_path,
+    step_note,
+)
+from solar_repro.tracking.experiment_page import describe_experiment
+from solar_repro.tracking.metric_log import MetricLog, Row
+from solar_repro.tracking.own_run import own_run
+from solar_repro.tracking.reader import Finished, Reader
+from solar_repro.tracking.run_inputs import log_inputs
+from solar_repro.tracking.server import UNKNOWN, connect, impatient, reaching
+from solar_repro.tracking.system_metrics import usage
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+    from solar_repro.plan.step import Step
+
+STEPS_FILE = "steps.json"
+"""Artifact of an invocation's own run: label and key of each step → the run that made it, now or before."""
+COMMAND_FILE = "command.txt"
+"""Artifact of the same run: how it was started."""
+SETTINGS_FILE = "scale.yaml"
+"""Artifact of the same run: the scale with what was set beside it, to be given as `-P scale=` again."""
+_NOT_IN_NAMES = re.compile("[/:.%\"']")  # of MLflow's logged models
+_BATCH = 1000  # metrics MLflow takes in one request
+
+
+class Tracker(Reader):
+    """One invocation of an entry point: its own run, and the children opened under it."""
+
+    def __init__(
+        self,
+        name: str,
+        scale: str,
+        run_id: str | None = None,
+        accepted: tuple[str, ...] = (),
+        given: Given | None = None,
+    ) -> None:
+        """`run_id`: the invocation's own run where another process of it has opened that.
+
+        `accepted`: the experiments whose results are taken, by name, among them that which this command
+        writes to; none: all.
+        """
+        super().__init__(connect(), accepted)
+        self.name = name
+        self.scale = scale
+        self.given = given or Given(scale)
+        """What was typed, for the descriptions of runs."""
+        if run_id is None:
+            run_id, experiment = own_run(self.client, name, scale)
+            describe_experiment(self.client, experiment)
+            self.tell(run_id, invocation_note(name, self.given))
+        own = self.client.get_run(run_id)
+        self.run_id, self.experiment_id = run_id, own.info.experiment_id
+        self._user = own.data.tags.get("mlflow.user", this_maker()["user"])
+        with failing(self.client, self.run_id):
+            if accepted and self.experiment_id not in self._accepted:
+                other = self.client.get_experiment(self.experiment_id).name
+                raise UserError(
+                    f"tracking.experiments: {', '.join(accepted)}, but this command writes to {other!r}, "
+                    "whose results it could not take again; name that too"
+                )
+
+    def tell(self, run_id: str, note: str) -> None:
+        """Set what the UI shows as the run's description."""
+        self.client.set_tag(run_id, NOTE, note)
+
+    def child(self, step: "Step") -> str:
+        """Open a run of the step nested under this invocation's; its id."""
+        source = {
+            "mlflow.source.name": f"solar_repro/stages/{step.stage}.py",
+            "mlflow.source.type": "LOCAL",
+        }
+        tags = {"mlflow.parentRunId": self.run_id, "mlflow.user": self._user, **source}
+        return self.client.create_run(self.experiment_id, tags=tags, run_name=step.label).info.run_id
+
+    def reopen(self, run_id: str) -> bool:
+        """Let a run that was cut off go on; False where this server does not know it, or it is deleted."""
+        run = self._known(run_id)
+        if run is None or run.info.lifecycle_stage != "active":
+            return False
+        self.client.update_run(run_id, status="RUNNING")
+        if "solar.error" in run.data.tags:
+            self.client.delete_tag(run_id, "solar.error")
+        return True
+
+    def has(self, run_id: str) -> bool:
+        """Whether this server has a run of that id, perhaps deleted."""
+        return self._known(run_id) is not None
+
+    def _known(self, run_id: str) -> "Run | None":
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code not in UNKNOWN:
+                raise
+            return None
+
+    def try_artifacts(self, settings: str) -> None:
+        """Keep command and settings with their run: shows before any work whether artifacts can be written.
+
+        `settings`: of the scale, as YAML.
+        """
+        with impatient(), reaching(self.client.get_run(self.run_id).info.artifact_uri, "written"):
+            self.client.log_text(self.run_id, redact(self.given.typed) + "\n", COMMAND_FILE)
+            self.client.log_text(self.run_id, redact(settings), SETTINGS_FILE)
+
+    def log_usage(self) -> None:
+        """Log how long this command has taken, and how much memory."""
+        now = int(time.time() * 1000)
+        rows = [{"key": name, "value": value, "timestamp": now, "step": 0} for name, value in usage().items()]
+        send_metrics(self.client, self.run_id, rows)
+
+    def close_dead(self, key: str, output: Path) -> None:
+        """Mark the runs KILLED whose process is dead, if the server can be told of it soon.
+
+        Where another process holds the lock of `output` they are that one's, and it lives.
+        """
+        with contextlib.suppress(Exception), impatient(), locked(output, None) as unlocked:
+            for run_id in () if unlocked else self.unfinished(key, output)[0]:
+                self.bury(run_id)
+
+    def describe(self, run_id: str, step: "Step", parents: Mapping[str, Finished], output: Path) -> None:
+        """Tags, parameters, data sets and description of a step, before it runs, or of a result that lies in
+        `output`."""
+        from mlflow.entities import Param, RunTag
+
+        made_by = maker(output) or this_maker()
+        tags = {
+            NOTE: step_note(step, self.given, parents, output),
+            "solar.stage": step.stage,
+            "solar.variant": step.variant,
+            "solar.scale": self.scale,
+            "solar.key": step.key,
+            "solar.parents": json.dumps({role: found.run_id for role, found in parents.items()}),
+            "solar.output": str(output),
+            **({} if step.training_seed is None else {"solar.seed": str(step.training_seed)}),
+            "solar.user": made_by["user"],
+            "solar.host": made_by["host"],
+            "solar.store": identity(output.parent) or "",
+            **{f"solar.version.{name}": number for name, number in versions().items()},
+            **{f"solar.machine.{name}": value for name, value in machine().items()},
+            "mlflow.source.git.commit": code_version(),
+        }
+        parameters = {"scale": self.scale, "variant": step.variant, **step.parameters()}
+        # `mlflow run` has logged what the user typed; MLflow refuses to change a parameter.
+        present = self.client.get_run(run_id).data.params
+        new = {name: redact(value) for name, value in parameters.items() if name not in present}
+        self.client.log_batch(
+            run_id,
+            params=[Param(name, value[:6000]) for name, value in new.items()],
+            tags=[RunTag(name, value) for name, value in tags.items()],
+        )
+        log_inputs(self.client, run_id, step, parents)
+
+    def tell_of_model(
+        self, run_id: str, step: "Step", parents: Mapping[str, Finished], output: Path, model_id: str
+    ) -> None:
+        """Say in the description of a model's run where its checkpoint is."""
+        link = model_link(self.client.get_run(run_id).info.experiment_id, model_id)
+        self.tell(run_id, step_note(step, self.given, parents, output, link))
+
+    def log_model(self, run_id: str, step: "Step", folder: Path, upload: bool) -> str:
+        """Log the checkpoint as a logged model, whole or by its manifest alone; the model's id."""
+        from mlflow.entities import LoggedModelOutput
+
+        self._close_models(run_id)  # of an attempt that was cut off
+        model = self.client.create_logged_model(
+            self.client.get_run(run_id).info.experiment_id,
+            name=_NOT_IN_NAMES.sub("-", step.variant),
+            source_run_id=run_id,
+            tags={"solar.key": step.key, "solar.scale": self.scale, "solar.variant": step.variant},
+            params={name: redact(value)[:500] for name, value in step.parameters().items()},
+            model_type="checkpoint",
+        )
+        try:
+            with reaching(model.artifact_location, "written"):
+                if upload:
+                    self.client.log_model_artifacts(model.model_id, str(folder))
+                else:
+                    self.client.log_model_artifact(model.model_id, str(folder / "manifest.json"))
+        except BaseException:
+            self._close_models(run_id)
+            raise
+        self.client.finalize_logged_model(model.model_id, "READY")
+        self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+        self.client.set_tag(run_id, "solar.model_id", model.model_id)
+        return model.model_id
+
+    def bury(self, run_id: str) -> None:
+        """Close a run whose process is gone."""
+        self._close_models(run_id)
+        self.finish(run_id, "KILLED")
+
+    def _close_models(self, run_id: str) -> None:
+        """Mark the run's models FAILED whose upload was cut off, if the server can be told of it soon."""
+        with contextlib.suppress(Exception), impatient():
+            experiment = self.client.get_run(run_id).info.experiment_id
+            for model in self.client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+                if model.status == "PENDING":
+                    self.client.finalize_logged_model(model.model_id, "FAILED")
+
+    def log_folder(self, run_id: str, folder: Path, path: str | None = None) -> None:
+        """Upload a folder's files as artifacts of the run."""
+        with reaching(self.client.get_run(run_id).info.artifact_uri, "written"):
+            self.client.log_artifacts(run_id, str(folder), path)
+
+    def reuse(self, run_id: str, found: Finished) -> None:
+        """Note in a run which one it was answered with."""
+        self.client.set_tag(run_id, "solar.reused_run", found.run_id)
+        made = f"[the run that made it]({run_path(found.experiment_id, found.run_id)})"
+        self.tell(run_id, f"Nothing was made here: the result was there, from {made}.")
+        self.client.set_tag(run_id, "solar.scale", self.scale)
+
+    def give_up(self, run_id: str, found: Finished) -> None:
+        """Close a run that another process was faster than: it has not made the result."""
+        self.reuse(run_id, found)
+        self.client.delete_tag(run_id, "solar.key")
+        self.finish(run_id, "KILLED")
+
+    def log_steps(self, made: "Iterable[tuple[Step, Finished]]") -> None:
+        """Keep which runs this invocation made or reused."""
+        steps = {f"{step.label} {step.key[:8]}": found.run_id for step, found in made}
+        self.client.log_dict(self.run_id, steps, STEPS_FILE)
+        self.client.set_tag(self.run_id, "solar.scale", self.scale)
+
+    def record(self, run_id: str, folder: Path) -> None:
+        """Note in a run what its result holds."""
+        self.client.set_tag(run_id, "solar.result", result_digest(folder))
+
+    @contextlib.contextmanager
+    def metric_log(self, run_id: str, file: Path, kept: list[Row]) -> Iterator[MetricLog]:
+        """A log of the run's metrics, whose requests give up soon: what they could not deliver is kept.
+
+        `kept`: metrics of the run up to where its work was saved.
+        """
+        delivered = {
+            (name, metric.step)
+            for name in (self.client.get_run(run_id).data.metrics if kept else ())
+            for metric in self.history(run_id, name)
+        }
+        with impatient():
+            log = MetricLog(functools.partial(send_metrics, self.client, run_id), file, kept, delivered)
+            try:
+                yield log
+            finally:
+                log.close()
+
+    def finish(self, run_id: str, status: str = "FINISHED") -> None:
+        """Close a run."""
+        self.client.set_terminated(run_id, status)
+
+
+def send_metrics(
+    client: "MlflowClient",
+    run_id: str,
+    rows: list[dict[str, Any]],
+    model_id: str | None = None,
+    datasets: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+) -> None:
+    """Log rows of key, value, timestamp (ms) and step; with `model_id` they count for that model.
+
+    `datasets`: name and digest of the run's data set that a metric is measured on, by the metric's name.
+    """
+    from mlflow.entities import Metric
+
+    metrics = [
+        Metric(*(row[part] for part in ("key", "value", "timestamp", "step")), model_id, *measured_on)
+        for row in rows
+        for measured_on in [datasets.get(row["key"], (None, None))]
+    ]
+    for start in range(0, len(metrics), _BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+
+
+@contextlib.contextmanager
+def failing(client: "MlflowClient", run_id: str) -> Iterator[None]:
+    """Mark the run FAILED (KILLED where the process was asked to end) with the reason if the block raises."""
+    try:
+        yield
+    except BaseException as error:
+        why = redact(" ".join(str(error).split())) or type(error).__name__
+        with contextlib.suppress(Exception), impatient():
+            client.set_tag(run_id, "solar.error", why[:5000])
+            client.set_terminated(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise

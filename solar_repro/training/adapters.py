@@ -1,0 +1,70 @@
+"""Low-rank adapters (LoRA, Hu et al. 2021) for tuning where a GPU is too small for whole weights.
+
+With `quantised` the frozen weights are held in 4 bits (QLoRA, Dettmers et al. 2023). What comes out is a
+whole checkpoint either way: the adapters are added to the model's own weights in float32.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from solar_repro.errors import UserError
+from solar_repro.scales.settings import Lora, Tuning
+from solar_repro.training.models import load
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def load_for_tuning(
+    folder: Path, settings: Tuning, seed: int
+) -> "tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]":
+    """A checkpoint's model and tokenizer, to be trained whole or by adapters. peft missing: UserError."""
+    lora = settings.lora
+    if lora is None:
+        return load(folder)
+    try:
+        from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    except ImportError:
+        raise UserError("lora: needs peft; pip install 'solar-repro[lora]'") from None
+    from transformers import set_seed
+
+    # The frozen weights need no more digits than what is computed with them.
+    model, tokenizer = load(folder, settings.precision, **_quantisation(lora))
+    if lora.quantised:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    set_seed(seed)  # the adapters begin at random
+    config = LoraConfig(
+        task_type="CAUSAL_LM", target_modules="all-linear", r=lora.rank, lora_alpha=lora.alpha,
+        base_model_name_or_path=str(folder),
+    )  # fmt: skip
+    return get_peft_model(model, config), tokenizer
+
+
+def _quantisation(lora: Lora) -> dict[str, Any]:
+    if not lora.quantised:
+        return {}
+    import torch
+    from transformers import BitsAndBytesConfig
+    from transformers.utils import is_bitsandbytes_available
+
+    if not is_bitsandbytes_available():
+        raise UserError("lora.quantised: needs bitsandbytes; pip install 'solar-repro[lora]'")
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16, bnb_4bit_quant_storage=torch.bfloat16,
+    )  # fmt: skip
+    return {"quantization_config": config}
+
+
+def merged(model: "PeftModel", weights: "dict[str, Tensor]") -> "PreTrainedModel":
+    """The whole model: the checkpoint that was tuned, in float32, with the adapters of `weights` added."""
+    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+
+    config = model.peft_config["default"]
+    adapters = get_peft_model_state_dict(model, state_dict=weights)
+    whole, _ = load(Path(config.base_model_name_or_path))
+    adapted = get_peft_model(whole, config)
+    set_peft_model_state_dict(adapted, adapters)
+    return adapted.merge_and_unload()

@@ -1,0 +1,51 @@
+"""The held-out loss of Sec. 2's argument: up-scaling raises it, continued pretraining brings it back."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from solar_repro.data.locate import text_location
+from solar_repro.data.sources import load_text
+from solar_repro.h6.samples import LOSSES_FILE
+from solar_repro.scales.settings import Corpus
+from solar_repro.shared_prefix.token_scores import encode_with_bos, token_scores
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+BATCH_TOKENS = 8192
+
+
+class TextLoss(NamedTuple):
+    """One text's loss: predicted tokens, and their losses summed (nats)."""
+
+    tokens: int
+    nats: float
+
+
+def held_out_texts(corpus: Corpus, mirror: Path | None) -> list[str]:
+    """The first documents, in a fixed order, of the corpus's held-out split."""
+    texts = load_text(text_location(corpus.id, mirror), corpus.held_out_split, corpus.column)
+    return list(itertools.islice(texts, corpus.held_out_documents))
+
+
+def held_out_losses(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: list[str]
+) -> list[TextLoss]:
+    """Each text's next-token losses in nats behind a BOS, the text cut at the model's context."""
+    sequences = encode_with_bos(tokenizer, texts, model.config.max_position_embeddings)
+    model.eval()
+    scores = token_scores(model, sequences, batch_tokens=BATCH_TOKENS)
+    return [TextLoss(len(score.log_probs), -float(score.log_probs.sum())) for score in scores]
+
+
+def mean_loss(losses: list[TextLoss]) -> float:
+    """Mean loss in nats over all tokens."""
+    return sum(text.nats for text in losses) / sum(text.tokens for text in losses)
+
+
+def write_losses(losses: list[TextLoss], out: Path) -> None:
+    """Write the file of held-out losses: tokens and summed loss of each text, in order."""
+    text = json.dumps([[loss.tokens, loss.nats] for loss in losses])
+    (out / LOSSES_FILE).write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,169 @@
+"""What the training stages share: trainer arguments and live metrics."""
+
+import math
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accelerate.utils import is_peft_model
+from transformers import PrinterCallback, TrainerCallback
+
+from solar_repro.errors import Stopped, UserError
+from solar_repro.store.result import METRICS, Log
+from solar_repro.store.saving import Saving
+from solar_repro.terminal.progress import Progress
+from solar_repro.terminal.stopping import Asked, asked_to_end
+from solar_repro.training.adapters import merged
+from solar_repro.training.models import save
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, Trainer
+
+    from solar_repro.scales.settings import Training
+
+UNTOLD = ("epoch", "num_tokens")
+"""Figures of the trainers that repeat the step, or count padding-free batches wrongly."""
+
+
+def optimiser_steps(settings: "Training", rows: int) -> int:
+    """Optimiser steps of a run over `rows` training rows."""
+    steps = math.ceil(settings.epochs * max(1, rows // settings.global_batch_size))
+    return min(steps, settings.max_steps) if settings.max_steps else steps
+
+
+def arguments(settings: "Training", rows: int, seed: int) -> dict[str, Any]:
+    """Keyword arguments for `TrainingArguments` and TRL's configs: our settings in the Trainer's names."""
+    import torch
+
+    if rows < settings.global_batch_size:
+        raise UserError(
+            f"only {rows} training rows for a global_batch_size of {settings.global_batch_size}; "
+            "use more data or a smaller batch"
+        )
+    on_cpu = not torch.cuda.is_available()
+    return {
+        "output_dir": tempfile.gettempdir(),
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "logging_steps": 1,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": settings.schedule,
+        "warmup_steps": math.ceil(settings.warmup_ratio * optimiser_steps(settings, rows)),
+        "max_steps": optimiser_steps(settings, rows),
+        "per_device_train_batch_size": settings.per_device_batch_size,
+        "gradient_accumulation_steps": settings.accumulation(int(os.environ.get("WORLD_SIZE", 1))),
+        "ddp_find_unused_parameters": False,
+        "optim": settings.optimizer,
+        "weight_decay": settings.weight_decay,
+        "adam_beta2": settings.adam_beta2,
+        "max_grad_norm": settings.max_grad_norm,
+        "bf16": settings.precision == "bfloat16",
+        # TRL switches this on unless it is told.
+        "activation_checkpointing": settings.activation_checkpointing,
+        "remove_unused_columns": False,
+        "dataloader_drop_last": True,
+        "dataloader_pin_memory": not on_cpu,
+        "use_cpu": on_cpu,
+        "seed": seed,
+        "data_seed": seed,
+    }
+
+
+class Report(TrainerCallback):
+    """Hands the trainer's figures to `log` step by step, with tokens per second and a progress line.
+
+    Stands first among the callbacks, so that what others measure after a step does not count as training.
+    """
+
+    def __init__(self, label: str, log: Log, steps: int, tokens_per_step: float) -> None:
+        self._log, self._tokens_per_step = log, tokens_per_step
+        self._label, self._steps = label, steps
+        self._started = self._ended = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._progress = Progress(self._label, self._steps - state.global_step, "steps", most=True)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._started = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._ended = time.monotonic()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+        if "loss" not in logs:
+            return  # the summary at the end, in averages of its own
+        speed = self._tokens_per_step / (self._ended - self._started)
+        figures = {name: value for name, value in logs.items() if name not in UNTOLD}
+        self._log({**figures, "tokens_per_second": speed}, state.global_step)
+        self._progress.advance(1, f"loss {logs['loss']:.3f}, {speed:,.0f} tokens/s")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._progress.__exit__(None, None, None)
+
+
+class Saves(TrainerCallback):
+    """Has the trainer save its state when the time or the steps have come, or when the process shall end.
+
+    Stands last among the callbacks, so that what others log of a step is kept with its state. Of several
+    processes, rank 0 decides.
+    """
+
+    def __init__(self, saving: Saving, metrics: Path, asked: Asked) -> None:
+        self._saving, self._metrics, self._asked = saving, metrics, asked
+        self._saved_at = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        due = self._asked.is_set() or self._saving.is_due(state.global_step, self._saved_at)
+        if due and state.is_world_process_zero:
+            self._saving.make_room()
+        control.should_save = _as_rank_0(due, args.device)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        import torch
+
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()  # all have written their part
+        if state.is_world_process_zero:
+            self._saving.finish(self._saving.state(state.global_step), self._metrics)
+        self._saved_at = time.monotonic()
+        if _as_rank_0(self._asked.is_set(), args.device):
+            raise Stopped(f"stopped at step {state.global_step} of {state.max_steps}; its state is saved")
+
+
+def _as_rank_0(decision: bool, device: Any) -> bool:
+    """What rank 0 has decided, on every rank."""
+    import torch
+
+    if not torch.distributed.is_initialized():
+        return decision
+    decided = torch.tensor(decision, device=device, dtype=torch.int32)
+    torch.distributed.broadcast(decided, 0)
+    return bool(decided)
+
+
+def train(trainer: "Trainer", tokenizer: "PreTrainedTokenizerBase", out: Path, saving: Saving | None) -> None:
+    """Run a trainer without its own printing, from the newest saved state if there is one; write the model.
+
+    Raises Stopped where the process was asked to end, with the state saved.
+    """
+    trainer.remove_callback(PrinterCallback)
+    if saving is None:
+        trainer.train()
+    else:
+        trainer.args.output_dir = str(saving.writing)
+        newest = saving.newest()
+        with asked_to_end() as asked:
+            trainer.add_callback(Saves(saving, out / METRICS, asked))
+            trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # from all processes that hold a part
+    if trainer.is_world_process_zero():
+        model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
+        if is_peft_model(model):
+            model = merged(model, weights)
+            weights = model.state_dict()
+        # Gathered from shards, the two names of a tied weight are two tensors.
+        weights |= {name: weights[source] for name, source in model.all_tied_weights_keys.items()}
+        save(model, weights, tokenizer, out)

@@ -1,0 +1,79 @@
+"""The tuning sets of Table 1 for the training stages: located, filtered, capped, tokenised, reported."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from solar_repro.data.card import write_card
+from solar_repro.data.filters import decontamination, table_8_filter
+from solar_repro.data.locate import folder_location, locate
+from solar_repro.data.report import Report
+from solar_repro.data.sources import RowFilter, Rows, load_instruction, load_preferences
+from solar_repro.store.result import CARDS, Log
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from solar_repro.data.locate import Location
+
+
+def instruction_rows(chosen: dict[str, Any], seed: int, mirror: Path | None, synth_math: Path | None) -> Rows:
+    """Rows of one instruction set, without those of its `filtered_tasks` (Table 8, OpenOrca)."""
+    location = _location(chosen, mirror, synth_math and synth_math / "instruct")
+    filters = _filters(chosen, location, mirror)
+    most = chosen.get("maximum_samples")
+    return load_instruction(chosen["name"], location, max_samples=most, seed=seed, row_filters=filters)
+
+
+def preference_rows(chosen: dict[str, Any], seed: int, mirror: Path | None, synth_math: Path | None) -> Rows:
+    """Rows of one preference set."""
+    location = _location(chosen, mirror, synth_math and synth_math / "alignment")
+    filters = _filters(chosen, location, mirror)
+    most = chosen.get("maximum_samples")
+    return load_preferences(chosen["name"], location, max_samples=most, seed=seed, row_filters=filters)
+
+
+def _location(chosen: dict[str, Any], mirror: Path | None, synthesised: Path | None) -> "Location":
+    """Where a chosen set lies: mirror, hub, or the folder that `synth_math` has written."""
+    if chosen["id"] == "synth_math":
+        return folder_location(synthesised)
+    return locate(chosen["id"], mirror)
+
+
+def _filters(chosen: dict[str, Any], location: "Location", mirror: Path | None) -> list[RowFilter]:
+    filters = []
+    if filtered_tasks := chosen.get("filtered_tasks"):
+        flan = locate(chosen["flan"], mirror) if "flan" in chosen else None
+        filters.append(table_8_filter(location, mirror, filtered_tasks, flan=flan))
+    if chosen.get("decontaminate"):
+        filters.append(decontamination(mirror))
+    return filters
+
+
+def tokenised_sets(
+    out: Path,
+    log: Log,
+    datasets: list[dict[str, Any]],
+    load: Callable[[dict[str, Any]], Rows],
+    tokenise: "Callable[[Rows], tuple[Dataset, Report]]",
+) -> "list[tuple[Dataset, Report, str]]":
+    """Each set's tokenised rows, their report, and the key of its rows; cards and metrics are logged."""
+    found = []
+    for chosen in datasets:
+        rows = load(chosen)
+        tokenised, report = tokenise(rows)
+        write_card(out / CARDS, chosen["name"], rows.report, report, tokenised)
+        log({f"data/{chosen['name']}/{figure}": value for figure, value in figures(rows, report).items()})
+        found.append((tokenised, report, rows.key))
+    return found
+
+
+def figures(rows: Rows, tokens: Report) -> dict[str, int]:
+    """The counts worth a metric, of rows as loaded and as tokenised."""
+    counts = {"rows_in": rows.report["rows_in"], "kept": rows.report["kept"], "used": tokens["kept"]}
+    counts |= {"tokens": tokens["tokens"], "answer_tokens": tokens["answer_tokens"]}
+    counts["dropped"] = sum(rows.report["dropped"].values()) + sum(tokens["dropped"].values())
+    for row_filter, label in (("filter", "removed"), ("decontamination", "decontaminated")):
+        for name, count in rows.report.get(row_filter, {}).get("removed", {}).items():
+            counts[f"{label}/{name}"] = count
+    return counts

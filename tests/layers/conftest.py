@@ -1,0 +1,3 @@
+"""A tiny model for the tests of this folder."""
+
+from tests.tiny_benchmarks import model  # noqa: F401

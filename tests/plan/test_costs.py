@@ -1,0 +1,200 @@
+"""The formulas against published measurements, torch's own counters, and real checkpoints."""
+
+from itertools import pairwise
+
+import pytest
+
+from solar_repro.checkpoint.layer_map import parameters_of
+from solar_repro.plan import costs
+from solar_repro.plan.plan import Plan
+from solar_repro.scales.hardware import Hardware
+from solar_repro.scales.load import load_scale
+from solar_repro.scales.settings import InstructionTuning
+
+TINY = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 96,
+    "tie_word_embeddings": False,
+}
+LENGTH = 128
+
+
+def settings(**changes):
+    given = {"learning_rate": 1, "global_batch_size": 64, "per_device_batch_size": 1, "max_length": LENGTH}
+    return InstructionTuning.model_validate(given | changes)
+
+
+@pytest.fixture(scope="module")
+def model():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(**TINY, attn_implementation="eager", use_cache=False)
+    return transformers.LlamaForCausalLM(config).train()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "layers", "width", "length", "mfu", "tokens_per_second"),
+    [  # one H100 of 8, bfloat16: llm-foundry, scripts/train/benchmarking/README.md
+        (1315950592, 24, 2048, 2048, 0.4182, 45455),
+        (6658859008, 32, 4096, 2048, 0.4644, 10643),
+        (6667247616, 32, 4096, 4096, 0.4042, 8611),
+        (12853954560, 40, 5120, 2048, 0.3979, 4792),
+        (29975214080, 48, 7168, 2048, 0.3811, 2002),
+    ],
+)
+def test_published_speed_follows_from_published_utilisation(
+    monkeypatch, parameters, layers, width, length, mfu, tokens_per_second
+):
+    monkeypatch.setattr(costs, "parameters_of", lambda config: parameters)
+    config = {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": 32}
+    hours = costs.gpu_hours(1e9 * costs.training_flops(config, length), Hardware(mfu=mfu))
+    assert 1e9 / hours / 3600 == pytest.approx(tokens_per_second, rel=0.002)
+
+
+def test_operations_are_those_that_torch_counts(model):
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    ids = torch.zeros(1, LENGTH, dtype=torch.long)
+    with FlopCounterMode(display=False) as forward:
+        loss = model(input_ids=ids, labels=ids).loss
+    with FlopCounterMode(display=False) as backward:
+        loss.backward()
+    # The formula counts the look-up of an embedding as a product, and norms.
+    outside = (
+        TINY["vocab_size"] * TINY["hidden_size"] + (2 * TINY["num_hidden_layers"] + 1) * TINY["hidden_size"]
+    )
+    expected = costs.forward_flops(TINY, LENGTH) - 2 * outside
+    assert forward.get_total_flops() / LENGTH == pytest.approx(expected, rel=0.002)
+    together = forward.get_total_flops() + backward.get_total_flops()
+    assert together / LENGTH == pytest.approx(costs.training_flops(TINY, LENGTH) - 6 * outside, rel=0.01)
+
+
+@pytest.mark.parametrize(("optimizer", "of_torch"), [("adamw_torch_fused", "AdamW"), ("rmsprop", "RMSprop")])
+def test_memory_of_weights_gradients_and_optimizer_is_what_torch_holds(model, optimizer, of_torch):
+    import torch
+
+    made = getattr(torch.optim, of_torch)(model.parameters(), lr=0)
+    ids = torch.zeros(1, 8, dtype=torch.long)
+    model(input_ids=ids, labels=ids).loss.backward()
+    made.step()
+    held = list(model.parameters()) + [p.grad for p in model.parameters()]
+    held += [value for state in made.state.values() for value in state.values() if value.dim()]
+    measured = sum(tensor.nbytes for tensor in held)
+    empty = settings(optimizer=optimizer, max_length=1)
+    activations = costs.activation_bytes(TINY, False, False)
+    assert costs.training_memory(TINY, empty, "ddp", 1, False) - activations == measured
+
+
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_activations_are_those_that_autograd_keeps(half, checkpointing):
+    """What a longer text adds, so that weights and their casts do not count."""
+    assert _kept(half, checkpointing) == pytest.approx(_formula(half, checkpointing), rel=0.02)
+
+
+def _formula(half, checkpointing):
+    """Kept through the forward pass: of a checkpointed layer its input alone, of a logit 4 bytes."""
+    transient = (10 if half else 8) * TINY["vocab_size"]
+    layer = costs.activation_bytes({**TINY, "num_hidden_layers": 2}, half, False)
+    layer -= costs.activation_bytes({**TINY, "num_hidden_layers": 1}, half, False)
+    kept = costs.activation_bytes(TINY, half, checkpointing) - transient
+    return kept - layer * checkpointing + _outside_the_layers(half)
+
+
+def _outside_the_layers(half):
+    """The final norm and the head's input: a few numbers a token, which the formula leaves out."""
+    hidden = TINY["hidden_size"]
+    return hidden * (4 + 4 + (2 if half else 4))
+
+
+def _kept(half, checkpointing):
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(**TINY, use_cache=False)
+    network = transformers.LlamaForCausalLM(config).train()
+    if checkpointing:
+        network.activation_checkpointing_enable()
+
+    def kept(length):
+        storages = {}
+
+        def note(tensor):
+            storages[tensor.untyped_storage().data_ptr()] = (tensor.untyped_storage().nbytes(), tensor)
+            return tensor
+
+        ids = torch.zeros(1, length, dtype=torch.long)
+        with (
+            torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+            torch.autocast("cpu", torch.bfloat16, enabled=half),
+        ):
+            network(input_ids=ids, labels=ids)
+        return sum(size for size, _ in storages.values())
+
+    return (kept(3 * LENGTH) - kept(2 * LENGTH)) / LENGTH
+
+
+def test_the_shapes_of_the_scales_are_the_published_sizes():
+    shape = load_scale("paper").base.shape.model_dump()
+    assert parameters_of(shape) == 7_241_732_096
+    assert parameters_of({**shape, "num_hidden_layers": 48}) == 10_731_524_096
+    assert parameters_of(load_scale("one_gpu").base.shape.model_dump()) == 361_821_120
+
+
+def test_sharding_divides_what_every_gpu_would_hold():
+    config = load_scale("paper").base.shape.model_dump()
+    section = load_scale("paper").in_precision("bfloat16").sft
+    sizes = [costs.training_memory(config, section, "fsdp2", gpus, False) for gpus in (1, 2, 4, 8)]
+    assert sizes == sorted(sizes, reverse=True)
+    shares = [large - small for large, small in pairwise(sizes)]
+    assert shares == pytest.approx([parameters_of(config) * 16 / gpus for gpus in (2, 4, 8)])
+
+
+def test_sizes_on_disk_are_those_of_the_checkpoints(finished):
+    plan = Plan(load_scale("check"))
+    for name in ("base", "upscaled", "solar", "sft_v1", "merge_v1", "upscaled_repeat"):
+        content = (finished.folder(name) / "model.safetensors").read_bytes()
+        tensors = len(content) - 8 - int.from_bytes(content[:8], "little")  # without the header
+        assert costs.checkpoint_bytes(plan.scale.base.shape, plan.model(name)) == pytest.approx(
+            tensors, rel=0.01
+        )
+    inputs = {"model": finished.folder("solar")}
+    result = costs.checkpoint_bytes(plan.scale.base.shape, plan.model("sft_v1"))
+    state = 3 * result  # the weights and AdamW's two moments
+    assert costs.bytes_to_write(plan.model("sft_v1"), inputs) == result + 2 * state
+
+
+def test_tokens_are_at_least_those_that_a_run_used(finished):
+    plan = Plan(load_scale("check"))
+    for name in ("sft_v3", "dpo_v1"):
+        (run,) = finished.runs(f"tags.`solar.key` = '{plan.model(name).key}'")
+        used = [value for key, value in run.data.metrics.items() if key.endswith("/tokens")]
+        assert 0 < sum(used) <= costs.training_tokens(plan.model(name))
+    assert costs.training_tokens(plan.model("solar")) == plan.scale.continue_pretrain.tokens
+
+
+def test_what_trains_or_scores_costs_operations_and_what_moves_bytes_does_not():
+    plan = Plan(load_scale("check"))
+    told = {}
+    for step in plan.main():
+        told.setdefault(step.stage, set()).add(costs.told_flops(step, None))
+    for stage in ("continue_pretrain", "sft", "dpo", "evaluate"):
+        assert all(told[stage]), stage
+    assert all(told[stage] == {0.0} for stage in costs.LIGHT_STAGES if stage in told)
+    # `check` trains its base; no formula counts that, the contamination test and its positive control.
+    assert all(told[stage] == {None} for stage in ("base", "contamination", "contaminate"))
+    (shipped,) = {costs.told_flops(Plan(load_scale("smoke")).model("base"), None)}
+    assert shipped == 0.0
+
+
+def test_items_of_h6_follow_the_limits():
+    section = load_scale("check").evaluate
+    assert costs.h6_tokens(section)["MMLU"][0] == 2 * 3
+    assert costs.h6_tokens(section)["ARC"][0] == 6
+    assert costs.h6_tokens(load_scale("paper").evaluate)["MMLU"][0] == 14042

@@ -1,0 +1,244 @@
+"""Trainings in two processes (gloo, CPU) against the same training in one."""
+
+import importlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from solar_repro.errors import Stopped, UserError
+from solar_repro.plan.plan import Plan
+from solar_repro.running.launch import CONFIGS, follow, launch, read_job
+from solar_repro.scales.execution import Launch
+from solar_repro.scales.load import load_scale
+from solar_repro.store.publish import publish
+from solar_repro.store.saving import Saving, job_file
+from tests.conftest import ROOT
+from tests.runs import Workplace
+
+SMALLER = {
+    **{f"{section}.per_device_batch_size": "2" for section in ("continue_pretrain", "sft", "dpo")},
+    **{f"{section}.max_steps": "4" for section in ("continue_pretrain", "sft", "dpo")},
+}
+
+
+@pytest.fixture(autouse=True)
+def sharding_on_cpu(monkeypatch):
+    """Launched processes shard as on accelerators."""
+    folder = str(ROOT / "tests" / "sharding_on_cpu")
+    monkeypatch.setenv("PYTHONPATH", folder, prepend=os.pathsep)
+
+
+class Curve:
+    """A stage's log: values by metric, in order."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = defaultdict(list)
+
+    def __call__(self, metrics: dict[str, float], step: int = 0) -> None:
+        for name, value in metrics.items():
+            self.values[name].append(value)
+
+
+def training(finished: Workplace, variant: str):
+    """A short training at scale check, and the options of its stage."""
+    step = Plan(load_scale("check", SMALLER)).model(variant)
+    inputs = {}
+    for role, parent in step.inputs.items():
+        inputs[role] = finished.folder(parent.label)
+    return step, {**inputs, **step.settings, **step.places}
+
+
+def two(launcher: str) -> Launch:
+    return Launch(launcher=launcher, num_processes=2)
+
+
+def in_one_process(step, out: Path, options) -> Curve:
+    """The stage's curve without a launcher."""
+    out.mkdir()
+    curve = Curve()
+    importlib.import_module(f"solar_repro.stages.{step.stage}").run(out, curve, **options)
+    return curve
+
+
+@pytest.mark.parametrize("variant", ["sft_v1", "dpo_v1"])
+def test_two_processes_end_as_one_does(finished, tmp_path, variant):
+    step, options = training(finished, variant)
+    alone = in_one_process(step, tmp_path / "one", options)
+    weights = load_file(tmp_path / "one" / "model.safetensors")
+    for launcher in ("ddp", "fsdp2"):
+        curve, out = Curve(), tmp_path / launcher
+        out.mkdir()
+        assert launch(tmp_path / "job.json", step.stage, out, curve, options, two(launcher)) == {}
+        assert not (tmp_path / "job.json").exists()
+        assert curve.values["loss"] == pytest.approx(alone.values["loss"], abs=1e-4)
+        found = load_file(out / "model.safetensors")
+        assert {name: (w.shape, w.dtype) for name, w in found.items()} == {
+            name: (w.shape, w.dtype) for name, w in weights.items()
+        }
+        # Adam's step has the learning rate's size even where a gradient is a rounding error.
+        assert max(float((found[name] - weights[name]).abs().max()) for name in weights) < 5e-3
+        names = {path.name for path in out.iterdir() if path.is_file()}
+        assert names == {path.name for path in (tmp_path / "one").iterdir() if path.is_file()}
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_asked_to_end_save_their_state_and_go_on(finished, tmp_path, capfd):
+    step, options = training(finished, "solar")
+    alone = in_one_process(step, tmp_path / "one", options)
+    saving = Saving(tmp_path / "saved", minutes=10)
+    out, options = tmp_path / "out", {**options, "saving": saving}
+    (out / "solar").mkdir(parents=True)
+    (out / "solar" / "metrics.jsonl").touch()
+
+    class Asked(Curve):
+        def __call__(self, metrics, step=0):
+            super().__call__(metrics, step)
+            if "loss" in metrics and step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(2)  # rank 0 waits for this log, and is told meanwhile
+
+    curve = Asked()
+    with pytest.raises(Stopped, match=r"stopped at step [23] of 4; its state is saved"):
+        launch(tmp_path / "job.json", step.stage, out, curve, options, two("fsdp2"))
+    assert list(saving.newest().glob("pytorch_model_fsdp*"))  # in shards
+    assert "Traceback" not in capfd.readouterr().err
+    launch(tmp_path / "job.json", step.stage, out, curve, options, two("fsdp2"))
+    assert curve.values["loss"] == pytest.approx(alone.values["loss"], abs=1e-4)
+    held_out = "recovery/held_out_loss"
+    assert curve.values[held_out][-1] == pytest.approx(alone.values[held_out][-1], abs=1e-4)
+
+
+def test_what_the_stage_complains_of_comes_back_as_one_line(finished, tmp_path, capfd):
+    step, options = training(finished, "solar")
+    too_large = options["continue_pretrain"].model_copy(update={"global_batch_size": 4096})
+    options["continue_pretrain"] = too_large
+    with pytest.raises(UserError, match="training rows for a global_batch_size of 4096"):
+        launch(tmp_path / "job.json", step.stage, tmp_path, Curve(), options, two("ddp"))
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_second_machine_joins_the_training_of_the_first(finished, tmp_path):
+    step, options = training(finished, "dpo_v1")
+    for parent in step.inputs.values():
+        (tmp_path / parent.folder).symlink_to(finished.folder(parent.label))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    machines = [
+        Launch(launcher="ddp", num_processes=2, num_machines=2, machine_rank=rank, main_process_port=port)
+        for rank in (0, 1)
+    ]
+    second = threading.Thread(target=follow, args=(tmp_path, [step], machines[1]), daemon=True)
+    curve = Curve()
+    with publish(tmp_path / step.folder) as work:
+        second.start()
+        launch(job_file(tmp_path / step.folder), step.stage, work, curve, options, machines[0])
+    second.join(60)
+    assert not second.is_alive()
+    assert len(curve.values["loss"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_processes": "2"}, "num_processes: more than one process needs a launcher"),
+        (
+            {"launcher": "ddp", "num_processes": "3", "num_machines": "2"},
+            "3 cannot be divided evenly among 2",
+        ),
+        ({"launcher": "ddp", "machine_rank": "1"}, "machine_rank: 1, but the machines are numbered 0 … 0"),
+        (
+            {"launcher": "ddp", "jobs": "1", "num_processes": "3"},
+            "is not a multiple of per_device_batch_size",
+        ),
+        (
+            {"launcher": "ddp", "num_processes": "2", "jobs": "2"},
+            "a launcher uses the whole machine for one step",
+        ),
+        ({"launcher": "mpi"}, "launcher = 'mpi'"),
+    ],
+)
+def test_a_launch_that_cannot_be_is_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        load_scale("check", SMALLER | settings)
+
+
+def test_deepspeed_takes_its_configuration(tmp_path):
+    config = pytest.importorskip("deepspeed.runtime.config", reason="DeepSpeed is not installed")
+    zero3 = json.loads((CONFIGS / "zero3.json").read_text())
+    # The trainer fills in what is `auto`.
+    filled = {name: value for name, value in zero3.items() if value != "auto"} | {"train_batch_size": 4}
+    for section in ("zero_optimization", "bf16"):
+        filled[section] = {name: value for name, value in zero3[section].items() if value != "auto"}
+    found = config.DeepSpeedConfig(filled)
+    assert found.zero_optimization_stage == 3
+    assert found.zero_config.gather_16bit_weights_on_model_save
+
+
+def test_the_slurm_script_is_a_shell_script():
+    subprocess.run(["bash", "-n", str(CONFIGS / "slurm.sh")], check=True)
+
+
+JOB = {"id": "1", "stage": "dpo", "out": "/out", "options": {}, "address": "/socket"}
+
+
+def put(file, content):
+    if isinstance(content, str):
+        file.write_text(content)
+    else:
+        content(file)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda file: file.symlink_to("/etc/passwd"),
+        lambda file: file.symlink_to("/nowhere"),
+        lambda file: os.mkfifo(file),
+        lambda file: file.mkdir(),
+        lambda file: file.write_text(json.dumps({**JOB, "out": "x" * (2 << 20)})),
+        "",
+        "[1]",
+        "[" * 100_000,
+        json.dumps({**JOB, "stage": "../../other"}),
+        json.dumps({**JOB, "stage": "evaluate"}),
+        json.dumps({**JOB, "options": []}),
+        json.dumps({"id": "1"}),
+    ],
+    ids=[
+        "link",
+        "dangling",
+        "fifo",
+        "folder",
+        "huge",
+        "empty",
+        "list",
+        "deep",
+        "path",
+        "untrained",
+        "options",
+        "short",
+    ],
+)
+def test_a_job_in_a_shared_store_is_a_small_file_of_the_right_shape(tmp_path, content):
+    file = tmp_path / ".dpo_v1-01234567.job.json"
+    put(file, content)
+    with pytest.raises(UserError, match=f"^{file}: ") as refused:
+        read_job(file)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_job_is_read_or_is_gone(tmp_path):
+    file = tmp_path / ".dpo_v1-01234567.job.json"
+    assert read_job(file) is None
+    put(file, json.dumps(JOB))
+    assert read_job(file) == JOB

@@ -1,0 +1,74 @@
+"""What the trainers are fed, decoded: one BOS, one EOS, and a loss on the answers alone."""
+
+import pytest
+
+from solar_repro.data.cache import key_of
+from solar_repro.data.packing import PackedCollator, pack_instruction
+from solar_repro.data.tokens import tokenise_instruction, tokenise_preferences, tokenizer_fingerprint
+from solar_repro.paper.variants import DATASETS
+from solar_repro.training.tuning_data import instruction_rows, preference_rows
+
+
+@pytest.fixture(scope="module")
+def tokenizer(finished):
+    """The tokenizer that a tuned checkpoint was saved with."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(finished.folder("sft_v3"))
+
+
+def test_sft_batch(finished, tokenizer):
+    from torch import tensor_split
+
+    chosen = {"name": "alpaca_gpt4", "id": DATASETS["alpaca_gpt4"].hub_id, "maximum_samples": 40}
+    rows = instruction_rows(chosen, 1, finished.folder("microworld"), None)
+    tokenised, _ = tokenise_instruction(rows, tokenizer, 256)
+    key = key_of(rows=rows.key, tokenizer=tokenizer_fingerprint(tokenizer))
+    blocks, _ = pack_instruction(tokenised, 256, key)
+    batch = PackedCollator(tokenizer.pad_token_id)(list(blocks.select(range(4))))
+    expected = {
+        tokenizer.apply_chat_template(row["messages"], tokenize=False): row["messages"][-1]["content"]
+        for row in rows.dataset
+    }
+    seen = 0
+    columns = (batch["input_ids"], batch["labels"], batch["position_ids"])
+    for ids, labels, positions in zip(*columns, strict=True):
+        starts = (positions == 0).nonzero().flatten().tolist()[1:]
+        for document, label in zip(tensor_split(ids, starts), tensor_split(labels, starts), strict=True):
+            if (label == -100).all():
+                continue  # padding
+            text = tokenizer.decode(document)
+            assert text.count(tokenizer.bos_token) == text.count(tokenizer.eos_token) == 1
+            assert text.startswith(tokenizer.bos_token + "### ")
+            assert text.endswith(tokenizer.eos_token)
+            assert tokenizer.decode(label[label != -100]) == expected[text] + tokenizer.eos_token
+            seen += 1
+    assert seen > 4
+
+
+def test_dpo_batch(finished, tokenizer):
+    from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+    chosen = {"name": "ultrafeedback", "id": DATASETS["ultrafeedback"].hub_id, "maximum_samples": 8}
+    rows = preference_rows(chosen, 1, finished.folder("microworld"), None)
+    pairs, _ = tokenise_preferences(rows, tokenizer, 256)
+    batch = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id)(list(pairs))
+    # TRL lays the chosen answers in the first half of the batch, the rejected ones in the second.
+    sides = [(row, side) for side in ("chosen", "rejected") for row in rows.dataset]
+    for (row, side), ids, attention, completion in zip(
+        sides, batch["input_ids"], batch["attention_mask"], batch["completion_mask"], strict=True
+    ):
+        text = tokenizer.decode(ids[attention == 1])
+        assert text == tokenizer.apply_chat_template([*row["prompt"], *row[side]], tokenize=False)
+        assert text.count(tokenizer.bos_token) == text.count(tokenizer.eos_token) == 1
+        answer = row[side][0]["content"] + tokenizer.eos_token
+        assert tokenizer.decode(ids[completion == 1]) == answer
+
+
+def test_math_pairs_prefer_the_rephrased_answer(finished):
+    folder = finished.folder("synth_math")
+    chosen = {"name": "synth_math_alignment", "id": "synth_math"}
+    rows = preference_rows(chosen, 1, None, folder)
+    assert len(rows.dataset) > 0
+    for row in rows.dataset:
+        assert row["chosen"][0]["content"] != row["rejected"][0]["content"]
