@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from solar_repro.errors import UserError
 from solar_repro.paper.benchmarks import COLUMN_NAMES
-from solar_repro.plan.step import STAGES
 from solar_repro.safety.redact import one_line, reason
+from solar_repro.stages.table import STAGES
 from solar_repro.store.manifest import ManifestError
 from solar_repro.tracking.artifacts import Missing
 from solar_repro.tracking.server import can_go_on

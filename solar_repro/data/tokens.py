@@ -16,7 +16,6 @@ from solar_repro.data.cache import arrow_rows, key_of
 from solar_repro.data.parallel import batches, in_order
 from solar_repro.data.report import Report, add, drop
 from solar_repro.errors import UserError
-from solar_repro.store.code_digest import code_digest
 from solar_repro.terminal.progress import Progress
 
 if TYPE_CHECKING:
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 
 LongAnswers = Literal["drop", "cut"]
 Batch = dict[str, list[Any]]
+VERSION = 1
+"""Raise it by one when rows come out otherwise than before: cached ones are then made again."""
 BATCH_ROWS = 1024
 TOO_LONG = "answer longer than its room"
 
@@ -116,7 +117,7 @@ def _tokenise(rows: "Rows", how: Encoding, num_proc: int, cache_dir: Path | None
         max_length=how.max_length,
         long_answers=how.long_answers,
         columns=how.columns,
-        code=code_digest("solar_repro.data.tokens"),
+        version=VERSION,
     )
     _check_template(how.tokenizer)
 

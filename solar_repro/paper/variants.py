@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Literal
 
 from solar_repro.errors import UserError
 
@@ -103,7 +104,7 @@ class Variant:
     merge_method: str = ""
     """For `merge`: `average` or `slerp`."""
     merge_weights: tuple[float, ...] = ()
-    overrides: str = ""
+    overrides: Literal["", "cand_1", "cand_2"] = ""
     """Section of a scale whose settings replace the stage's (`cand_1`, `cand_2`; Table 6)."""
 
 

@@ -9,8 +9,17 @@ from typing import Any
 
 from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.checkpoint.layer_map import parameters_of, variant_map
+from solar_repro.contract import (
+    BaseSettings,
+    ContinuePretrainSettings,
+    DpoSettings,
+    EvaluateSettings,
+    SftSettings,
+    UpscaleSettings,
+)
 from solar_repro.errors import UserError
-from solar_repro.plan.step import TRAINING_STAGES, Step
+from solar_repro.plan.step import Step
+from solar_repro.scales.microworld import BaseTraining
 from solar_repro.scales.settings import Evaluate, Hardware, Shape, Training
 
 SAVED_BYTES = 4
@@ -67,22 +76,21 @@ def gpu_hours(flops: float, hardware: Hardware) -> float:
 
 def step_flops(step: Step, config: Mapping[str, Any]) -> float:
     """Operations of a whole training or scoring step; 0 for the others."""
-    if step.stage in TRAINING_STAGES:
-        settings: Training = step.settings[step.stage]
-        flops = training_flops(config, settings.max_length)
-        if step.stage == "dpo":  # the reference model's log-probabilities: once, whatever the epochs
-            flops += forward_flops(config, settings.max_length) / settings.epochs
+    settings = step.settings
+    if (training := training_of(step)) is not None:
+        flops = training_flops(config, training.max_length)
+        if isinstance(settings, DpoSettings):  # the reference's log-probabilities: once, whatever the epochs
+            flops += forward_flops(config, training.max_length) / training.epochs
         return flops * training_tokens(step)
-    if step.stage == "evaluate":
-        per_column = h6_tokens(step.settings["evaluate"]).values()
+    if isinstance(settings, EvaluateSettings):
+        per_column = h6_tokens(settings.evaluate).values()
         return sum(items * tokens * forward_flops(config, tokens) for items, tokens in per_column)
     return 0.0
 
 
 def told_flops(step: Step, shape: Shape | None) -> float | None:
     """`step_flops` of a step; 0 of those that only move bytes or write texts, None where no formula tells."""
-    is_copied = step.stage == "base" and ("base" not in step.settings or "trained" in step.settings)
-    if is_copied or step.stage in LIGHT_STAGES:
+    if step.is_copy or step.stage in LIGHT_STAGES:
         return 0.0
     try:
         config = step_config(shape, step)
@@ -108,14 +116,21 @@ def h6_tokens(settings: Evaluate) -> dict[str, tuple[int, int]]:
 
 def training_tokens(step: Step) -> int:
     """Tokens that a training step sees; for tuning the most there can be, every row at full length."""
-    if step.stage not in TRAINING_STAGES:
-        return 0
-    settings = step.settings[step.stage]
-    if step.stage == "continue_pretrain":
-        return settings.tokens
-    rows = sum(chosen["maximum_samples"] for chosen in step.settings["datasets"])
-    answers = 2 if step.stage == "dpo" else 1
-    return int(rows * answers * settings.max_length * settings.epochs)
+    match step.settings:
+        case ContinuePretrainSettings() as settings:
+            return settings.training.tokens
+        case SftSettings() | DpoSettings() as settings:
+            rows = sum(chosen.maximum_samples for chosen in settings.datasets)
+            answers = 2 if isinstance(settings, DpoSettings) else 1
+            return int(rows * answers * settings.training.max_length * settings.training.epochs)
+    return 0
+
+
+def training_of(step: Step) -> Training | None:
+    """The training section of a step that makes a variant by training; None of any other step."""
+    if isinstance(step.settings, ContinuePretrainSettings | SftSettings | DpoSettings):
+        return step.settings.training
+    return None
 
 
 def training_memory(
@@ -182,15 +197,14 @@ def step_config(shape: Shape | None, step: Step) -> dict[str, Any] | None:
         return _base_config(shape, step)
     inputs = [parent for parent in step.inputs.values() if parent.makes_model]
     config = step_config(shape, inputs[0]) if inputs else None
-    if config is None or step.stage != "upscale":
+    if config is None or not isinstance(step.settings, UpscaleSettings):
         return config
-    chosen = variant_map(step.settings["layer_map"], config["num_hidden_layers"], step.settings.get("m"))
+    chosen = variant_map(step.settings.layer_map, config["num_hidden_layers"], step.settings.m)
     return {**config, "num_hidden_layers": len(chosen.layers)}
 
 
 def _base_config(shape: Shape | None, step: Step) -> dict[str, Any] | None:
-    training = step.settings.get("base")
-    if training is not None:
+    if (training := _embedded(step)) is not None:
         return {
             "model_type": "llama",
             "hidden_size": training.hidden_size,
@@ -215,9 +229,9 @@ def checkpoint_bytes(shape: Shape | None, step: Step) -> int | None:
 
 def _stored_bytes(shape: Shape | None, step: Step) -> int:
     """Bytes a parameter: up-scaling and merging keep what their inputs have, training writes float32."""
-    if step.stage in TRAINING_STAGES:
+    if training_of(step) is not None:
         return SAVED_BYTES
-    if step.settings.get("base") is not None:
+    if _embedded(step) is not None:
         return EMBEDDED_BYTES
     if step.stage == "base":
         folder = Path(step.places["model"])
@@ -234,10 +248,15 @@ def bytes_to_write(step: Step, inputs: Mapping[str, Path]) -> int:
     The checkpoint, and twice the state that it goes on from: a new one is written before the old one goes.
     `inputs` are the folders that the step gets.
     """
-    if step.stage not in TRAINING_STAGES:
+    if (training := training_of(step)) is None:
         return 0
-    state = SAVED_BYTES + _OPTIMIZER_BYTES[step.settings[step.stage].optimizer]
+    state = SAVED_BYTES + _OPTIMIZER_BYTES[training.optimizer]
     return open_checkpoint(inputs["model"]).parameters * (SAVED_BYTES + 2 * state)
+
+
+def _embedded(step: Step) -> BaseTraining | None:
+    """How the embedded base is, or was, trained; None of any other step."""
+    return step.settings.base if isinstance(step.settings, BaseSettings) else None
 
 
 def _width(config: Mapping[str, Any]) -> int:

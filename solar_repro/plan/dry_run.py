@@ -13,10 +13,11 @@ from solar_repro.plan.costs import (
     step_config,
     step_flops,
     training_memory,
+    training_of,
     training_tokens,
 )
 from solar_repro.plan.plan import Plan
-from solar_repro.plan.step import TRAINING_STAGES, Step
+from solar_repro.plan.step import Step
 from solar_repro.scales.settings import Hardware, Lora, Training, Tuning
 
 GIB = 1 << 30
@@ -46,8 +47,8 @@ def forecast(plan: Plan, store: Path) -> list[Forecast]:
     for step in plan.main():
         config = step_config(plan.scale.base.shape, step)
         memory = {}
-        if hardware and config and step.stage in TRAINING_STAGES:
-            memory = _memory(config, step, step.settings[step.stage], hardware.gpus)
+        if hardware and config and (training := training_of(step)) is not None:
+            memory = _memory(config, step, training, hardware.gpus)
         state = "finished" if (store / step.folder / "manifest.json").is_file() else "to do"
         found.append(
             Forecast(
@@ -147,23 +148,24 @@ def refuse_what_cannot_fit(plan: Plan, found: list[Forecast]) -> None:
     """UserError for the first training step that fits no GPU, or whose batch does not divide."""
     hardware = plan.scale.hardware
     for item in found:
-        if not item.memory:
+        training = training_of(item.step)
+        if training is None or not item.memory:
             continue
         try:
-            item.step.settings[item.step.stage].accumulation(hardware.gpus)
+            training.accumulation(hardware.gpus)
         except ValueError as error:
             raise UserError(f"{item.step.label}: {error}; change -P hardware.gpus or the batch") from None
         if min(item.memory.values()) > hardware.gpu_memory_gib * GIB:
             needs = ", ".join(f"{_gibibytes(size)} GiB with {name}" for name, size in item.memory.items())
             raise UserError(
                 f"{item.step.label}: needs {needs}, on each of {hardware.gpus} GPU(s) of "
-                f"{hardware.gpu_memory_gib:g} GiB; {_what_helps(plan, item.step, hardware)}"
+                f"{hardware.gpu_memory_gib:g} GiB; {_what_helps(plan, item.step, training, hardware)}"
             )
 
 
-def _what_helps(plan: Plan, step: Step, hardware: Hardware) -> str:
+def _what_helps(plan: Plan, step: Step, settings: Training, hardware: Hardware) -> str:
     """The first changes that make a step fit: a smaller micro-batch, recomputing, more GPUs, all of them."""
-    config, settings = step_config(plan.scale.base.shape, step), step.settings[step.stage]
+    config = step_config(plan.scale.base.shape, step)
     small = {"per_device_batch_size": 1, "activation_checkpointing": True}
     more = [2**power for power in range(1, 11) if 2**power > hardware.gpus]
     for changes, gpus in [
@@ -177,13 +179,12 @@ def _what_helps(plan: Plan, step: Step, hardware: Hardware) -> str:
             if min(_memory(config, step, changed, number).values()) <= hardware.gpu_memory_gib * GIB:
                 knobs = [f"-P {step.stage}.{name}={str(value).lower()}" for name, value in changes.items()]
                 knobs += [f"-P hardware.gpus={number}"] if number != hardware.gpus else []
-                return f"{' '.join(knobs)} would fit{_adapters_help(config, step, hardware)}"
-    return f"a smaller base or larger GPUs are needed{_adapters_help(config, step, hardware)}"
+                return f"{' '.join(knobs)} would fit{_adapters_help(config, step, settings, hardware)}"
+    return f"a smaller base or larger GPUs are needed{_adapters_help(config, step, settings, hardware)}"
 
 
-def _adapters_help(config: dict[str, Any], step: Step, hardware: Hardware) -> str:
+def _adapters_help(config: dict[str, Any], step: Step, settings: Training, hardware: Hardware) -> str:
     """For tuning: the way to train adapters that fits these GPUs, which is not what the paper does."""
-    settings = step.settings[step.stage]
     if not isinstance(settings, Tuning):
         return ""
     for lora, knob in ((Lora(), f"rank={Lora().rank}"), (Lora(quantised=True), "quantised=true")):

@@ -14,6 +14,23 @@ from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.checkpoint.given import fingerprint_model, locate_model
 from solar_repro.checkpoint.layer_map import variant_map
 from solar_repro.checkpoint.upscale import plan_upscale
+from solar_repro.contract import (
+    BaseSettings,
+    ContaminateSettings,
+    ContaminationSettings,
+    ContinuePretrainSettings,
+    DataSettings,
+    DpoSettings,
+    EvaluateSettings,
+    MergeSettings,
+    MicroworldSettings,
+    SftSettings,
+    StageSettings,
+    SynthMathSettings,
+    TuningSet,
+    UntrainedSettings,
+    UpscaleSettings,
+)
 from solar_repro.data.files import data_files, require_columns
 from solar_repro.data.filters import table_8_fingerprints
 from solar_repro.data.locate import fingerprint, locate, text_location
@@ -68,7 +85,22 @@ class Plan:
     def model(self, name: str) -> Step:
         """The step that makes the variant's checkpoint."""
         variant = variants.variant(name)
-        return self._once(variant.stage, variant.name, lambda: getattr(self, f"_{variant.stage}")(variant))
+        return self._once(variant.stage, variant.name, lambda: self._model(variant))
+
+    def _model(self, variant: variants.Variant) -> Step:
+        match variant.stage:
+            case "base":
+                return self._base(variant)
+            case "upscale":
+                return self._upscale(variant)
+            case "continue_pretrain":
+                return self._continue_pretrain(variant)
+            case "sft":
+                return self._sft(variant)
+            case "dpo":
+                return self._dpo(variant)
+            case "merge":
+                return self._merge(variant)
 
     def evaluation(self, name: str) -> Step:
         """H6 and held-out loss of the variant."""
@@ -83,14 +115,13 @@ class Plan:
 
     def untrained(self, extra: Iterable[str] = ()) -> Step:
         """Held-out losses of the base under every layer map, and under `extra` ones, before any training."""
-        settings = {
-            "extra": list(extra),
-            "corpus": self.scale.data.corpus,
-            "max_length": self.scale.continue_pretrain.max_length,
-            "precision": self.scale.evaluate.precision,
-        }
-        if self.scale.upscale.unproved:
-            settings["unproved"] = True
+        settings = UntrainedSettings(
+            extra=tuple(extra),
+            corpus=self.scale.data.corpus,
+            max_length=self.scale.continue_pretrain.max_length,
+            precision=self.scale.evaluate.precision,
+            unproved=self.scale.upscale.unproved,
+        )
         inputs = {"model": self.model("base"), **self._world()}
         return Step("untrained", "base", settings, inputs, self._corpus, self._places())
 
@@ -120,7 +151,7 @@ class Plan:
         """The embedded world's mirror."""
         if self.scale.world is None:
             raise UserError(f"scale {self.scale.name}: has no embedded world (section 'world')")
-        settings = {"world": self.scale.world}
+        settings = MicroworldSettings(world=self.scale.world)
         return self._once("microworld", "microworld", lambda: Step("microworld", "microworld", settings))
 
     def main(self) -> list[Step]:
@@ -215,43 +246,42 @@ class Plan:
     def _base(self, variant: variants.Variant) -> Step:
         model = self.scale.base.model
         if model == EMBEDDED:
-            settings: dict[str, Any] = {"base": self.scale.base.training}
+            settings = BaseSettings(base=self.scale.base.training)
             if not self.scale.base.retrain:
-                settings["base"], settings["trained"] = shipped_base(self.scale.base.training)
+                training, digest = shipped_base(self.scale.base.training)
+                settings = BaseSettings(base=training, trained=digest)
             return Step("base", variant.name, settings, self._world())
         try:
             data = {"model": fingerprint_model(model, "base.model")}
         except UserError as error:
             data = self._unknown("model", model, error)
-        return Step("base", variant.name, {}, data=data, places={"model": model, "digest": data["model"]})
+        places = {"model": model, "digest": data["model"]}
+        return Step("base", variant.name, BaseSettings(), data=data, places=places)
 
     def _upscale(self, variant: variants.Variant) -> Step:
-        settings: dict[str, Any] = {
-            "layer_map": variant.layer_map,
-            "shard_bytes": self.scale.upscale.shard_bytes,
-        }
-        if variant.layer_map == "dus":
-            settings["m"] = self.scale.upscale.m
-        if self.scale.upscale.unproved:
-            settings["unproved"] = True
+        settings = UpscaleSettings(
+            layer_map=variant.layer_map,
+            shard_bytes=self.scale.upscale.shard_bytes,
+            m=self.scale.upscale.m if variant.layer_map == "dus" else None,
+            unproved=self.scale.upscale.unproved,
+        )
         if self.base_layers is not None:
             try:
-                layer_map = variant_map(variant.layer_map, self.base_layers, settings.get("m"))
+                layer_map = variant_map(variant.layer_map, self.base_layers, settings.m)
             except UserError as error:
                 setting = "upscale.m" if variant.layer_map == "dus" else f"variant {variant.name}"
                 raise UserError(f"{setting}: {error}") from None
             if (folder := self._base_folder) is not None:  # refused here, before anything is copied
-                plan_upscale(folder, layer_map, unproved=self.scale.upscale.unproved)
+                plan_upscale(folder, layer_map, unproved=settings.unproved)
         return Step("upscale", variant.name, settings, {"model": self.model(variant.parents[0])})
 
     def _continue_pretrain(self, variant: variants.Variant) -> Step:
-        settings = {
-            "corpus": self.scale.data.corpus,
-            "continue_pretrain": self.scale.continue_pretrain,
-            "seed": self.training_seed,
-        }
-        if variant.from_scratch:
-            settings["from_scratch"] = True
+        settings = ContinuePretrainSettings(
+            corpus=self.scale.data.corpus,
+            continue_pretrain=self.scale.continue_pretrain,
+            seed=self.training_seed,
+            from_scratch=variant.from_scratch,
+        )
         inputs = {"model": self.model(variant.parents[0]), **self._world()}
         return Step("continue_pretrain", variant.name, settings, inputs, self._corpus, self._places())
 
@@ -264,16 +294,8 @@ class Plan:
         for hub_id in ids:
             data |= self._locate(hub_id)[1]
         data |= self._benchmarks()
-        settings = {
-            "method": section.math,
-            "seed_split": section.math_seed_split,
-            "maximum_instruct": section.samples("synth_math_instruct"),
-            "maximum_alignment": section.samples("synth_math_alignment"),
-            "decontaminate": "synth_math_instruct" in section.decontaminate,
-            "seed": self.scale.seed,
-        }
-        places = self._places()
-        if section.math == "generate":
+        places, generation = self._places(), None
+        if section.math == "generate" and section.math_generation is not None:
             model, server = section.math_generation.model, section.math_generation.server
             if server is None:
                 places["model"], model = model, fingerprint_model(model, "data.math_generation.model")
@@ -281,7 +303,16 @@ class Plan:
             else:
                 places["server"] = server
             changes = {"model": model, "server": None}
-            settings["generation"] = section.math_generation.model_copy(update=changes)
+            generation = section.math_generation.model_copy(update=changes)
+        settings = SynthMathSettings(
+            method=section.math,
+            seed_split=section.math_seed_split,
+            maximum_instruct=section.samples("synth_math_instruct"),
+            maximum_alignment=section.samples("synth_math_alignment"),
+            decontaminate="synth_math_instruct" in section.decontaminate,
+            seed=self.scale.seed,
+            generation=generation,
+        )
         return Step("synth_math", "synth_math", settings, self._world(), data, places)
 
     def _benchmarks(self, tasks: Iterable[str] = COLUMN_NAMES) -> dict[str, str]:
@@ -294,71 +325,85 @@ class Plan:
 
     def _datasets(
         self, names: tuple[str, ...]
-    ) -> tuple[list[dict[str, Any]], dict[str, str], dict[str, Step]]:
+    ) -> tuple[tuple[TuningSet, ...], dict[str, str], dict[str, Step]]:
         """Settings, fingerprints and input steps of sets of Table 1."""
-        chosen: list[dict[str, Any]] = []
+        section = self.scale.data
+        chosen: list[TuningSet] = []
         data: dict[str, str] = {}
         inputs = self._world()
         for name in names:
+            most = section.samples(name)
             if name.startswith("synth_math"):
                 inputs["synth_math"] = self.synth_math()
-                most = self.scale.data.samples(name)
-                chosen.append({"name": name, "id": "synth_math", "maximum_samples": most})
+                chosen.append(TuningSet(name=name, id="synth_math", maximum_samples=most))
                 continue
-            stand_in = self.scale.data.stand_ins.get(name)
-            hub_id, found = self._locate(variants.DATASETS[name].hub_id, stand_in)
+            source = variants.DATASETS[name]
+            hub_id, found = self._locate(source.hub_id, section.stand_ins.get(name))
             data |= found
-            chosen.append({"name": name, "id": hub_id, "maximum_samples": self.scale.data.samples(name)})
+            filtered, flan = (), None
             if name == "openorca":
-                chosen[-1]["filtered_tasks"] = list(variants.FILTERED_TASKS)
-                if self.scale.data.flan:
-                    chosen[-1]["flan"], found = self._locate(self.scale.data.flan)
+                filtered = variants.FILTERED_TASKS
+                if section.flan:
+                    flan, found = self._locate(section.flan)
                     data |= found
-                elif hub_id == variants.DATASETS[name].hub_id and not self._embedded:
+                elif hub_id == source.hub_id and not self._embedded:
                     data |= table_8_fingerprints(self._mirror)  # it has no task names: n-grams tell
-            if name in self.scale.data.decontaminate:
-                chosen[-1]["decontaminate"] = True
+            decontaminate = name in section.decontaminate
+            if decontaminate:
                 data |= self._benchmarks()
-        return chosen, data, inputs
-
-    def _tuned(self, variant: variants.Variant, stage: str, section: Any) -> Step:
-        chosen, data, inputs = self._datasets(variant.datasets)
-        inputs = {"model": self.model(variant.parents[0]), **inputs}
-        settings = {
-            "datasets": chosen,
-            "template": self.scale.data.template,
-            stage: section,
-            "seed": self.training_seed,
-        }
-        places = self._places() | {"num_proc": self.scale.data.num_proc}
-        return Step(stage, variant.name, settings, inputs, data, places)
+            chosen.append(
+                TuningSet(
+                    name=name,
+                    id=hub_id,
+                    maximum_samples=most,
+                    filtered_tasks=filtered,
+                    flan=flan,
+                    decontaminate=decontaminate,
+                )
+            )
+        return tuple(chosen), data, inputs
 
     def _data(self, dataset: str) -> Step:
         (chosen,), data, inputs = self._datasets((dataset,))
-        stage = "sft" if variants.DATASETS[dataset].stage == "instruction" else "dpo"
-        settings = {
-            "dataset": chosen,
-            "template": self.scale.data.template,
-            "max_length": getattr(self.scale, stage).max_length,
-            "seed": self.scale.seed,
-        }
+        is_instruction = variants.DATASETS[dataset].stage == "instruction"
+        settings = DataSettings(
+            dataset=chosen,
+            template=self.scale.data.template,
+            max_length=(self.scale.sft if is_instruction else self.scale.dpo).max_length,
+            seed=self.scale.seed,
+        )
         data |= self._benchmarks()  # the overlap with each is reported
-        inputs = {"model": self.model("base"), **inputs}
-        places = self._places() | {"num_proc": self.scale.data.num_proc}
-        return Step("data", dataset, settings, inputs, data, places)
+        return Step(
+            "data", dataset, settings, {"model": self.model("base"), **inputs}, data, self._tuning_places()
+        )
 
     def _sft(self, variant: variants.Variant) -> Step:
-        return self._tuned(variant, "sft", self.scale.sft)
+        chosen, data, inputs = self._datasets(variant.datasets)
+        settings = SftSettings(
+            datasets=chosen, template=self.scale.data.template, sft=self.scale.sft, seed=self.training_seed
+        )
+        parent = {"model": self.model(variant.parents[0])}
+        return Step("sft", variant.name, settings, {**parent, **inputs}, data, self._tuning_places())
 
     def _dpo(self, variant: variants.Variant) -> Step:
-        return self._tuned(variant, "dpo", self.scale.alignment(variant.overrides))
+        chosen, data, inputs = self._datasets(variant.datasets)
+        settings = DpoSettings(
+            datasets=chosen,
+            template=self.scale.data.template,
+            dpo=self.scale.alignment(variant.overrides),
+            seed=self.training_seed,
+        )
+        parent = {"model": self.model(variant.parents[0])}
+        return Step("dpo", variant.name, settings, {**parent, **inputs}, data, self._tuning_places())
+
+    def _tuning_places(self) -> dict[str, Any]:
+        return self._places() | {"num_proc": self.scale.data.num_proc}
 
     def _merge(self, variant: variants.Variant) -> Step:
-        settings: dict[str, Any] = {"method": variant.merge_method}
         if variant.merge_method == "slerp":
-            settings["t"] = self.scale.merge.slerp_t
+            settings = MergeSettings(method="slerp", t=self.scale.merge.slerp_t)
         else:
-            settings["weights"] = list(variant.merge_weights)
+            settings = MergeSettings(method="average", weights=list(variant.merge_weights))
         first, second = variant.parents
         return Step(
             "merge", variant.name, settings, {"first": self.model(first), "second": self.model(second)}
@@ -375,28 +420,32 @@ class Plan:
 
     def _evaluate(self, subject: Subject, evaluate: Evaluate) -> Step:
         data = self._benchmarks()
-        settings: dict[str, Any] = {"evaluate": evaluate, "seed": self.scale.seed}
+        settings = EvaluateSettings(evaluate=evaluate, seed=self.scale.seed)
         if subject.step:  # the loss that Sec. 2 is about
-            settings["corpus"] = self.scale.data.corpus
+            settings = settings.model_copy(update={"corpus": self.scale.data.corpus})
             data |= self._corpus
         return self._scoring("evaluate", subject.name, settings, {"model": subject}, data)
 
     def _contamination(self, subject: Subject, positive: bool) -> Step:
         section, evaluate = self.scale.contamination, self.scale.evaluate
-        drawn = {"tasks": section.tasks, "examples": section.examples, "seed": self.scale.seed}
+        tasks, seed = tuple(section.tasks), self.scale.seed
         data = self._benchmarks(section.tasks)
         if positive:
-            settings = {**drawn, "control": section.control}
+            control = ContaminateSettings(
+                tasks=tasks, examples=section.examples, seed=seed, control=section.control
+            )
             name = f"{subject.name}_positive"
-            step = self._scoring("contaminate", name, settings, {"model": subject}, data)
+            step = self._scoring("contaminate", name, control, {"model": subject}, data)
             subject = Subject(name, step)
-        settings = {
-            **drawn,
-            "neighbours": section.neighbours,
-            "k": section.k,
-            "precision": evaluate.precision,
-            "batch_tokens": evaluate.batch_tokens,
-        }
+        settings = ContaminationSettings(
+            tasks=tasks,
+            examples=section.examples,
+            neighbours=section.neighbours,
+            k=tuple(section.k),
+            precision=evaluate.precision,
+            batch_tokens=evaluate.batch_tokens,
+            seed=seed,
+        )
         # A variant's name has no slash; a hub id and a folder's path have.
         given = "/" in section.reference
         reference = (
@@ -411,7 +460,7 @@ class Plan:
         self,
         stage: str,
         name: str,
-        settings: Mapping[str, Any],
+        settings: StageSettings,
         models: Mapping[str, Subject],
         data: Mapping[str, str],
     ) -> Step:

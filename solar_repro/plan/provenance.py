@@ -15,14 +15,17 @@ from solar_repro.device import machine
 from solar_repro.errors import UserError
 from solar_repro.safety.json_files import read_json
 from solar_repro.safety.redact import one_line
-from solar_repro.store.code_digest import LIBRARIES, OPTIONAL, version
+from solar_repro.stages.table import STAGES
 from solar_repro.store.manifest import ManifestError, read_manifest, read_result_json, verify_manifest
 from solar_repro.store.result import NOTES
+from solar_repro.store.versions import version
 
 if TYPE_CHECKING:
     from solar_repro.plan.step import Step
 
 FILE = Path(NOTES, "provenance.json")
+OPTIONAL = ("peft", "bitsandbytes", "vllm")
+"""Distributions that decide results where settings ask for them (`Section.libraries`), and may be missing."""
 
 
 def write_provenance(work: Path, step: "Step", run_id: str) -> None:
@@ -111,7 +114,7 @@ def result_digest(folder: Path) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of the libraries that results rest on, as far as they are installed."""
-    names = {"mlflow", *chain.from_iterable(LIBRARIES.values()), *OPTIONAL}
+    names = {"mlflow", *OPTIONAL, *chain.from_iterable(stage.libraries for stage in STAGES.values())}
     return {name: number for name in sorted(names) if (number := version(name))}
 
 

@@ -1,7 +1,4 @@
-"""One stage on one variant: what it runs on, and the key of its result.
-
-A step's settings, inputs and places become the keyword arguments of its stage's `run`.
-"""
+"""One stage on one variant: what it runs on, and the key of its result."""
 
 import hashlib
 import json
@@ -13,14 +10,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from solar_repro.contract import BaseSettings, ContaminateSettings, StageSettings, TrainingSettings
 from solar_repro.scales.section import Section, plain
-from solar_repro.store.code_digest import code_digest, version
+from solar_repro.stages.table import STAGES
+from solar_repro.store.versions import version
 
-MODEL_STAGES = ("base", "upscale", "continue_pretrain", "sft", "dpo", "merge", "contaminate")
-TRAINING_STAGES = ("continue_pretrain", "sft", "dpo")
-LAUNCHED_STAGES = (*TRAINING_STAGES, "contaminate")
-"""Stages that run a trainer: in several processes where that is asked for."""
-STAGES = ("microworld", "data", "synth_math", *MODEL_STAGES, "untrained", "evaluate", "contamination")
+MODEL_STAGES = tuple(name for name, stage in STAGES.items() if stage.makes_model)
 _OF_A_MODEL = ("untrained", "evaluate", "contamination")
 UNKNOWN = "unknown"
 """In place of a digest that the hub did not tell; in a dry plan alone."""
@@ -34,28 +29,31 @@ class Step:
 
     stage: str
     variant: str
-    settings: Mapping[str, Any]
+    settings: StageSettings
     inputs: Mapping[str, "Step"] = field(default_factory=dict)
     data: Mapping[str, str] = field(default_factory=dict)
     """Hub id of each data set (or `model` for a base) → digest of its full content."""
     places: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments that say where things lie and how they are got at, not what they are: no part of the key."""
+    """Fields of the stage's inputs that are no results of other steps: where things lie and how they are got
+    at, not what they are. They are no part of the key."""
 
     @cached_property
     def key(self) -> str:
-        """sha256 over stage, settings, keys of the inputs, data fingerprints, code and libraries."""
+        """SHA-256 over the stage and its version, settings, keys of the inputs, data and libraries."""
+        stage = STAGES[self.stage]
         parts = {
             "stage": self.stage,
+            "version": stage.version,
             "settings": plain(self.settings),
             "inputs": {name: step.key for name, step in self.inputs.items()},
             "data": dict(self.data),
-            "code": code_digest(f"solar_repro.stages.{self.stage}"),
-            "libraries": {name: version(name) for name in self._libraries()},
+            "libraries": {name: version(name) for name in (*stage.libraries, *self._optional_libraries())},
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
-    def _libraries(self) -> tuple[str, ...]:
-        sections = (value for value in self.settings.values() if isinstance(value, Section))
+    def _optional_libraries(self) -> tuple[str, ...]:
+        """Distributions that the settings ask for."""
+        sections = (value for _, value in self.settings if isinstance(value, Section))
         return tuple(name for section in sections for name in section.libraries)
 
     @cached_property
@@ -64,8 +62,8 @@ class Step:
 
         That of `contaminate` draws texts, and is the same in every repeat.
         """
-        if self.stage in TRAINING_STAGES:
-            return self.settings["seed"]
+        if isinstance(self.settings, TrainingSettings) and not isinstance(self.settings, ContaminateSettings):
+            return self.settings.seed
         return next((seed for step in self.inputs.values() if (seed := step.training_seed) is not None), None)
 
     @property
@@ -85,12 +83,13 @@ class Step:
 
     @property
     def makes_model(self) -> bool:
-        return self.stage in MODEL_STAGES
+        return STAGES[self.stage].makes_model
 
     @property
     def is_copy(self) -> bool:
         """Whether the result is a copy of what the key names by its digest, a checkpoint given or shipped."""
-        return self.stage == "base" and ("model" in self.places or "trained" in self.settings)
+        settings = self.settings
+        return isinstance(settings, BaseSettings) and (settings.base is None or settings.trained is not None)
 
     def parameters(self) -> dict[str, str]:
         """The resolved settings, and where things lie, flat and dotted, as they are logged."""
@@ -98,7 +97,7 @@ class Step:
             name: plain(place) if isinstance(place, BaseModel) else str(place)
             for name, place in self.places.items()
         }
-        return dict(_flatten(plain({**self.settings, "places": places})))
+        return dict(_flatten({**plain(self.settings), "places": places}))
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -14,22 +14,25 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Listener
 from pathlib import Path
 from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from solar_repro.contract import Digests, Inputs, StageSettings
 from solar_repro.errors import Stopped, UserError
-from solar_repro.plan.step import LAUNCHED_STAGES, Step, ordered
+from solar_repro.plan.step import Step, ordered
 from solar_repro.safety.regular import own
 from solar_repro.scales.execution import Launch
+from solar_repro.stages.table import STAGES
 from solar_repro.store.manifest import MANIFEST_FILE
 from solar_repro.store.publish import write_whole
 from solar_repro.store.result import Log
-from solar_repro.store.saving import job_file
+from solar_repro.store.saving import Saving, job_file
 from solar_repro.terminal import progress
 from solar_repro.terminal.stopping import asked_to_end
 
@@ -38,23 +41,35 @@ SECONDS_BETWEEN_LOOKS = 0.5
 _MAX_JOB_BYTES = 1_000_000
 
 
-def launch(
-    job: Path, stage: str, out: Path, log: Log, options: Mapping[str, Any], how: Launch
-) -> dict[str, str]:
+@dataclass(frozen=True)
+class Job:
+    """A training stage to be run, and what its function takes."""
+
+    stage: str
+    out: Path
+    settings: StageSettings
+    inputs: Inputs
+    saving: Saving | None
+
+
+def launch(file: Path, job: Job, log: Log, how: Launch) -> Digests:
     """Run a training stage in several processes; what its `run` returns.
 
-    `job` is the file that tells them what to do; it lies in the store for the time of the training. Raises
-    what the stage raises: UserError, Stopped where the process was asked to end.
+    `file` tells them what to do; it lies in the store for the time of the training. Raises what the stage
+    raises: UserError, Stopped where the process was asked to end.
     """
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, Listener(f"{folder}/rank-0", "AF_UNIX") as listener:
         listening = threading.Thread(target=_listen, args=(listener, log, found), daemon=True)
         listening.start()
-        content = {"stage": stage, "out": out, "options": options, "address": listener.address}
-        content["shown"] = progress.listener is not None
-        write_whole(job, json.dumps(to_jsonable_python({"id": uuid.uuid4().hex, **content})))
+        content = {
+            "id": uuid.uuid4().hex,
+            "address": listener.address,
+            "shown": progress.listener is not None,
+        }
+        write_whole(file, json.dumps(to_jsonable_python(content | vars(job))))
         try:
-            with _started(job, how) as process, asked_to_end() as asked:
+            with _started(file, how) as process, asked_to_end() as asked:
                 told = False
                 while process.poll() is None:
                     if asked.is_set() and "pid" in found and not told:
@@ -63,7 +78,7 @@ def launch(
                             os.kill(found["pid"], signal.SIGTERM)  # rank 0 has all ranks save their state
                     time.sleep(SECONDS_BETWEEN_LOOKS)
         finally:
-            job.unlink()
+            file.unlink()
         if "pid" in found:
             listening.join()
     if "stopped" in found:
@@ -74,14 +89,15 @@ def launch(
         raise Stopped("stopped before its training began")
     if "digests" not in found:
         raise UserError(
-            f"{stage}: a launched process failed (exit code {process.returncode}); its error is printed above"
+            f"{job.stage}: a launched process failed (exit code {process.returncode}); its error is "
+            "printed above"
         )
     return found["digests"]
 
 
 def follow(store: Path, targets: list[Step], how: Launch) -> None:
     """On a machine that is not the first: join each training of the plan, until the targets are there."""
-    trainings = [step for step in ordered(targets) if step.stage in LAUNCHED_STAGES]
+    trainings = [step for step in ordered(targets) if STAGES[step.stage].trains]
     joined = ""
     while not all((store / target.folder / MANIFEST_FILE).is_file() for target in targets):
         for step in trainings:
@@ -111,10 +127,10 @@ def read_job(file: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: cannot be read as a training's job ({error}); remove it") from None
-    shape = {"id": str, "stage": str, "out": str, "options": dict, "address": str}
+    shape = {"id": str, "stage": str, "out": str, "settings": dict, "inputs": dict, "address": str}
     if not isinstance(told, dict) or not all(isinstance(told.get(key), kind) for key, kind in shape.items()):
         raise UserError(f"{file}: is no training's job; remove it")
-    if told["stage"] not in LAUNCHED_STAGES:
+    if told["stage"] not in STAGES or not STAGES[told["stage"]].trains:
         raise UserError(f"{file}: its stage {told['stage']!r} is none that is trained; remove it")
     return told
 

@@ -1,6 +1,5 @@
 """One process of a training that `launch.py` starts: `accelerate launch -m solar_repro.running.launched`."""
 
-import importlib
 import json
 import os
 import sys
@@ -8,12 +7,14 @@ import tempfile
 from collections.abc import Mapping
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from solar_repro.errors import Stopped, UserError
 from solar_repro.running.launch import read_job
+from solar_repro.stages.table import STAGES
+from solar_repro.store.saving import Saving
 from solar_repro.terminal import progress
 from solar_repro.terminal.stopping import heeding, interruptible
 
@@ -23,15 +24,14 @@ def main(job: Path) -> None:
     told = read_job(job)
     if told is None:
         raise UserError(f"{job}: is gone; the training that it tells of has ended")
-    stage = importlib.import_module(f"solar_repro.stages.{told['stage']}")
-    kinds = get_type_hints(stage.run)
-    options = {
-        name: TypeAdapter(kinds[name]).validate_python(value) for name, value in told["options"].items()
-    }
+    stage = STAGES[told["stage"]]
+    settings = stage.settings.model_validate(told["settings"])
+    inputs = stage.inputs.model_validate(told["inputs"])
+    saving = TypeAdapter(Saving | None).validate_python(told["saving"])
     if int(os.environ["RANK"]):
         progress.silent = True
         with tempfile.TemporaryDirectory() as scratch:  # what rank 0 writes is the result
-            _end_quietly(lambda: stage.run(Path(scratch), lambda metrics, step=0: None, **options))
+            _end_quietly(lambda: stage.run(Path(scratch), _no_log, settings, inputs, saving))
         return
     with heeding(hasty=False), Client(told["address"], "AF_UNIX") as parent:
         _send(parent, {"pid": os.getpid()})
@@ -44,7 +44,7 @@ def main(job: Path) -> None:
 
         try:
             with interruptible():
-                digests = stage.run(Path(told["out"]), log, **options) or {}
+                digests = stage.run(Path(told["out"]), log, settings, inputs, saving) or {}
             _send(parent, {"digests": digests})
         except UserError as error:
             _send(parent, {"error": str(error)})
@@ -52,6 +52,10 @@ def main(job: Path) -> None:
         except Stopped as stopped:
             _send(parent, {"stopped": str(stopped)})
             raise _quiet_end(143) from None
+
+
+def _no_log(metrics: Mapping[str, float], step: int = 0) -> None:
+    """Rank 0 logs what all ranks measure."""
 
 
 def _end_quietly(work: Any) -> None:

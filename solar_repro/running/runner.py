@@ -1,6 +1,5 @@
 """Get or run: a step's finished result is found by key, or its stage runs, is tracked and published whole."""
 
-import importlib
 import os
 import sys
 import time
@@ -11,18 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from solar_repro.checkpoint.given import model_folder, models_of, refuse_changed, with_models
+from solar_repro.contract import Digests
 from solar_repro.errors import Stopped, UserError
 from solar_repro.paper.benchmarks import COLUMNS
 from solar_repro.plan.costs import bytes_to_write, told_flops
 from solar_repro.plan.provenance import FILE as PROVENANCE
 from solar_repro.plan.provenance import made_in, result_digest, verify_result, write_provenance
-from solar_repro.plan.step import LAUNCHED_STAGES, Step, ordered
+from solar_repro.plan.step import Step, ordered
 from solar_repro.running.jobs import make_side_by_side
-from solar_repro.running.launch import launch
+from solar_repro.running.launch import Job, launch
 from solar_repro.safety.places import require_space, require_writable
 from solar_repro.safety.redact import one_line, printable
 from solar_repro.scales.execution import Launch, Save
 from solar_repro.scales.settings import Shape
+from solar_repro.stages.table import STAGES
 from solar_repro.store.lock import locked
 from solar_repro.store.manifest import MANIFEST_FILE, ManifestError, listed_alone
 from solar_repro.store.publish import Occupied, is_empty, publish, set_aside
@@ -40,12 +41,6 @@ from solar_repro.tracking.tracking import Tracker, failing, send_metrics
 
 OFTEN = Save()
 HERE = Launch()
-SAVING_STAGES = (*LAUNCHED_STAGES, "base", "evaluate")
-"""Stages that keep their unfinished work."""
-WATCHED_STAGES = (*SAVING_STAGES, "contamination")
-"""Stages that train or evaluate: what they take of the machine is logged."""
-SCORED = {"evaluate": "model", "contamination": "target"}
-"""Stages that score a model → the input whose run the scores are logged to as well."""
 
 
 class Runner:
@@ -234,14 +229,13 @@ class Runner:
                 with publish(folder, digests) as work:
                     inputs = {role: found.output for role, found in parents.items()}
                     kept = read_metrics(saved / ROWS) if saved else []
-                    options = {**inputs, **step.settings, **with_models(step.places, models)}
-                    if saving:
-                        options["saving"] = replace(saving, run_id=run_id)
+                    given = {**inputs, **with_models(step.places, models)}
+                    own = saving and replace(saving, run_id=run_id)
                     with (
                         self.tracker.metric_log(run_id, work / METRICS, kept) as log,
                         self._watched(step, run_id, goes_on=saved is not None),
                     ):
-                        digests |= self._run_stage(step, work, log, options)
+                        digests |= self._run_stage(step, work, log, given, own)
                     for role, model in models.items():
                         refuse_changed(model, step.data[role], role)
                     write_provenance(work, step, run_id)
@@ -264,18 +258,23 @@ class Runner:
         self._say(step, f"done in {seconds:.1f} s", "made", seconds, _outcome(step, folder))
         return finished
 
-    def _run_stage(self, step: Step, work: Path, log: Log, options: dict[str, Any]) -> dict[str, str]:
-        if self.how.is_needed and step.stage in LAUNCHED_STAGES:
-            return launch(job_file(self.store / step.folder), step.stage, work, log, options, self.how)
-        stage = importlib.import_module(f"solar_repro.stages.{step.stage}")
-        return stage.run(work, log, **options) or {}
+    def _run_stage(
+        self, step: Step, work: Path, log: Log, given: Mapping[str, Any], saving: Saving | None
+    ) -> Digests:
+        stage = STAGES[step.stage]
+        inputs = stage.inputs.model_validate(given)
+        if self.how.is_needed and stage.trains:
+            job = Job(step.stage, work, step.settings, inputs, saving)
+            return launch(job_file(self.store / step.folder), job, log, self.how)
+        return stage.run(work, log, step.settings, inputs, saving) or {}
 
     def _watched(self, step: Step, run_id: str, goes_on: bool) -> AbstractContextManager[None]:
-        watch = self.watch and step.stage in WATCHED_STAGES
+        stage = STAGES[step.stage]
+        watch = self.watch and (stage.resumes or stage.scores is not None)  # it trains or evaluates
         return watched(run_id, goes_on) if watch else nullcontext()
 
     def _saving(self, step: Step) -> Saving | None:
-        if step.stage not in SAVING_STAGES:
+        if not STAGES[step.stage].resumes:
             return None
         return Saving(saving_folder(self.store / step.folder), self.save.minutes, self.save.steps)
 
@@ -295,10 +294,10 @@ class Runner:
                 model_id = self.tracker.log_model(run_id, step, own, self.upload)
                 self.tracker.tell_of_model(run_id, step, parents, folder, model_id)
                 self.tracker.log_folder(run_id, own / NOTES, NOTES)
-            elif self.upload or step.stage in SCORED:
+            elif self.upload or STAGES[step.stage].scores:
                 self.tracker.log_folder(run_id, own, "output")
         # A checkpoint made elsewhere has no run of its own to carry the scores as well.
-        if (scored := SCORED.get(step.stage)) in parents:
+        if (scored := STAGES[step.stage].scores) in parents:
             rows = read_metrics(folder / METRICS)
             measured_on = {
                 name: (column.hub_id, short(step.data[column.hub_id]))

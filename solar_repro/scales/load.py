@@ -47,8 +47,8 @@ def load_scale(scale: str, overrides: Mapping[str, str] | None = None) -> Scale:
         loaded = Scale.model_validate({"name": path.stem, **content})
     except ValidationError as error:
         raise UserError(explain(error, source, Scale)) from None
-    for section in ("cand_1", "cand_2"):
-        loaded.alignment(section)
+    loaded.alignment("cand_1")
+    loaded.alignment("cand_2")
     return loaded
 
 

@@ -1,6 +1,6 @@
 """The settings of a scale, section by section: how big, how long, and on what."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -190,6 +190,27 @@ class AlignmentTuning(Tuning):
     beta: Annotated[float, Field(gt=0)] = 0.1
 
 
+class AlignmentChanges(Section):
+    """Settings that one candidate has instead of those of `dpo`. A setting without a value stays."""
+
+    learning_rate: float | None = None
+    schedule: Literal["cosine", "linear", "constant"] | None = None
+    warmup_ratio: float | None = None
+    epochs: float | None = None
+    max_steps: int | None = None
+    global_batch_size: int | None = None
+    per_device_batch_size: int | None = None
+    max_length: int | None = None
+    optimizer: Literal["adamw_torch_fused", "rmsprop"] | None = None
+    weight_decay: float | None = None
+    adam_beta2: float | None = None
+    max_grad_norm: float | None = None
+    precision: TrainingPrecision | None = None
+    activation_checkpointing: bool | None = None
+    lora: Lora | None = None
+    beta: float | None = None
+
+
 class Merge(Section):
     slerp_t: Fraction = 0.5
     """Position of merge v4 between Cand. 1 (0) and Cand. 2 (1). The paper does not give it."""
@@ -244,6 +265,19 @@ class Contamination(Section):
     """Whether `main` also tests a copy that was trained on the texts, to prove that the test finds this."""
 
 
+S = TypeVar(
+    "S",
+    Training,
+    Pretraining,
+    InstructionTuning,
+    AlignmentTuning,
+    AlignmentChanges,
+    Evaluate,
+    Control,
+    BaseTraining,
+)
+
+
 class Scale(Launch):
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
     """It is part of the names of the experiment and of the report's folder."""
@@ -259,9 +293,9 @@ class Scale(Launch):
     continue_pretrain: Pretraining
     sft: InstructionTuning
     dpo: AlignmentTuning
-    cand_1: dict[str, Any] = {}
+    cand_1: AlignmentChanges = AlignmentChanges()
     """Settings of `dpo` that Cand. 1 changes (Table 6: "slightly different hyper-parameters")."""
-    cand_2: dict[str, Any] = {}
+    cand_2: AlignmentChanges = AlignmentChanges()
     merge: Merge = Merge()
     evaluate: Evaluate = Evaluate()
     contamination: Contamination = Contamination()
@@ -299,25 +333,36 @@ class Scale(Launch):
         The settings of a base that is not trained stay: it was trained elsewhere.
         """
 
-        def resolved(section: Any) -> Any:
+        def resolved(section: S) -> S:
             return section.model_copy(update={"precision": own}) if section.precision == "auto" else section
 
+        control, base = resolved(self.contamination.control), self.base
+        if base.retrain:
+            base = base.model_copy(update={"training": resolved(base.training)})
         changes = {
-            name: resolved(getattr(self, name)) for name in ("continue_pretrain", "sft", "dpo", "evaluate")
+            "base": base,
+            "continue_pretrain": resolved(self.continue_pretrain),
+            "sft": resolved(self.sft),
+            "dpo": resolved(self.dpo),
+            "cand_1": resolved(self.cand_1),
+            "cand_2": resolved(self.cand_2),
+            "evaluate": resolved(self.evaluate),
+            "contamination": self.contamination.model_copy(update={"control": control}),
         }
-        control = resolved(self.contamination.control)
-        changes["contamination"] = self.contamination.model_copy(update={"control": control})
-        if self.base.retrain:
-            changes["base"] = self.base.model_copy(update={"training": resolved(self.base.training)})
-        for name in ("cand_1", "cand_2"):
-            if getattr(self, name).get("precision") == "auto":
-                changes[name] = {**getattr(self, name), "precision": own}
         return self.model_copy(update=changes)
 
-    def alignment(self, overrides: str) -> AlignmentTuning:
-        """Settings of a DPO variant: `dpo`, with the section named `overrides` on top."""
-        changes = getattr(self, overrides) if overrides else {}
+    def alignment(self, candidate: Literal["", "cand_1", "cand_2"]) -> AlignmentTuning:
+        """Settings of a DPO variant: `dpo`, with what the candidate changes on top."""
+        match candidate:
+            case "cand_1":
+                changes = self.cand_1
+            case "cand_2":
+                changes = self.cand_2
+            case _:
+                changes = AlignmentChanges()
         try:
-            return AlignmentTuning.model_validate({**self.dpo.model_dump(), **changes})
+            return AlignmentTuning.model_validate(
+                self.dpo.model_dump() | changes.model_dump(exclude_none=True)
+            )
         except ValidationError as error:
-            raise UserError(explain(error, f"scale {self.name}", AlignmentTuning, f"{overrides}.")) from None
+            raise UserError(explain(error, f"scale {self.name}", AlignmentTuning, f"{candidate}.")) from None

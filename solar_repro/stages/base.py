@@ -8,11 +8,11 @@ from solar_repro.checkpoint.config import without_code
 from solar_repro.checkpoint.copying import CopyRange, copy_chunks, split
 from solar_repro.checkpoint.folder import carry_files, open_checkpoint
 from solar_repro.checkpoint.given import model_folder, refuse_changed
+from solar_repro.contract import BaseInputs, BaseSettings, Digests
 from solar_repro.microworld.trained_base import copy_trained_base
 from solar_repro.safety.json_files import read_json
 from solar_repro.safety.places import require_space
 from solar_repro.safety.regular import copy
-from solar_repro.scales.microworld import BaseTraining
 from solar_repro.store.hashing import FollowingHasher
 from solar_repro.store.model_files import INDEX_FILE
 from solar_repro.store.result import Log
@@ -25,32 +25,26 @@ CONFIG = "config.json"
 def run(
     out: Path,
     log: Log,
-    *,
-    base: BaseTraining | None = None,
-    trained: str | None = None,
-    model: Path | str | None = None,
-    digest: str = "",
-    mirror: Path | None = None,
+    settings: BaseSettings,
+    inputs: BaseInputs,
     saving: Saving | None = None,
-) -> dict[str, str]:
-    """Write the base to `out`: trained on the world's `mirror` as `base` says, else a copy of `model`.
+) -> Digests:
+    """Write the base to `out`: trained on the world's mirror, the one that ships with the package, or a copy.
 
-    With `trained`, the digest of the base that ships with the package, that one is copied, which was trained
-    as `base` says. What was copied must be what `digest` (`fingerprint_model`) was made of. Returns the
-    sha256 of copied files by name.
+    What was copied must be what `inputs.digest` was made of. Returns the SHA-256 of copied files by name.
     """
-    digests: dict[str, str] = {}
-    if trained is not None:
-        copy_trained_base(out, mirror)
-    elif base is not None:
+    digests: Digests = {}
+    if settings.trained is not None:
+        copy_trained_base(out, inputs.mirror)
+    elif settings.base is not None:
         from solar_repro.microworld.base_training import train_base
 
-        train_base(mirror, out, base, log, saving)
+        train_base(inputs.mirror, out, settings.base, log, saving)
     else:
-        source = model_folder(model)
+        source = model_folder(inputs.model)
         digests = _copy(source, out)
-        if digest:
-            refuse_changed(source, digest, "base.model", digests)
+        if inputs.digest:
+            refuse_changed(source, inputs.digest, "base.model", digests)
         digests = {name: found for name, found in digests.items() if name != CONFIG}
     written = open_checkpoint(out)
     log({"parameters": written.parameters, "layers": written.layers})

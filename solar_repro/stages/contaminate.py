@@ -8,9 +8,9 @@ from transformers import Trainer, TrainingArguments
 from solar_repro.checkpoint.load import load_model
 from solar_repro.contamination.neighbour_test import drawn
 from solar_repro.contamination.texts import contamination_texts
+from solar_repro.contract import ContaminateSettings, EvaluateInputs
 from solar_repro.data.packing import PackedCollator
 from solar_repro.layers.document_attention import use_document_attention
-from solar_repro.scales.settings import Control
 from solar_repro.shared_prefix.token_scores import encode_with_bos
 from solar_repro.store.result import Log
 from solar_repro.store.saving import Saving
@@ -18,31 +18,23 @@ from solar_repro.training.trainer import Report, arguments, train
 
 
 def run(
-    out: Path,
-    log: Log,
-    *,
-    model: Path | str,
-    tasks: list[str],
-    examples: int,
-    control: Control,
-    seed: int,
-    mirror: Path | None,
-    saving: Saving | None = None,
+    out: Path, log: Log, settings: ContaminateSettings, inputs: EvaluateInputs, saving: Saving | None = None
 ) -> None:
-    """Train `model` on the very texts that the test will draw, each behind a BOS, and write it to `out`."""
-    network, tokenizer = load_model(model)
+    """Train the model on the very texts that the test will draw, each behind a BOS, and write it to `out`."""
+    training = settings.training
+    network, tokenizer = load_model(inputs.model)
     use_document_attention(network)
     texts = []
-    for task in tasks:
-        found = contamination_texts(task, mirror)
-        texts += [found[number] for number in drawn(found, examples, seed)]
-    sequences = encode_with_bos(tokenizer, texts, control.max_length)
+    for task in settings.tasks:
+        found = contamination_texts(task, inputs.mirror)
+        texts += [found[number] for number in drawn(found, settings.examples, settings.seed)]
+    sequences = encode_with_bos(tokenizer, texts, training.max_length)
     rows = Dataset.from_dict(
         {"input_ids": sequences, "seq_lengths": [[len(sequence)] for sequence in sequences]}
     )
     log({"data/texts": len(rows), "data/tokens": sum(map(len, sequences))})
-    options = arguments(control, len(rows), seed)
-    tokens_per_step = control.global_batch_size * sum(map(len, sequences)) / len(rows)
+    options = arguments(training, len(rows), settings.seed)
+    tokens_per_step = training.global_batch_size * sum(map(len, sequences)) / len(rows)
     trainer = Trainer(
         network,
         TrainingArguments(**options),

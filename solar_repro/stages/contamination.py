@@ -10,49 +10,36 @@ from solar_repro.checkpoint.load import load_model
 from solar_repro.contamination.min_k import METHODS, MinKScores, compare_min_k, min_k_scores
 from solar_repro.contamination.neighbour_test import drawn, neighbour_test
 from solar_repro.contamination.texts import contamination_texts
+from solar_repro.contract import ContaminationInputs, ContaminationSettings
 from solar_repro.device import device
 from solar_repro.layers.fused_scoring import fuse_for_scoring
 from solar_repro.store.result import NOTES, Log
 from solar_repro.terminal.progress import Progress
 
 
-def run(
-    out: Path,
-    log: Log,
-    *,
-    target: Path | str,
-    reference: Path | str,
-    tasks: list[str],
-    examples: int,
-    neighbours: int,
-    k: list[float],
-    precision: str,
-    batch_tokens: int,
-    seed: int,
-    mirror: Path | None,
-) -> None:
+def run(out: Path, log: Log, settings: ContaminationSettings, inputs: ContaminationInputs) -> None:
     """Write `<task>.json` to `out`: every text with its scores, and `verdicts`, a line for each test.
 
     The log gets the share below 0.1 and, where the benchmark has a split that is not scored, the AUROC of
     Min-K % between the tested texts and as many of that split.
     """
     (out / NOTES).mkdir(exist_ok=True)
-    model = load_model(target, device=device(), dtype=precision)
-    same = str(target) == str(reference)
-    writer = model if same else load_model(reference, device=device(), dtype=precision)
+    model = load_model(inputs.target, device=device(), dtype=settings.precision)
+    same = str(inputs.target) == str(inputs.reference)
+    writer = model if same else load_model(inputs.reference, device=device(), dtype=settings.precision)
     fuse_for_scoring(model)
     fuse_for_scoring(writer)
-    with Progress("contamination", len(tasks), "tasks", most=True) as progress:
-        for task in tasks:
-            texts = contamination_texts(task, mirror)
+    with Progress("contamination", len(settings.tasks), "tasks", most=True) as progress:
+        for task in settings.tasks:
+            texts = contamination_texts(task, inputs.mirror)
             result = neighbour_test(
                 model,
                 writer,
                 texts,
-                examples=examples,
-                neighbours=neighbours,
-                seed=seed,
-                batch_tokens=batch_tokens,
+                examples=settings.examples,
+                neighbours=settings.neighbours,
+                seed=settings.seed,
+                batch_tokens=settings.batch_tokens,
             )
             low, high = result.interval
             name = f"contamination/{task}"
@@ -65,14 +52,20 @@ def run(
                 ("share of neighbours with a lower loss than the text", task),
             )
             tested = [texts[example] for example in result.examples]
-            unseen = contamination_texts(task, mirror, reference=True)
-            others = [unseen[number] for number in drawn(unseen, min(len(unseen), examples), seed)]
-            ours = min_k_scores(model, tested, k, batch_tokens=batch_tokens)
-            theirs = min_k_scores(model, others, k, batch_tokens=batch_tokens) if others else None
+            unseen = contamination_texts(task, inputs.mirror, reference=True)
+            others = [
+                unseen[number] for number in drawn(unseen, min(len(unseen), settings.examples), settings.seed)
+            ]
+            ours = min_k_scores(model, tested, settings.k, batch_tokens=settings.batch_tokens)
+            theirs = (
+                min_k_scores(model, others, settings.k, batch_tokens=settings.batch_tokens)
+                if others
+                else None
+            )
             compared = compare_min_k(ours, theirs) if theirs else []
             for found in compared:
                 # The first k has the plain name: it is the one that runs are compared by.
-                suffix = "" if found.k == k[0] else f"_{100 * found.k:g}"
+                suffix = "" if found.k == settings.k[0] else f"_{100 * found.k:g}"
                 log({f"{name}/{found.method}{suffix}": found.auroc})
             content: dict[str, Any] = {
                 "task": task,
@@ -85,7 +78,7 @@ def run(
             }
             text = json.dumps(content, indent=1, ensure_ascii=False)
             (out / f"{task}.json").write_text(text + "\n", encoding="utf-8")
-            _min_k_histograms(task, ours, theirs, k[0], out / NOTES)
+            _min_k_histograms(task, ours, theirs, settings.k[0], out / NOTES)
             progress.advance(1, f"{task} {result.share:.2f}")
 
 

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments, set_seed
 
+from solar_repro.contract import ContinuePretrainSettings, TrainedInputs
 from solar_repro.data.card import write_corpus_card
 from solar_repro.data.locate import fingerprint, text_location
 from solar_repro.data.packing import PackedCollator, pack_text
 from solar_repro.data.sources import load_text
 from solar_repro.layers.document_attention import use_document_attention
-from solar_repro.scales.settings import Corpus, Pretraining
 from solar_repro.store.result import CARDS, Log
 from solar_repro.store.saving import Saving
 from solar_repro.training.held_out import held_out_losses, held_out_texts, mean_loss
@@ -43,24 +43,16 @@ class HeldOut(TrainerCallback):
 def run(
     out: Path,
     log: Log,
-    *,
-    model: Path,
-    corpus: Corpus,
-    continue_pretrain: Pretraining,
-    seed: int,
-    mirror: Path | None,
-    from_scratch: bool = False,
+    settings: ContinuePretrainSettings,
+    inputs: TrainedInputs,
     saving: Saving | None = None,
 ) -> None:
-    """Train `model` on `continue_pretrain.tokens` tokens of the corpus and write it to `out`.
-
-    `from_scratch` keeps the model's shape and tokenizer and draws its weights anew: the control of Sec. 2.
-    """
-    settings = continue_pretrain
+    """Train the model on `continue_pretrain.tokens` tokens of the corpus and write it to `out`."""
+    training, corpus, mirror, seed = settings.training, settings.corpus, inputs.mirror, settings.seed
     # Before the corpus is packed: a split that is missing is found at once.
     unseen = held_out_texts(corpus, mirror)
-    network, tokenizer = load(model)
-    if from_scratch:
+    network, tokenizer = load(inputs.model)
+    if settings.from_scratch:
         set_seed(seed)
         network = AutoModelForCausalLM.from_config(
             network.config, dtype=torch.float32, trust_remote_code=False
@@ -69,12 +61,12 @@ def run(
     texts = load_text(location, corpus.split, corpus.column, seed=seed, epochs=None)
     about = {"used": location.used, "split": corpus.split, "fingerprint": fingerprint(location)}
     name = f"{about['fingerprint']} {corpus.split} {corpus.column} {seed}"
-    blocks, report = pack_text(texts, tokenizer, settings.max_length, key=name, max_tokens=settings.tokens)
+    blocks, report = pack_text(texts, tokenizer, training.max_length, key=name, max_tokens=training.tokens)
     write_corpus_card(out / CARDS, about, report, blocks, tokenizer.bos_token_id)
     log({f"data/corpus/{figure}": report[figure] for figure in ("documents", "tokens")})
     log({"data/corpus/dropped": sum(report["dropped"].values())})
-    tokens_per_step = settings.global_batch_size * settings.max_length
-    options = arguments(settings, len(blocks), seed)
+    tokens_per_step = training.global_batch_size * training.max_length
+    options = arguments(training, len(blocks), seed)
     use_document_attention(network)
     trainer = Trainer(
         network,
@@ -83,7 +75,7 @@ def run(
         blocks,
         callbacks=[
             Report("continued pretraining", log, options["max_steps"], tokens_per_step),
-            HeldOut(log, tokenizer, unseen, settings.held_out_evaluations),
+            HeldOut(log, tokenizer, unseen, training.held_out_evaluations),
         ],
     )
     train(trainer, tokenizer, out, saving)

@@ -1,8 +1,8 @@
 """One set of Table 1 by itself: loaded, filtered, tokenised, compared with the benchmarks, reported."""
 
 from pathlib import Path
-from typing import Any
 
+from solar_repro.contract import DataSettings, TuningInputs
 from solar_repro.data.card import write_card
 from solar_repro.data.overlap import benchmark_index, overlap
 from solar_repro.data.templates import set_chat_template
@@ -13,30 +13,18 @@ from solar_repro.training.models import load_tokenizer
 from solar_repro.training.tuning_data import figures, instruction_rows, preference_rows
 
 
-def run(
-    out: Path,
-    log: Log,
-    *,
-    model: Path,
-    dataset: dict[str, Any],
-    template: str,
-    max_length: int,
-    seed: int,
-    mirror: Path | None,
-    num_proc: int,
-    synth_math: Path | None = None,
-) -> None:
-    """Write the set's data card to `out`; `model` gives the tokenizer, the log gets the counts."""
-    tokenizer = load_tokenizer(model)
-    set_chat_template(tokenizer, template)
-    name = dataset["name"]
+def run(out: Path, log: Log, settings: DataSettings, inputs: TuningInputs) -> None:
+    """Write the set's data card to `out`; the model gives the tokenizer, the log gets the counts."""
+    tokenizer = load_tokenizer(inputs.model)
+    set_chat_template(tokenizer, settings.template)
+    name = settings.dataset.name
     if DATASETS[name].stage == "instruction":
         load, tokenise = instruction_rows, tokenise_instruction
     else:
         load, tokenise = preference_rows, tokenise_preferences
-    rows = load(dataset, seed, mirror, synth_math)
-    tokenised, report = tokenise(rows, tokenizer, max_length, num_proc=num_proc)
-    lines, _ = overlap(rows, benchmark_index(mirror), num_proc=num_proc)
+    rows = load(settings.dataset, settings.seed, inputs)
+    tokenised, report = tokenise(rows, tokenizer, settings.max_length, num_proc=inputs.num_proc)
+    lines, _ = overlap(rows, benchmark_index(inputs.mirror), num_proc=inputs.num_proc)
     write_card(out, name, rows.report, report, tokenised, lines)
     counts = figures(rows, report) | {f"overlap/{line.benchmark}": line.hit for line in lines}
     log({f"data/{name}/{figure}": value for figure, value in counts.items()})

@@ -6,11 +6,11 @@ from typing import Any
 from datasets import Dataset, concatenate_datasets
 from trl import DPOConfig, DPOTrainer
 
+from solar_repro.contract import DpoSettings, TuningInputs
 from solar_repro.data.cache import key_of
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_preferences
 from solar_repro.layers.document_attention import use_document_attention
-from solar_repro.scales.settings import AlignmentTuning
 from solar_repro.store.result import Log
 from solar_repro.store.saving import Saving
 from solar_repro.training.adapters import load_for_tuning
@@ -26,44 +26,41 @@ class TokenisedDPOTrainer(DPOTrainer):
 
 
 def run(
-    out: Path,
-    log: Log,
-    *,
-    model: Path,
-    datasets: list[dict[str, Any]],
-    template: str,
-    dpo: AlignmentTuning,
-    seed: int,
-    mirror: Path | None,
-    num_proc: int,
-    synth_math: Path | None = None,
-    saving: Saving | None = None,
+    out: Path, log: Log, settings: DpoSettings, inputs: TuningInputs, saving: Saving | None = None
 ) -> None:
-    """Tune `model` on the named preference sets together, against itself as reference; write it to `out`."""
-    network, tokenizer = load_for_tuning(model, dpo, seed)
-    set_chat_template(tokenizer, template)
+    """Tune the model on the named preference sets, against itself as reference, and write it to `out`."""
+    training, seed = settings.training, settings.seed
+    network, tokenizer = load_for_tuning(inputs.model, training, seed)
+    set_chat_template(tokenizer, settings.template)
     sets = tokenised_sets(
         out,
         log,
-        datasets,
-        lambda chosen: preference_rows(chosen, seed, mirror, synth_math),
-        lambda rows: tokenise_preferences(rows, tokenizer, dpo.max_length, num_proc=num_proc),
+        settings.datasets,
+        lambda chosen: preference_rows(chosen, seed, inputs),
+        lambda rows: tokenise_preferences(rows, tokenizer, training.max_length, num_proc=inputs.num_proc),
     )
     # TRL keeps the reference's log-probabilities by the rows' fingerprint, and would take those of an earlier
     # run with another precision or other batches.
     pairs = concatenate_datasets([rows for rows, _, _ in sets]).shuffle(
         seed=seed, keep_in_memory=True, new_fingerprint=key_of(result=str(out))
     )
-    options = arguments(dpo, len(pairs), seed)
+    options = arguments(training, len(pairs), seed)
     use_document_attention(network)
     tokens = sum(report["tokens"] for _, report, _ in sets)
     trainer = TokenisedDPOTrainer(
         network,
-        args=DPOConfig(**options, beta=dpo.beta, max_length=dpo.max_length, precompute_ref_log_probs=True),
+        args=DPOConfig(
+            **options, beta=training.beta, max_length=training.max_length, precompute_ref_log_probs=True
+        ),
         train_dataset=pairs,
         processing_class=tokenizer,
         callbacks=[
-            Report("alignment tuning", log, options["max_steps"], dpo.global_batch_size * tokens / len(pairs))
+            Report(
+                "alignment tuning",
+                log,
+                options["max_steps"],
+                training.global_batch_size * tokens / len(pairs),
+            )
         ],
     )
     train(trainer, tokenizer, out, saving)

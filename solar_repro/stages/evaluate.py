@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+from solar_repro.contract import EvaluateInputs, EvaluateSettings
 from solar_repro.device import device
 from solar_repro.h6.evaluation import evaluate_h6
 from solar_repro.h6.tasks import build_tasks
 from solar_repro.layers.fused_scoring import fuse_for_scoring
 from solar_repro.paper.benchmarks import LEADERBOARD_GSM8K_STOP
-from solar_repro.scales.settings import Corpus, Evaluate
 from solar_repro.store.result import Log
 from solar_repro.store.saving import Saving
 from solar_repro.training.held_out import held_out_losses, held_out_texts, mean_loss, write_losses
@@ -15,31 +15,24 @@ from solar_repro.training.models import load
 
 
 def run(
-    out: Path,
-    log: Log,
-    *,
-    model: Path | str,
-    evaluate: Evaluate,
-    seed: int,
-    mirror: Path | None,
-    corpus: Corpus | None = None,
-    saving: Saving | None = None,
+    out: Path, log: Log, settings: EvaluateSettings, inputs: EvaluateInputs, saving: Saving | None = None
 ) -> None:
     """Write `scores.json` and the items of each task to `out`; the log gets the scores in percent.
 
     With a `corpus`, the losses of its held-out documents as well. With `saving`, answers are kept in its
     folder as they come, so that a killed evaluation goes on where it stopped.
     """
-    texts = held_out_texts(corpus, mirror) if corpus is not None else None
+    evaluate, corpus = settings.evaluate, settings.corpus
+    texts = held_out_texts(corpus, inputs.mirror) if corpus is not None else None
     tasks = build_tasks(
-        mirror,
+        inputs.mirror,
         limits=evaluate.limits,
         subjects=evaluate.subjects,
-        seed=seed,
+        seed=settings.seed,
         gsm8k_stop=LEADERBOARD_GSM8K_STOP if evaluate.gsm8k_stop == "leaderboard" else None,
     )
     scores = evaluate_h6(
-        model,
+        inputs.model,
         tasks,
         out,
         device=device(),
@@ -50,7 +43,7 @@ def run(
     )
     log(scores.metrics())
     if texts is not None:
-        network, tokenizer = load(model)
+        network, tokenizer = load(inputs.model)
         fuse_for_scoring(network)
         losses = held_out_losses(network.to(device()), tokenizer, texts)
         write_losses(losses, out)

@@ -1,33 +1,35 @@
 """Merging models: average with weights or SLERP as in Sec. 4.1 and Table 7; for a recipe, every method."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from solar_repro.checkpoint.given import model_folder
 from solar_repro.checkpoint.merge import merge
-from solar_repro.checkpoint.merge_methods import Method
+from solar_repro.contract import Digests, MergeInputs, MergeSettings
 from solar_repro.store.result import NOTES, Log
 
 
-def run(
-    out: Path,
-    log: Log,
-    *,
-    method: Method,
-    first: Path | None = None,
-    second: Path | None = None,
-    models: Sequence[Path | str] = (),
-    base: Path | str | None = None,
-    **settings: Any,
-) -> Mapping[str, str]:
-    """Write the merge of `first` and `second`, or of `models`, to `out`; settings as for `checkpoint.merge`.
+def run(out: Path, log: Log, settings: MergeSettings, inputs: MergeInputs) -> Digests:
+    """Write the merge of the given models to `out`.
 
     The log gets the cosine between the parents by layer (the last value: the tensors outside the layers).
-    Returns the sha256 of the shards by name.
+    Returns the SHA-256 of the shards by name.
     """
-    parents = [path for path in (first, second) if path is not None] or [*map(model_folder, models)]
-    report = merge(parents, out, method, base=None if base is None else model_folder(base), **settings)
+    parents = [path for path in (inputs.first, inputs.second) if path is not None]
+    report = merge(
+        parents or [*map(model_folder, inputs.models)],
+        out,
+        settings.method,
+        weights=settings.weights,
+        t=0.5 if settings.t is None else settings.t,
+        base=None if inputs.base is None else model_folder(inputs.base),
+        density=settings.density,
+        scale=settings.scale,
+        dtype=settings.dtype,
+        seed=settings.seed,
+        accumulate=settings.accumulate,
+        device=inputs.device,
+        shard_bytes=settings.shard_bytes,
+    )
     (out / NOTES).mkdir(exist_ok=True)
     report.write(out / NOTES / "merge.json")
     report.plot(out / NOTES / "merge_cosine.png")

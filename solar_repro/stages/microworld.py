@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
+from solar_repro.contract import MicroworldSettings
 from solar_repro.microworld.write import write_mirror
-from solar_repro.scales.microworld import WorldSettings
 from solar_repro.store.result import Log
 
 
-def run(out: Path, log: Log, *, world: WorldSettings) -> None:
+def run(out: Path, log: Log, settings: MicroworldSettings) -> None:
     """Write the world's mirror to `out`; the log gets the rows of each set."""
-    counts = write_mirror(out, world)
+    counts = write_mirror(out, settings.world)
     for name, splits in counts.items():
         log({f"rows/{name}/{split}": rows for split, rows in splits.items()})

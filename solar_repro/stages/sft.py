@@ -7,6 +7,7 @@ from accelerate.utils import is_peft_model
 from datasets import concatenate_datasets
 from trl import SFTConfig, SFTTrainer
 
+from solar_repro.contract import SftSettings, TuningInputs
 from solar_repro.data.cache import key_of
 from solar_repro.data.packing import PackedCollator, pack_instruction
 from solar_repro.data.templates import set_chat_template
@@ -40,34 +41,24 @@ class AnswersTrainer(SFTTrainer):
 
 
 def run(
-    out: Path,
-    log: Log,
-    *,
-    model: Path,
-    datasets: list[dict[str, Any]],
-    template: str,
-    sft: InstructionTuning,
-    seed: int,
-    mirror: Path | None,
-    num_proc: int,
-    synth_math: Path | None = None,
-    saving: Saving | None = None,
+    out: Path, log: Log, settings: SftSettings, inputs: TuningInputs, saving: Saving | None = None
 ) -> None:
-    """Tune `model` on the named sets of Table 1 together and write it to `out`."""
-    network, tokenizer = load_for_tuning(model, sft, seed)
-    set_chat_template(tokenizer, template)
+    """Tune the model on the named sets of Table 1 together and write it to `out`."""
+    training, seed = settings.training, settings.seed
+    network, tokenizer = load_for_tuning(inputs.model, training, seed)
+    set_chat_template(tokenizer, settings.template)
     sets = tokenised_sets(
         out,
         log,
-        datasets,
-        lambda chosen: instruction_rows(chosen, seed, mirror, synth_math),
-        lambda rows: tokenise_instruction(rows, tokenizer, sft.max_length, num_proc=num_proc),
+        settings.datasets,
+        lambda chosen: instruction_rows(chosen, seed, inputs),
+        lambda rows: tokenise_instruction(rows, tokenizer, training.max_length, num_proc=inputs.num_proc),
     )
     mixed = concatenate_datasets([rows for rows, _, _ in sets]).shuffle(seed=seed)
     key = key_of(rows=[key for _, _, key in sets], tokenizer=tokenizer_fingerprint(tokenizer), seed=seed)
-    blocks, packed = pack_instruction(mixed, sft.max_length, key)
+    blocks, packed = pack_instruction(mixed, training.max_length, key)
     log({"data/padding_share": packed["padding_share"], "data/blocks": packed["blocks"]})
-    options = arguments(sft, len(blocks), seed)
+    options = arguments(training, len(blocks), seed)
     use_document_attention(network)
     trainer = AnswersTrainer(
         network,
@@ -76,7 +67,9 @@ def run(
         PackedCollator(tokenizer.pad_token_id),
         train_dataset=blocks,
         processing_class=tokenizer,
-        callbacks=[Report("instruction tuning", log, options["max_steps"], _tokens_per_step(sft, packed))],
+        callbacks=[
+            Report("instruction tuning", log, options["max_steps"], _tokens_per_step(training, packed))
+        ],
     )
     train(trainer, tokenizer, out, saving)
 

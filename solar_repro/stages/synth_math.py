@@ -5,63 +5,52 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from solar_repro.contract import SynthMathInputs, SynthMathSettings
 from solar_repro.data.answer_file import AnswerFile
 from solar_repro.data.locate import locate
-from solar_repro.data.math import Method, math_problems, overlap_counts, sample, synthesise, write_math_sets
+from solar_repro.data.math import math_problems, overlap_counts, sample, synthesise, write_math_sets
 from solar_repro.data.overlap import benchmark_index
 from solar_repro.data.report import Report
 from solar_repro.paper.benchmarks import column_named
 from solar_repro.paper.variants import DATASETS, MATH_SEEDS
-from solar_repro.scales.math_generation import ChatServer, Generation
 from solar_repro.store.result import NOTES, Log
 
 METAMATH = DATASETS["synth_math_instruct"].hub_id
 GSM8K = column_named("GSM8K").hub_id
 
 
-def run(
-    out: Path,
-    log: Log,
-    *,
-    method: Method,
-    seed_split: str,
-    maximum_instruct: int,
-    maximum_alignment: int,
-    decontaminate: bool,
-    seed: int,
-    mirror: Path | None,
-    generation: Generation | None = None,
-    model: str | None = None,
-    server: ChatServer | None = None,
-) -> None:
-    """Write `instruct` and `alignment` in hub layout to `out`; seeds are `seed_split` of MATH.
+def run(out: Path, log: Log, settings: SynthMathSettings, inputs: SynthMathInputs) -> None:
+    """Write `instruct` and `alignment` in hub layout to `out`; seeds are problems of MATH.
 
-    Method `generate` asks `server`, or the model in the folder or of the hub id `model`. Its answers are kept
-    beside `out`, so that a killed run, or one with other settings, pays for none of them again.
+    Method `generate` asks the server or the model of `inputs`. Its answers are kept beside `out`, so that a
+    killed run, or one with other settings, pays for none of them again.
     """
-    seeds: Report = {"split": seed_split}
-    problems = math_problems(locate(MATH_SEEDS, mirror), seed_split, seeds)
-    known = benchmark_index(mirror)
-    sources: dict[str, Any] = {"gsm8k": locate(GSM8K, mirror), "known": known if decontaminate else None}
+    seeds: Report = {"split": settings.seed_split}
+    problems = math_problems(locate(MATH_SEEDS, inputs.mirror), settings.seed_split, seeds)
+    known = benchmark_index(inputs.mirror)
+    sources: dict[str, Any] = {
+        "gsm8k": locate(GSM8K, inputs.mirror),
+        "known": known if settings.decontaminate else None,
+    }
     asked = problems
-    if method == "metamath":
-        sources["metamath"] = locate(METAMATH, mirror)
-    elif method == "generate":
-        asked = sample(problems, generation.problems, seed)
+    if settings.method == "metamath":
+        sources["metamath"] = locate(METAMATH, inputs.mirror)
+    elif (generation := settings.generation) is not None:
+        asked = sample(problems, generation.problems, settings.seed)
         answers = AnswerFile(out.parent / ".answers" / "synth_math", generation.model, generation.max_tokens)
-        sources["complete"] = _complete(answers, model, server)
+        sources["complete"] = _complete(answers, inputs)
         sources |= {"samples": generation.samples, "temperature": generation.temperature}
-    rows, report = synthesise(method, asked, seed=seed, **sources)
+    rows, report = synthesise(settings.method, asked, seed=settings.seed, **sources)
     report["seeds"] = seeds | {"overlap": overlap_counts(problems, known)}
-    if method == "generate":
+    if "complete" in sources:
         report["requests"] = asdict(sources["complete"].counts)
     write_math_sets(
         out,
         rows,
         problems,
-        maximum_instruct=maximum_instruct,
-        maximum_alignment=maximum_alignment,
-        seed=seed,
+        maximum_instruct=settings.maximum_instruct,
+        maximum_alignment=settings.maximum_alignment,
+        seed=settings.seed,
         known=known,
         report=report,
     )
@@ -71,17 +60,17 @@ def run(
     log({f"data/{name}": value for name, value in _figures(report).items()})
 
 
-def _complete(answers: AnswerFile, model: str | None, server: ChatServer | None) -> Any:
-    if server is not None:
+def _complete(answers: AnswerFile, inputs: SynthMathInputs) -> Any:
+    if inputs.server is not None:
         from solar_repro.data.chat_server import ChatClient
 
-        return ChatClient(server, answers)
+        return ChatClient(inputs.server, answers)
     from solar_repro.checkpoint.given import model_folder
     from solar_repro.checkpoint.load import load_model
     from solar_repro.data.local_model import LocalModel
     from solar_repro.device import device
 
-    return LocalModel(*load_model(model_folder(model), device=device()), answers)
+    return LocalModel(*load_model(model_folder(inputs.model), device=device()), answers)
 
 
 def _figures(report: dict[str, Any]) -> dict[str, float]:

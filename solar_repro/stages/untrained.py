@@ -8,10 +8,10 @@ import numpy as np
 from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.checkpoint.layer_map import LayerMap, variant_map
 from solar_repro.checkpoint.upscale import plan_upscale
+from solar_repro.contract import TrainedInputs, UntrainedSettings
 from solar_repro.device import device
 from solar_repro.errors import UserError
 from solar_repro.safety.json_files import write_json
-from solar_repro.scales.settings import Corpus
 from solar_repro.shared_prefix.layer_maps import TextScore, UntrainedScorer
 from solar_repro.shared_prefix.token_scores import encode_with_bos
 from solar_repro.store.result import Log
@@ -37,43 +37,34 @@ def sweep(n: int) -> list[str]:
     return [*(f"dus:{m}" for m in range(1, (n + 1) // 2)), "repeat", "interleave", "block_expansion"]
 
 
-def run(
-    out: Path,
-    log: Log,
-    *,
-    model: Path,
-    extra: list[str],
-    corpus: Corpus,
-    max_length: int,
-    precision: str,
-    unproved: bool = False,
-    mirror: Path | None = None,
-) -> None:
+def run(out: Path, log: Log, settings: UntrainedSettings, inputs: TrainedInputs) -> None:
     """Write `maps.json` and each map's losses to `out`; the log gets each map's mean loss.
 
     The maps are those of `sweep`, and `extra` ones, named as for `variant_map`. Texts are cut to `max_length`
     tokens. A map whose layers cannot be proved to keep their meaning is left out, with the reason. UserError
     for a base of fewer than 4 layers.
     """
-    checkpoint = open_checkpoint(model)
+    corpus = settings.corpus
+    checkpoint = open_checkpoint(inputs.model)
     if checkpoint.layers < FEWEST_LAYERS:
         raise UserError(
             f"base.model: {checkpoint.layers} layers; a study of layer maps needs {FEWEST_LAYERS} or more"
         )
-    texts = held_out_texts(corpus, mirror)
+    texts = held_out_texts(corpus, inputs.mirror)
     chosen = {BASE: LayerMap(BASE, checkpoint.layers, tuple(range(checkpoint.layers)))}
     parameters = {BASE: checkpoint.parameters}
     refused: dict[str, str] = {}
-    for kind in dict.fromkeys([*sweep(checkpoint.layers), *extra]):
+    for kind in dict.fromkeys([*sweep(checkpoint.layers), *settings.extra]):
         layer_map = variant_map(kind, checkpoint.layers)
         try:
-            parameters[kind] = plan_upscale(model, layer_map, unproved=unproved).parameters
+            parameters[kind] = plan_upscale(inputs.model, layer_map, unproved=settings.unproved).parameters
             chosen[kind] = layer_map
         except UserError as error:
             refused[kind] = str(error)
             print(f"{kind} is left out: {error}")
-    network, tokenizer = load(model, precision)
-    length = min(max_length, getattr(network.config.get_text_config(), "max_position_embeddings", max_length))
+    network, tokenizer = load(inputs.model, settings.precision)
+    most = settings.max_length
+    length = min(most, getattr(network.config.get_text_config(), "max_position_embeddings", most))
     sequences = encode_with_bos(tokenizer, texts, length)
     if not any(len(tokens) > 1 for tokens in sequences):
         raise UserError(f"data.corpus: {corpus.id} has no held-out text of a token or more")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from solar_repro.contract import TuningSettings
 from solar_repro.paper import variants
 from solar_repro.safety.escapes import code, markdown
 from solar_repro.safety.redact import one_line
@@ -54,8 +55,8 @@ def step_note(
     ]
     made_from = [_link(step, role, found) for role, found in parents.items()]
     sets = [
-        f"{variants.DATASETS[one['name']].title} (at most {one['maximum_samples']:,} rows)"
-        for one in step.settings.get("datasets", ())
+        f"{variants.DATASETS[one.name].title} (at most {one.maximum_samples:,} rows)"
+        for one in (step.settings.datasets if isinstance(step.settings, TuningSettings) else ())
     ]
     sentences = [f"Made from {', '.join(made_from)}."] if made_from else []
     sentences += [f"Trained on {', '.join(sets)}."] if sets else []

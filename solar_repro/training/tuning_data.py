@@ -1,9 +1,10 @@
 """The tuning sets of Table 1 for the training stages: located, filtered, capped, tokenised, reported."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from solar_repro.contract import TuningInputs, TuningSet
 from solar_repro.data.card import write_card
 from solar_repro.data.filters import decontamination, table_8_filter
 from solar_repro.data.locate import folder_location, locate
@@ -17,35 +18,37 @@ if TYPE_CHECKING:
     from solar_repro.data.locate import Location
 
 
-def instruction_rows(chosen: dict[str, Any], seed: int, mirror: Path | None, synth_math: Path | None) -> Rows:
+def instruction_rows(chosen: TuningSet, seed: int, inputs: TuningInputs) -> Rows:
     """Rows of one instruction set, without those of its `filtered_tasks` (Table 8, OpenOrca)."""
-    location = _location(chosen, mirror, synth_math and synth_math / "instruct")
-    filters = _filters(chosen, location, mirror)
-    most = chosen.get("maximum_samples")
-    return load_instruction(chosen["name"], location, max_samples=most, seed=seed, row_filters=filters)
+    location = _location(chosen, inputs, "instruct")
+    filters = _filters(chosen, location, inputs.mirror)
+    return load_instruction(
+        chosen.name, location, max_samples=chosen.maximum_samples, seed=seed, row_filters=filters
+    )
 
 
-def preference_rows(chosen: dict[str, Any], seed: int, mirror: Path | None, synth_math: Path | None) -> Rows:
+def preference_rows(chosen: TuningSet, seed: int, inputs: TuningInputs) -> Rows:
     """Rows of one preference set."""
-    location = _location(chosen, mirror, synth_math and synth_math / "alignment")
-    filters = _filters(chosen, location, mirror)
-    most = chosen.get("maximum_samples")
-    return load_preferences(chosen["name"], location, max_samples=most, seed=seed, row_filters=filters)
+    location = _location(chosen, inputs, "alignment")
+    filters = _filters(chosen, location, inputs.mirror)
+    return load_preferences(
+        chosen.name, location, max_samples=chosen.maximum_samples, seed=seed, row_filters=filters
+    )
 
 
-def _location(chosen: dict[str, Any], mirror: Path | None, synthesised: Path | None) -> "Location":
-    """Where a chosen set lies: mirror, hub, or the folder that `synth_math` has written."""
-    if chosen["id"] == "synth_math":
-        return folder_location(synthesised)
-    return locate(chosen["id"], mirror)
+def _location(chosen: TuningSet, inputs: TuningInputs, synthesised: str) -> "Location":
+    """Where a chosen set lies: mirror, hub, or the folder that stage `synth_math` has written."""
+    if chosen.id == "synth_math":
+        return folder_location(inputs.synth_math / synthesised)
+    return locate(chosen.id, inputs.mirror)
 
 
-def _filters(chosen: dict[str, Any], location: "Location", mirror: Path | None) -> list[RowFilter]:
+def _filters(chosen: TuningSet, location: "Location", mirror: Path | None) -> list[RowFilter]:
     filters = []
-    if filtered_tasks := chosen.get("filtered_tasks"):
-        flan = locate(chosen["flan"], mirror) if "flan" in chosen else None
-        filters.append(table_8_filter(location, mirror, filtered_tasks, flan=flan))
-    if chosen.get("decontaminate"):
+    if chosen.filtered_tasks:
+        flan = locate(chosen.flan, mirror) if chosen.flan else None
+        filters.append(table_8_filter(location, mirror, chosen.filtered_tasks, flan=flan))
+    if chosen.decontaminate:
         filters.append(decontamination(mirror))
     return filters
 
@@ -53,8 +56,8 @@ def _filters(chosen: dict[str, Any], location: "Location", mirror: Path | None) 
 def tokenised_sets(
     out: Path,
     log: Log,
-    datasets: list[dict[str, Any]],
-    load: Callable[[dict[str, Any]], Rows],
+    datasets: Sequence[TuningSet],
+    load: Callable[[TuningSet], Rows],
     tokenise: "Callable[[Rows], tuple[Dataset, Report]]",
 ) -> "list[tuple[Dataset, Report, str]]":
     """Each set's tokenised rows, their report, and the key of its rows; cards and metrics are logged."""
@@ -62,7 +65,7 @@ def tokenised_sets(
     for chosen in datasets:
         rows = load(chosen)
         tokenised, report = tokenise(rows)
-        write_card(out / CARDS, chosen["name"], rows.report, report, tokenised)
+        write_card(out / CARDS, chosen.name, rows.report, report, tokenised)
         log({f"data/{chosen['name']}/{figure}": value for figure, value in figures(rows, report).items()})
         found.append((tokenised, report, rows.key))
     return found

@@ -1,0 +1,248 @@
+"""What each stage takes: its settings decide the result, its inputs say where things lie.
+
+The plan makes both. A step's key is made of the settings, and MLflow logs them; the inputs are no part of the
+key, which names their content instead.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
+from solar_repro.checkpoint.layout import SHARD_BYTES
+from solar_repro.checkpoint.merge_methods import Method
+from solar_repro.scales.math_generation import ChatServer, Generation
+from solar_repro.scales.microworld import BaseTraining, WorldSettings
+from solar_repro.scales.section import Positive, Section, Seed
+from solar_repro.scales.settings import (
+    AlignmentTuning,
+    Control,
+    Corpus,
+    Evaluate,
+    InstructionTuning,
+    Pretraining,
+    Training,
+)
+
+Digests = dict[str, str]
+"""SHA-256 by name of files that a stage hashed while it wrote them, so that they need not be read again."""
+
+
+class StageSettings(Section):
+    """Settings of a stage. A setting at its default is not written down."""
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        return {
+            name: value for name, value in dump(self).items() if getattr(self, name) != fields[name].default
+        }
+
+
+class TrainingSettings(StageSettings):
+    """Settings of a stage that trains a model."""
+
+    seed: Seed
+
+    @property
+    def training(self) -> Training:
+        """The section with the batch sizes and the optimiser's settings."""
+        raise NotImplementedError
+
+
+class Inputs(Section):
+    """Folders, hub ids and servers that a stage uses."""
+
+
+class MirrorInput(Inputs):
+    mirror: Path | None = None
+    """Folder of data sets laid out as the hub; None: the hub itself."""
+
+
+class MicroworldSettings(StageSettings):
+    world: WorldSettings
+
+
+class BaseSettings(StageSettings):
+    """Nothing is set where the base is a copy of a model that was made elsewhere."""
+
+    base: BaseTraining | None = None
+    """How the embedded base is, or was, trained."""
+    trained: str | None = None
+    """Digest of the base that ships with the package, which is then copied."""
+
+
+class BaseInputs(MirrorInput):
+    model: Path | str | None = None
+    """The model to copy: a folder or a hub id."""
+    digest: str = ""
+    """What `fingerprint_model` said of the model when the plan was made."""
+
+
+class ModelInput(Inputs):
+    model: Path
+
+
+class UpscaleSettings(StageSettings):
+    layer_map: str
+    """As for `variant_map`."""
+    shard_bytes: Positive
+    m: Positive | None = None
+    """Layers that `dus` cuts from each copy; None for other layer maps."""
+    unproved: bool = False
+
+
+class ContinuePretrainSettings(TrainingSettings):
+    corpus: Corpus
+    continue_pretrain: Pretraining
+    from_scratch: bool = False
+    """Draw the weights anew and keep the shape: the control of Sec. 2."""
+
+    @property
+    def training(self) -> Pretraining:
+        return self.continue_pretrain
+
+
+class TrainedInputs(MirrorInput):
+    model: Path
+
+
+class TuningSet(StageSettings):
+    """One set of Table 1, as it is used."""
+
+    name: str
+    id: str
+    """Its hub id; `synth_math` for the sets that stage `synth_math` makes."""
+    maximum_samples: Positive
+    filtered_tasks: tuple[str, ...] = ()
+    """Task names whose rows are left out (Table 8)."""
+    flan: str | None = None
+    """Hub id of the rows that give OpenOrca its task names; None: n-grams of the benchmarks tell."""
+    decontaminate: bool = False
+
+
+class TuningSettings(TrainingSettings):
+    datasets: tuple[TuningSet, ...]
+    template: Literal["solar", "alpaca"]
+
+
+class SftSettings(TuningSettings):
+    sft: InstructionTuning
+
+    @property
+    def training(self) -> InstructionTuning:
+        return self.sft
+
+
+class DpoSettings(TuningSettings):
+    dpo: AlignmentTuning
+
+    @property
+    def training(self) -> AlignmentTuning:
+        return self.dpo
+
+
+class TuningInputs(TrainedInputs):
+    synth_math: Path | None = None
+    """The result of stage `synth_math`, where one of its sets is used."""
+    num_proc: Positive = 1
+    """Processes that tokenise rows."""
+
+
+class DataSettings(StageSettings):
+    dataset: TuningSet
+    template: Literal["solar", "alpaca"]
+    max_length: Positive
+    seed: Seed
+
+
+class SynthMathSettings(StageSettings):
+    method: Literal["metamath", "generate", "rule"]
+    seed_split: str
+    """Split of MATH whose problems are rephrased."""
+    maximum_instruct: Positive
+    maximum_alignment: Positive
+    decontaminate: bool
+    seed: Seed
+    generation: Generation | None = None
+
+
+class SynthMathInputs(MirrorInput):
+    model: Path | str | None = None
+    """The model that rephrases; None where a server does, or nobody."""
+    server: ChatServer | None = None
+
+
+class MergeSettings(StageSettings):
+    """As for `checkpoint.merge.merge`."""
+
+    method: Method
+    weights: list[float] | dict[str, list[float]] | None = None
+    """One number per model, or a mapping from patterns of tensor names, of which the first match counts."""
+    t: float | dict[str, float] | None = None
+    """Position of SLERP between the two models, or a mapping from patterns of tensor names. Default: 0.5."""
+    density: float = 0.5
+    """Share of a task vector that TIES and DARE keep."""
+    scale: float = 1.0
+    dtype: Literal["bfloat16", "float16", "float32", "float64"] | None = None
+    """Number format of the output. Default: that of the models, or the wider one where they differ."""
+    accumulate: Literal["float32", "float64"] = "float32"
+    shard_bytes: Positive = SHARD_BYTES
+    seed: Seed = 0
+    """Seed of the random choice that DARE makes."""
+
+
+class MergeInputs(Inputs):
+    """The models to merge: `first` and `second` of a plan, or those of a recipe."""
+
+    first: Path | None = None
+    second: Path | None = None
+    models: tuple[Path | str, ...] = ()
+    base: Path | str | None = None
+    """The model that task vectors are differences from."""
+    device: str = "cpu"
+
+
+class UntrainedSettings(StageSettings):
+    extra: tuple[str, ...]
+    """Layer maps to score besides those of `sweep`."""
+    corpus: Corpus
+    max_length: Positive
+    precision: Literal["float32", "bfloat16", "float16"]
+    unproved: bool = False
+
+
+class EvaluateSettings(StageSettings):
+    evaluate: Evaluate
+    seed: Seed
+    corpus: Corpus | None = None
+    """Its held-out loss is measured too; None for a model that is no variant."""
+
+
+class EvaluateInputs(MirrorInput):
+    model: Path | str
+
+
+class ContaminateSettings(TrainingSettings):
+    tasks: tuple[str, ...]
+    examples: Positive
+    control: Control
+
+    @property
+    def training(self) -> Control:
+        return self.control
+
+
+class ContaminationSettings(StageSettings):
+    tasks: tuple[str, ...]
+    examples: Positive
+    neighbours: Positive
+    k: tuple[float, ...]
+    precision: Literal["float32", "bfloat16", "float16"]
+    batch_tokens: Positive
+    seed: Seed
+
+
+class ContaminationInputs(MirrorInput):
+    target: Path | str
+    reference: Path | str

@@ -1,0 +1,275 @@
+"""The stages: what each takes, which function it is, and what has to be known of it to run and to key it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Generic, TypeVar
+
+from solar_repro import contract
+from solar_repro.contract import Digests, Inputs, StageSettings
+from solar_repro.store.result import Log
+from solar_repro.store.saving import Saving
+
+S = TypeVar("S", bound=StageSettings)
+I = TypeVar("I", bound=Inputs)  # noqa: E741
+
+_ROWS = ("datasets", "numpy", "pyarrow")
+_MODELS = ("jinja2", "numpy", "safetensors", "tokenizers", "torch", "transformers")
+_TRAINING = tuple(sorted({*_ROWS, *_MODELS, "accelerate"}))
+_H6 = tuple(sorted({*_ROWS, *_MODELS, "lm_eval"}))
+
+
+@dataclass(frozen=True)
+class Stage(Generic[S, I]):
+    """One stage of the paper."""
+
+    settings: type[S]
+    inputs: type[I]
+    run: Callable[[Path, Log, S, I, Saving | None], Digests | None]
+    """Writes the result to a folder, and metrics to the log. A stage that saves its state does so where it
+    is told. Returns the digests of files that need not be hashed again."""
+    version: int
+    """Raise it by one when results change: then every result of the stage, and of what is made from it, is
+    made again. `tests/stages/test_golden.py` fails where that was forgotten."""
+    libraries: tuple[str, ...]
+    """Distributions that decide results; another version of one makes them again."""
+    makes_model: bool = False
+    trains: bool = False
+    """It runs a trainer, in several processes where a launcher is asked for."""
+    resumes: bool = False
+    """It saves its state, so that it can resume."""
+    scores: str | None = None
+    """Name of the input whose model is scored; the scores are logged to that model's run as well."""
+
+
+# The functions are imported when they are called: `--help`, dry runs and copies of bytes do without PyTorch.
+def _microworld(
+    out: Path, log: Log, settings: contract.MicroworldSettings, inputs: Inputs, saving: Saving | None
+) -> None:
+    from solar_repro.stages.microworld import run
+
+    run(out, log, settings)
+
+
+def _data(
+    out: Path,
+    log: Log,
+    settings: contract.DataSettings,
+    inputs: contract.TuningInputs,
+    saving: Saving | None,
+) -> None:
+    from solar_repro.stages.data import run
+
+    run(out, log, settings, inputs)
+
+
+def _synth_math(
+    out: Path,
+    log: Log,
+    settings: contract.SynthMathSettings,
+    inputs: contract.SynthMathInputs,
+    saving: Saving | None,
+) -> None:
+    from solar_repro.stages.synth_math import run
+
+    run(out, log, settings, inputs)
+
+
+def _base(
+    out: Path, log: Log, settings: contract.BaseSettings, inputs: contract.BaseInputs, saving: Saving | None
+) -> Digests:
+    from solar_repro.stages.base import run
+
+    return run(out, log, settings, inputs, saving)
+
+
+def _upscale(
+    out: Path,
+    log: Log,
+    settings: contract.UpscaleSettings,
+    inputs: contract.ModelInput,
+    saving: Saving | None,
+) -> Digests:
+    from solar_repro.stages.upscale import run
+
+    return run(out, log, settings, inputs)
+
+
+def _continue_pretrain(
+    out: Path,
+    log: Log,
+    settings: contract.ContinuePretrainSettings,
+    inputs: contract.TrainedInputs,
+    saving: Saving | None,
+) -> None:
+    from solar_repro.stages.continue_pretrain import run
+
+    run(out, log, settings, inputs, saving)
+
+
+def _sft(
+    out: Path, log: Log, settings: contract.SftSettings, inputs: contract.TuningInputs, saving: Saving | None
+) -> None:
+    from solar_repro.stages.sft import run
+
+    run(out, log, settings, inputs, saving)
+
+
+def _dpo(
+    out: Path, log: Log, settings: contract.DpoSettings, inputs: contract.TuningInputs, saving: Saving | None
+) -> None:
+    from solar_repro.stages.dpo import run
+
+    run(out, log, settings, inputs, saving)
+
+
+def _merge(
+    out: Path, log: Log, settings: contract.MergeSettings, inputs: contract.MergeInputs, saving: Saving | None
+) -> Digests:
+    from solar_repro.stages.merge import run
+
+    return run(out, log, settings, inputs)
+
+
+def _contaminate(
+    out: Path,
+    log: Log,
+    settings: contract.ContaminateSettings,
+    inputs: contract.EvaluateInputs,
+    saving: Saving | None,
+) -> None:
+    from solar_repro.stages.contaminate import run
+
+    run(out, log, settings, inputs, saving)
+
+
+def _untrained(
+    out: Path,
+    log: Log,
+    settings: contract.UntrainedSettings,
+    inputs: contract.TrainedInputs,
+    saving: Saving | None,
+) -> None:
+    from solar_repro.stages.untrained import run
+
+    run(out, log, settings, inputs)
+
+
+def _evaluate(
+    out: Path,
+    log: Log,
+    settings: contract.EvaluateSettings,
+    inputs: contract.EvaluateInputs,
+    saving: Saving | None,
+) -> None:
+    from solar_repro.stages.evaluate import run
+
+    run(out, log, settings, inputs, saving)
+
+
+def _contamination(
+    out: Path,
+    log: Log,
+    settings: contract.ContaminationSettings,
+    inputs: contract.ContaminationInputs,
+    saving: Saving | None,
+) -> None:
+    from solar_repro.stages.contamination import run
+
+    run(out, log, settings, inputs)
+
+
+STAGES: Mapping[str, Stage] = MappingProxyType(
+    {
+        "microworld": Stage(contract.MicroworldSettings, Inputs, _microworld, 1, ("pyarrow",)),
+        "data": Stage(
+            contract.DataSettings, contract.TuningInputs, _data, 1, tuple(sorted({*_ROWS, *_MODELS}))
+        ),
+        "synth_math": Stage(
+            contract.SynthMathSettings,
+            contract.SynthMathInputs,
+            _synth_math,
+            1,
+            (*_ROWS, "math-verify", "latex2sympy2_extended", "sympy"),
+        ),
+        "base": Stage(
+            contract.BaseSettings,
+            contract.BaseInputs,
+            _base,
+            1,
+            ("numpy", "safetensors", "tokenizers", "torch", "transformers"),
+            makes_model=True,
+            resumes=True,
+        ),
+        "upscale": Stage(contract.UpscaleSettings, contract.ModelInput, _upscale, 1, (), makes_model=True),
+        "continue_pretrain": Stage(
+            contract.ContinuePretrainSettings,
+            contract.TrainedInputs,
+            _continue_pretrain,
+            1,
+            _TRAINING,
+            makes_model=True,
+            trains=True,
+            resumes=True,
+        ),
+        "sft": Stage(
+            contract.SftSettings,
+            contract.TuningInputs,
+            _sft,
+            1,
+            (*_TRAINING, "trl"),
+            makes_model=True,
+            trains=True,
+            resumes=True,
+        ),
+        "dpo": Stage(
+            contract.DpoSettings,
+            contract.TuningInputs,
+            _dpo,
+            1,
+            (*_TRAINING, "trl"),
+            makes_model=True,
+            trains=True,
+            resumes=True,
+        ),
+        "merge": Stage(
+            contract.MergeSettings, contract.MergeInputs, _merge, 1, ("numpy", "torch"), makes_model=True
+        ),
+        "contaminate": Stage(
+            contract.ContaminateSettings,
+            contract.EvaluateInputs,
+            _contaminate,
+            1,
+            _TRAINING,
+            makes_model=True,
+            trains=True,
+            resumes=True,
+        ),
+        "untrained": Stage(
+            contract.UntrainedSettings,
+            contract.TrainedInputs,
+            _untrained,
+            1,
+            tuple(sorted({*_ROWS, *_MODELS})),
+        ),
+        "evaluate": Stage(
+            contract.EvaluateSettings,
+            contract.EvaluateInputs,
+            _evaluate,
+            1,
+            _H6,
+            resumes=True,
+            scores="model",
+        ),
+        "contamination": Stage(
+            contract.ContaminationSettings,
+            contract.ContaminationInputs,
+            _contamination,
+            1,
+            tuple(sorted({*_ROWS, *_MODELS})),
+            scores="target",
+        ),
+    }
+)
+"""In the order in which the paper's plan needs them."""
