@@ -16,8 +16,9 @@ from benchmarks.regression import FOLDER, read_baseline, scores_table
 from entry_points.command import DEFAULT_SCALE
 from solar_repro.paper import variants
 from solar_repro.plan.plan import Plan
-from solar_repro.plan.step import STAGES, ordered
+from solar_repro.plan.step import ordered
 from solar_repro.scales.load import load_scale, scale_names
+from solar_repro.stages.table import STAGES
 from tests.conftest import ROOT
 
 MLPROJECT = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
@@ -52,15 +53,12 @@ def test_default_variants_exist_and_are_made_by_their_entry_point():
 
 
 def test_stage_functions_take_what_the_plan_gives_them(tmp_path):
-    import importlib
-    import inspect
-
     plan = Plan(load_scale(DEFAULT_SCALE))
     control = ordered([plan.contamination("base", positive=True), plan.untrained(["ranges:0-4,2-6"])])
     for step in [*plan.main(), *map(plan.data, variants.DATASETS), *control]:
-        run = importlib.import_module(f"solar_repro.stages.{step.stage}").run
-        given = {*step.inputs, *step.settings, *step.places}
-        inspect.signature(run).bind(tmp_path, print, **dict.fromkeys(given))
+        stage = STAGES[step.stage]
+        assert type(step.settings) is stage.settings
+        stage.inputs.model_validate({**dict.fromkeys(step.inputs, tmp_path), **step.places})
 
 
 def test_conda_and_pyproject_pin_the_same_versions():

@@ -21,11 +21,11 @@ from benchmarks.verdicts import judge
 from solar_repro.errors import UserError
 from solar_repro.plan.plan import Plan
 from solar_repro.plan.provenance import write_provenance
-from solar_repro.plan.step import Step
 from solar_repro.scales.load import load_scale
 from solar_repro.store.manifest import write_manifest
 from solar_repro.tracking.tracking import Tracker
 from tests.fake_mlflow import FakeClient
+from tests.steps import bare_step
 
 GOOD = {
     "solar.scale": "check",
@@ -129,7 +129,7 @@ def test_an_invocation_whose_steps_are_malformed_is_passed_over(client, tracker,
     assert len(capsys.readouterr().err.splitlines()) == (0 if steps == {} else 1)
 
 
-STEP = Step("evaluate", "sft_v1", {})
+STEP = bare_step("evaluate", "sft_v1")
 
 
 def result(folder, step=STEP, **files):
@@ -207,7 +207,7 @@ def test_a_result_whose_files_make_no_sense_is_not_compared(client, tracker, tmp
 def test_a_card_that_makes_no_sense_is_left_out(client, tracker, tmp_path, content, capsys):
     from benchmarks.report.page import data_cards
 
-    step = Step("sft", "sft_v1", {})
+    step = bare_step("sft", "sft_v1")
     folder = tmp_path / "x"
     (folder / "solar" / "data").mkdir(parents=True)
     (folder / "solar" / "data" / "alpaca_gpt4.json").write_text(content)
@@ -222,7 +222,7 @@ def test_a_card_that_makes_no_sense_is_left_out(client, tracker, tmp_path, conte
 def test_a_folder_that_a_tag_names_must_be_the_runs_own(client, tracker, tmp_path, capsys):
     """As of a run whose tag names a result of somebody else's that lies on this machine."""
     folder = result(tmp_path / "x", **{"held_out.json": "[[1, 2.0]]"})
-    forged = Step("evaluate", "sft_v1", {"seed": 1})
+    forged = bare_step("evaluate", "sft_v1", seed=1)
     made(client, {"solar.key": forged.key, "solar.output": str(folder)})
     assert of_steps("check", [forged], tracker).items("sft_v1", "loss", ["42"]) is None
     assert "made with key" in capsys.readouterr().err

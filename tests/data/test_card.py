@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
+from solar_repro.contract import DataSettings, TuningInputs, TuningSet
 from solar_repro.data.card import (
     document_lengths,
     quantiles,
@@ -113,22 +114,15 @@ def test_one_set_prepared_by_itself(shared, llama_tokenizer, tmp_path, monkeypat
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     llama_tokenizer.save_pretrained(tmp_path / "model")
     figures = {}
-    data.run(
-        tmp_path,
-        figures.update,
-        model=tmp_path / "model",
-        dataset={
-            "name": name,
-            "id": hub_id or DATASETS[name].hub_id,
-            "maximum_samples": 100,
-            "filtered_tasks": FILTERED_TASKS if name == "openorca" else [],
-        },
-        template="solar",
-        max_length=1024,
-        seed=0,
-        mirror=shared / "hub",
-        num_proc=1,
+    chosen = TuningSet(
+        name=name,
+        id=hub_id or DATASETS[name].hub_id,
+        maximum_samples=100,
+        filtered_tasks=FILTERED_TASKS if name == "openorca" else (),
     )
+    settings = DataSettings(dataset=chosen, template="solar", max_length=1024, seed=0)
+    inputs = TuningInputs(model=tmp_path / "model", mirror=shared / "hub")
+    data.run(tmp_path, figures.update, settings, inputs)
     assert figures[f"data/{name}/kept"] == 100
     assert figures[f"data/{name}/tokens"] > figures[f"data/{name}/answer_tokens"] > 1000
     assert figures[f"data/{name}/used"] > 20

@@ -9,9 +9,10 @@ from solar_repro.errors import UserError
 from solar_repro.paper import variants
 from solar_repro.paper.benchmarks import COLUMNS
 from solar_repro.plan.plan import Plan
-from solar_repro.plan.step import Step, ordered
+from solar_repro.plan.step import ordered
 from solar_repro.scales.load import load_scale
 from solar_repro.scales.section import plain
+from tests.steps import bare_step
 
 SHAPE = (
     "{hidden_size: 8, intermediate_size: 8, num_hidden_layers: 6, num_attention_heads: 2, "
@@ -307,7 +308,7 @@ def test_a_variant_and_a_checkpoint_of_its_name_are_two(plan, tmp_path):
 
 @pytest.mark.parametrize("name", ["merge.v1" * 40, "é" * 120, "ties.v2"])
 def test_results_of_any_name_have_folders_of_their_own(name):
-    one, other = (Step("merge", name, {"weights": weights}) for weights in ([0.5], [0.25]))
+    one, other = (bare_step("merge", name, weights=weights) for weights in ([0.5], [0.25]))
     assert one.folder != other.folder
     assert one.folder.endswith(f"-{one.key[:8]}")
     assert len(one.folder.encode()) < 128  # beside it lie others of longer names, of at most 255 bytes
@@ -315,12 +316,12 @@ def test_results_of_any_name_have_folders_of_their_own(name):
 
 def test_settings_that_look_alike_have_keys_of_their_own():
     settings = [{"a": 1}, {"a": "1"}, {"a": True}, {"a": None}, {"a": "None"}, {"a": [1]}, {"a": {"1": 1}}]
-    steps = [Step("merge", "x", found) for found in settings]
+    steps = [bare_step("merge", "x", **found) for found in settings]
     steps += [
-        Step("merge", "x", {}, data={"model_1": "sha256:1"}),
-        Step("merge", "x", {}, data={"model_2": "sha256:1"}),
+        bare_step("merge", "x", data={"model_1": "sha256:1"}),
+        bare_step("merge", "x", data={"model_2": "sha256:1"}),
     ]
-    steps += [Step("merge", "x", {}, {role: steps[0]}) for role in ("first", "second")]
+    steps += [bare_step("merge", "x", {role: steps[0]}) for role in ("first", "second")]
     assert len({step.key for step in steps}) == len(steps)
 
 

@@ -1,6 +1,5 @@
 """Trainings in two processes (gloo, CPU) against the same training in one."""
 
-import importlib
 import json
 import os
 import signal
@@ -9,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,13 +16,15 @@ from safetensors.torch import load_file
 
 from solar_repro.errors import Stopped, UserError
 from solar_repro.plan.plan import Plan
-from solar_repro.running.launch import CONFIGS, follow, launch, read_job
+from solar_repro.running.launch import CONFIGS, Job, follow, launch, read_job
 from solar_repro.scales.execution import Launch
 from solar_repro.scales.load import load_scale
+from solar_repro.stages.table import STAGES
 from solar_repro.store.publish import publish
 from solar_repro.store.saving import Saving, job_file
 from tests.conftest import ROOT
 from tests.runs import Workplace
+from tests.steps import run_step
 
 SMALLER = {
     **{f"{section}.per_device_batch_size": "2" for section in ("continue_pretrain", "sft", "dpo")},
@@ -49,35 +51,39 @@ class Curve:
 
 
 def training(finished: Workplace, variant: str):
-    """A short training at scale check, and the options of its stage."""
+    """A short training at scale check, and the folders of its inputs."""
     step = Plan(load_scale("check", SMALLER)).model(variant)
     inputs = {}
     for role, parent in step.inputs.items():
         inputs[role] = finished.folder(parent.label)
-    return step, {**inputs, **step.settings, **step.places}
+    return step, inputs
 
 
 def two(launcher: str) -> Launch:
     return Launch(launcher=launcher, num_processes=2)
 
 
-def in_one_process(step, out: Path, options) -> Curve:
+def job(step, inputs, out: Path, saving=None) -> Job:
+    return Job(step.stage, out, step.settings, STAGES[step.stage].inputs(**inputs, **step.places), saving)
+
+
+def in_one_process(step, out: Path, inputs) -> Curve:
     """The stage's curve without a launcher."""
     out.mkdir()
     curve = Curve()
-    importlib.import_module(f"solar_repro.stages.{step.stage}").run(out, curve, **options)
+    run_step(step, out, curve, inputs)
     return curve
 
 
 @pytest.mark.parametrize("variant", ["sft_v1", "dpo_v1"])
 def test_two_processes_end_as_one_does(finished, tmp_path, variant):
-    step, options = training(finished, variant)
-    alone = in_one_process(step, tmp_path / "one", options)
+    step, inputs = training(finished, variant)
+    alone = in_one_process(step, tmp_path / "one", inputs)
     weights = load_file(tmp_path / "one" / "model.safetensors")
     for launcher in ("ddp", "fsdp2"):
         curve, out = Curve(), tmp_path / launcher
         out.mkdir()
-        assert launch(tmp_path / "job.json", step.stage, out, curve, options, two(launcher)) == {}
+        assert launch(tmp_path / "job.json", job(step, inputs, out), curve, two(launcher)) == {}
         assert not (tmp_path / "job.json").exists()
         assert curve.values["loss"] == pytest.approx(alone.values["loss"], abs=1e-4)
         found = load_file(out / "model.safetensors")
@@ -92,10 +98,10 @@ def test_two_processes_end_as_one_does(finished, tmp_path, variant):
 
 @pytest.mark.slow
 def test_two_processes_that_are_asked_to_end_save_their_state_and_go_on(finished, tmp_path, capfd):
-    step, options = training(finished, "solar")
-    alone = in_one_process(step, tmp_path / "one", options)
+    step, inputs = training(finished, "solar")
+    alone = in_one_process(step, tmp_path / "one", inputs)
     saving = Saving(tmp_path / "saved", minutes=10)
-    out, options = tmp_path / "out", {**options, "saving": saving}
+    out = tmp_path / "out"
     (out / "solar").mkdir(parents=True)
     (out / "solar" / "metrics.jsonl").touch()
 
@@ -108,26 +114,26 @@ def test_two_processes_that_are_asked_to_end_save_their_state_and_go_on(finished
 
     curve = Asked()
     with pytest.raises(Stopped, match=r"stopped at step [23] of 4; its state is saved"):
-        launch(tmp_path / "job.json", step.stage, out, curve, options, two("fsdp2"))
+        launch(tmp_path / "job.json", job(step, inputs, out, saving), curve, two("fsdp2"))
     assert list(saving.newest().glob("pytorch_model_fsdp*"))  # in shards
     assert "Traceback" not in capfd.readouterr().err
-    launch(tmp_path / "job.json", step.stage, out, curve, options, two("fsdp2"))
+    launch(tmp_path / "job.json", job(step, inputs, out, saving), curve, two("fsdp2"))
     assert curve.values["loss"] == pytest.approx(alone.values["loss"], abs=1e-4)
     held_out = "recovery/held_out_loss"
     assert curve.values[held_out][-1] == pytest.approx(alone.values[held_out][-1], abs=1e-4)
 
 
 def test_what_the_stage_complains_of_comes_back_as_one_line(finished, tmp_path, capfd):
-    step, options = training(finished, "solar")
-    too_large = options["continue_pretrain"].model_copy(update={"global_batch_size": 4096})
-    options["continue_pretrain"] = too_large
+    step, inputs = training(finished, "solar")
+    too_large = step.settings.training.model_copy(update={"global_batch_size": 4096})
+    step = replace(step, settings=step.settings.model_copy(update={"continue_pretrain": too_large}))
     with pytest.raises(UserError, match="training rows for a global_batch_size of 4096"):
-        launch(tmp_path / "job.json", step.stage, tmp_path, Curve(), options, two("ddp"))
+        launch(tmp_path / "job.json", job(step, inputs, tmp_path), Curve(), two("ddp"))
     assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_second_machine_joins_the_training_of_the_first(finished, tmp_path):
-    step, options = training(finished, "dpo_v1")
+    step, inputs = training(finished, "dpo_v1")
     for parent in step.inputs.values():
         (tmp_path / parent.folder).symlink_to(finished.folder(parent.label))
     with socket.socket() as free:
@@ -141,7 +147,7 @@ def test_a_second_machine_joins_the_training_of_the_first(finished, tmp_path):
     curve = Curve()
     with publish(tmp_path / step.folder) as work:
         second.start()
-        launch(job_file(tmp_path / step.folder), step.stage, work, curve, options, machines[0])
+        launch(job_file(tmp_path / step.folder), job(step, inputs, work), curve, machines[0])
     second.join(60)
     assert not second.is_alive()
     assert len(curve.values["loss"]) == 3
@@ -188,7 +194,7 @@ def test_the_slurm_script_is_a_shell_script():
     subprocess.run(["bash", "-n", str(CONFIGS / "slurm.sh")], check=True)
 
 
-JOB = {"id": "1", "stage": "dpo", "out": "/out", "options": {}, "address": "/socket"}
+JOB = {"id": "1", "stage": "dpo", "out": "/out", "settings": {}, "inputs": {}, "address": "/socket"}
 
 
 def put(file, content):
@@ -211,7 +217,7 @@ def put(file, content):
         "[" * 100_000,
         json.dumps({**JOB, "stage": "../../other"}),
         json.dumps({**JOB, "stage": "evaluate"}),
-        json.dumps({**JOB, "options": []}),
+        json.dumps({**JOB, "settings": []}),
         json.dumps({"id": "1"}),
     ],
     ids=[
@@ -225,7 +231,7 @@ def put(file, content):
         "deep",
         "path",
         "untrained",
-        "options",
+        "settings",
         "short",
     ],
 )

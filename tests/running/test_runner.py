@@ -13,7 +13,6 @@ import pytest
 from solar_repro.errors import UserError
 from solar_repro.plan.plan import Plan
 from solar_repro.plan.provenance import made_in
-from solar_repro.plan.step import Step
 from solar_repro.running.runner import Runner
 from solar_repro.scales.load import load_scale
 from solar_repro.store.lock import locked
@@ -24,6 +23,7 @@ from solar_repro.tracking.reader import Finished
 from solar_repro.tracking.tracking import send_metrics
 from tests.proxy import Proxy
 from tests.runs import Workplace, copy_of, serving
+from tests.steps import bare_step
 
 
 def one_line(done):
@@ -302,7 +302,7 @@ def test_a_store_that_cannot_be_written_is_said_before_a_run_is_opened(tmp_path)
     with pytest.raises(
         UserError, match=r"store .*/file: cannot be written \(File exists\); set -P store= to"
     ):
-        runner._run(Step("base", "base", {}), {}, None)
+        runner._run(bare_step("base", "base"), {}, None)
 
 
 def test_gc_deletes_what_no_run_refers_to(finished, tmp_path, here):

@@ -9,6 +9,7 @@ import torch
 from benchmarks.untrained import untrained_study
 from solar_repro.checkpoint.layer_map import LayerMap, block_expansion, dus, interleave, ranges, repeat
 from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
+from solar_repro.contract import TrainedInputs, UntrainedSettings
 from solar_repro.errors import UserError
 from solar_repro.microworld.trained_base import FOLDER
 from solar_repro.scales.settings import Corpus
@@ -90,11 +91,8 @@ def run(out, texts: Corpus, extra=(), model=FOLDER) -> dict[str, float]:
     untrained.run(
         out,
         lambda metrics, step=0: logged.update(metrics),
-        model=model,
-        extra=list(extra),
-        corpus=texts,
-        max_length=40,
-        precision="float32",
+        UntrainedSettings(extra=tuple(extra), corpus=texts, max_length=40, precision="float32"),
+        TrainedInputs(model=model),
     )
     return logged
 

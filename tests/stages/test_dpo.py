@@ -3,6 +3,7 @@
 from solar_repro.plan.plan import Plan
 from solar_repro.scales.load import load_scale
 from solar_repro.stages import dpo
+from tests.steps import run_step
 
 
 def test_every_run_computes_what_the_reference_says_of_its_pairs(finished, tmp_path, monkeypatch):
@@ -17,6 +18,6 @@ def test_every_run_computes_what_the_reference_says_of_its_pairs(finished, tmp_p
 
     monkeypatch.setattr(dpo.TokenisedDPOTrainer, "compute_ref_log_probs", count)
     for name in ("first", "second"):
-        dpo.run(tmp_path / name, lambda metrics, step=0: None, **inputs, **step.settings, **step.places)
+        run_step(step, tmp_path / name, lambda metrics, step=0: None, inputs)
     assert len(batches) >= 2
     assert batches[: len(batches) // 2] == batches[len(batches) // 2 :]

@@ -1,6 +1,7 @@
 """Synthetic mathematics by a model, as a scale asks for it: a real server, a real local model."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -11,8 +12,8 @@ from solar_repro.errors import UserError
 from solar_repro.paper.variants import MATH_SEEDS
 from solar_repro.plan.plan import Plan
 from solar_repro.scales.load import load_scale
-from solar_repro.stages import synth_math
 from tests.model_server import serving
+from tests.steps import run_step
 
 PROBLEMS = 12
 
@@ -27,7 +28,7 @@ def step(**changes):
 def run(found, out, mirror):
     figures = {}
     out.mkdir(parents=True)
-    synth_math.run(out, figures.update, mirror=mirror, **found.settings, **found.places)
+    run_step(replace(found, places={**found.places, "mirror": mirror}), out, figures.update, {})
     return figures
 
 

@@ -24,12 +24,12 @@ from solar_repro.errors import UserError
 from solar_repro.plan.merge_recipe import MergeRecipe, merge_step
 from solar_repro.plan.plan import Plan
 from solar_repro.plan.provenance import result_digest
-from solar_repro.plan.step import Step
 from solar_repro.running.runner import Runner, _is_here
 from solar_repro.scales.load import load_scale
 from solar_repro.store.fingerprint import folder_fingerprint
 from solar_repro.store.manifest import verify_manifest, write_manifest
 from solar_repro.tracking.reader import Finished
+from tests.steps import bare_step
 
 STEP = SimpleNamespace(key="0123456789abcdef", folder="base-01234567", label="base")
 
@@ -120,7 +120,7 @@ def test_a_note_beside_a_result_is_not_uploaded(result):
     tracker.log_folder = lambda run_id, folder, path=None: uploaded.update(
         {path: sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())}
     )
-    step = Step("synth_math", "synth_math", {})
+    step = bare_step("synth_math", "synth_math")
     Runner(result.parent, tracker, upload=True)._log_result(step, {}, "run", result)
     assert uploaded == {"output": ["manifest.json", "model.safetensors", "solar/provenance.json"]}
 
@@ -151,7 +151,7 @@ def runner_that(does, tmp_path, monkeypatch):
 
 def step_on(model):
     digest = folder_fingerprint(model)
-    return Step("synth_math", "x", {}, data={"model": digest}, places={"model": str(model)})
+    return bare_step("synth_math", "x", data={"model": digest}, places={"model": str(model)})
 
 
 def test_a_model_that_was_changed_while_it_was_used_gives_no_result(model, tmp_path, monkeypatch):
@@ -192,7 +192,7 @@ class Faster:
     """What another process does while this one makes a step."""
 
     def __init__(self, tmp_path, monkeypatch, known):
-        self.step = Step("synth_math", "x", {})
+        self.step = bare_step("synth_math", "x")
         self.runner = runner_that(self.make_it_too, tmp_path, monkeypatch)
         self.folder = tmp_path / "store" / self.step.folder
         self.known = known
@@ -247,7 +247,7 @@ def test_work_without_a_lock_is_said_before_it_starts_and_kills_no_run(tmp_path,
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    runner.get(Step("synth_math", "x", {}))
+    runner.get(bare_step("synth_math", "x"))
     assert "no lock can be had (No locks available): let nobody else make it meanwhile" in told[0]
     runner.tracker.finish.assert_called_once_with("run")
 

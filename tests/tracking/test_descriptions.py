@@ -8,8 +8,8 @@ import yaml
 
 from entry_points.command import parse
 from solar_repro.plan.plan import Plan
-from solar_repro.plan.step import STAGES, Step
 from solar_repro.scales.load import as_yaml, load_scale
+from solar_repro.stages.table import STAGES
 from solar_repro.tracking.commands import Given, step_command
 from solar_repro.tracking.descriptions import (
     LONGEST_NOTE,
@@ -23,6 +23,7 @@ from solar_repro.tracking.experiment_page import describe_experiment
 from solar_repro.tracking.tracking import Finished
 from tests.conftest import ROOT
 from tests.fake_mlflow import FakeClient
+from tests.steps import bare_step
 
 GIVEN = Given("check", {"sft.learning_rate": "1e-5"}, seed=42, typed="python -m entry_points.main")
 
@@ -65,8 +66,8 @@ def test_a_model_run_says_its_row_parents_data_settings_command_and_checkpoint(p
         (lambda plan: plan.evaluation("dpo_v2"), "Table 4, row “DPO v2” and Table 5, row “DPO v2”."),
         (lambda plan: plan.evaluation("repeat_continued"), "The paper's tables have no row for it."),
         (lambda plan: plan.contamination("solar_instruct"), "The contamination test of Table 9"),
-        (lambda plan: Step("merge", "mine", {}), "Of a model that the paper does not name."),
-        (lambda plan: Step("evaluate", "sft_v1", {}), "Of a model that the paper does not name."),
+        (lambda plan: bare_step("merge", "mine"), "Of a model that the paper does not name."),
+        (lambda plan: bare_step("evaluate", "sft_v1"), "Of a model that the paper does not name."),
     ],
 )
 def test_where_the_paper_has_it(plan, choose, says):
@@ -132,7 +133,7 @@ def test_the_command_of_another_seed_and_of_a_file(plan):
 def test_of_a_model_from_outside_the_command_that_was_typed_is_shown(stage, monkeypatch):
     monkeypatch.setenv("SOME_TOKEN", "s3cret-value")
     given = Given("check", typed=f"python -m entry_points.{stage} --model mine --x s3cret-value")
-    for text in (step_command(Step(stage, "mine", {}), given), invocation_note(stage, given)):
+    for text in (step_command(bare_step(stage, "mine"), given), invocation_note(stage, given)):
         assert f"python -m entry_points.{stage} --model mine --x ***" in text
 
 

@@ -8,17 +8,20 @@ from unittest.mock import MagicMock
 
 import pytest
 
+from solar_repro.contract import BaseSettings
 from solar_repro.errors import UserError
 from solar_repro.plan.provenance import FILE, maker, result_digest, this_maker, write_provenance
 from solar_repro.plan.step import Step
 from solar_repro.running.runner import Runner
 from solar_repro.scales.load import load_scale
+from solar_repro.scales.microworld import BaseTraining
 from solar_repro.store.manifest import ManifestError, verify_manifest, write_manifest
 from solar_repro.tracking.artifacts import Missing, fetch_result, is_known, read_artifact
 from solar_repro.tracking.tracking import Tracker
 from tests.fake_mlflow import FakeClient
+from tests.steps import bare_step
 
-STEP = Step("synth_math", "synth_math", {})
+STEP = bare_step("synth_math", "synth_math")
 
 
 @pytest.fixture
@@ -140,7 +143,7 @@ def test_of_another_key_or_changed_files_is_passed_over(client, tracker, tmp_pat
     assert get(tracker, tmp_path)[0] is None
     assert f"passed over: run {run.info.run_id}" in capsys.readouterr().err
     shutil.rmtree(run.output)
-    write_result(run.output, step=Step("synth_math", "synth_math", {"seed": 1}))
+    write_result(run.output, step=bare_step("synth_math", "synth_math", seed=1))
     assert get(tracker, tmp_path)[0] is None
 
 
@@ -245,15 +248,17 @@ def test_what_lies_in_the_store_and_nobody_has_recorded_is_registered(client, tr
     assert get(tracker, tmp_path)[0].run_id not in (None, own.run_id)
 
 
-@pytest.mark.parametrize("how", [{"places": {"model": "org/name"}}, {"settings": {"trained": "sha256:0"}}])
+@pytest.mark.parametrize("how", [{"places": {"model": "org/name"}}, {"trained": "sha256:0"}])
 def test_a_copy_of_what_the_key_names_is_not_taken_from_the_server(client, tracker, tmp_path, how):
-    step = Step("base", "base", **{"settings": {}, **how})
+    trained = how.get("trained")
+    settings = BaseSettings(base=BaseTraining() if trained else None, trained=trained)
+    step = Step("base", "base", settings, places=how.get("places", {}))
     assert step.is_copy
     run = client.create_run("0", {"solar.key": step.key}, status="FINISHED", end_time=1)
     run.info.artifact_uri = str(tmp_path / "artifacts")
     write_result(tmp_path / "artifacts" / "output", step=step)
     assert get(tracker, tmp_path, step)[0] is None
-    assert not Step("base", "base", {"base": None}).is_copy
+    assert not Step("base", "base", BaseSettings(base=BaseTraining())).is_copy
 
 
 def test_a_result_and_its_run_say_who_made_it(client, tracker, tmp_path, monkeypatch):
@@ -315,7 +320,7 @@ def test_the_folder_that_this_run_verified_is_registered(tmp_path, monkeypatch):
     forged = {"solar.output": "evil", "solar.key": "evil"}
     runs = fake_runs({"merge_v1": 1.0}, {"merge_v1": {}}, **forged)
     mine = runs.first(MODEL, "merge_v1").info.run_id
-    step = Step("merge", "merge_v1", {})
+    step = bare_step("merge", "merge_v1")
     made = Finished(mine, "1", None, write_result(tmp_path / "result", step=step))
     tags = {"solar.key": step.key, "solar.result": result_digest(made.output)}
     known = [

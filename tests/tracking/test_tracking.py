@@ -11,13 +11,13 @@ from mlflow.entities import Dataset
 from mlflow.exceptions import MlflowException
 
 from solar_repro.errors import UserError
-from solar_repro.plan.step import Step
 from solar_repro.store.lock import locked
 from solar_repro.store.owner import identity
 from solar_repro.tracking.reader import Finished
 from solar_repro.tracking.run_inputs import log_inputs
 from solar_repro.tracking.tracking import Tracker
 from tests.fake_mlflow import FakeClient
+from tests.steps import bare_step
 
 KEY, ALIKE = "0123abcd" + 56 * "0", "0123abcd" + 56 * "1"
 
@@ -127,7 +127,7 @@ def test_an_experiment_that_is_not_there_is_one_line_with_the_nearest(client, tr
 
 
 def test_of_two_runs_that_name_a_data_set_first_both_are_logged(client, tracker):
-    taken, step = [], Step("evaluate", "final", {}, data={"org/set": "sha256:1"})
+    taken, step = [], bare_step("evaluate", "final", data={"org/set": "sha256:1"})
 
     def refuse_the_first(run_id, datasets, models):
         taken.append(datasets)
@@ -167,7 +167,7 @@ def test_mlflow_takes_a_logged_model_of_any_name(client, tracker, tmp_path, name
     client.create_logged_model = create_logged_model
     for method in ("log_model_artifacts", "finalize_logged_model", "log_outputs"):
         setattr(client, method, lambda *given, **named: None)
-    step, alike = (Step("merge", variant, {}) for variant in (name, "a-b"))
+    step, alike = (bare_step("merge", variant) for variant in (name, "a-b"))
     found = {tracker.log_model("run0", one, tmp_path, upload=True) for one in (step, alike)}
     assert len(found) == 2  # names that look alike are two models
     assert [tags["solar.variant"] for _, tags in made] == [name, "a-b"]
@@ -226,7 +226,7 @@ def test_a_model_whose_upload_is_cut_off_does_not_stay_pending(client, tracker, 
 
     client.log_model_artifacts = log_model_artifacts
     with pytest.raises(type(error)):
-        tracker.log_model("run0", Step("merge", "merge_v1", {}), tmp_path, upload=True)
+        tracker.log_model("run0", bare_step("merge", "merge_v1"), tmp_path, upload=True)
     assert [model.status for model in models.values()] == ["FAILED"]
 
 
@@ -237,7 +237,7 @@ def test_the_pending_models_of_a_killed_process_are_closed(client, tracker, mode
     assert [model.status for model in models.values()] == ["PENDING", "FAILED"]
     assert client.get_run("run1").info.status == "KILLED"
     client.log_model_artifacts = lambda *given: None
-    tracker.log_model("run0", Step("merge", "merge_v1", {}), tmp_path, upload=True)  # the work has gone on
+    tracker.log_model("run0", bare_step("merge", "merge_v1"), tmp_path, upload=True)  # the work has gone on
     assert [model.status for model in models.values()] == ["FAILED", "FAILED", "READY"]
 
 
@@ -245,7 +245,7 @@ def test_a_nested_run_has_parent_user_and_source(client, monkeypatch):
     monkeypatch.setattr("solar_repro.tracking.tracking.connect", lambda: client)
     own = client.create_run("0", {"mlflow.user": "ada"}).info.run_id
     tracker = Tracker("main check", "check", own)
-    tags = client.get_run(tracker.child(Step("sft", "sft_v1", {}))).data.tags
+    tags = client.get_run(tracker.child(bare_step("sft", "sft_v1"))).data.tags
     assert tags["mlflow.parentRunId"] == own
     assert tags["mlflow.user"] == "ada"
     assert tags["mlflow.source.name"] == "solar_repro/stages/sft.py"

@@ -1,7 +1,5 @@
 """Tuning by low-rank adapters ends in a whole checkpoint."""
 
-import importlib
-
 import pytest
 from safetensors.torch import load_file
 
@@ -9,6 +7,7 @@ from solar_repro.plan.costs import adapter_parameters, training_memory
 from solar_repro.plan.plan import Plan
 from solar_repro.scales.load import load_scale
 from solar_repro.scales.settings import AlignmentTuning, Lora
+from tests.steps import run_step
 
 SHORT = {"sft.max_steps": "3", "dpo.max_steps": "3"}
 
@@ -28,8 +27,7 @@ def test_adapters_are_trained_and_merged(finished, tmp_path, variant, quantised)
     def log(metrics, step=0):
         losses.extend(value for name, value in metrics.items() if name == "loss")
 
-    run = importlib.import_module(f"solar_repro.stages.{stage}").run
-    run(tmp_path, log, **inputs, **step.settings, **step.places)
+    run_step(step, tmp_path, log, inputs)
     assert losses[-1] < losses[0]
     before, after = (load_file(folder / "model.safetensors") for folder in (inputs["model"], tmp_path))
     assert {name: (w.shape, w.dtype) for name, w in after.items()} == {

@@ -5,10 +5,13 @@ import json
 
 import pytest
 
+from solar_repro.contract import ContinuePretrainSettings, EvaluateSettings
 from solar_repro.errors import UserError
+from solar_repro.plan.step import Step
 from solar_repro.scales.load import load_scale
 from solar_repro.scales.settings import Corpus
 from solar_repro.stages import continue_pretrain, evaluate
+from tests.steps import run_step
 
 
 @pytest.fixture
@@ -29,14 +32,18 @@ def test_a_missing_held_out_split_is_found_before_anything_is_computed(
     scale = load_scale("check")
     monkeypatch.setattr(continue_pretrain, "load", no_model)
     monkeypatch.setattr(evaluate, "evaluate_h6", no_model)
-    told = {"model": tmp_path / "model", "corpus": without_held_out, "seed": 0, "mirror": None}
-    stages = [
-        (continue_pretrain, {"continue_pretrain": scale.continue_pretrain}),
-        (evaluate, {"evaluate": scale.evaluate}),
+    told = {"corpus": without_held_out, "seed": 0}
+    steps = [
+        Step(
+            "continue_pretrain",
+            "x",
+            ContinuePretrainSettings(**told, continue_pretrain=scale.continue_pretrain),
+        ),
+        Step("evaluate", "x", EvaluateSettings(**told, evaluate=scale.evaluate)),
     ]
-    for stage, settings in stages:
+    for step in steps:
         with pytest.raises(UserError, match="corpus has no split 'validation'; it has train"):
-            stage.run(tmp_path / "out", lambda metrics, step=0: None, **told, **settings)
+            run_step(step, tmp_path / "out", lambda metrics, step=0: None, {"model": tmp_path / "model"})
 
 
 def test_compressed_texts_are_a_corpus(tmp_path):

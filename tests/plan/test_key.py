@@ -1,0 +1,97 @@
+"""What a key holds of stages and libraries: all that decides a result, and no more."""
+
+import ast
+import sys
+from dataclasses import replace
+
+import pytest
+
+from solar_repro.plan.plan import Plan
+from solar_repro.plan.provenance import OPTIONAL, versions
+from solar_repro.scales.load import load_scale
+from solar_repro.stages.table import STAGES
+from tests.conftest import ROOT
+
+WITHOUT_EFFECT = {
+    *(
+        "huggingface_hub",
+        "matplotlib",
+        "psutil",
+        "pydantic",
+        "pydantic_core",
+        "requests",
+        "rich",
+        "urllib3",
+        "yaml",
+    ),
+    *("lm_eval", "peft", "bitsandbytes", "vllm"),
+}
+"""Libraries that fetch, draw, show, or check settings; the harness counts for `evaluate` alone, and the last
+three where settings ask for them."""
+NAMES = {"math_verify": "math-verify"}
+"""Distributions whose modules have other names."""
+
+
+def imported(module: str, seen: set[str]) -> set[str]:
+    """Libraries that a module of the project and all it imports of the project import."""
+    file = ROOT.joinpath(*module.split("."))
+    file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
+    if module in seen or not file.is_file():
+        return set()
+    seen.add(module)
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            if name.startswith("solar_repro"):
+                found |= imported(name, seen)
+            else:
+                found.add(name.partition(".")[0])
+    return found - sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_library_that_a_stage_imports_counts_unless_it_has_no_effect(stage):
+    libraries = imported(f"solar_repro.stages.{stage}", set()) - WITHOUT_EFFECT
+    assert {NAMES.get(name, name) for name in libraries} <= set(STAGES[stage].libraries)
+
+
+def test_a_stage_of_another_version_has_another_key(monkeypatch):
+    def keys() -> tuple[str, str, str]:
+        plan = Plan(load_scale("smoke"))
+        return plan.model("solar").key, plan.model("sft_v1").key, plan.model("dpo_v1").key
+
+    before = keys()
+    changed = {**STAGES, "sft": replace(STAGES["sft"], version=STAGES["sft"].version + 1)}
+    monkeypatch.setattr("solar_repro.plan.step.STAGES", changed)
+    after = keys()
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, False]
+
+
+def test_optional_libraries_count_where_settings_ask_for_them(monkeypatch):
+    def keys(**changes: str) -> tuple[str, str, str]:
+        plan = Plan(load_scale("smoke", changes))
+        return plan.model("solar").key, plan.model("sft_v1").key, plan.evaluation("base").key
+
+    def with_version(number: str | None, **changes: str) -> tuple[str, str, str]:
+        with monkeypatch.context() as patch:
+            patch.setattr("solar_repro.plan.step.version", lambda name: number)
+            return keys(**changes)
+
+    lora, vllm = {"sft.lora.rank": "4"}, {"evaluate.backend.ARC": "vllm"}
+    assert with_version(None) == with_version("1") == keys()
+    for changes, moved in ((lora, {1}), (vllm, {2}), (lora | vllm, {1, 2})):
+        before, after = with_version(None, **changes), with_version("1", **changes)
+        assert {place for place in range(3) if before[place] != after[place]} == moved
+
+
+def test_versions_are_those_that_keys_hold_as_far_as_they_are_installed(monkeypatch):
+    found = versions()
+    assert found.keys() > {"mlflow", "torch", "math-verify", "tokenizers"}
+    monkeypatch.setattr("solar_repro.plan.provenance.version", lambda name: None if name == "peft" else "1")
+    expected = {"mlflow", *OPTIONAL}.union(*(stage.libraries for stage in STAGES.values()))
+    assert versions().keys() == expected - {"peft"}
