@@ -191,14 +191,15 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             contract.SynthMathInputs,
             _synth_math,
             1,
-            (*_ROWS, "math-verify", "latex2sympy2_extended", "sympy"),
+            # The last three where a model of this machine rephrases.
+            (*_ROWS, "math-verify", "latex2sympy2_extended", "sympy", "tokenizers", "torch", "transformers"),
         ),
         "base": Stage(
             contract.BaseSettings,
             contract.BaseInputs,
             _base,
             1,
-            ("numpy", "safetensors", "tokenizers", "torch", "transformers"),
+            ("numpy", "pyarrow", "safetensors", "tokenizers", "torch", "transformers"),
             makes_model=True,
             resumes=True,
         ),
