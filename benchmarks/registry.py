@@ -63,10 +63,10 @@ def _log_model(tracker: Tracker, experiment: str, made: Finished, text: str, tag
     from mlflow.transformers import save_model
     from transformers import pipeline
 
-    from solar_repro.training.models import load
+    from solar_repro.checkpoint.load import load_for_training
 
     # A pipeline and not the folder's path: for that MLflow 3.17 looks up names that transformers 5 has not.
-    network, tokenizer = load(made.output)
+    network, tokenizer = load_for_training(made.output)
     answering = pipeline("text-generation", model=network, tokenizer=tokenizer, device="cpu")
     logging.getLogger("mlflow.transformers").setLevel(logging.ERROR)  # it looks for a licence on the hub
     with tempfile.TemporaryDirectory() as work:

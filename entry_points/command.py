@@ -21,7 +21,7 @@ from solar_repro.safety.places import expanded, require_writable
 from solar_repro.safety.redact import one_line, printable, redact
 from solar_repro.scales.load import as_yaml, load_scale, scale_names
 from solar_repro.scales.settings import Scale
-from solar_repro.store.digests import default_folder
+from solar_repro.store.fingerprint import default_cache_folder
 from solar_repro.terminal.stopping import heeding, interruptible
 from solar_repro.tracking.commands import Given
 from solar_repro.tracking.server import can_go_on, ui_command
@@ -114,7 +114,7 @@ def parse(doc: str | None, argv: Sequence[str] | None = None, **options: dict) -
             raise UserError(f"--{name}: the value is empty; give one, or leave it out")
     overrides = _overrides(rest)
     cache = "HF_DATASETS_CACHE" if os.environ.get("HF_DATASETS_CACHE") else "HF_HOME"
-    require_writable(default_folder(), "cache", cache)
+    require_writable(default_cache_folder(), "cache", cache)
     return Arguments(load_scale(known.scale, overrides), Path(known.store), known, overrides)
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from solar_repro.checkpoint.load import load_model
+from solar_repro.checkpoint.load import load_for_scoring
 from solar_repro.contamination.neighbour_test import drawn, neighbour_test
 from solar_repro.contamination.texts import contamination_texts
 from solar_repro.store.publish import write_whole
@@ -102,11 +102,11 @@ def main() -> None:
     seconds: dict[str, list[float]] = {"plain": [], "ours": []}
     for _ in range(options.rounds):
         start = time.perf_counter()
-        model = load_model(options.model)
+        model = load_for_scoring(options.model)
         chosen = [texts[number] for number in drawn(texts, options.plain_examples, 0)]
         losses, scores = plain_test(model, chosen, options.neighbours)
         middle = time.perf_counter()
-        model = load_model(options.model)
+        model = load_for_scoring(options.model)
         some = neighbour_test(model, model, texts, examples=options.plain_examples, **settings)
         seconds["plain"].append(middle - start)
         seconds["ours"].append(time.perf_counter() - middle)

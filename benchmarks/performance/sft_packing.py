@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from solar_repro.checkpoint.pretrained import pretrained_model, pretrained_tokenizer
+from solar_repro.checkpoint.load import pretrained_model, pretrained_tokenizer
 from solar_repro.data.card import quantiles, sequence_lengths
 from solar_repro.data.locate import locate
 from solar_repro.data.packing import PackedCollator, pack_instruction

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from solar_repro.checkpoint.layer_map import dus
+from solar_repro.checkpoint.load import load_for_training
 from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
 from solar_repro.data.packing import PackedCollator, pack_instruction, pack_text
 from solar_repro.data.templates import set_chat_template
@@ -31,7 +32,6 @@ from solar_repro.paper.variants import DATASETS
 from solar_repro.scales.load import load_scale
 from solar_repro.scales.settings import Scale, Training
 from solar_repro.store.publish import write_whole
-from solar_repro.training.models import load
 from solar_repro.training.tuning_data import instruction_rows
 
 Batches = list[tuple[dict[str, Any], int]]
@@ -46,7 +46,7 @@ def bare(model: Path, batches: Batches, loss_of: LossOf, settings: Training) -> 
     import torch
     from accelerate.utils import send_to_device
 
-    network, _ = load(model)
+    network, _ = load_for_training(model)
     network.to(device()).train()
     optimizer = torch.optim.AdamW(
         network.parameters(),
@@ -120,7 +120,7 @@ def measure(scale: Scale, steps: int, rounds: int) -> dict[str, Any]:
         write_mirror(mirror, scale.world)
         model.mkdir()
         write_upscale(plan_upscale(FOLDER, dus(8, scale.upscale.m), scale.upscale.shard_bytes), model)
-        _, tokenizer = load(model)
+        _, tokenizer = load_for_training(model)
         pretraining = scale.continue_pretrain.model_copy(
             update={"max_steps": steps, "held_out_evaluations": 1}
         )

@@ -36,11 +36,6 @@ class LayerMap:
             raise UserError(f"layer map {self.name}: every layer must lie in 0 … {self.base_layers - 1}")
 
     @property
-    def distances(self) -> tuple[int, ...]:
-        """Layer distance in the base between each new layer and the next (len − 1 values)."""
-        return tuple(abs(below - above) for below, above in pairwise(self.layers))
-
-    @property
     def seams(self) -> tuple[Seam, ...]:
         """Where the new model leaves the base's order. Zeroed layers change nothing, so they make no seam."""
         active = [(new, base) for new, base in enumerate(self.layers) if new not in self.zeroed]
@@ -70,7 +65,7 @@ def repeat(n: int) -> LayerMap:
 
 
 def interleave(n: int) -> LayerMap:
-    """Each layer twice in place, 0 0 1 1 …, n → 2n: every distance is 0 or 1."""
+    """Repeat each layer in place, 0 0 1 1 …, n → 2n: between neighbours the distance is 0 or 1."""
     return LayerMap("interleave", n, tuple(layer for layer in range(n) for _ in range(2)))
 
 

@@ -1,6 +1,5 @@
 """What a merge did: effective weights, cosines between the parents, tensors that fell back to linear."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from typing import Any
 from solar_repro.checkpoint.merge_methods import LINEAR_ABOVE, cosine, effective_weights
 from solar_repro.checkpoint.merge_schedule import TensorMerge
 from solar_repro.checkpoint.naming import LayerNames
+from solar_repro.safety.json_files import write_json
 
 OUTSIDE = "outside the layers"
 
@@ -38,7 +38,7 @@ class MergeReport:
 
     def write(self, file: Path) -> None:
         """Write the report as JSON."""
-        file.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        write_json(file, asdict(self))
 
     def plot(self, file: Path) -> None:
         """Plot the cosine between the parents by layer."""

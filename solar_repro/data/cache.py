@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from solar_repro.data.report import Report
 from solar_repro.safety.redact import printable
-from solar_repro.store.digests import default_folder, file_digests
+from solar_repro.store.fingerprint import default_cache_folder, file_digests
 from solar_repro.store.hashing import sha256
 from solar_repro.store.lock import locked
 from solar_repro.store.publish import replacing
@@ -38,7 +38,7 @@ def arrow_rows(
     """
     from datasets import Dataset
 
-    folder = folder or default_folder()
+    folder = folder or default_cache_folder()
     rows_file, report_file = folder / f"{key}.arrow", folder / f"{key}.json"
     with _made_once(report_file):
         sound = _sound([rows_file])
@@ -60,7 +60,7 @@ def arrow_shards(
     """
     from datasets import Dataset, concatenate_datasets
 
-    folder = folder or default_folder()
+    folder = folder or default_cache_folder()
     with _made_once(folder / key):
         files = []
         while (file := folder / f"{key}-{len(files):05}.arrow").with_suffix(".json").is_file():

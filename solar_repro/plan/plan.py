@@ -1,6 +1,5 @@
 """Variants × scale = a graph of steps, each with a key made of everything that can change its result."""
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -18,7 +17,7 @@ from solar_repro.data.files import data_files, require_columns
 from solar_repro.data.filters import table_8_fingerprints
 from solar_repro.data.locate import fingerprint, locate, text_location
 from solar_repro.device import own_precision
-from solar_repro.errors import UserError
+from solar_repro.errors import UserError, did_you_mean
 from solar_repro.microworld.trained_base import shipped_base
 from solar_repro.paper import variants
 from solar_repro.paper.benchmarks import COLUMN_NAMES, COLUMNS
@@ -111,8 +110,7 @@ class Plan:
     def data(self, dataset: str) -> Step:
         """One set of Table 1 prepared and reported by itself, with the base's tokenizer."""
         if dataset not in variants.DATASETS:
-            nearest = difflib.get_close_matches(dataset, variants.DATASETS, n=1, cutoff=0.3)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(variants.DATASETS)}"
+            hint = did_you_mean(dataset, variants.DATASETS)
             raise UserError(f"data set {dataset!r} is not in Table 1; {hint}")
         return self._once("data", dataset, lambda: self._data(dataset))
 

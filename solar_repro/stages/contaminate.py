@@ -5,7 +5,7 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
-from solar_repro.checkpoint.load import load_model
+from solar_repro.checkpoint.load import load_for_scoring
 from solar_repro.contamination.neighbour_test import drawn
 from solar_repro.contamination.texts import contamination_texts
 from solar_repro.data.packing import PackedCollator
@@ -30,7 +30,7 @@ def run(
     saving: Saving | None = None,
 ) -> None:
     """Train `model` on the very texts that the test will draw, each behind a BOS, and write it to `out`."""
-    network, tokenizer = load_model(model)
+    network, tokenizer = load_for_scoring(model)
     use_document_attention(network)
     texts = []
     for task in tasks:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from solar_repro.checkpoint.load import load_model
+from solar_repro.checkpoint.load import load_for_scoring
 from solar_repro.contamination.min_k import METHODS, MinKScores, compare_min_k, min_k_scores
 from solar_repro.contamination.neighbour_test import drawn, neighbour_test
 from solar_repro.contamination.texts import contamination_texts
@@ -37,9 +37,9 @@ def run(
     Min-K % between the tested texts and as many of that split.
     """
     (out / NOTES).mkdir(exist_ok=True)
-    model = load_model(target, device=device(), dtype=precision)
+    model = load_for_scoring(target, device=device(), dtype=precision)
     same = str(target) == str(reference)
-    writer = model if same else load_model(reference, device=device(), dtype=precision)
+    writer = model if same else load_for_scoring(reference, device=device(), dtype=precision)
     fuse_for_scoring(model)
     fuse_for_scoring(writer)
     with Progress("contamination", len(tasks), "tasks", most=True) as progress:

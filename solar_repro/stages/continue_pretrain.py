@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments, set_seed
 
+from solar_repro.checkpoint.load import load_for_training
 from solar_repro.data.card import write_corpus_card
 from solar_repro.data.locate import fingerprint, text_location
 from solar_repro.data.packing import PackedCollator, pack_text
@@ -15,7 +16,6 @@ from solar_repro.scales.settings import Corpus, Pretraining
 from solar_repro.store.result import CARDS, Log
 from solar_repro.store.saving import Saving
 from solar_repro.training.held_out import held_out_losses, held_out_texts, mean_loss
-from solar_repro.training.models import load
 from solar_repro.training.trainer import Report, arguments, train
 
 
@@ -59,7 +59,7 @@ def run(
     settings = continue_pretrain
     # Before the corpus is packed: a split that is missing is found at once.
     unseen = held_out_texts(corpus, mirror)
-    network, tokenizer = load(model)
+    network, tokenizer = load_for_training(model)
     if from_scratch:
         set_seed(seed)
         network = AutoModelForCausalLM.from_config(

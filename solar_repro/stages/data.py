@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from solar_repro.checkpoint.load import load_training_tokenizer
 from solar_repro.data.card import write_card
 from solar_repro.data.overlap import benchmark_index, overlap
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction, tokenise_preferences
 from solar_repro.paper.variants import DATASETS
 from solar_repro.store.result import Log
-from solar_repro.training.models import load_tokenizer
 from solar_repro.training.tuning_data import figures, instruction_rows, preference_rows
 
 
@@ -27,7 +27,7 @@ def run(
     synth_math: Path | None = None,
 ) -> None:
     """Write the set's data card to `out`; `model` gives the tokenizer, the log gets the counts."""
-    tokenizer = load_tokenizer(model)
+    tokenizer = load_training_tokenizer(model)
     set_chat_template(tokenizer, template)
     name = dataset["name"]
     if DATASETS[name].stage == "instruction":

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from solar_repro.checkpoint.load import load_for_training
 from solar_repro.device import device
 from solar_repro.h6.evaluation import evaluate_h6
 from solar_repro.h6.tasks import build_tasks
@@ -11,7 +12,6 @@ from solar_repro.scales.settings import Corpus, Evaluate
 from solar_repro.store.result import Log
 from solar_repro.store.saving import Saving
 from solar_repro.training.held_out import held_out_losses, held_out_texts, mean_loss, write_losses
-from solar_repro.training.models import load
 
 
 def run(
@@ -50,7 +50,7 @@ def run(
     )
     log(scores.metrics())
     if texts is not None:
-        network, tokenizer = load(model)
+        network, tokenizer = load_for_training(model)
         fuse_for_scoring(network)
         losses = held_out_losses(network.to(device()), tokenizer, texts)
         write_losses(losses, out)

@@ -77,11 +77,11 @@ def _complete(answers: AnswerFile, model: str | None, server: ChatServer | None)
 
         return ChatClient(server, answers)
     from solar_repro.checkpoint.given import model_folder
-    from solar_repro.checkpoint.load import load_model
+    from solar_repro.checkpoint.load import load_for_scoring
     from solar_repro.data.local_model import LocalModel
     from solar_repro.device import device
 
-    return LocalModel(*load_model(model_folder(model), device=device()), answers)
+    return LocalModel(*load_for_scoring(model_folder(model), device=device()), answers)
 
 
 def _figures(report: dict[str, Any]) -> dict[str, float]:

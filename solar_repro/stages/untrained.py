@@ -7,6 +7,7 @@ import numpy as np
 
 from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.checkpoint.layer_map import LayerMap, variant_map
+from solar_repro.checkpoint.load import load_for_training
 from solar_repro.checkpoint.upscale import plan_upscale
 from solar_repro.device import device
 from solar_repro.errors import UserError
@@ -17,7 +18,6 @@ from solar_repro.shared_prefix.token_scores import encode_with_bos
 from solar_repro.store.result import Log
 from solar_repro.terminal.progress import Progress
 from solar_repro.training.held_out import held_out_texts
-from solar_repro.training.models import load
 
 MAPS_FILE = "maps.json"
 """In the result: a row for each map, the base's own order first."""
@@ -72,7 +72,7 @@ def run(
         except UserError as error:
             refused[kind] = str(error)
             print(f"{kind} is left out: {error}")
-    network, tokenizer = load(model, precision)
+    network, tokenizer = load_for_training(model, precision)
     length = min(max_length, getattr(network.config.get_text_config(), "max_position_embeddings", max_length))
     sequences = encode_with_bos(tokenizer, texts, length)
     if not any(len(tokens) > 1 for tokens in sequences):

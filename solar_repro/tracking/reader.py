@@ -1,14 +1,13 @@
 """What is read from a tracking server: runs and their results, of anybody who may write there."""
 
 import contextlib
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from solar_repro.errors import UserError
+from solar_repro.errors import UserError, nearest
 from solar_repro.plan.provenance import verify_key
 from solar_repro.safety.redact import one_line
 from solar_repro.store.hashing import sha256
@@ -172,11 +171,10 @@ class Reader:
         if found is not None:
             raise UserError(f"experiment {name!r}: it is deleted; restore it or name another")
         names = [other for page in experiments(self.client) for other in page.values()]
-        nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or sorted(names)[:10]
+        alike = nearest(name, names, most=3) or sorted(names)[:10]
         raise UserError(
             f"experiment {name!r}: not on this tracking server; it has {len(names)} experiments, the nearest "
-            "names are: "
-            f"{', '.join(nearest)}"
+            f"names are: {', '.join(alike)}"
         )
 
     def offered(self, found: Finished, key: str) -> str | None:

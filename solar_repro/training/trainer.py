@@ -16,7 +16,7 @@ from solar_repro.store.saving import Saving
 from solar_repro.terminal.progress import Progress
 from solar_repro.terminal.stopping import Asked, asked_to_end
 from solar_repro.training.adapters import merged
-from solar_repro.training.models import save
+from solar_repro.training.save import save_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer
@@ -166,4 +166,4 @@ def train(trainer: "Trainer", tokenizer: "PreTrainedTokenizerBase", out: Path, s
             weights = model.state_dict()
         # Gathered from shards, the two names of a tied weight are two tensors.
         weights |= {name: weights[source] for name, source in model.all_tied_weights_keys.items()}
-        save(model, weights, tokenizer, out)
+        save_checkpoint(model, weights, tokenizer, out)

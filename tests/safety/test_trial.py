@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from solar_repro.checkpoint import pretrained
+from solar_repro.checkpoint import load
 from solar_repro.checkpoint.folder import open_checkpoint
-from solar_repro.checkpoint.pretrained import pretrained_model, pretrained_tokenizer
+from solar_repro.checkpoint.load import pretrained_model, pretrained_tokenizer
 from solar_repro.errors import UserError
 from solar_repro.safety import trial
 from solar_repro.safety.config_bounds import refuse_absurd
