@@ -84,7 +84,7 @@ MALFORMED = ["{", "[]", "3", "\0", '{"a": 1, "a": 2}', '{"a": ' + "9" * 5000 + "
 MALFORMED += ['{"a":' + "[" * 100_000 + "]" * 100_000 + "}"]
 
 
-@pytest.mark.parametrize("name", [name for name in pretrained._SMALL_FILES if name.endswith(".json")])
+@pytest.mark.parametrize("name", [name for name in load._SMALL_FILES if name.endswith(".json")])
 @pytest.mark.parametrize("content", MALFORMED)
 def test_a_malformed_file_is_named(model: Path, name: str, content: str) -> None:
     (model / name).write_text(content)
