@@ -29,7 +29,7 @@ from solar_repro.h6.evaluation import evaluate_h6
 from solar_repro.h6.samples import read_samples
 from solar_repro.h6.tasks import H6Tasks, build_tasks
 from solar_repro.paper.benchmarks import COLUMN_NAMES, FEWSHOT_SEED
-from solar_repro.store.publish import write_whole
+from solar_repro.store.publish import write_atomically
 
 SUBJECTS = (
     "anatomy",
@@ -295,7 +295,7 @@ def main() -> None:
     print(table(rows))
     settings = {key: str(value) for key, value in sorted(vars(options).items())}
     report = {"settings": settings, "building": building, "rows": [asdict(row) for row in rows]}
-    write_whole(options.out / "evaluation.json", json.dumps(report, indent=1) + "\n")
+    write_atomically(options.out / "evaluation.json", json.dumps(report, indent=1) + "\n")
     plot(rows, options.out / "evaluation.png")
 
 

@@ -43,7 +43,7 @@ from solar_repro.plan import costs
 from solar_repro.scales.hardware import Hardware
 from solar_repro.scales.load import load_scale
 from solar_repro.scales.settings import Training
-from solar_repro.store.publish import write_whole
+from solar_repro.store.publish import write_atomically
 from solar_repro.training.tuning_data import instruction_rows, preference_rows
 
 SHAPES = {
@@ -251,7 +251,7 @@ def _peak() -> float:
 def main() -> None:
     import torch
 
-    from solar_repro.tracking.tracking import versions
+    from solar_repro.tracking.tracker import versions
 
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -285,7 +285,7 @@ def main() -> None:
         }  # fmt: skip
         text = json.dumps(result, indent=1)
         if options.out:
-            write_whole(options.out, text + "\n")
+            write_atomically(options.out, text + "\n")
     print(text)
 
 

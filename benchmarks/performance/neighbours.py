@@ -22,7 +22,7 @@ import torch
 from solar_repro.checkpoint.load import load_for_scoring
 from solar_repro.contamination.neighbour_test import drawn, neighbour_test
 from solar_repro.contamination.texts import contamination_texts
-from solar_repro.store.publish import write_whole
+from solar_repro.store.publish import write_atomically
 
 if TYPE_CHECKING:
     from solar_repro.checkpoint.load import Loaded
@@ -131,7 +131,7 @@ def main() -> None:
         f"{report['mean_score_plain']:.3f} plain, {report['mean_score_ours']:.3f} ours"
     )
     options.out.mkdir(parents=True, exist_ok=True)
-    write_whole(options.out / "neighbours.json", json.dumps(report, indent=1) + "\n")
+    write_atomically(options.out / "neighbours.json", json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from solar_repro.data.packing import PackedCollator, pack_instruction
 from solar_repro.data.sources import load_instruction
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction
-from solar_repro.store.publish import write_whole
+from solar_repro.store.publish import write_atomically
 
 
 def train(
@@ -142,7 +142,7 @@ def main() -> None:
     for name in contenders[:2]:
         print(f"packed beside {name}: {best['packed'] / best[name]:.2f} × the rows per second")
     if options.json:
-        write_whole(options.json, json.dumps(found, indent=1) + "\n")
+        write_atomically(options.json, json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from solar_repro.microworld.write import CORPUS, write_mirror
 from solar_repro.paper.variants import DATASETS
 from solar_repro.scales.load import load_scale
 from solar_repro.scales.settings import Scale, Training
-from solar_repro.store.publish import write_whole
+from solar_repro.store.publish import write_atomically
 from solar_repro.training.tuning_data import instruction_rows
 
 Batches = list[tuple[dict[str, Any], int]]
@@ -180,7 +180,7 @@ def summary(rates: Rates) -> dict[str, Any]:
 def main() -> None:
     import torch
 
-    from solar_repro.tracking.tracking import versions
+    from solar_repro.tracking.tracker import versions
 
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -202,7 +202,7 @@ def main() -> None:
     text = json.dumps(result, indent=1)
     print(text)
     if options.out:
-        write_whole(options.out, text + "\n")
+        write_atomically(options.out, text + "\n")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from threading import Lock
 
 from solar_repro.checkpoint.headers import DISK_BLOCK
 from solar_repro.errors import UserError
-from solar_repro.safety.regular import opened
+from solar_repro.safety.regular_files import regular_descriptor
 
 CHUNK_BYTES = 32 << 20
 WORKERS = 4
@@ -78,7 +78,10 @@ def copy_chunks(
     with ThreadPoolExecutor(workers) as pool:
 
         def copy(chunk: CopyRange) -> None:
-            with opened(chunk.source) as source, opened(chunk.target, os.O_WRONLY) as target:
+            with (
+                regular_descriptor(chunk.source) as source,
+                regular_descriptor(chunk.target, os.O_WRONLY) as target,
+            ):
                 copy_range(source, target, chunk)
                 # Begins to write the chunk back at once, where the kernel would wait for more dirty pages.
                 os.posix_fadvise(target, chunk.target_offset, chunk.length, os.POSIX_FADV_DONTNEED)

@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from solar_repro.checkpoint.headers import TensorRange, elements, read_header
-from solar_repro.checkpoint.naming import LayerNames, find_layers, head_name
+from solar_repro.checkpoint.headers import TensorRange, element_count, read_header
+from solar_repro.checkpoint.tensor_names import LayerNames, find_layers, head_name
 from solar_repro.errors import UserError
-from solar_repro.safety.config_bounds import refuse_absurd
+from solar_repro.safety.config_bounds import refuse_absurd_config
 from solar_repro.safety.json_files import read_json
-from solar_repro.safety.regular import copy, is_plain_file_name, refuse_strangers
+from solar_repro.safety.regular_files import copy_file, is_plain_file_name, refuse_foreign_links
 from solar_repro.store.model_files import CARRIED_FILES, CHAT_TEMPLATES, INDEX_FILE, SINGLE_FILE
 
 # What a trainer leaves beside the weights.
@@ -49,7 +49,7 @@ class Checkpoint:
         """Number of parameters (floating-point tensors); weights that the config ties are counted once."""
         tied_head = head_name(self.tensors) if self.config.get("tie_word_embeddings") is True else None
         return sum(
-            elements(tensor.shape)
+            element_count(tensor.shape)
             for name, tensor in self.tensors.items()
             if tensor.dtype.startswith(("F", "BF")) and name != tied_head
         )
@@ -65,9 +65,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder of a Hugging Face checkpoint")
     if os.path.lexists(folder / "config.json"):  # else it is no checkpoint, and may be a whole disk
-        refuse_strangers(folder)
+        refuse_foreign_links(folder)
     config = read_json(folder / "config.json", constants=True)
-    refuse_absurd(folder / "config.json", config)
+    refuse_absurd_config(folder / "config.json", config)
     if (folder / SINGLE_FILE).exists():
         return Checkpoint(folder, config, read_header(folder / SINGLE_FILE))
     if (folder / INDEX_FILE).exists():
@@ -112,7 +112,7 @@ def carry_files(source: Path, out: Path) -> dict[str, str]:
     for file in filter(Path.is_file, files):
         target = out / file.relative_to(source)
         target.parent.mkdir(exist_ok=True)
-        digests[file.relative_to(source).as_posix()] = copy(file, target)
+        digests[file.relative_to(source).as_posix()] = copy_file(file, target)
     return digests
 
 

@@ -14,9 +14,9 @@ from typing import Any, NoReturn
 
 from solar_repro.errors import UserError
 from solar_repro.safety.json_files import strict_json
-from solar_repro.safety.regular import regular
+from solar_repro.safety.regular_files import open_regular
 
-MAX_REASON = 500  # characters; names and shapes of a hostile file may be as long as its header
+MAX_REASON_CHARACTERS = 500  # characters; names and shapes of a hostile file may be as long as its header
 MAX_HEADER_BYTES = 100_000_000  # the reference implementation's limit
 DISK_BLOCK = 4096
 DTYPE_BITS = {
@@ -42,7 +42,7 @@ class TensorRange:
     length: int
 
 
-def elements(shape: Sequence[int]) -> int:
+def element_count(shape: Sequence[int]) -> int:
     """Number of elements of a tensor of this shape; refuses what does not fit in 64 bits (ValueError)."""
     count = 1
     for size in shape:
@@ -60,10 +60,12 @@ def read_header(file: Path) -> dict[str, TensorRange]:
     """
 
     def refuse(reason: str) -> NoReturn:
-        raise UserError(f"{file}: damaged safetensors file: {reason[:MAX_REASON]}; download or save it again")
+        raise UserError(
+            f"{file}: damaged safetensors file: {reason[:MAX_REASON_CHARACTERS]}; download or save it again"
+        )
 
     try:
-        with open(file, "rb", opener=regular) as stream:
+        with open(file, "rb", opener=open_regular) as stream:
             file_bytes = os.fstat(stream.fileno()).st_size
             prefix = stream.read(8)
             if len(prefix) < 8:
@@ -127,7 +129,7 @@ def _tensor_range(file: Path, name: str, entry: Any, data_start: int) -> TensorR
     if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise ValueError(f"tensor {name!r} has impossible offsets {offsets!r}")
     try:
-        bits = elements(shape) * DTYPE_BITS[dtype]
+        bits = element_count(shape) * DTYPE_BITS[dtype]
     except ValueError as error:
         raise ValueError(f"tensor {name!r} has an impossible shape: {error}") from error
     length = offsets[1] - offsets[0]

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from solar_repro.checkpoint.given import model_folder
+from solar_repro.checkpoint.model_source import model_folder
 from solar_repro.errors import UserError
-from solar_repro.safety.config_bounds import refuse_absurd
+from solar_repro.safety.config_bounds import refuse_absurd_config
 from solar_repro.safety.json_files import MAX_JSON_BYTES, read_json
-from solar_repro.safety.regular import refuse_strangers
-from solar_repro.safety.trial import try_tokenizer
+from solar_repro.safety.regular_files import refuse_foreign_links
+from solar_repro.safety.sandbox import try_tokenizer
 from solar_repro.store.fingerprint import file_digests, fingerprint_of
 from solar_repro.store.manifest import MANIFEST_FILE
 from solar_repro.store.model_files import CARRIED_FILES
@@ -172,7 +172,7 @@ def pretrained_tokenizer(model: Path | str) -> "PreTrainedTokenizerBase":
 def _checked_folder(model: Path | str) -> Path:
     """The model's folder, once its links, sizes and configs are known to be harmless; else UserError."""
     folder = model_folder(str(model))
-    refuse_strangers(folder)
+    refuse_foreign_links(folder)
     if (folder / "adapter_config.json").exists():
         raise UserError(
             f"{folder / 'adapter_config.json'}: names another model to be loaded; "
@@ -187,7 +187,7 @@ def _checked_folder(model: Path | str) -> Path:
             raise UserError(f"{file}: larger than {most:,} bytes; this is no file of a checkpoint")
         if name in _SMALL_FILES and file.suffix == ".json":
             content = read_json(file, constants=True)
-            refuse_absurd(file, content)
+            refuse_absurd_config(file, content)
             config = content if name == "config.json" else config
     for name in _ATTENTION:
         if "/" in str(config.get(name)):

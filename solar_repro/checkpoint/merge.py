@@ -8,16 +8,16 @@ from typing import Any, Literal
 from solar_repro.checkpoint.config import without_code
 from solar_repro.checkpoint.copying import CopyRange, copy_chunks
 from solar_repro.checkpoint.folder import carry_files, open_checkpoint
-from solar_repro.checkpoint.headers import DTYPE_BITS, FLOAT_DTYPES, TensorRange, elements
-from solar_repro.checkpoint.layout import SHARD_BYTES, create_shards, plan_shards
-from solar_repro.checkpoint.merge_inputs import align, by_pattern, config_differences, widest_dtype
-from solar_repro.checkpoint.merge_methods import METHODS, ON_TASK_VECTORS, Method, Recipe
+from solar_repro.checkpoint.headers import DTYPE_BITS, FLOAT_DTYPES, TensorRange, element_count
+from solar_repro.checkpoint.merge_inputs import align_tensors, by_pattern, config_differences, widest_dtype
+from solar_repro.checkpoint.merge_methods import METHODS, TASK_VECTOR_METHODS, Method, TensorRecipe
 from solar_repro.checkpoint.merge_report import MergeReport, report_on
 from solar_repro.checkpoint.merge_schedule import TensorMerge
-from solar_repro.checkpoint.merge_stream import stream
+from solar_repro.checkpoint.merge_stream import stream_merge
+from solar_repro.checkpoint.shards import SHARD_BYTES, create_shards, plan_shards
 from solar_repro.errors import UserError
 from solar_repro.safety.json_files import write_json
-from solar_repro.safety.places import require_space
+from solar_repro.safety.paths import require_space
 from solar_repro.store.hashing import FollowingHasher
 from solar_repro.terminal.progress import Progress
 
@@ -58,7 +58,7 @@ def merge(
     _check_device(device)
     parents = [open_checkpoint(source) for source in sources]
     inputs = [*parents, *([open_checkpoint(base)] if base is not None else [])]
-    aligned = align(inputs)
+    aligned = align_tensors(inputs)
     merged = {name: ranges for name, ranges in aligned.tensors.items() if ranges[0].dtype in FLOAT_DTYPES}
     if not merged:
         raise UserError(f"{parents[0].folder}: holds no floating-point tensor; there is nothing to merge")
@@ -67,7 +67,7 @@ def merge(
     for name, ranges in aligned.tensors.items():
         own = widest_dtype(ranges[: len(parents)])
         code = _CODES[dtype] if dtype is not None and name in merged else own
-        length = elements(ranges[0].shape) * DTYPE_BITS[code] // 8
+        length = element_count(ranges[0].shape) * DTYPE_BITS[code] // 8
         planned[name] = TensorRange(Path(), code, ranges[0].shape, 0, length)
     shards = plan_shards(planned, shard_bytes)
     require_space(out, sum(shard.bytes for shard in shards))
@@ -96,7 +96,7 @@ def merge(
             if name not in merged
         ]
         copy_chunks(copies, lambda copy: hasher.written(copy.target, copy.target_offset, copy.length))
-        stream(jobs, accumulate, device, hasher, progress)
+        stream_merge(jobs, accumulate, device, hasher, progress)
         digests = hasher.digests()
     return report_on(jobs, aligned.names, list(sources), base, config_differences(inputs), digests)
 
@@ -116,7 +116,7 @@ def _check(
         raise UserError(f"merge: slerp takes two sources, not {len(sources)}")
     if len(sources) < 1:
         raise UserError("merge: no sources; give at least one checkpoint")
-    if (base is not None) != (method in ON_TASK_VECTORS):
+    if (base is not None) != (method in TASK_VECTOR_METHODS):
         raise UserError(f"merge: {method} {'needs a' if base is None else 'takes no'} base")
     if not math.isfinite(scale):
         raise UserError(f"merge: scale must be finite, not {scale}")
@@ -147,7 +147,7 @@ def _recipes(
     density: float,
     scale: float,
     seed: int,
-) -> dict[str, Recipe]:
+) -> dict[str, TensorRecipe]:
     weight_of = by_pattern("weights", [1 / parents] * parents if weights is None else weights, names)
     t_of = by_pattern("t", t, names)
     for name in names:
@@ -158,7 +158,9 @@ def _recipes(
         if not 0 <= t_of[name] <= 1:
             raise UserError(f"t: {t_of[name]} for {name!r} does not lie in 0 … 1")
     return {
-        name: Recipe(method, tuple(map(float, weight_of[name])), float(t_of[name]), density, scale, seed)
+        name: TensorRecipe(
+            method, tuple(map(float, weight_of[name])), float(t_of[name]), density, scale, seed
+        )
         for name in names
     }
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from solar_repro.checkpoint.folder import Checkpoint
 from solar_repro.checkpoint.headers import FLOAT_DTYPES, TensorRange
-from solar_repro.checkpoint.naming import LayerNames, embedding_name, head_name, is_recomputed
+from solar_repro.checkpoint.tensor_names import LayerNames, embedding_name, head_name, is_recomputed
 from solar_repro.errors import UserError
 
 _COMPARED_BYTES = 1 << 20
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Aligned:
+class AlignedTensors:
     """For each tensor of the output the same tensor of every checkpoint."""
 
     tensors: Mapping[str, tuple[TensorRange, ...]]
@@ -26,7 +26,7 @@ class Aligned:
     """Whether the output's head is its embedding, and not stored."""
 
 
-def align(checkpoints: Sequence[Checkpoint]) -> Aligned:
+def align_tensors(checkpoints: Sequence[Checkpoint]) -> AlignedTensors:
     """Bring the tensors of all checkpoints together by name, in the order of the first one's bytes.
 
     They may be sharded differently, stored in different dtypes, and saved with or without the prefix of the
@@ -53,7 +53,7 @@ def align(checkpoints: Sequence[Checkpoint]) -> Aligned:
                 )
             _refuse_unmergeable(name, tensor, first)
         tensors[name] = tuple(tensor for tensor in found if tensor is not None)
-    return Aligned(tensors, names, tied=head is None)
+    return AlignedTensors(tensors, names, tied=head is None)
 
 
 def config_differences(checkpoints: Sequence[Checkpoint]) -> list[str]:

@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 Method = Literal["average", "slerp", "ties", "dare", "task_arithmetic"]
 METHODS: tuple[Method, ...] = get_args(Method)
-ON_TASK_VECTORS: tuple[Method, ...] = ("ties", "dare", "task_arithmetic")
+TASK_VECTOR_METHODS: tuple[Method, ...] = ("ties", "dare", "task_arithmetic")
 # Passes over a tensor before the one that merges it: SLERP needs the angle, TIES the k-th largest magnitude,
 # found in two steps from the upper 16 and the lower 15 bits of the float32 magnitude.
 EARLIER_PASSES: dict[Method, int] = {"average": 0, "slerp": 1, "ties": 2, "dare": 0, "task_arithmetic": 0}
-LINEAR_ABOVE = 0.9995  # |cos| beyond which SLERP is linear
+SLERP_LINEAR_ABOVE = 0.9995  # |cos| beyond which SLERP is linear
 _LOW_BITS = 15
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TensorRecipe:
     """How one tensor is merged; `weights` has one number per parent, `density` is TIES' and DARE's."""
 
     method: Method
@@ -38,7 +38,7 @@ class Recipe:
 
 
 @dataclass
-class Findings:
+class TensorStatistics:
     """What is known of one tensor so far: inner products of the parents, and what a method's passes found."""
 
     gram: dict[tuple[int, int], float] = field(default_factory=dict)
@@ -66,13 +66,13 @@ def slerp_weights(cos: float | None, t: float) -> tuple[float, float]:
 
     Shoemake (1985), as applied to checkpoints by mergekit.
     """
-    if cos is None or abs(cos) > LINEAR_ABOVE:
+    if cos is None or abs(cos) > SLERP_LINEAR_ABOVE:
         return 1.0 - t, t
     angle = math.acos(cos)
     return math.sin((1.0 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
 
 
-def effective_weights(recipe: Recipe, findings: Findings) -> tuple[float, ...]:
+def effective_weights(recipe: TensorRecipe, findings: TensorStatistics) -> tuple[float, ...]:
     """Factor of each parent, then of the base where there is one.
 
     TIES chooses element by element: its factors are those before trimming.
@@ -88,7 +88,12 @@ def effective_weights(recipe: Recipe, findings: Findings) -> tuple[float, ...]:
 
 
 def merge_block(
-    recipe: Recipe, findings: Findings, name: str, number: int, parents: "list[Tensor]", base: "Tensor | None"
+    recipe: TensorRecipe,
+    findings: TensorStatistics,
+    name: str,
+    number: int,
+    parents: "list[Tensor]",
+    base: "Tensor | None",
 ) -> "Tensor":
     """Merge block `number` of tensor `name`; overwrites `parents` and returns the result in one of them."""
     if base is None:
@@ -112,7 +117,7 @@ def _weighted_sum(parents: "list[Tensor]", weights: Sequence[float]) -> "Tensor"
     return total
 
 
-def _drop_and_rescale(delta: "Tensor", recipe: Recipe, key: str) -> None:
+def _drop_and_rescale(delta: "Tensor", recipe: TensorRecipe, key: str) -> None:
     """DARE (arXiv 2311.03099): keep each element with probability `density`, divide what is kept by it.
 
     The draw depends on seed, tensor, parent and block alone, not on threads or chunk sizes.
@@ -141,7 +146,7 @@ def _ties(deltas: "list[Tensor]", weights: Sequence[float], thresholds: Sequence
     return total.div_(mass.where(mass != 0, 1.0))
 
 
-def histograms(findings: Findings, step: int, deltas: "Sequence[Tensor]") -> "list[Tensor]":
+def histograms(findings: TensorStatistics, step: int, deltas: "Sequence[Tensor]") -> "list[Tensor]":
     """TIES: counts per parent of a block, of upper bits, then of lower bits in the threshold's bin."""
     import torch
 
@@ -157,7 +162,7 @@ def histograms(findings: Findings, step: int, deltas: "Sequence[Tensor]") -> "li
 
 
 def close_histograms(
-    findings: Findings, step: int, histogram: "Sequence[Tensor]", density: float, elements: int
+    findings: TensorStatistics, step: int, histogram: "Sequence[Tensor]", density: float, elements: int
 ) -> None:
     """TIES: turn the counts of a pass into the bin, then into the threshold: the k-th largest magnitude.
 

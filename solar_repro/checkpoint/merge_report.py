@@ -7,12 +7,12 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from solar_repro.checkpoint.merge_methods import LINEAR_ABOVE, cosine, effective_weights
+from solar_repro.checkpoint.merge_methods import SLERP_LINEAR_ABOVE, cosine, effective_weights
 from solar_repro.checkpoint.merge_schedule import TensorMerge
-from solar_repro.checkpoint.naming import LayerNames
+from solar_repro.checkpoint.tensor_names import LayerNames
 from solar_repro.safety.json_files import write_json
 
-OUTSIDE = "outside the layers"
+OUTSIDE_LAYERS = "outside the layers"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class MergeReport:
 
         figure = Figure(figsize=(7, 3.5), layout="constrained")
         axes = figure.subplots()
-        layers = [key for key in self.layer_cosines if key != OUTSIDE]
+        layers = [key for key in self.layer_cosines if key != OUTSIDE_LAYERS]
         for number, (i, j) in enumerate(self.pairs):
             values = [self.layer_cosines[layer][number] for layer in layers]
             line = [math.nan if value is None else value for value in values]
@@ -71,10 +71,10 @@ def report_on(
     grams: dict[str, dict[tuple[int, int], float]] = {}
     for tensor in tensors:
         place = names.split(tensor.name)
-        of_layer = grams.setdefault(OUTSIDE if place is None else str(place[0]), {})
+        of_layer = grams.setdefault(OUTSIDE_LAYERS if place is None else str(place[0]), {})
         for pair, product in tensor.findings.gram.items():
             of_layer[pair] = of_layer.get(pair, 0.0) + product
-    by_layer = sorted(grams, key=lambda key: math.inf if key == OUTSIDE else int(key))
+    by_layer = sorted(grams, key=lambda key: math.inf if key == OUTSIDE_LAYERS else int(key))
     cosines = {t.name: tuple(cosine(t.findings.gram, i, j) for i, j in pairs) for t in tensors}
     return MergeReport(
         method=recipe.method,
@@ -93,4 +93,4 @@ def report_on(
 
 
 def _is_linear(cosines: tuple[Any, ...]) -> bool:
-    return cosines[0] is None or abs(cosines[0]) > LINEAR_ABOVE
+    return cosines[0] is None or abs(cosines[0]) > SLERP_LINEAR_ABOVE

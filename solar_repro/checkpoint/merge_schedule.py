@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import TYPE_CHECKING
 
-from solar_repro.checkpoint.headers import TensorRange, elements
-from solar_repro.checkpoint.merge_methods import EARLIER_PASSES, Findings, Recipe
+from solar_repro.checkpoint.headers import TensorRange, element_count
+from solar_repro.checkpoint.merge_methods import EARLIER_PASSES, TensorRecipe, TensorStatistics
 
 if TYPE_CHECKING:
     import torch
@@ -19,19 +19,19 @@ class TensorMerge:
     name: str
     inputs: tuple[TensorRange, ...]
     output: TensorRange
-    recipe: Recipe
+    recipe: TensorRecipe
     has_base: bool
-    findings: Findings = field(default_factory=Findings)
-    parts: "dict[int, Found]" = field(default_factory=dict)  # by chunk, of the running pass
+    findings: TensorStatistics = field(default_factory=TensorStatistics)
+    parts: "dict[int, ChunkStatistics]" = field(default_factory=dict)  # by chunk, of the running pass
     passes_done: list[Event] = field(default_factory=list)
 
     @property
     def elements(self) -> int:
-        return elements(self.output.shape)
+        return element_count(self.output.shape)
 
 
 @dataclass(frozen=True)
-class Task:
+class ChunkTask:
     tensor: TensorMerge
     step: int  # pass over the tensor
     chunk: int
@@ -41,7 +41,7 @@ class Task:
 
 
 @dataclass
-class Found:
+class ChunkStatistics:
     """What one chunk adds to a tensor's findings."""
 
     gram: dict[tuple[int, int], float] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Found:
         )
 
 
-def schedule(tensors: Sequence[TensorMerge], chunk_elements: int) -> Iterator[Task]:
+def schedule(tensors: Sequence[TensorMerge], chunk_elements: int) -> Iterator[ChunkTask]:
     """Each tensor's passes in order, a tensor's next pass behind the one before of the next tensor.
 
     So a pass seldom waits for the end of the one before it, and finds the bytes still in the page cache.
@@ -72,4 +72,4 @@ def schedule(tensors: Sequence[TensorMerge], chunk_elements: int) -> Iterator[Ta
                 starts = range(0, max(1, tensor.elements), chunk_elements)
                 for chunk, start in enumerate(starts):
                     stop = min(start + chunk_elements, tensor.elements)
-                    yield Task(tensor, step, chunk, len(starts), start, stop)
+                    yield ChunkTask(tensor, step, chunk, len(starts), start, stop)

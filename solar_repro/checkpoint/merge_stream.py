@@ -14,9 +14,9 @@ from solar_repro.checkpoint.merge_methods import (
     inner_products,
     merge_block,
 )
-from solar_repro.checkpoint.merge_schedule import Found, Task, TensorMerge, schedule
+from solar_repro.checkpoint.merge_schedule import ChunkStatistics, ChunkTask, TensorMerge, schedule
 from solar_repro.errors import UserError
-from solar_repro.safety.regular import opened
+from solar_repro.safety.regular_files import regular_descriptor
 from solar_repro.store.hashing import FollowingHasher
 from solar_repro.terminal.progress import Progress
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     import torch
 
 WORKERS = 4  # two compute while two wait for the disk
-BLOCK = 1 << 18  # elements whose arithmetic stays in the processor's cache
+BLOCK_ELEMENTS = 1 << 18  # elements whose arithmetic stays in the processor's cache
 BUFFER_BYTES = 48 << 20  # of one worker, all inputs together
-BASE = (-1, -1)  # key of the base's inner product with itself, looked at for NaN and Inf alone
+BASE_PRODUCT = (-1, -1)  # key of the base's inner product with itself, looked at for NaN and Inf alone
 
 
-def stream(
+def stream_merge(
     tensors: Sequence[TensorMerge], accumulate: str, device: str, hasher: FollowingHasher, progress: Progress
 ) -> None:
     """Merge all tensors into their files, which exist at full size. The first error ends it and is raised.
@@ -42,7 +42,9 @@ def stream(
         max(DTYPE_BITS[part.dtype] for tensor in tensors for part in (*tensor.inputs, tensor.output)) // 8
     )
     most_inputs = max(len(tensor.inputs) for tensor in tensors) + 1
-    chunk_elements = max(BLOCK, BUFFER_BYTES // (widest * most_inputs) // BLOCK * BLOCK)
+    chunk_elements = max(
+        BLOCK_ELEMENTS, BUFFER_BYTES // (widest * most_inputs) // BLOCK_ELEMENTS * BLOCK_ELEMENTS
+    )
     tasks = list(schedule(tensors, chunk_elements))
     run = _Run(tasks, hasher, progress)
     threads = torch.get_num_threads()
@@ -74,13 +76,13 @@ class _Buffers:
         self.raw = [torch.empty(chunk_elements * itemsize, dtype=torch.uint8) for _ in range(inputs)]
         self.views = [memoryview(raw.numpy()) for raw in self.raw]
         dtype = getattr(torch, accumulate)
-        self.wide = [torch.empty(BLOCK, dtype=dtype, device=device) for _ in range(inputs)]
+        self.wide = [torch.empty(BLOCK_ELEMENTS, dtype=dtype, device=device) for _ in range(inputs)]
 
 
 class _Run:
     """The state that the workers share."""
 
-    def __init__(self, tasks: list[Task], hasher: FollowingHasher, progress: Progress) -> None:
+    def __init__(self, tasks: list[ChunkTask], hasher: FollowingHasher, progress: Progress) -> None:
         self.tasks, self.hasher, self.progress = tasks, hasher, progress
         self.next = 0
         self.lock = Lock()
@@ -103,7 +105,7 @@ class _Run:
             for done in task.tensor.passes_done:
                 done.set()
 
-    def _take(self) -> Task | None:
+    def _take(self) -> ChunkTask | None:
         with self.lock:
             if self.error is not None or self.next == len(self.tasks):
                 return None
@@ -114,11 +116,11 @@ class _Run:
             for part in ahead.tensor.inputs:
                 size = DTYPE_BITS[part.dtype] // 8
                 start, length = part.offset + ahead.start * size, (ahead.stop - ahead.start) * size
-                with opened(part.file) as file:
+                with regular_descriptor(part.file) as file:
                     os.posix_fadvise(file, start, length, os.POSIX_FADV_WILLNEED)
         return task
 
-    def _perform(self, task: Task, buffers: _Buffers) -> None:
+    def _perform(self, task: ChunkTask, buffers: _Buffers) -> None:
         import torch
 
         tensor, last = task.tensor, task.step == len(task.tensor.passes_done) - 1
@@ -128,9 +130,9 @@ class _Run:
             if self.error is not None:
                 return
         output = buffers.raw[-1].view(torch_dtype(tensor.output.dtype))
-        found = Found()
-        for start in range(0, task.stop - task.start, BLOCK):
-            block = slice(start, min(start + BLOCK, task.stop - task.start))
+        found = ChunkStatistics()
+        for start in range(0, task.stop - task.start, BLOCK_ELEMENTS):
+            block = slice(start, min(start + BLOCK_ELEMENTS, task.stop - task.start))
             wide = [
                 memory[: block.stop - start].copy_(raw[block])
                 for memory, raw in zip(buffers.wide, inputs, strict=False)
@@ -139,9 +141,9 @@ class _Run:
             if task.step == 0:
                 found.add_products(inner_products(wide))
                 if base is not None:
-                    found.add_products({BASE: inner_products([base])[0, 0]})
+                    found.add_products({BASE_PRODUCT: inner_products([base])[0, 0]})
             if last:
-                number = (task.start + start) // BLOCK
+                number = (task.start + start) // BLOCK_ELEMENTS
                 merged = merge_block(tensor.recipe, tensor.findings, tensor.name, number, wide, base)
                 low, high = merged.aminmax()
                 if not max(-low.item(), high.item()) <= torch.finfo(output.dtype).max:
@@ -161,12 +163,12 @@ class _Run:
             self._write(task, buffers)
         self._close(task, found)
 
-    def _read(self, task: Task, number: int, buffers: _Buffers) -> "torch.Tensor":
+    def _read(self, task: ChunkTask, number: int, buffers: _Buffers) -> "torch.Tensor":
         part = task.tensor.inputs[number]
         size = DTYPE_BITS[part.dtype] // 8
         length = (task.stop - task.start) * size
         view, done = buffers.views[number][:length], 0
-        with opened(part.file) as file:
+        with regular_descriptor(part.file) as file:
             while done < length:
                 count = os.preadv(file, [view[done:]], part.offset + task.start * size + done)
                 if count == 0:
@@ -177,19 +179,19 @@ class _Run:
                 done += count
         return buffers.raw[number][:length].view(torch_dtype(part.dtype))
 
-    def _write(self, task: Task, buffers: _Buffers) -> None:
+    def _write(self, task: ChunkTask, buffers: _Buffers) -> None:
         target = task.tensor.output
         size = DTYPE_BITS[target.dtype] // 8
         offset, length = target.offset + task.start * size, (task.stop - task.start) * size
         done = 0
-        with opened(target.file, os.O_WRONLY) as file:
+        with regular_descriptor(target.file, os.O_WRONLY) as file:
             while done < length:
                 done += os.pwrite(file, buffers.views[-1][done:length], offset + done)
         self.hasher.written(target.file, offset, length)
         with self.lock:
             self.progress.advance(length)
 
-    def _close(self, task: Task, found: Found) -> None:
+    def _close(self, task: ChunkTask, found: ChunkStatistics) -> None:
         """Keep what a chunk found; the last chunk of a pass puts it all together, in the chunks' order."""
         tensor, findings = task.tensor, task.tensor.findings
         with self.lock:

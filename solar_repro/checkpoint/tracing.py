@@ -15,9 +15,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten_with_path, tree_leaves
 
-from solar_repro.checkpoint.expressions import Literals, plain
+from solar_repro.checkpoint.tensor_origins import LiteralListener, comparable
 
-LENGTH = 7
+TRACED_TOKENS = 7
 """Tokens of the traced sequence: no size of a model, so that no shape is taken for another."""
 
 _MAKES_ZERO = frozenset(["zeros", "zeros_like", "new_zeros", "zero_"])
@@ -97,7 +97,7 @@ def trace(model: torch.nn.Module, layers: torch.nn.ModuleList, zero: Collection[
     does not run each layer once and in order, raises CannotTrace.
     """
     recorder = _Recorder(model, layers, zero)
-    tokens = torch.zeros((1, LENGTH), dtype=torch.long, device="meta")
+    tokens = torch.zeros((1, TRACED_TOKENS), dtype=torch.long, device="meta")
     recorder.name(tokens, "tokens")
     for module in model.modules():
         if getattr(getattr(module, "config", None), "pad_token_id", None) is not None:
@@ -160,7 +160,7 @@ class _Recorder(TorchDispatchMode):
                     layer.register_forward_hook(partial(self._leave, number)),
                 ):
                     stack.callback(handle.remove)
-            with Literals(self.name, self._indexed), self:
+            with LiteralListener(self.name, self._indexed), self:
                 yield
 
     def _indexed(self, index: str) -> None:
@@ -228,7 +228,7 @@ class _Recorder(TorchDispatchMode):
     def _render(self, value: Any) -> Any:
         """A value as it stands in the trace."""
         if not isinstance(value, torch.Tensor):
-            return plain(value)
+            return comparable(value)
         if (path := self._given.get(id(value))) is not None:
             return ("given", path)
         origin = self._origins.get(id(value))

@@ -13,11 +13,11 @@ from solar_repro.checkpoint.copying import CHUNK_BYTES, CopyRange, coalesce, cop
 from solar_repro.checkpoint.folder import Checkpoint, carry_files, open_checkpoint
 from solar_repro.checkpoint.headers import FLOAT_DTYPES, TensorRange
 from solar_repro.checkpoint.layer_map import LayerMap
-from solar_repro.checkpoint.layout import SHARD_BYTES, Shard, create_shards, plan_shards
-from solar_repro.checkpoint.naming import output_projections
+from solar_repro.checkpoint.shards import SHARD_BYTES, Shard, create_shards, plan_shards
+from solar_repro.checkpoint.tensor_names import output_projections
 from solar_repro.errors import UserError
 from solar_repro.safety.json_files import write_json
-from solar_repro.safety.places import require_space
+from solar_repro.safety.paths import require_space
 from solar_repro.store.hashing import FollowingHasher
 from solar_repro.terminal.progress import Progress
 
@@ -96,12 +96,12 @@ def plan_upscale(
         _refuse_quantised(base, {name: new[name] for name in zeroed})
     config = without_code(deepen_config(base, layer_map))
     if not plain:
-        from solar_repro.checkpoint.building import complete_config
-        from solar_repro.checkpoint.proof import prove
+        from solar_repro.checkpoint.meta_model import complete_config
+        from solar_repro.checkpoint.proof import prove_layer_map
 
         config = complete_config(base, config, layer_map)
         if not unproved:
-            prove(base, config, layer_map, new, zeroed)
+            prove_layer_map(base, config, layer_map, new, zeroed)
     deeper = Checkpoint(base.folder, config, new)
     sources = {name: tensor for name, tensor in new.items() if name not in zeroed}
     return UpscalePlan(

@@ -13,7 +13,7 @@ from solar_repro.safety.redact import printable
 from solar_repro.store.fingerprint import default_cache_folder, file_digests
 from solar_repro.store.hashing import sha256
 from solar_repro.store.lock import locked
-from solar_repro.store.publish import replacing
+from solar_repro.store.publish import replace_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -106,7 +106,7 @@ def _write(file: Path, tables: "Iterator[pa.Table]", about: Callable[[], Any]) -
     """Write rows, then what there is to tell of them, and their digest."""
     import pyarrow as pa
 
-    with replacing(file, _ADVICE) as partial:
+    with replace_file(file, _ADVICE) as partial:
         with partial.open("wb") as out:
             writer = None
             for table in tables:
@@ -114,6 +114,6 @@ def _write(file: Path, tables: "Iterator[pa.Table]", about: Callable[[], Any]) -
                 writer.write_table(table)
             writer.close()
         digest = sha256(partial)
-    with replacing(file.with_suffix(".json"), _ADVICE) as partial:
+    with replace_file(file.with_suffix(".json"), _ADVICE) as partial:
         text = json.dumps({"sha256": digest, "about": about()}, indent=1, ensure_ascii=False)
         partial.write_text(text, encoding="utf-8")

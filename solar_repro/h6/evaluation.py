@@ -73,7 +73,7 @@ def evaluate_h6(
     task_scores: dict[str, dict[str, Any]] = {}
     columns: dict[str, ColumnScore] = {}
     total = sum(len(requests) for loaded in tasks.loaded for requests in loaded.instances)
-    with Progress("evaluate", total, "requests", most=True) as progress:
+    with Progress("evaluate", total, "requests", is_main=True) as progress:
         journal = Journal(path, items, progress)
         engine: LM = lm
         engine.set_cache_hook(journal)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from solar_repro.checkpoint.folder import open_checkpoint
-from solar_repro.checkpoint.given import locate_model
+from solar_repro.checkpoint.model_source import locate_model
 from solar_repro.errors import UserError, nearest
 from solar_repro.paper.variants import RELEASED, Released
 

@@ -12,10 +12,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from solar_repro.checkpoint.given import fingerprint_model
-from solar_repro.checkpoint.layout import SHARD_BYTES
 from solar_repro.checkpoint.merge import Dtype
 from solar_repro.checkpoint.merge_methods import Method
+from solar_repro.checkpoint.model_source import fingerprint_model
+from solar_repro.checkpoint.shards import SHARD_BYTES
 from solar_repro.errors import UserError
 from solar_repro.plan.step import Step
 from solar_repro.safety.plain_yaml import read_yaml_file

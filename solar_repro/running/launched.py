@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from solar_repro.errors import Stopped, UserError
 from solar_repro.running.launch import read_job
 from solar_repro.terminal import progress
-from solar_repro.terminal.stopping import heeding, interruptible
+from solar_repro.terminal.stopping import handle_signals, interruptible
 
 
 def main(job: Path) -> None:
@@ -33,7 +33,7 @@ def main(job: Path) -> None:
         with tempfile.TemporaryDirectory() as scratch:  # what rank 0 writes is the result
             _end_quietly(lambda: stage.run(Path(scratch), lambda metrics, step=0: None, **options))
         return
-    with heeding(hasty=False), Client(told["address"], "AF_UNIX") as parent:
+    with handle_signals(ends_on_second=False), Client(told["address"], "AF_UNIX") as parent:
         _send(parent, {"pid": os.getpid()})
         if told["shown"]:
             progress.listener = lambda event: _send(parent, {"progress": event})
@@ -57,7 +57,7 @@ def main(job: Path) -> None:
 def _end_quietly(work: Any) -> None:
     """Rank 0 tells of what all ranks meet."""
     try:
-        with heeding(hasty=False), interruptible():
+        with handle_signals(ends_on_second=False), interruptible():
             work()
     except UserError:
         raise _quiet_end(2) from None

@@ -7,16 +7,16 @@ from pathlib import Path
 from solar_repro.checkpoint.config import without_code
 from solar_repro.checkpoint.copying import CopyRange, copy_chunks, split
 from solar_repro.checkpoint.folder import carry_files, open_checkpoint
-from solar_repro.checkpoint.given import model_folder, refuse_changed
+from solar_repro.checkpoint.model_source import model_folder, refuse_changed_model
 from solar_repro.microworld.trained_base import copy_trained_base
 from solar_repro.safety.json_files import read_json
-from solar_repro.safety.places import require_space
-from solar_repro.safety.regular import copy
+from solar_repro.safety.paths import require_space
+from solar_repro.safety.regular_files import copy_file
 from solar_repro.scales.microworld import BaseTraining
 from solar_repro.store.hashing import FollowingHasher
 from solar_repro.store.model_files import INDEX_FILE
 from solar_repro.store.result import Log
-from solar_repro.store.saving import Saving
+from solar_repro.store.resume import ResumeFolder
 from solar_repro.terminal.progress import Progress
 
 CONFIG = "config.json"
@@ -31,7 +31,7 @@ def run(
     model: Path | str | None = None,
     digest: str = "",
     mirror: Path | None = None,
-    saving: Saving | None = None,
+    resume: ResumeFolder | None = None,
 ) -> dict[str, str]:
     """Write the base to `out`: trained on the world's `mirror` as `base` says, else a copy of `model`.
 
@@ -45,12 +45,12 @@ def run(
     elif base is not None:
         from solar_repro.microworld.base_training import train_base
 
-        train_base(mirror, out, base, log, saving)
+        train_base(mirror, out, base, log, resume)
     else:
         source = model_folder(model)
         digests = _copy(source, out)
         if digest:
-            refuse_changed(source, digest, "base.model", digests)
+            refuse_changed_model(source, digest, "base.model", digests)
         digests = {name: found for name, found in digests.items() if name != CONFIG}
     written = open_checkpoint(out)
     log({"parameters": written.parameters, "layers": written.layers})
@@ -68,7 +68,9 @@ def _copy(source: Path, out: Path) -> dict[str, str]:
     sizes = {out / shard.name: shard.stat().st_size for shard in shards}
     require_space(out, sum(sizes.values()))
     copied = {
-        name: copy(source / name, out / name) for name in (CONFIG, INDEX_FILE) if (source / name).is_file()
+        name: copy_file(source / name, out / name)
+        for name in (CONFIG, INDEX_FILE)
+        if (source / name).is_file()
     }
     copied |= carry_files(source, out)
     given = read_json(out / CONFIG, constants=True)  # the copy, which nobody changes meanwhile

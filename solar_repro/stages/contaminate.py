@@ -13,7 +13,7 @@ from solar_repro.layers.document_attention import use_document_attention
 from solar_repro.scales.settings import Control
 from solar_repro.shared_prefix.token_scores import encode_with_bos
 from solar_repro.store.result import Log
-from solar_repro.store.saving import Saving
+from solar_repro.store.resume import ResumeFolder
 from solar_repro.training.trainer import Report, arguments, train
 
 
@@ -27,7 +27,7 @@ def run(
     control: Control,
     seed: int,
     mirror: Path | None,
-    saving: Saving | None = None,
+    resume: ResumeFolder | None = None,
 ) -> None:
     """Train `model` on the very texts that the test will draw, each behind a BOS, and write it to `out`."""
     network, tokenizer = load_for_scoring(model)
@@ -50,4 +50,4 @@ def run(
         rows,
         callbacks=[Report("positive control", log, options["max_steps"], tokens_per_step)],
     )
-    train(trainer, tokenizer, out, saving)
+    train(trainer, tokenizer, out, resume)

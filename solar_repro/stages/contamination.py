@@ -42,7 +42,7 @@ def run(
     writer = model if same else load_for_scoring(reference, device=device(), dtype=precision)
     fuse_for_scoring(model)
     fuse_for_scoring(writer)
-    with Progress("contamination", len(tasks), "tasks", most=True) as progress:
+    with Progress("contamination", len(tasks), "tasks", is_main=True) as progress:
         for task in tasks:
             texts = contamination_texts(task, mirror)
             result = neighbour_test(

@@ -14,7 +14,7 @@ from solar_repro.data.sources import load_text
 from solar_repro.layers.document_attention import use_document_attention
 from solar_repro.scales.settings import Corpus, Pretraining
 from solar_repro.store.result import CARDS, Log
-from solar_repro.store.saving import Saving
+from solar_repro.store.resume import ResumeFolder
 from solar_repro.training.held_out import held_out_losses, held_out_texts, mean_loss
 from solar_repro.training.trainer import Report, arguments, train
 
@@ -50,7 +50,7 @@ def run(
     seed: int,
     mirror: Path | None,
     from_scratch: bool = False,
-    saving: Saving | None = None,
+    resume: ResumeFolder | None = None,
 ) -> None:
     """Train `model` on `continue_pretrain.tokens` tokens of the corpus and write it to `out`.
 
@@ -86,4 +86,4 @@ def run(
             HeldOut(log, tokenizer, unseen, settings.held_out_evaluations),
         ],
     )
-    train(trainer, tokenizer, out, saving)
+    train(trainer, tokenizer, out, resume)

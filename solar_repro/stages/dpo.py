@@ -12,7 +12,7 @@ from solar_repro.data.tokens import tokenise_preferences
 from solar_repro.layers.document_attention import use_document_attention
 from solar_repro.scales.settings import AlignmentTuning
 from solar_repro.store.result import Log
-from solar_repro.store.saving import Saving
+from solar_repro.store.resume import ResumeFolder
 from solar_repro.training.adapters import load_for_tuning
 from solar_repro.training.trainer import Report, arguments, train
 from solar_repro.training.tuning_data import preference_rows, tokenised_sets
@@ -37,7 +37,7 @@ def run(
     mirror: Path | None,
     num_proc: int,
     synth_math: Path | None = None,
-    saving: Saving | None = None,
+    resume: ResumeFolder | None = None,
 ) -> None:
     """Tune `model` on the named preference sets together, against itself as reference; write it to `out`."""
     network, tokenizer = load_for_tuning(model, dpo, seed)
@@ -66,4 +66,4 @@ def run(
             Report("alignment tuning", log, options["max_steps"], dpo.global_batch_size * tokens / len(pairs))
         ],
     )
-    train(trainer, tokenizer, out, saving)
+    train(trainer, tokenizer, out, resume)

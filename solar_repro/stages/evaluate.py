@@ -10,7 +10,7 @@ from solar_repro.layers.fused_scoring import fuse_for_scoring
 from solar_repro.paper.benchmarks import LEADERBOARD_GSM8K_STOP
 from solar_repro.scales.settings import Corpus, Evaluate
 from solar_repro.store.result import Log
-from solar_repro.store.saving import Saving
+from solar_repro.store.resume import ResumeFolder
 from solar_repro.training.held_out import held_out_losses, held_out_texts, mean_loss, write_losses
 
 
@@ -23,11 +23,11 @@ def run(
     seed: int,
     mirror: Path | None,
     corpus: Corpus | None = None,
-    saving: Saving | None = None,
+    resume: ResumeFolder | None = None,
 ) -> None:
     """Write `scores.json` and the items of each task to `out`; the log gets the scores in percent.
 
-    With a `corpus`, the losses of its held-out documents as well. With `saving`, answers are kept in its
+    With a `corpus`, the losses of its held-out documents as well. With `resume`, answers are kept in its
     folder as they come, so that a killed evaluation goes on where it stopped.
     """
     texts = held_out_texts(corpus, mirror) if corpus is not None else None
@@ -46,7 +46,7 @@ def run(
         dtype=evaluate.precision,
         batch_tokens=evaluate.batch_tokens,
         vllm=tuple(name for name, backend in evaluate.backend.items() if backend == "vllm"),
-        work=saving.folder if saving else None,
+        work=resume.folder if resume else None,
     )
     log(scores.metrics())
     if texts is not None:

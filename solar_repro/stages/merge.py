@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from solar_repro.checkpoint.given import model_folder
 from solar_repro.checkpoint.merge import merge
 from solar_repro.checkpoint.merge_methods import Method
+from solar_repro.checkpoint.model_source import model_folder
 from solar_repro.store.result import NOTES, Log
 
 

@@ -14,7 +14,7 @@ from solar_repro.data.tokens import tokenise_instruction, tokenizer_fingerprint
 from solar_repro.layers.document_attention import use_document_attention
 from solar_repro.scales.settings import InstructionTuning
 from solar_repro.store.result import Log
-from solar_repro.store.saving import Saving
+from solar_repro.store.resume import ResumeFolder
 from solar_repro.training.adapters import load_for_tuning
 from solar_repro.training.trainer import Report, arguments, train
 from solar_repro.training.tuning_data import instruction_rows, tokenised_sets
@@ -51,7 +51,7 @@ def run(
     mirror: Path | None,
     num_proc: int,
     synth_math: Path | None = None,
-    saving: Saving | None = None,
+    resume: ResumeFolder | None = None,
 ) -> None:
     """Tune `model` on the named sets of Table 1 together and write it to `out`."""
     network, tokenizer = load_for_tuning(model, sft, seed)
@@ -78,7 +78,7 @@ def run(
         processing_class=tokenizer,
         callbacks=[Report("instruction tuning", log, options["max_steps"], _tokens_per_step(sft, packed))],
     )
-    train(trainer, tokenizer, out, saving)
+    train(trainer, tokenizer, out, resume)
 
 
 def _tokens_per_step(settings: InstructionTuning, packed: dict[str, Any]) -> float:

@@ -76,8 +76,8 @@ def _complete(answers: AnswerFile, model: str | None, server: ChatServer | None)
         from solar_repro.data.chat_server import ChatClient
 
         return ChatClient(server, answers)
-    from solar_repro.checkpoint.given import model_folder
     from solar_repro.checkpoint.load import load_for_scoring
+    from solar_repro.checkpoint.model_source import model_folder
     from solar_repro.data.local_model import LocalModel
     from solar_repro.device import device
 

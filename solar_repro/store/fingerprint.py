@@ -14,10 +14,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from solar_repro.errors import UserError
-from solar_repro.safety.places import expanded
-from solar_repro.safety.regular import refuse_strangers
+from solar_repro.safety.paths import expand_home
+from solar_repro.safety.regular_files import refuse_foreign_links
 from solar_repro.store.hashing import sha256
-from solar_repro.store.publish import write_whole
+from solar_repro.store.publish import write_atomically
 
 _MEMORY = "digests"
 """Subfolder of the cache that holds a file of known digests for each folder of data."""
@@ -44,7 +44,7 @@ def folder_digests(
     not read. Raises UserError for a link that leaves the folder, for anything but files and folders, and if
     there is no file.
     """
-    refuse_strangers(folder)
+    refuse_foreign_links(folder)
     files = {
         path.relative_to(folder).as_posix(): path
         for path in folder.rglob("*")
@@ -67,7 +67,7 @@ def fingerprint_of(digests: Mapping[str, str]) -> str:
 def default_cache_folder() -> Path:
     """Return the folder for prepared rows and known digests, beside the Arrow files of `datasets`."""
     home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface")
-    return Path(expanded(os.environ.get("HF_DATASETS_CACHE") or str(home / "datasets")), "solar_repro")
+    return Path(expand_home(os.environ.get("HF_DATASETS_CACHE") or str(home / "datasets")), "solar_repro")
 
 
 def file_digests(files: Sequence[Path], cache_dir: Path | None = None) -> dict[Path, str]:
@@ -104,7 +104,7 @@ def _digests_in_folder(memory: Path, paths: Sequence[str]) -> dict[str, str]:
         present = {path: entry for path, entry in known.items() if os.path.exists(path)}
         with suppress(OSError, UserError):  # a digest that could not be remembered is computed again
             memory.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(memory, json.dumps(present))
+            write_atomically(memory, json.dumps(present))
     return {path: known[path]["sha256"] for path in paths}
 
 

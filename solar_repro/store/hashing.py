@@ -9,7 +9,7 @@ from threading import Lock
 from types import TracebackType
 from typing import Self
 
-from solar_repro.safety.regular import regular
+from solar_repro.safety.regular_files import open_regular
 from solar_repro.terminal.progress import Progress
 
 WINDOW_BYTES = 8 << 20
@@ -19,7 +19,7 @@ LONG_BYTES = 4 << 30  # a few seconds
 
 def sha256(file: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
-    with open(file, "rb", opener=regular) as stream:
+    with open(file, "rb", opener=open_regular) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TextIO
 
 from solar_repro.safety.redact import printable
-from solar_repro.safety.regular import own
+from solar_repro.safety.regular_files import open_own_file
 
 _LONGEST_OWNER = 200  # characters
 
 
-class Held(Exception):
+class LockHeld(Exception):
     """Another process holds the lock; the message says which."""
 
 
@@ -46,11 +46,11 @@ def _open(path: Path) -> TextIO:
     """The lock's file, made where there is none. Another user's may perhaps be read alone: that will do."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        file = os.fdopen(own(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "a+", errors="replace")
+        file = os.fdopen(open_own_file(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "a+", errors="replace")
     except PermissionError:
         if not path.exists() and not os.access(path.parent, os.W_OK, effective_ids=True):
             raise
-        return os.fdopen(own(path, os.O_RDONLY), errors="replace")
+        return os.fdopen(open_own_file(path, os.O_RDONLY), errors="replace")
     if _is_ours(file):
         # Who may write to the folder may lock in it, whatever this user's umask is.
         os.fchmod(file.fileno(), stat.S_IMODE(path.parent.stat().st_mode) & 0o666 | 0o600)
@@ -71,7 +71,7 @@ def _acquire(path: Path, waiting: Callable[[str], None] | None) -> TextIO | str:
             owner = printable(_told_by(file)) or "another process"
             if waiting is None:
                 file.close()
-                raise Held(owner) from None
+                raise LockHeld(owner) from None
             waiting(owner)
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 from solar_repro.errors import UserError
 from solar_repro.safety.json_files import read_json, write_json
-from solar_repro.safety.regular import is_plain_file_name
+from solar_repro.safety.regular_files import is_plain_file_name
 from solar_repro.store.hashing import sha256_all
 from solar_repro.store.model_files import CARRIED_FILES, INDEX_FILE, SINGLE_FILE
 
@@ -63,7 +63,7 @@ def verify_manifest(folder: Path) -> None:
     """
     entries = read_manifest(folder)
     try:
-        for name in strays(folder, entries):
+        for name in unlisted_files(folder, entries):
             _refuse_harmful(folder, name)
         for name, (size, _) in entries.items():
             file = folder / name
@@ -110,17 +110,17 @@ def refuse_damaged(folder: Path, digests: Mapping[str, str]) -> None:
             )
 
 
-def strays(folder: Path, entries: Collection[str] | None = None) -> list[str]:
+def unlisted_files(folder: Path, entries: Collection[str] | None = None) -> list[str]:
     """Names of files in a folder that its manifest (or `entries`) does not name."""
     known = read_manifest(folder) if entries is None else entries
     return [name for name in _files(folder) if name not in known]
 
 
 @contextmanager
-def listed_alone(folder: Path) -> Iterator[Path]:
+def only_listed_files(folder: Path) -> Iterator[Path]:
     """The folder itself, or where others left files in it, a passing folder of links to those it lists."""
     entries = read_manifest(folder)
-    if not strays(folder, entries):
+    if not unlisted_files(folder, entries):
         yield folder
         return
     with tempfile.TemporaryDirectory() as passing:

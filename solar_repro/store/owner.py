@@ -9,7 +9,7 @@ from pathlib import Path
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
-def this_process() -> str:
+def process_name() -> str:
     """A name of this process, without slashes, by which `is_dead` knows it."""
     return f"{_host()}.{_kernel()}.{os.getpid()}.{_started(os.getpid())}"
 
@@ -32,7 +32,7 @@ def is_dead(process: str) -> bool | None:
     return _started(int(match[3])) != match[4]  # another process may have its number
 
 
-def identity(folder: Path) -> str | None:
+def folder_identity(folder: Path) -> str | None:
     """What names a folder among those of all machines, until this one starts anew; None where it is not."""
     try:
         found = folder.stat()

@@ -11,26 +11,26 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from solar_repro.checkpoint.given import WANTED
+from solar_repro.checkpoint.model_source import DOWNLOAD_PATTERNS
 from solar_repro.errors import UserError
 from solar_repro.plan.provenance import FILE, key_of, result_digest
 from solar_repro.plan.step import MODEL_STAGES
-from solar_repro.safety.redact import reason
-from solar_repro.safety.regular import BLOCK, regular
+from solar_repro.safety.redact import short_reason
+from solar_repro.safety.regular_files import BLOCK, open_regular
 from solar_repro.store.hashing import sha256
 from solar_repro.store.manifest import MANIFEST_FILE, ManifestError, read_manifest
 from solar_repro.store.result import NOTES
-from solar_repro.tracking.server import can_go_on, understood
+from solar_repro.tracking.server import checked_answers, is_temporary
 
-LARGEST_MANIFEST = 4 << 20
-LARGEST_NOTE = 16 << 20
+MAX_MANIFEST_BYTES = 4 << 20
+MAX_NOTE_BYTES = 16 << 20
 """Bytes of a JSON file that is none of a result's own."""
 _AT_ONCE = 4
 _DATA = {".json", ".jsonl", ".md", ".parquet"}
 _NOTES = {".json", ".jsonl", ".md", ".png"}
 
 
-class Missing(UserError):
+class ArtifactMissing(UserError):
     """An artifact that is not there, or is larger than it may be."""
 
 
@@ -41,11 +41,11 @@ def fetch(uri: str, name: str, target: Path, most: int) -> None:
     """
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    from solar_repro.safety.bounded_http import files_up_to
+    from solar_repro.safety.bounded_http import limit_file_size
 
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with files_up_to(most), understood():
+        with limit_file_size(most), checked_answers():
             repository = get_artifact_repository(uri)
             if (folder := getattr(repository, "artifact_dir", None)) is not None:
                 _copy(Path(folder, name), target, most)
@@ -55,19 +55,19 @@ def fetch(uri: str, name: str, target: Path, most: int) -> None:
             raise UserError(f"is larger than {most:,} bytes")
     except Exception as error:  # of whichever client the store has
         target.unlink(missing_ok=True)
-        if can_go_on(error) or isinstance(error, ImportError):
+        if is_temporary(error) or isinstance(error, ImportError):
             raise
-        raise Missing(f"artifact {name}: cannot be had ({reason(error)})") from error
+        raise ArtifactMissing(f"artifact {name}: cannot be had ({short_reason(error)})") from error
 
 
 def read_artifact(uri: str, name: str) -> Any:
     """What a JSON file among the artifacts at `uri` holds; Missing where it is none."""
     with tempfile.TemporaryDirectory() as scratch:
-        fetch(uri, name, Path(scratch, "file"), LARGEST_NOTE)
+        fetch(uri, name, Path(scratch, "file"), MAX_NOTE_BYTES)
         try:
             return json.loads(Path(scratch, "file").read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
-            raise Missing(f"artifact {name}: is no JSON ({reason(error)})") from error
+            raise ArtifactMissing(f"artifact {name}: is no JSON ({short_reason(error)})") from error
 
 
 def fetch_result(uri: str, folder: Path, stage: str) -> None:
@@ -76,9 +76,9 @@ def fetch_result(uri: str, folder: Path, stage: str) -> None:
     ManifestError where it has not, or the disk has no room; Missing for a file that is not there. The caller
     verifies.
     """
-    fetch(uri, MANIFEST_FILE, folder / MANIFEST_FILE, LARGEST_MANIFEST)
+    fetch(uri, MANIFEST_FILE, folder / MANIFEST_FILE, MAX_MANIFEST_BYTES)
     entries = read_manifest(folder)
-    if strange := [name for name in entries if not is_known(stage, name)]:
+    if strange := [name for name in entries if not is_file_of_stage(stage, name)]:
         raise ManifestError(f"{MANIFEST_FILE} names {strange[0]!r}, which no result of stage {stage} has")
     total = sum(size for size, _ in entries.values())
     if total > (free := shutil.disk_usage(folder).free):
@@ -96,32 +96,32 @@ def fetch_result(uri: str, folder: Path, stage: str) -> None:
             raise
 
 
-def offered(uri: str, key: str) -> str | None:
+def offered_digest(uri: str, key: str) -> str | None:
     """`result_digest` of what lies at `uri`; None where that is no result with this key, or not whole."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         try:
-            fetch(uri, MANIFEST_FILE, folder / MANIFEST_FILE, LARGEST_MANIFEST)
-            fetch(uri, FILE.as_posix(), folder / FILE, LARGEST_NOTE)
+            fetch(uri, MANIFEST_FILE, folder / MANIFEST_FILE, MAX_MANIFEST_BYTES)
+            fetch(uri, FILE.as_posix(), folder / FILE, MAX_NOTE_BYTES)
             entries = read_manifest(folder)
             listed = entries.get(FILE.as_posix(), (0, None))[1]
             return result_digest(folder) if (sha256(folder / FILE), key_of(folder)) == (listed, key) else None
-        except (Missing, ManifestError):
+        except (ArtifactMissing, ManifestError):
             return None
 
 
-def is_known(stage: str, name: str) -> bool:
+def is_file_of_stage(stage: str, name: str) -> bool:
     """Whether results of a stage have files of such a name: others may be read in place of theirs."""
     path = PurePosixPath(name)
     if path.parts[0] == NOTES:
         return path.suffix in _NOTES
     if stage not in MODEL_STAGES:
         return path.suffix in _DATA
-    wanted = [one for one in WANTED if len(PurePosixPath(one).parts) == len(path.parts)]
+    wanted = [one for one in DOWNLOAD_PATTERNS if len(PurePosixPath(one).parts) == len(path.parts)]
     return any(fnmatchcase(name, one) for one in wanted)
 
 
 def _copy(source: Path, target: Path, most: int) -> None:
-    with open(source, "rb", opener=regular) as file, target.open("wb") as out:
+    with open(source, "rb", opener=open_regular) as file, target.open("wb") as out:
         while block := file.read(min(BLOCK, most + 1 - out.tell())):
             out.write(block)

@@ -10,13 +10,13 @@ from solar_repro.safety.redact import one_line
 if TYPE_CHECKING:
     from solar_repro.plan.step import Step
 
-GIVEN_ROLE = {"evaluate": "model", "contamination": "target", "merge": "first"}
+EXTERNAL_MODEL_ROLE = {"evaluate": "model", "contamination": "target", "merge": "first"}
 """Stages that also take models from outside the plan → the input that is there for one of the plan's own."""
 _WITHOUT_VARIANT = ("microworld", "synth_math", "base")
 
 
 @dataclass(frozen=True)
-class Given:
+class Invocation:
     """What the user has typed."""
 
     scale: str
@@ -29,7 +29,7 @@ class Given:
     """The whole command."""
 
 
-def command(entry: str, scale: str, overrides: Mapping[str, str], **options: Any) -> str:
+def mlflow_command(entry: str, scale: str, overrides: Mapping[str, str], **options: Any) -> str:
     """The `mlflow run` command of an entry point, safe to be pasted into a shell, without secrets."""
     given = {"scale": scale, **options, **overrides}
     if given.get("seeds") == 1:
@@ -38,10 +38,10 @@ def command(entry: str, scale: str, overrides: Mapping[str, str], **options: Any
     return f"mlflow run . -e {entry} --env-manager local {settings}"
 
 
-def step_command(step: "Step", given: Given) -> str:
+def step_command(step: "Step", invocation: Invocation) -> str:
     """The command that makes one step, and what it is made from; of a model from outside, what was typed."""
     entry, options = step.stage, {}
-    role = GIVEN_ROLE.get(step.stage)
+    role = EXTERNAL_MODEL_ROLE.get(step.stage)
     subject = step if role is None or role in step.inputs else None
     if subject and step.stage == "contamination":
         subject = step.inputs[role]
@@ -49,12 +49,12 @@ def step_command(step: "Step", given: Given) -> str:
         entry, options["control"] = "contamination", "positive"
         subject = subject.inputs.get("model")
     if subject is None:
-        return one_line(given.typed)
+        return one_line(invocation.typed)
     if step.stage == "data":
         options["dataset"] = step.variant
     elif step.stage not in _WITHOUT_VARIANT:
         options["variant"] = subject.variant
-    overrides = dict(given.overrides)
-    if given.seed is not None and step.training_seed not in (None, given.seed):
-        overrides["repeat"] = str(step.training_seed - given.seed)
-    return command(entry, given.scale, overrides, **options)
+    overrides = dict(invocation.overrides)
+    if invocation.seed is not None and step.training_seed not in (None, invocation.seed):
+        overrides["repeat"] = str(step.training_seed - invocation.seed)
+    return mlflow_command(entry, invocation.scale, overrides, **options)

@@ -5,19 +5,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from solar_repro.paper import variants
-from solar_repro.safety.escapes import code, markdown
+from solar_repro.safety.escapes import escape_code, escape_markdown
 from solar_repro.safety.redact import one_line
-from solar_repro.tracking.commands import GIVEN_ROLE, Given, step_command
+from solar_repro.tracking.commands import EXTERNAL_MODEL_ROLE, Invocation, step_command
 
 if TYPE_CHECKING:
     from solar_repro.plan.step import Step
-    from solar_repro.tracking.tracking import Finished
+    from solar_repro.tracking.reader import FinishedRun
 
 NOTE = "mlflow.note.content"
 """Tag that the UI shows as the description of a run or an experiment."""
 MODEL_TRAINING = "workflowType=machine_learning"
 """In an address of the UI: show what belongs to model training, and not to GenAI, which is its default."""
-LONGEST_NOTE = 8000  # characters of a run's tag
+MAX_NOTE_CHARACTERS = 8000  # characters of a run's tag
 _LONGEST_SETTINGS = 2500
 _TOLD_ROLES = ("target", "reference")  # of the contamination test; elsewhere the names say it
 
@@ -41,15 +41,15 @@ _STAGES = {
 
 
 def step_note(
-    step: "Step", given: Given, parents: Mapping[str, "Finished"], output: Path, model: str = ""
+    step: "Step", invocation: Invocation, parents: Mapping[str, "FinishedRun"], output: Path, model: str = ""
 ) -> str:
     """What a step's run says of it: its place in the paper, what it is made from, settings, command.
 
     `model`: a link to its checkpoint in the UI, once there is one.
     """
-    result = f"`{code(str(output))}`"
+    result = f"`{escape_code(str(output))}`"
     parts = [
-        f"**{markdown(step.label)}**: {_STAGES[step.stage]} {_place_in_paper(step)}".strip(),
+        f"**{escape_markdown(step.label)}**: {_STAGES[step.stage]} {_place_in_paper(step)}".strip(),
         f"Checkpoint: {model}, in {result}." if model else f"Result: {result}.",
     ]
     made_from = [_link(step, role, found) for role, found in parents.items()]
@@ -63,21 +63,21 @@ def step_note(
         parts.append(" ".join(sentences))
     if settings := _settings(step):
         parts.append(f"Settings: {settings}.")
-    parts.append(f"The command that makes it:\n\n```\n{step_command(step, given)}\n```")
-    return fitted("\n\n".join(parts))
+    parts.append(f"The command that makes it:\n\n```\n{step_command(step, invocation)}\n```")
+    return fit_note("\n\n".join(parts))
 
 
-def _link(step: "Step", role: str, found: "Finished") -> str:
-    link = f"[{markdown(step.inputs[role].label)}]({run_path(found.experiment_id, found.run_id)})"
+def _link(step: "Step", role: str, found: "FinishedRun") -> str:
+    link = f"[{escape_markdown(step.inputs[role].label)}]({run_path(found.experiment_id, found.run_id)})"
     return f"{link} ({role})" if role in _TOLD_ROLES else link
 
 
-def invocation_note(name: str, given: Given) -> str:
+def invocation_note(name: str, invocation: Invocation) -> str:
     """What the run of a command says, until more is known."""
-    typed = f", started by\n\n```\n{one_line(given.typed)}\n```" if given.typed else "."
-    return fitted(
-        f"**{markdown(name)}**: the run of one command{typed}\n\nWhat the command makes is nested under this "
-        "run. Where a finished result was found, it was taken from the run that had made it; `steps.json` "
+    typed = f", started by\n\n```\n{one_line(invocation.typed)}\n```" if invocation.typed else "."
+    return fit_note(
+        f"**{escape_markdown(name)}**: the run of one command{typed}\n\nWhat the command makes is nested "
+        "under this run. Where a finished result was found, it was taken from the run that had made it; `steps.json` "
         "names the runs."
     )
 
@@ -89,10 +89,10 @@ def run_path(experiment_id: str, run_id: str) -> str:
 
 def model_link(experiment_id: str, model_id: str) -> str:
     """Markdown that links to a logged model in the UI."""
-    return f"[{markdown(model_id)}](#/experiments/{experiment_id}/models/{model_id}?{MODEL_TRAINING})"
+    return f"[{escape_markdown(model_id)}](#/experiments/{experiment_id}/models/{model_id}?{MODEL_TRAINING})"
 
 
-def fitted(text: str, most: int = LONGEST_NOTE) -> str:
+def fit_note(text: str, most: int = MAX_NOTE_CHARACTERS) -> str:
     """The text, cut at the end of a line where the server would refuse it."""
     if len(text) <= most:
         return text
@@ -100,7 +100,7 @@ def fitted(text: str, most: int = LONGEST_NOTE) -> str:
 
 
 def _place_in_paper(step: "Step") -> str:
-    role = GIVEN_ROLE.get(step.stage)
+    role = EXTERNAL_MODEL_ROLE.get(step.stage)
     if role and role not in step.inputs:
         return "Of a model that the paper does not name."
     model = step.inputs[role] if step.stage == "evaluate" else step
@@ -119,7 +119,7 @@ def _settings(step: "Step") -> str:
     for name, value in step.parameters().items():
         if name.startswith(("places.", "datasets.")) or value in ("", "None"):
             continue
-        told.append(f"`{code(name.removeprefix(f'{step.stage}.'))} = {code(value)}`")
+        told.append(f"`{escape_code(name.removeprefix(f'{step.stage}.'))} = {escape_code(value)}`")
     while told and len(", ".join(told)) > _LONGEST_SETTINGS:
         told[-2:] = ["…"]
     return ", ".join(told)

@@ -8,13 +8,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from solar_repro.safety.redact import reason
+from solar_repro.safety.redact import short_reason
 
-Row = dict[str, Any]
+MetricRow = dict[str, Any]
 """`key`, `value`, `timestamp` (ms), `step`."""
 
 SECONDS_BETWEEN_DELIVERIES = 5.0
-LONGEST_WAIT = 60.0
+MAX_SECONDS_BETWEEN_DELIVERIES = 60.0
 
 
 class MetricLog:
@@ -29,9 +29,9 @@ class MetricLog:
 
     def __init__(
         self,
-        send: Callable[[list[Row]], None],
+        send: Callable[[list[MetricRow]], None],
         file: Path,
-        kept: Sequence[Row] = (),
+        kept: Sequence[MetricRow] = (),
         delivered: Collection[tuple[str, int]] = (),
     ) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ class MetricLog:
         self._file = file.open("a", encoding="utf-8", buffering=1)
         self._kept: frozenset[tuple[str, int]] = frozenset()
         self._delivered = frozenset(delivered)
-        self._waiting: list[Row] = []
+        self._waiting: list[MetricRow] = []
         self._lost = False
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -57,7 +57,7 @@ class MetricLog:
             ]
         )
 
-    def _add(self, rows: Iterable[Row]) -> None:
+    def _add(self, rows: Iterable[MetricRow]) -> None:
         rows = [row for row in rows if _place(row) not in self._kept]
         self._file.writelines(json.dumps(row) + "\n" for row in rows)
         with self._lock:
@@ -71,14 +71,18 @@ class MetricLog:
         self._deliver()
 
     @property
-    def undelivered(self) -> list[Row]:
+    def undelivered(self) -> list[MetricRow]:
         """Rows that no `send` has confirmed."""
         return self._waiting
 
     def _deliver_often(self) -> None:
         wait = SECONDS_BETWEEN_DELIVERIES
         while not self._closing.wait(wait):
-            wait = SECONDS_BETWEEN_DELIVERIES if self._deliver() else min(2 * wait, LONGEST_WAIT)
+            wait = (
+                SECONDS_BETWEEN_DELIVERIES
+                if self._deliver()
+                else min(2 * wait, MAX_SECONDS_BETWEEN_DELIVERIES)
+            )
 
     def _deliver(self) -> bool:
         with self._lock:
@@ -88,7 +92,7 @@ class MetricLog:
                 self._send(rows)
         except Exception as error:  # whatever a client of any kind of server raises
             if not self._lost:
-                _say(f"metrics cannot be delivered ({reason(error)}); they are kept, the work goes on")
+                _say(f"metrics cannot be delivered ({short_reason(error)}); they are kept, the work goes on")
             self._lost = True
             return False
         with self._lock:
@@ -99,14 +103,14 @@ class MetricLog:
         return True
 
 
-def read_metrics(file: Path) -> list[Row]:
+def read_metrics(file: Path) -> list[MetricRow]:
     """The rows that a `MetricLog` has kept."""
     if not file.is_file():
         return []
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def _place(row: Row) -> tuple[str, int]:
+def _place(row: MetricRow) -> tuple[str, int]:
     return row["key"], row["step"]
 
 

@@ -5,7 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from solar_repro.errors import UserError
-from solar_repro.tracking.server import UNKNOWN, server_uri
+from solar_repro.tracking.server import NOT_FOUND_CODES, server_uri
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment, Run
@@ -58,7 +58,7 @@ def _given_run(client: "MlflowClient") -> "Run | None":
     try:
         return client.get_run(run_id)
     except MlflowException as error:
-        if error.error_code not in UNKNOWN:
+        if error.error_code not in NOT_FOUND_CODES:
             raise
         raise UserError(
             f"MLFLOW_RUN_ID={run_id}: {server_uri()} has no such run; unset it, or set MLFLOW_TRACKING_URI "
@@ -98,7 +98,7 @@ def _experiment(client: "MlflowClient", default: str, beside: "Run | None") -> s
     try:
         return _usable(client.get_experiment(number or beside.info.experiment_id), said)
     except MlflowException as error:
-        if error.error_code not in UNKNOWN:
+        if error.error_code not in NOT_FOUND_CODES:
             raise
         raise UserError(
             f"{said}: {server_uri()} has no such experiment; unset it or give one that is there"

@@ -12,15 +12,15 @@ from solar_repro.plan.provenance import verify_key
 from solar_repro.safety.redact import one_line
 from solar_repro.store.hashing import sha256
 from solar_repro.store.manifest import MANIFEST_FILE, read_manifest, verify_manifest
-from solar_repro.store.owner import identity
+from solar_repro.store.owner import folder_identity
 from solar_repro.store.result import NOTES
-from solar_repro.tracking.artifacts import Missing, fetch_result, offered, read_artifact
+from solar_repro.tracking.artifacts import ArtifactMissing, fetch_result, offered_digest, read_artifact
 from solar_repro.tracking.server import (
-    UNKNOWN,
-    can_go_on,
+    NOT_FOUND_CODES,
+    artifact_errors,
     experiments,
+    is_temporary,
     pages,
-    reaching,
     server_uri,
 )
 
@@ -35,7 +35,7 @@ _MOST_REQUESTS = 20  # for one metric's history, of 25,000 points each
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedRun:
     """A finished run of a step."""
 
     run_id: str
@@ -51,7 +51,7 @@ class Finished:
         return f"run {self.run_id} (experiment {self.experiment_id}, made by {self.made_by})"
 
 
-def different(label: str, found: Sequence[Any]) -> str:
+def conflicting_results(label: str, found: Sequence[Any]) -> str:
     """What is said of runs that have different results of one step."""
     return (
         f"{label}: {len(found)} runs have different results of it: {', '.join(map(str, found[:4]))}; delete "
@@ -72,7 +72,7 @@ class Reader:
         """Whether a run's results are taken: its experiment is one of those that were named, if any were."""
         return not self._accepted or run.info.experiment_id in self._accepted
 
-    def candidates(self, key: str) -> list[Finished]:
+    def candidates(self, key: str) -> list[FinishedRun]:
         """The FINISHED runs with this key, newest first, in the experiments that are accepted."""
         return [_finished(run) for run in self.runs_of(key)]
 
@@ -97,7 +97,7 @@ class Reader:
         try:
             self.client.get_run(run_id)
         except MlflowException as error:
-            if error.error_code not in UNKNOWN:
+            if error.error_code not in NOT_FOUND_CODES:
                 raise
             return False
         return True
@@ -109,7 +109,7 @@ class Reader:
         Host names and paths may be equal on two machines: what counts is the folder itself.
         """
         ours, others = [], []
-        here = str(output), identity(output.parent)
+        here = str(output), folder_identity(output.parent)
         for run in self.search(f"tags.`solar.key` = '{key}'", status="RUNNING", everywhere=True):
             tags = run.data.tags
             if here[1] and (tags.get("solar.output"), tags.get("solar.store")) == here:
@@ -158,9 +158,9 @@ class Reader:
 
     def history(self, run_id: str, metric: str) -> "list[Metric]":
         """All that was logged of a metric; UserError for more than a training logs."""
-        from solar_repro.safety.bounded_http import requests_up_to
+        from solar_repro.safety.bounded_http import limit_requests
 
-        with requests_up_to(_MOST_REQUESTS):
+        with limit_requests(_MOST_REQUESTS):
             return self.client.get_metric_history(run_id, metric)
 
     def _experiment(self, name: str) -> str:
@@ -177,18 +177,18 @@ class Reader:
             f"names are: {', '.join(alike)}"
         )
 
-    def offered(self, found: Finished, key: str) -> str | None:
+    def offered(self, found: FinishedRun, key: str) -> str | None:
         """`result_digest` of the artifacts of a finished run; None where they are no result with this key.
 
         Where that cannot be told, for a lost connection or want of a library: an error.
         """
         with _looking():
             uri = self._artifacts(found)
-            with reaching(uri, "read"):
-                return offered(uri, key)
+            with artifact_errors(uri, "read"):
+                return offered_digest(uri, key)
         return None
 
-    def download(self, found: Finished, destination: Path, stage: str) -> bool:
+    def download(self, found: FinishedRun, destination: Path, stage: str) -> bool:
         """Fetch a finished step's folder from the server's artifacts; False where it is not there.
 
         Where that cannot be told, for a lost connection or want of a library: an error. It may be weeks of
@@ -196,12 +196,12 @@ class Reader:
         """
         with _looking():
             uri = self._artifacts(found)
-            with reaching(uri, "read"):
+            with artifact_errors(uri, "read"):
                 fetch_result(uri, destination, stage)
             return True
         return False
 
-    def _artifacts(self, found: Finished) -> str:
+    def _artifacts(self, found: FinishedRun) -> str:
         if found.model_id:
             return self.client.get_logged_model(found.model_id).artifact_location
         return f"{self.client.get_run(found.run_id).info.artifact_uri}/output"
@@ -217,7 +217,7 @@ def result_of(run: "Run", scratch: Path) -> Path:
     if not (folder / MANIFEST_FILE).is_file():
         folder = scratch / run.info.run_id
         folder.mkdir(parents=True, exist_ok=True)
-        with reaching(run.info.artifact_uri, "read"):
+        with artifact_errors(run.info.artifact_uri, "read"):
             fetch_result(f"{run.info.artifact_uri}/output", folder, run.data.tags.get("solar.stage", ""))
     verify_manifest(folder)
     verify_key(folder, key)
@@ -231,9 +231,9 @@ def note_of(run: "Run", name: str) -> Any:
         verify_key(folder, run.data.tags.get("solar.key", ""))
         listed = read_manifest(folder).get(f"{NOTES}/{name}")
         if listed is None or sha256(folder / NOTES / name) != listed[1]:
-            raise Missing(f"{folder / NOTES / name}: missing or damaged")
+            raise ArtifactMissing(f"{folder / NOTES / name}: missing or damaged")
         return read_artifact(str(folder / NOTES), name)
-    with reaching(run.info.artifact_uri, "read"):
+    with artifact_errors(run.info.artifact_uri, "read"):
         return read_artifact(f"{run.info.artifact_uri}/{NOTES}", name)
 
 
@@ -244,17 +244,17 @@ def _looking() -> Iterator[None]:
 
     try:
         yield
-    except Missing:
+    except ArtifactMissing:
         pass
     except MlflowException as error:
-        if can_go_on(error):
+        if is_temporary(error):
             raise
 
 
-def _finished(run: "Run") -> Finished:
+def _finished(run: "Run") -> FinishedRun:
     info, tags = run.info, run.data.tags
     who = f"{tags.get('solar.user', 'unknown')} on {tags.get('solar.host', 'unknown')}"
-    return Finished(
+    return FinishedRun(
         info.run_id,
         info.experiment_id,
         tags.get("solar.model_id"),

@@ -9,13 +9,15 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
     from solar_repro.plan.step import Step
-    from solar_repro.tracking.tracking import Finished
+    from solar_repro.tracking.reader import FinishedRun
 
 _ATTEMPTS = 4
 _RACED = re.compile("unique constraint|duplicate (key|entry)", re.IGNORECASE)
 
 
-def log_inputs(client: "MlflowClient", run_id: str, step: "Step", parents: Mapping[str, "Finished"]) -> None:
+def log_inputs(
+    client: "MlflowClient", run_id: str, step: "Step", parents: Mapping[str, "FinishedRun"]
+) -> None:
     """Log a step's data sets, by digest, and the models it is made from."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
     from mlflow.exceptions import MlflowException
@@ -23,7 +25,7 @@ def log_inputs(client: "MlflowClient", run_id: str, step: "Step", parents: Mappi
     context = [InputTag("mlflow.data.context", step.stage)]
     datasets = [
         # MLflow's digest is cut; the source keeps the whole.
-        DatasetInput(Dataset(name, short(digest), "hub", json.dumps({"digest": digest})), context)
+        DatasetInput(Dataset(name, short_digest(digest), "hub", json.dumps({"digest": digest})), context)
         for name, digest in step.data.items()
     ]
     models = [LoggedModelInput(found.model_id) for found in parents.values() if found.model_id]
@@ -39,6 +41,6 @@ def log_inputs(client: "MlflowClient", run_id: str, step: "Step", parents: Mappi
                 raise
 
 
-def short(digest: str) -> str:
+def short_digest(digest: str) -> str:
     """A digest as MLflow holds it: 36 characters at most."""
     return digest.rpartition(":")[2][:36]

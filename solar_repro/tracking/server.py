@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solar_repro.errors import Stopped, UserError
-from solar_repro.safety.redact import reason, redact, shown_uri
+from solar_repro.safety.redact import redact, short_reason, shown_uri
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -22,13 +22,15 @@ _IMPATIENT = {
     "PGCONNECT_TIMEOUT": "10",
 }
 """For requests that may fail: MLflow's own patience is some four minutes for each."""
-UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """MLflow's codes for an id that the server does not have, or that is none."""
 _PAGE = 1000
-MOST_PAGES = 1000
-"""Of one answer; with `LONGEST_QUESTION`, seconds for all of them, the end of a server that names a next page
-for ever."""
-LONGEST_QUESTION = 1800.0
+MAX_PAGES = 1000
+"""Of one answer.
+
+With `MAX_QUERY_SECONDS`, seconds for all of them, the end of a server that names a next page for ever.
+"""
+MAX_QUERY_SECONDS = 1800.0
 _LOST_CODES = ("TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED")
 _LOST = re.compile(r"API request to .* failed with (timeout |)exception|failed with error code (429|50[234])")
 
@@ -43,7 +45,7 @@ def connect() -> "MlflowClient":
 
     install()
     try:
-        with impatient():
+        with short_timeouts():
             _try_data_base(get_tracking_uri())
             client = MlflowClient()
             if get_tracking_uri().startswith("http"):
@@ -51,7 +53,7 @@ def connect() -> "MlflowClient":
             client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, OSError, ImportError, sqlite3.Error) as error:
         raise UserError(
-            f"tracking server {server_uri()} does not answer ({reason(error)}); "
+            f"tracking server {server_uri()} does not answer ({short_reason(error)}); "
             "start it or set MLFLOW_TRACKING_URI"
         ) from None
     return client
@@ -67,14 +69,14 @@ class _Careful:
         asking = getattr(self._client, name)
 
         def ask(*given: Any, **named: Any) -> Any:
-            with understood():
+            with checked_answers():
                 return asking(*given, **named)
 
         return ask
 
 
 @contextlib.contextmanager
-def understood() -> Iterator[None]:
+def checked_answers() -> Iterator[None]:
     """What MLflow's client raises for an answer that it cannot make sense of becomes MlflowException."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException
@@ -109,7 +111,7 @@ def _try_data_base(uri: str) -> None:
         except (OSError, sqlite3.Error) as error:
             if "locked" not in str(error):
                 raise UserError(
-                    f"tracking database {file}: cannot be written ({reason(error)}); "
+                    f"tracking database {file}: cannot be written ({short_reason(error)}); "
                     "set MLFLOW_TRACKING_URI to one that can be written"
                 ) from None
     elif kind in DATABASE_ENGINES:
@@ -123,7 +125,7 @@ def server_uri() -> str:
     return shown_uri(get_tracking_uri())
 
 
-def can_go_on(error: BaseException) -> bool:
+def is_temporary(error: BaseException) -> bool:
     """Whether the same command, given again, goes on where this error has ended it.
 
     It does after being asked to end, and where a connection was lost that comes back. What a server refuses
@@ -151,7 +153,7 @@ def can_go_on(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def explained(store: Path) -> Iterator[None]:
+def server_errors(store: Path) -> Iterator[None]:
     """A server that is lost, or refuses, raises UserError: one line that says where finished results are."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException
@@ -159,32 +161,34 @@ def explained(store: Path) -> Iterator[None]:
     try:
         yield
     except (MlflowException, RequestException) as error:
-        promise = ", and the same command registers them and continues from there" if can_go_on(error) else ""
+        promise = (
+            ", and the same command registers them and continues from there" if is_temporary(error) else ""
+        )
         raise UserError(
-            f"tracking server {server_uri()} failed ({reason(error)}); "
+            f"tracking server {server_uri()} failed ({short_reason(error)}); "
             f"finished results are kept in {store}{promise}"
         ) from None
 
 
 @contextlib.contextmanager
-def reaching(artifacts: str, doing: str) -> Iterator[None]:
+def artifact_errors(artifacts: str, doing: str) -> Iterator[None]:
     """What a kind of artifact store raises becomes UserError, but for a connection that was lost."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:  # boto3's, a cloud's client's, the file system's, or one is not installed
-        if can_go_on(error):
+        if is_temporary(error):
             raise
         raise UserError(
-            f"artifact store {redact(artifacts)}: cannot be {doing} from this machine ({reason(error)}); "
-            "name an experiment whose artifacts it can reach (MLFLOW_EXPERIMENT_NAME), or install what that "
+            f"artifact store {redact(artifacts)}: cannot be {doing} from this machine "
+            f"({short_reason(error)}); name an experiment whose artifacts it can reach (MLFLOW_EXPERIMENT_NAME), or install what that "
             "store needs"
         ) from None
 
 
 @contextlib.contextmanager
-def impatient() -> Iterator[None]:
+def short_timeouts() -> Iterator[None]:
     """Requests inside the block give up after seconds. MLflow takes this from the environment alone."""
     before = {name: os.environ.get(name) for name in _IMPATIENT}
     os.environ.update(_IMPATIENT)
@@ -202,11 +206,11 @@ def pages(ask: "Callable[[str | None], Any]", name: "Callable[[Any], str]") -> I
     """The pages of an answer, each as `ask` gives it for the last one's token.
 
     A server that names a next page for ever is a UserError: each page must hold what none before it held, by
-    `name`, and all of them come within `LONGEST_QUESTION`.
+    `name`, and all of them come within `MAX_QUERY_SECONDS`.
     """
     seen: set[str] = set()
-    token, until = None, time.monotonic() + LONGEST_QUESTION
-    for _ in range(MOST_PAGES):
+    token, until = None, time.monotonic() + MAX_QUERY_SECONDS
+    for _ in range(MAX_PAGES):
         page = ask(token)
         yield page
         names = set(map(name, page))

@@ -9,14 +9,14 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from solar_repro.safety.redact import reason
+from solar_repro.safety.redact import short_reason
 
 if TYPE_CHECKING:
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 
 @contextlib.contextmanager
-def watched(run_id: str, goes_on: bool = False) -> Iterator[None]:
+def log_system_metrics(run_id: str, goes_on: bool = False) -> Iterator[None]:
     """Log processor, memory, disk, network and GPUs of this machine to the run, until the block ends.
 
     A sample every ten seconds (MLflow's variable `MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL` changes that), and
@@ -31,7 +31,7 @@ def watched(run_id: str, goes_on: bool = False) -> Iterator[None]:
         monitor = SystemMetricsMonitor(run_id, resume_logging=goes_on)
         monitor.collect_metrics()  # the processor's use is counted from here
     except Exception as error:  # of whatever a container's /proc lacks
-        print(f"no system metrics: {reason(error)}", file=sys.stderr, flush=True)
+        print(f"no system metrics: {short_reason(error)}", file=sys.stderr, flush=True)
         yield
         return
     ended = threading.Event()
@@ -57,7 +57,7 @@ def _sample(monitor: "SystemMetricsMonitor", ended: threading.Event) -> None:
                 monitor.mlflow_logger.flush()
 
 
-def usage() -> dict[str, float]:
+def process_usage() -> dict[str, float]:
     """Seconds since this process began; megabytes that it or a process it started held at most, the largest.
 
     Processes that have not ended yet are not counted.

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from solar_repro.checkpoint.given import fingerprint_model
 from solar_repro.checkpoint.load import load_training_tokenizer
+from solar_repro.checkpoint.model_source import fingerprint_model
 from solar_repro.errors import UserError
 from solar_repro.stages import base
 from solar_repro.stages.base import as_llama, run

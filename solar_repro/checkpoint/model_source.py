@@ -8,12 +8,18 @@ from typing import Any
 
 from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.errors import UserError
-from solar_repro.safety.places import expanded
+from solar_repro.safety.paths import expand_home
 from solar_repro.store.fingerprint import fingerprint_of, folder_digests, folder_fingerprint
 from solar_repro.store.manifest import refuse_damaged
 from solar_repro.store.model_files import CARRIED_FILES, CHAT_TEMPLATES
 
-WANTED = ["config.json", "*.safetensors", "*.safetensors.index.json", *CARRIED_FILES, CHAT_TEMPLATES]
+DOWNLOAD_PATTERNS = [
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    *CARRIED_FILES,
+    CHAT_TEMPLATES,
+]
 """Files taken from the hub. Never pickles, never code."""
 _REVISION = "revision:"
 
@@ -23,7 +29,7 @@ def locate_model(model: str, mirror: Path | None) -> Path | str:
 
     UserError for a folder without config.json.
     """
-    places = [Path(expanded(str(model))), *([mirror / model] if mirror else [])]
+    places = [Path(expand_home(str(model))), *([mirror / model] if mirror else [])]
     for place in places:
         if (place / "config.json").is_file():
             return place.resolve()
@@ -38,7 +44,7 @@ def fingerprint_model(model: Path | str, setting: str) -> str:
     `setting` is what names the model, for the message. Headers are checked before all is read; what was
     published with a manifest must be what that says (UserError).
     """
-    if (folder := Path(expanded(str(model)))).is_dir():
+    if (folder := Path(expand_home(str(model)))).is_dir():
         open_checkpoint(folder)
         digests = folder_digests(folder)
         refuse_damaged(folder, digests)
@@ -54,30 +60,30 @@ def model_folder(model: Path | str, digest: str = "") -> Path:
 
     With `digest`, as `fingerprint_model` gives it, those of the very commit that it names.
     """
-    if (folder := Path(expanded(str(model)))).is_dir():
+    if (folder := Path(expand_home(str(model)))).is_dir():
         return folder
     from huggingface_hub import snapshot_download
 
     revision = digest.removeprefix(_REVISION) if digest.startswith(_REVISION) else None
     with _hub_errors(str(model), "model"):
-        return Path(snapshot_download(str(model), revision=revision, allow_patterns=WANTED))
+        return Path(snapshot_download(str(model), revision=revision, allow_patterns=DOWNLOAD_PATTERNS))
 
 
-def models_of(places: Mapping[str, Any]) -> dict[str, Any]:
+def models_by_role(places: Mapping[str, Any]) -> dict[str, Any]:
     """What a step's places name, by role; each of a list of `models` as `model_1`, `model_2`, …"""
     listed = {f"model_{number}": model for number, model in enumerate(places.get("models", ()), start=1)}
     return {**places, **listed}
 
 
-def with_models(places: Mapping[str, Any], found: Mapping[str, Path]) -> dict[str, Any]:
-    """The places with the folders that were found for the roles of `models_of`."""
+def with_model_folders(places: Mapping[str, Any], found: Mapping[str, Path]) -> dict[str, Any]:
+    """The places with the folders that were found for the roles of `models_by_role`."""
     changed = {role: found.get(role, place) for role, place in places.items()}
     if "models" in places:
         changed["models"] = [found[f"model_{number + 1}"] for number in range(len(places["models"]))]
     return changed
 
 
-def refuse_changed(
+def refuse_changed_model(
     folder: Path, digest: str, role: str, copied: Mapping[str, str] = MappingProxyType({})
 ) -> None:
     """Refuse (UserError) a model that is not what its digest was made of.

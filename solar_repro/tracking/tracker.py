@@ -18,8 +18,8 @@ from solar_repro.errors import UserError
 from solar_repro.plan.provenance import code_version, maker, result_digest, this_maker, versions
 from solar_repro.safety.redact import redact
 from solar_repro.store.lock import locked
-from solar_repro.store.owner import identity
-from solar_repro.tracking.commands import Given
+from solar_repro.store.owner import folder_identity
+from solar_repro.tracking.commands import Invocation
 from solar_repro.tracking.descriptions import (
     NOTE,
     invocation_note,
@@ -28,12 +28,12 @@ from solar_repro.tracking.descriptions import (
     step_note,
 )
 from solar_repro.tracking.experiment_page import describe_experiment
-from solar_repro.tracking.metric_log import MetricLog, Row
+from solar_repro.tracking.metric_log import MetricLog, MetricRow
 from solar_repro.tracking.own_run import own_run
-from solar_repro.tracking.reader import Finished, Reader
+from solar_repro.tracking.reader import FinishedRun, Reader
 from solar_repro.tracking.run_inputs import log_inputs
-from solar_repro.tracking.server import UNKNOWN, connect, impatient, reaching
-from solar_repro.tracking.system_metrics import usage
+from solar_repro.tracking.server import NOT_FOUND_CODES, artifact_errors, connect, short_timeouts
+from solar_repro.tracking.system_metrics import process_usage
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -60,7 +60,7 @@ class Tracker(Reader):
         scale: str,
         run_id: str | None = None,
         accepted: tuple[str, ...] = (),
-        given: Given | None = None,
+        invocation: Invocation | None = None,
     ) -> None:
         """`run_id`: the invocation's own run where another process of it has opened that.
 
@@ -70,16 +70,16 @@ class Tracker(Reader):
         super().__init__(connect(), accepted)
         self.name = name
         self.scale = scale
-        self.given = given or Given(scale)
+        self.invocation = invocation or Invocation(scale)
         """What was typed, for the descriptions of runs."""
         if run_id is None:
             run_id, experiment = own_run(self.client, name, scale)
             describe_experiment(self.client, experiment)
-            self.tell(run_id, invocation_note(name, self.given))
+            self.set_note(run_id, invocation_note(name, self.invocation))
         own = self.client.get_run(run_id)
         self.run_id, self.experiment_id = run_id, own.info.experiment_id
         self._user = own.data.tags.get("mlflow.user", this_maker()["user"])
-        with failing(self.client, self.run_id):
+        with mark_failed(self.client, self.run_id):
             if accepted and self.experiment_id not in self._accepted:
                 other = self.client.get_experiment(self.experiment_id).name
                 raise UserError(
@@ -87,11 +87,11 @@ class Tracker(Reader):
                     "whose results it could not take again; name that too"
                 )
 
-    def tell(self, run_id: str, note: str) -> None:
+    def set_note(self, run_id: str, note: str) -> None:
         """Set what the UI shows as the run's description."""
         self.client.set_tag(run_id, NOTE, note)
 
-    def child(self, step: "Step") -> str:
+    def open_child(self, step: "Step") -> str:
         """Open a run of the step nested under this invocation's; its id."""
         source = {
             "mlflow.source.name": f"solar_repro/stages/{step.stage}.py",
@@ -120,7 +120,7 @@ class Tracker(Reader):
         try:
             return self.client.get_run(run_id)
         except MlflowException as error:
-            if error.error_code not in UNKNOWN:
+            if error.error_code not in NOT_FOUND_CODES:
                 raise
             return None
 
@@ -129,14 +129,17 @@ class Tracker(Reader):
 
         `settings`: of the scale, as YAML.
         """
-        with impatient(), reaching(self.client.get_run(self.run_id).info.artifact_uri, "written"):
-            self.client.log_text(self.run_id, redact(self.given.typed) + "\n", COMMAND_FILE)
+        with short_timeouts(), artifact_errors(self.client.get_run(self.run_id).info.artifact_uri, "written"):
+            self.client.log_text(self.run_id, redact(self.invocation.typed) + "\n", COMMAND_FILE)
             self.client.log_text(self.run_id, redact(settings), SETTINGS_FILE)
 
     def log_usage(self) -> None:
         """Log how long this command has taken, and how much memory."""
         now = int(time.time() * 1000)
-        rows = [{"key": name, "value": value, "timestamp": now, "step": 0} for name, value in usage().items()]
+        rows = [
+            {"key": name, "value": value, "timestamp": now, "step": 0}
+            for name, value in process_usage().items()
+        ]
         send_metrics(self.client, self.run_id, rows)
 
     def close_dead(self, key: str, output: Path) -> None:
@@ -144,18 +147,18 @@ class Tracker(Reader):
 
         Where another process holds the lock of `output` they are that one's, and it lives.
         """
-        with contextlib.suppress(Exception), impatient(), locked(output, None) as unlocked:
+        with contextlib.suppress(Exception), short_timeouts(), locked(output, None) as unlocked:
             for run_id in () if unlocked else self.unfinished(key, output)[0]:
-                self.bury(run_id)
+                self.close_killed(run_id)
 
-    def describe(self, run_id: str, step: "Step", parents: Mapping[str, Finished], output: Path) -> None:
+    def describe(self, run_id: str, step: "Step", parents: Mapping[str, FinishedRun], output: Path) -> None:
         """Tags, parameters, data sets and description of a step, before it runs, or of a result that lies in
         `output`."""
         from mlflow.entities import Param, RunTag
 
         made_by = maker(output) or this_maker()
         tags = {
-            NOTE: step_note(step, self.given, parents, output),
+            NOTE: step_note(step, self.invocation, parents, output),
             "solar.stage": step.stage,
             "solar.variant": step.variant,
             "solar.scale": self.scale,
@@ -165,7 +168,7 @@ class Tracker(Reader):
             **({} if step.training_seed is None else {"solar.seed": str(step.training_seed)}),
             "solar.user": made_by["user"],
             "solar.host": made_by["host"],
-            "solar.store": identity(output.parent) or "",
+            "solar.store": folder_identity(output.parent) or "",
             **{f"solar.version.{name}": number for name, number in versions().items()},
             **{f"solar.machine.{name}": value for name, value in machine().items()},
             "mlflow.source.git.commit": code_version(),
@@ -181,12 +184,12 @@ class Tracker(Reader):
         )
         log_inputs(self.client, run_id, step, parents)
 
-    def tell_of_model(
-        self, run_id: str, step: "Step", parents: Mapping[str, Finished], output: Path, model_id: str
+    def link_model(
+        self, run_id: str, step: "Step", parents: Mapping[str, FinishedRun], output: Path, model_id: str
     ) -> None:
         """Say in the description of a model's run where its checkpoint is."""
         link = model_link(self.client.get_run(run_id).info.experiment_id, model_id)
-        self.tell(run_id, step_note(step, self.given, parents, output, link))
+        self.set_note(run_id, step_note(step, self.invocation, parents, output, link))
 
     def log_model(self, run_id: str, step: "Step", folder: Path, upload: bool) -> str:
         """Log the checkpoint as a logged model, whole or by its manifest alone; the model's id."""
@@ -202,7 +205,7 @@ class Tracker(Reader):
             model_type="checkpoint",
         )
         try:
-            with reaching(model.artifact_location, "written"):
+            with artifact_errors(model.artifact_location, "written"):
                 if upload:
                     self.client.log_model_artifacts(model.model_id, str(folder))
                 else:
@@ -215,14 +218,14 @@ class Tracker(Reader):
         self.client.set_tag(run_id, "solar.model_id", model.model_id)
         return model.model_id
 
-    def bury(self, run_id: str) -> None:
+    def close_killed(self, run_id: str) -> None:
         """Close a run whose process is gone."""
         self._close_models(run_id)
         self.finish(run_id, "KILLED")
 
     def _close_models(self, run_id: str) -> None:
         """Mark the run's models FAILED whose upload was cut off, if the server can be told of it soon."""
-        with contextlib.suppress(Exception), impatient():
+        with contextlib.suppress(Exception), short_timeouts():
             experiment = self.client.get_run(run_id).info.experiment_id
             for model in self.client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
                 if model.status == "PENDING":
@@ -230,34 +233,34 @@ class Tracker(Reader):
 
     def log_folder(self, run_id: str, folder: Path, path: str | None = None) -> None:
         """Upload a folder's files as artifacts of the run."""
-        with reaching(self.client.get_run(run_id).info.artifact_uri, "written"):
+        with artifact_errors(self.client.get_run(run_id).info.artifact_uri, "written"):
             self.client.log_artifacts(run_id, str(folder), path)
 
-    def reuse(self, run_id: str, found: Finished) -> None:
+    def reuse(self, run_id: str, found: FinishedRun) -> None:
         """Note in a run which one it was answered with."""
         self.client.set_tag(run_id, "solar.reused_run", found.run_id)
         made = f"[the run that made it]({run_path(found.experiment_id, found.run_id)})"
-        self.tell(run_id, f"Nothing was made here: the result was there, from {made}.")
+        self.set_note(run_id, f"Nothing was made here: the result was there, from {made}.")
         self.client.set_tag(run_id, "solar.scale", self.scale)
 
-    def give_up(self, run_id: str, found: Finished) -> None:
+    def close_as_reused(self, run_id: str, found: FinishedRun) -> None:
         """Close a run that another process was faster than: it has not made the result."""
         self.reuse(run_id, found)
         self.client.delete_tag(run_id, "solar.key")
         self.finish(run_id, "KILLED")
 
-    def log_steps(self, made: "Iterable[tuple[Step, Finished]]") -> None:
+    def log_steps(self, made: "Iterable[tuple[Step, FinishedRun]]") -> None:
         """Keep which runs this invocation made or reused."""
         steps = {f"{step.label} {step.key[:8]}": found.run_id for step, found in made}
         self.client.log_dict(self.run_id, steps, STEPS_FILE)
         self.client.set_tag(self.run_id, "solar.scale", self.scale)
 
-    def record(self, run_id: str, folder: Path) -> None:
+    def record_result(self, run_id: str, folder: Path) -> None:
         """Note in a run what its result holds."""
         self.client.set_tag(run_id, "solar.result", result_digest(folder))
 
     @contextlib.contextmanager
-    def metric_log(self, run_id: str, file: Path, kept: list[Row]) -> Iterator[MetricLog]:
+    def metric_log(self, run_id: str, file: Path, kept: list[MetricRow]) -> Iterator[MetricLog]:
         """A log of the run's metrics, whose requests give up soon: what they could not deliver is kept.
 
         `kept`: metrics of the run up to where its work was saved.
@@ -267,7 +270,7 @@ class Tracker(Reader):
             for name in (self.client.get_run(run_id).data.metrics if kept else ())
             for metric in self.history(run_id, name)
         }
-        with impatient():
+        with short_timeouts():
             log = MetricLog(functools.partial(send_metrics, self.client, run_id), file, kept, delivered)
             try:
                 yield log
@@ -302,13 +305,13 @@ def send_metrics(
 
 
 @contextlib.contextmanager
-def failing(client: "MlflowClient", run_id: str) -> Iterator[None]:
+def mark_failed(client: "MlflowClient", run_id: str) -> Iterator[None]:
     """Mark the run FAILED (KILLED where the process was asked to end) with the reason if the block raises."""
     try:
         yield
     except BaseException as error:
         why = redact(" ".join(str(error).split())) or type(error).__name__
-        with contextlib.suppress(Exception), impatient():
+        with contextlib.suppress(Exception), short_timeouts():
             client.set_tag(run_id, "solar.error", why[:5000])
             client.set_terminated(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten_with_path
 
 
-class Literals(TorchFunctionMode):
+class LiteralListener(TorchFunctionMode):
     """Tells of numbers that stand in the code, which PyTorch hands on to nobody who listens to operations."""
 
     def __init__(self, made: Callable[[torch.Tensor, str], None], indexed: Callable[[str], None]) -> None:
@@ -27,7 +27,7 @@ class Literals(TorchFunctionMode):
         return result
 
 
-class Expressions(TorchDispatchMode):
+class TensorOrigins(TorchDispatchMode):
     """While it is entered, each tensor that is made gets a digest of all that its value comes from."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Expressions(TorchDispatchMode):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        with Literals(self._literal, lambda _: None), self:
+        with LiteralListener(self._literal, lambda _: None), self:
             yield
 
     def _literal(self, tensor: torch.Tensor, value: str) -> None:
@@ -55,7 +55,7 @@ class Expressions(TorchDispatchMode):
         kwargs = kwargs or {}
         leaves, _ = tree_flatten_with_path((args, kwargs))
         said = [
-            (str(path), self.of(leaf) if isinstance(leaf, torch.Tensor) else plain(leaf))
+            (str(path), self.of(leaf) if isinstance(leaf, torch.Tensor) else comparable(leaf))
             for path, leaf in leaves
         ]
         result = func(*args, **kwargs)
@@ -66,7 +66,7 @@ class Expressions(TorchDispatchMode):
         return result
 
 
-def plain(value: Any) -> Any:
+def comparable(value: Any) -> Any:
     """A value that is no tensor, as it is compared: numbers and texts themselves, of others the kind."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -81,7 +81,7 @@ def _said(value: Any) -> str:
         return f"({', '.join(map(_said, value))})"
     if isinstance(value, slice):
         return f"{_said(value.start)}:{_said(value.stop)}:{_said(value.step)}"
-    return str(plain(value))
+    return str(comparable(value))
 
 
 def _digest(*parts: str) -> str:
