@@ -14,8 +14,9 @@ from benchmarks.verdicts import Result, printed
 from solar_repro.paper import variants
 from solar_repro.safety.escapes import escape_code, escape_markdown
 from solar_repro.tracking.descriptions import MODEL_TRAINING, fit_note, run_path
+from solar_repro.tracking.metric_log import send_metrics
 from solar_repro.tracking.server import ui_address
-from solar_repro.tracking.tracker import Tracker, send_metrics
+from solar_repro.tracking.tracker import Tracker
 
 VERDICTS = ("reproduced", "not reproduced", "undecided", "no runs")
 

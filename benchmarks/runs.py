@@ -20,9 +20,9 @@ from solar_repro.plan.plan import Plan
 from solar_repro.plan.provenance import made_in
 from solar_repro.plan.step import MODEL_STAGES, Step
 from solar_repro.safety.redact import short_reason
-from solar_repro.tracking.artifacts import ArtifactMissing, read_artifact
+from solar_repro.tracking.artifacts import ArtifactMissing, note_of, read_artifact, result_of
 from solar_repro.tracking.commands import EXTERNAL_MODEL_ROLE
-from solar_repro.tracking.reader import conflicting_results, note_of, result_of
+from solar_repro.tracking.reader import conflicting_results
 from solar_repro.tracking.server import NOT_FOUND_CODES, artifact_errors
 from solar_repro.tracking.tracker import STEPS_FILE, Tracker
 

@@ -38,11 +38,11 @@ from solar_repro.terminal import progress
 from solar_repro.terminal.progress import PlanEvent, StepEvent, StepState
 from solar_repro.terminal.remaining import StepCost
 from solar_repro.terminal.stopping import raise_if_stop_requested
-from solar_repro.tracking.metric_log import read_metrics
+from solar_repro.tracking.metric_log import read_metrics, send_metrics
 from solar_repro.tracking.reader import FinishedRun, conflicting_results
 from solar_repro.tracking.run_inputs import short_digest
 from solar_repro.tracking.system_metrics import log_system_metrics
-from solar_repro.tracking.tracker import Tracker, mark_failed, send_metrics
+from solar_repro.tracking.tracker import Tracker, mark_failed
 
 OFTEN = Save()
 HERE = Launch()

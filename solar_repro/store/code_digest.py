@@ -1,7 +1,7 @@
-"""A digest of the code that makes a stage's result: its modules, and the versions of what they import.
+"""Digest of the code that makes a stage's result: the stage's modules and the versions of imported libraries.
 
-An edit elsewhere in the project, a comment or a docstring costs nothing; a changed line of a stage, or of a
-module it uses, runs that stage again and what stands on it.
+An edit elsewhere in the project, or of a comment or docstring, leaves the digest as it is. A changed line of
+a stage, or of a module that it imports, changes it, so that the stage and all that depends on it run again.
 """
 
 import ast
@@ -21,7 +21,7 @@ WITHOUT_EFFECT = {
         *("terminal.progress", "terminal.remaining", "terminal.stopping"),
     )
 }
-"""Modules that cannot change a result: what scales and variants say is in the step's settings."""
+"""Modules that cannot change a result; what scales and variants say is in the step's settings."""
 LIBRARIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "accelerate": ("accelerate",),
@@ -37,14 +37,14 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "trl": ("trl",),
     }
 )
-"""What is imported → the distributions that decide results through it."""
+"""Imported package → the distributions whose versions can change results through it."""
 OPTIONAL = ("peft", "bitsandbytes", "vllm")
-"""Distributions that decide results where settings ask for them (`Section.libraries`), and may be missing."""
+"""Distributions that change results only if settings use them (`Section.libraries`); they may be missing."""
 
 
 @cache
 def code_digest(module: str) -> str:
-    """sha256 over the code of `module` and of all project modules it imports, directly or not."""
+    """Return the SHA-256 of the code of `module` and of all project modules it imports, also indirectly."""
     sources, imported = read_modules(module)
     digest = hashlib.sha256()
     for name in sorted(sources):
@@ -55,7 +55,7 @@ def code_digest(module: str) -> str:
 
 
 def version(distribution: str) -> str | None:
-    """Installed version of a distribution; None where it is not installed."""
+    """Return the installed version of a distribution, None if it is not installed."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -63,7 +63,7 @@ def version(distribution: str) -> str | None:
 
 
 def read_modules(module: str) -> tuple[dict[str, str], set[str]]:
-    """Code of a module and of all project modules it imports, and what they import from others."""
+    """Return the code of a module and of all project modules it imports, and the packages they import."""
     sources: dict[str, str] = {}
     external: set[str] = set()
     waiting = [module]
@@ -82,7 +82,7 @@ def read_modules(module: str) -> tuple[dict[str, str], set[str]]:
 
 @cache
 def _read(module: str) -> tuple[str, frozenset[str]]:
-    """A module's code without comments and docstrings, and the names it imports."""
+    """Return a module's code without comments and docstrings, and the names it imports."""
     tree = ast.parse(_path(module).read_text(encoding="utf-8"))
     imports = frozenset(_imports(tree))
     return ast.unparse(_without_docstrings(tree)), imports

@@ -1,4 +1,4 @@
-"""Commands that make a result again, as they are shown to a reader: safe to paste, without secrets."""
+"""Commands that make a result again, as shown to a reader: safe to paste and without secrets."""
 
 import shlex
 from collections.abc import Mapping
@@ -11,26 +11,26 @@ if TYPE_CHECKING:
     from solar_repro.plan.step import Step
 
 EXTERNAL_MODEL_ROLE = {"evaluate": "model", "contamination": "target", "merge": "first"}
-"""Stages that also take models from outside the plan → the input that is there for one of the plan's own."""
+"""Stages that also take models from outside the plan → the input that they have for a model of the plan."""
 _WITHOUT_VARIANT = ("microworld", "synth_math", "base")
 
 
 @dataclass(frozen=True)
 class Invocation:
-    """What the user has typed."""
+    """The command that the user typed."""
 
     scale: str
     """A name or a file."""
     overrides: Mapping[str, str] = field(default_factory=dict)
-    """Settings of the scale that were given beside it, by dotted path."""
+    """Settings of the scale that the user overrode, by dotted path."""
     seed: int | None = None
-    """The scale's seed, from which the seeds of repeated trainings are counted."""
+    """The scale's seed; repeated trainings use the seeds after it. None if there is no scale."""
     typed: str = ""
     """The whole command."""
 
 
 def mlflow_command(entry: str, scale: str, overrides: Mapping[str, str], **options: Any) -> str:
-    """The `mlflow run` command of an entry point, safe to be pasted into a shell, without secrets."""
+    """Return the `mlflow run` command of an entry point, safe to paste into a shell and without secrets."""
     given = {"scale": scale, **options, **overrides}
     if given.get("seeds") == 1:
         del given["seeds"]
@@ -39,7 +39,7 @@ def mlflow_command(entry: str, scale: str, overrides: Mapping[str, str], **optio
 
 
 def step_command(step: "Step", invocation: Invocation) -> str:
-    """The command that makes one step, and what it is made from; of a model from outside, what was typed."""
+    """Return the command that makes a step and its inputs; for a model from outside, what was typed."""
     entry, options = step.stage, {}
     role = EXTERNAL_MODEL_ROLE.get(step.stage)
     subject = step if role is None or role in step.inputs else None

@@ -1,4 +1,4 @@
-"""What the MLflow UI says of a run, in Markdown."""
+"""The descriptions of runs in the MLflow UI, in Markdown."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 NOTE = "mlflow.note.content"
 """Tag that the UI shows as the description of a run or an experiment."""
 MODEL_TRAINING = "workflowType=machine_learning"
-"""In an address of the UI: show what belongs to model training, and not to GenAI, which is its default."""
-MAX_NOTE_CHARACTERS = 8000  # characters of a run's tag
+"""In a URL of the UI: show the pages of model training, not those of GenAI, which are the default."""
+MAX_NOTE_CHARACTERS = 8000  # characters that fit in a tag of a run
 _LONGEST_SETTINGS = 2500
-_TOLD_ROLES = ("target", "reference")  # of the contamination test; elsewhere the names say it
+_NAMED_ROLES = ("target", "reference")  # of the contamination test; elsewhere the model's name says it
 
 _STAGES = {
     "microworld": "The embedded world: a mirror of the hub, which holds the corpus, the data sets of Table 1 "
@@ -43,9 +43,9 @@ _STAGES = {
 def step_note(
     step: "Step", invocation: Invocation, parents: Mapping[str, "FinishedRun"], output: Path, model: str = ""
 ) -> str:
-    """What a step's run says of it: its place in the paper, what it is made from, settings, command.
+    """Return the description of a step's run: its place in the paper, inputs, settings and command.
 
-    `model`: a link to its checkpoint in the UI, once there is one.
+    `model` is a link to its checkpoint in the UI, empty before there is one.
     """
     result = f"`{escape_code(str(output))}`"
     parts = [
@@ -69,31 +69,31 @@ def step_note(
 
 def _link(step: "Step", role: str, found: "FinishedRun") -> str:
     link = f"[{escape_markdown(step.inputs[role].label)}]({run_path(found.experiment_id, found.run_id)})"
-    return f"{link} ({role})" if role in _TOLD_ROLES else link
+    return f"{link} ({role})" if role in _NAMED_ROLES else link
 
 
 def invocation_note(name: str, invocation: Invocation) -> str:
-    """What the run of a command says, until more is known."""
+    """Return the description of a command's own run until its results are known."""
     typed = f", started by\n\n```\n{one_line(invocation.typed)}\n```" if invocation.typed else "."
     return fit_note(
         f"**{escape_markdown(name)}**: the run of one command{typed}\n\nWhat the command makes is nested "
-        "under this run. Where a finished result was found, it was taken from the run that had made it; `steps.json` "
-        "names the runs."
+        "under this run. Where a finished result was found, it was taken from the run that had made it; "
+        "`steps.json` names the runs."
     )
 
 
 def run_path(experiment_id: str, run_id: str) -> str:
-    """Where a run stands in the UI, from whichever address that is opened."""
+    """Return the relative URL of a run in the UI."""
     return f"#/experiments/{experiment_id}/runs/{run_id}?{MODEL_TRAINING}"
 
 
 def model_link(experiment_id: str, model_id: str) -> str:
-    """Markdown that links to a logged model in the UI."""
+    """Return a Markdown link to a logged model in the UI."""
     return f"[{escape_markdown(model_id)}](#/experiments/{experiment_id}/models/{model_id}?{MODEL_TRAINING})"
 
 
 def fit_note(text: str, most: int = MAX_NOTE_CHARACTERS) -> str:
-    """The text, cut at the end of a line where the server would refuse it."""
+    """Return the text, cut at the end of a line if the server would refuse it."""
     if len(text) <= most:
         return text
     return text[: most - 3].rpartition("\n")[0] + "\n\n…"
@@ -114,7 +114,7 @@ def _place_in_paper(step: "Step") -> str:
 
 
 def _settings(step: "Step") -> str:
-    """Settings that are set, but for what names places and data sets."""
+    """Return the settings that have a value, without those of places and data sets."""
     told = []
     for name, value in step.parameters().items():
         if name.startswith(("places.", "datasets.")) or value in ("", "None"):

@@ -1,4 +1,4 @@
-"""Metrics of a run in the making: kept in a file of the result, delivered to the server by a thread."""
+"""Metrics of a running step: written to a file of the result and sent to the server by a thread."""
 
 import json
 import sys
@@ -6,25 +6,30 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from solar_repro.safety.redact import short_reason
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 MetricRow = dict[str, Any]
 """`key`, `value`, `timestamp` (ms), `step`."""
 
+_BATCH = 1000  # metrics that MLflow takes in one request
 SECONDS_BETWEEN_DELIVERIES = 5.0
 MAX_SECONDS_BETWEEN_DELIVERIES = 60.0
 
 
 class MetricLog:
-    """Metrics of one run: a line each in `file` at once, delivered in order by `send` every few seconds.
+    """Write each metric of a run to `file` at once, and `send` them in order every few seconds.
 
-    Training never waits for the server. While `send` raises, rows are kept and tried again at growing
-    intervals; it may be given rows a second time that it took but could not confirm.
+    Training never waits for the server. While `send` raises, rows are kept and sent again at growing
+    intervals; rows that it accepted without confirming may be sent twice.
 
-    Of work that goes on where it was saved, `kept` are the rows up to there and `delivered` names, as (key,
-    step), what the server has, perhaps from beyond: neither is written or sent a second time.
+    When work resumes, `kept` are the rows up to its checkpoint, and `delivered` holds the (key, step) of what
+    the server has, perhaps from after the checkpoint. Neither is written or sent a second time.
     """
 
     def __init__(
@@ -64,7 +69,7 @@ class MetricLog:
             self._waiting += [row for row in rows if _place(row) not in self._delivered]
 
     def close(self) -> None:
-        """Try once more to deliver what waits."""
+        """Stop the thread and try once more to send the waiting rows."""
         self._closing.set()
         self._thread.join()
         self._file.close()
@@ -72,7 +77,7 @@ class MetricLog:
 
     @property
     def undelivered(self) -> list[MetricRow]:
-        """Rows that no `send` has confirmed."""
+        """Rows that `send` has not confirmed."""
         return self._waiting
 
     def _deliver_often(self) -> None:
@@ -104,10 +109,32 @@ class MetricLog:
 
 
 def read_metrics(file: Path) -> list[MetricRow]:
-    """The rows that a `MetricLog` has kept."""
+    """Return the rows that a `MetricLog` wrote; none if there is no such file."""
     if not file.is_file():
         return []
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def send_metrics(
+    client: "MlflowClient",
+    run_id: str,
+    rows: list[dict[str, Any]],
+    model_id: str | None = None,
+    datasets: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+) -> None:
+    """Send rows to the server; with `model_id` they count for that logged model too.
+
+    `datasets` maps a metric's name to name and digest of the run's data set that it is measured on.
+    """
+    from mlflow.entities import Metric
+
+    metrics = [
+        Metric(*(row[part] for part in ("key", "value", "timestamp", "step")), model_id, *measured_on)
+        for row in rows
+        for measured_on in [datasets.get(row["key"], (None, None))]
+    ]
+    for start in range(0, len(metrics), _BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
 
 
 def _place(row: MetricRow) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""Which run an invocation writes to, and in which experiment: what the environment names, else its own."""
+"""Which run and experiment a command writes to: those that the environment names, else its own."""
 
 import os
 import sys
@@ -12,15 +12,14 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 _TAKEN = "solar.command"
-"""Tag of a run that an invocation has taken: its name."""
+"""Tag of a run that a command uses as its own; the value is the command's name."""
 
 
 def own_run(client: "MlflowClient", name: str, scale: str) -> tuple[str, str]:
-    """Ids of the run that `mlflow run` has opened for us, or else of a new one, and of its experiment.
+    """Return the ids of the run that `mlflow run` opened, or of a new run, and of its experiment.
 
-    `MLFLOW_RUN_ID` may be left over from another command, or be handed on by a pipeline to all that it
-    starts: a run that is closed, or another's, is left alone. A run or experiment that is named and cannot be
-    used: UserError.
+    `MLFLOW_RUN_ID` may be left over from another command, or a pipeline may pass it to all that it starts, so
+    a run that is closed or in use is left alone. Raises UserError if a named run or experiment is unusable.
     """
     given = _given_run(client)
     if given is not None and _is_free(given):
@@ -40,7 +39,7 @@ def own_run(client: "MlflowClient", name: str, scale: str) -> tuple[str, str]:
 
 
 def _source() -> dict[str, str]:
-    """Who has started the command, and from which file, as `mlflow.start_run` would tag it."""
+    """Return who started the command and from which file, as `mlflow.start_run` tags it."""
     from mlflow.tracking.context.default_context import DefaultRunContext
 
     try:
@@ -67,7 +66,7 @@ def _given_run(client: "MlflowClient") -> "Run | None":
 
 
 def _whole_path() -> str:
-    """What to know of the relative path of a data base, which `mlflow run` resolves in another folder."""
+    """Return a hint about a relative path of a database, which `mlflow run` resolves in another folder."""
     from mlflow import get_tracking_uri
 
     uri = get_tracking_uri()
@@ -82,7 +81,9 @@ def _is_free(run: "Run") -> bool:
 
 
 def _experiment(client: "MlflowClient", default: str, beside: "Run | None") -> str:
-    """Id of the experiment that the environment names, else of that of the run `beside`, else `default`."""
+    """Return the id of the experiment that the environment names, else of the run `beside`, else of
+    `default`.
+    """
     from mlflow.exceptions import MlflowException
 
     name, number = os.environ.get("MLFLOW_EXPERIMENT_NAME"), os.environ.get("MLFLOW_EXPERIMENT_ID")

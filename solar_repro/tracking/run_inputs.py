@@ -1,4 +1,4 @@
-"""What a step's run is made from, as MLflow's inputs: data sets and logged models."""
+"""Logs the inputs of a step's run in MLflow: data sets and logged models."""
 
 import json
 import re
@@ -42,5 +42,5 @@ def log_inputs(
 
 
 def short_digest(digest: str) -> str:
-    """A digest as MLflow holds it: 36 characters at most."""
+    """Return a digest as MLflow stores it: at most 36 characters."""
     return digest.rpartition(":")[2][:36]

@@ -1,4 +1,4 @@
-"""The tracking server as a whole: whether it answers, what is said when it fails, and where its UI is."""
+"""The tracking server itself: whether it answers, messages about its failures, and where its UI is."""
 
 import contextlib
 import os
@@ -21,14 +21,12 @@ _IMPATIENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "PGCONNECT_TIMEOUT": "10",
 }
-"""For requests that may fail: MLflow's own patience is some four minutes for each."""
+"""Short timeouts for requests that may fail; MLflow's default is about four minutes for each."""
 NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-"""MLflow's codes for an id that the server does not have, or that is none."""
+"""MLflow's error codes for an id that the server does not have or that is malformed."""
 _PAGE = 1000
 MAX_PAGES = 1000
-"""Of one answer.
-
-With `MAX_QUERY_SECONDS`, seconds for all of them, the end of a server that names a next page for ever.
+"""Most pages of one answer, and with MAX_QUERY_SECONDS the bound for a server that always names a next page.
 """
 MAX_QUERY_SECONDS = 1800.0
 _LOST_CODES = ("TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED")
@@ -36,7 +34,7 @@ _LOST = re.compile(r"API request to .* failed with (timeout |)exception|failed w
 
 
 def connect() -> "MlflowClient":
-    """A client of the tracking server, after one request has shown that it answers; else UserError."""
+    """Return a client of the tracking server after one request succeeded; raises UserError otherwise."""
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient, get_tracking_uri
     from sqlalchemy.exc import SQLAlchemyError
@@ -60,7 +58,7 @@ def connect() -> "MlflowClient":
 
 
 class _Careful:
-    """A client of a server whose answers may be anything: one that is none of MLflow's is MlflowException."""
+    """A client that raises MlflowException for answers that are not MLflow's."""
 
     def __init__(self, client: "MlflowClient") -> None:
         self._client = client
@@ -77,7 +75,7 @@ class _Careful:
 
 @contextlib.contextmanager
 def checked_answers() -> Iterator[None]:
-    """What MLflow's client raises for an answer that it cannot make sense of becomes MlflowException."""
+    """Turn what MLflow's client raises for a malformed answer into MlflowException."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException
 
@@ -91,7 +89,7 @@ def checked_answers() -> Iterator[None]:
 
 
 def _try_data_base(uri: str) -> None:
-    """Open the data base once; MLflow tries ten times, for two minutes, whatever the reason."""
+    """Open the database once; MLflow would try ten times, for two minutes, whatever the reason."""
     from mlflow.store.db.db_types import DATABASE_ENGINES
     from mlflow.store.db.utils import create_sqlalchemy_engine
     from sqlalchemy.engine import make_url
@@ -119,17 +117,17 @@ def _try_data_base(uri: str) -> None:
 
 
 def server_uri() -> str:
-    """The tracking server's URI without user, password and query."""
+    """Return the tracking server's URI without user, password and query."""
     from mlflow import get_tracking_uri
 
     return shown_uri(get_tracking_uri())
 
 
 def is_temporary(error: BaseException) -> bool:
-    """Whether the same command, given again, goes on where this error has ended it.
+    """Whether the same command, given again, can continue after this error.
 
-    It does after being asked to end, and where a connection was lost that comes back. What a server refuses
-    it refuses again.
+    It can after a stop request and after a lost connection. A request that the server refused is refused
+    again.
     """
     if isinstance(error, Stopped):
         return True
@@ -154,7 +152,7 @@ def is_temporary(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def server_errors(store: Path) -> Iterator[None]:
-    """A server that is lost, or refuses, raises UserError: one line that says where finished results are."""
+    """Turn failures of the server into a UserError of one line that says where finished results are kept."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException
 
@@ -172,7 +170,7 @@ def server_errors(store: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def artifact_errors(artifacts: str, doing: str) -> Iterator[None]:
-    """What a kind of artifact store raises becomes UserError, but for a connection that was lost."""
+    """Turn what an artifact store raises into UserError, except a lost connection."""
     try:
         yield
     except UserError:
@@ -182,14 +180,14 @@ def artifact_errors(artifacts: str, doing: str) -> Iterator[None]:
             raise
         raise UserError(
             f"artifact store {redact(artifacts)}: cannot be {doing} from this machine "
-            f"({short_reason(error)}); name an experiment whose artifacts it can reach (MLFLOW_EXPERIMENT_NAME), or install what that "
-            "store needs"
+            f"({short_reason(error)}); name an experiment whose artifacts it can reach "
+            "(MLFLOW_EXPERIMENT_NAME), or install what that store needs"
         ) from None
 
 
 @contextlib.contextmanager
 def short_timeouts() -> Iterator[None]:
-    """Requests inside the block give up after seconds. MLflow takes this from the environment alone."""
+    """Make requests inside the block give up within seconds, through the environment that MLflow reads."""
     before = {name: os.environ.get(name) for name in _IMPATIENT}
     os.environ.update(_IMPATIENT)
     try:
@@ -203,10 +201,10 @@ def short_timeouts() -> Iterator[None]:
 
 
 def pages(ask: "Callable[[str | None], Any]", name: "Callable[[Any], str]") -> Iterator[Any]:
-    """The pages of an answer, each as `ask` gives it for the last one's token.
+    """Yield the pages of an answer; `ask` takes a page's token and returns that page.
 
-    A server that names a next page for ever is a UserError: each page must hold what none before it held, by
-    `name`, and all of them come within `MAX_QUERY_SECONDS`.
+    `name` returns what identifies an item. Raises UserError if a page holds only items of earlier pages, or
+    if there are more than MAX_PAGES pages or MAX_QUERY_SECONDS have passed.
     """
     seen: set[str] = set()
     token, until = None, time.monotonic() + MAX_QUERY_SECONDS
@@ -227,7 +225,7 @@ def pages(ask: "Callable[[str | None], Any]", name: "Callable[[Any], str]") -> I
 
 
 def experiments(client: "MlflowClient") -> Iterator[dict[str, str]]:
-    """All experiments that are not deleted, a thousand at a time: id → name."""
+    """Yield all experiments that are not deleted, a thousand at a time, as id → name."""
 
     def ask(token: str | None) -> Any:
         # In the order they were made: one made meanwhile moves none to a page that was read.
@@ -238,12 +236,12 @@ def experiments(client: "MlflowClient") -> Iterator[dict[str, str]]:
 
 
 def ui_address() -> str:
-    """Where the MLflow UI answers: the tracking server, without a password, or where `mlflow ui` serves."""
+    """Return the URL of the MLflow UI: the tracking server without password, or where `mlflow ui` serves."""
     uri = server_uri()
     return uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
 
 
 def ui_command() -> str:
-    """The command that shows the runs in a browser; of a server its address."""
+    """Return the command that shows the runs in a browser, or the URL of a tracking server."""
     uri = server_uri()
     return ui_address() if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"

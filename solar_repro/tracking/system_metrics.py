@@ -1,4 +1,4 @@
-"""How busy the machine is while a step is made: what MLflow's own monitor measures, as it names it."""
+"""How busy the machine is while a step runs, measured and named by MLflow's own monitor."""
 
 import contextlib
 import logging
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def log_system_metrics(run_id: str, goes_on: bool = False) -> Iterator[None]:
-    """Log processor, memory, disk, network and GPUs of this machine to the run, until the block ends.
+    """Log processor, memory, disk, network and GPUs of this machine to the run until the block ends.
 
-    A sample every ten seconds (MLflow's variable `MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL` changes that), and
-    one at the end, so that a step of a second has one too. `goes_on`: the run has samples of before. A
-    sample that cannot be taken or delivered ends nothing. MLflow's own loop would end with the first one that
-    is lost, and take none in its first ten seconds; so the loop is ours.
+    A sample is taken every ten seconds (MLflow's variable `MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL`) and one
+    at the end, so that a step of a second has one too. `goes_on` says that the run has samples from before. A
+    sample that cannot be taken or sent is skipped. MLflow's monitor measures, but this module loops: MLflow's
+    own loop (`SystemMetricsMonitor.monitor`, 3.17) ends at the first failed request and takes no sample at
+    the end.
     """
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
@@ -58,9 +59,10 @@ def _sample(monitor: "SystemMetricsMonitor", ended: threading.Event) -> None:
 
 
 def process_usage() -> dict[str, float]:
-    """Seconds since this process began; megabytes that it or a process it started held at most, the largest.
+    """Return seconds since this process began, and the peak memory in megabytes of it or of its largest
+    child.
 
-    Processes that have not ended yet are not counted.
+    Children that still run are not counted.
     """
     import psutil
 

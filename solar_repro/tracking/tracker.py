@@ -1,6 +1,7 @@
-"""What is written to MLflow. Runs are opened and closed here, on behalf of the runner.
+"""Writes to MLflow on behalf of the runner: opens, describes and closes runs.
 
-Everything goes through `MlflowClient` with explicit run ids: no global active run, no `set_experiment`.
+Everything goes through `MlflowClient` with explicit run ids: there is no global active run and no
+`set_experiment`. The module stays whole because one class holds all that may change a run.
 """
 
 import contextlib
@@ -10,8 +11,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from solar_repro.device import machine
 from solar_repro.errors import UserError
@@ -28,31 +28,29 @@ from solar_repro.tracking.descriptions import (
     step_note,
 )
 from solar_repro.tracking.experiment_page import describe_experiment
-from solar_repro.tracking.metric_log import MetricLog, MetricRow
+from solar_repro.tracking.metric_log import MetricLog, MetricRow, send_metrics
 from solar_repro.tracking.own_run import own_run
 from solar_repro.tracking.reader import FinishedRun, Reader
 from solar_repro.tracking.run_inputs import log_inputs
-from solar_repro.tracking.server import NOT_FOUND_CODES, artifact_errors, connect, short_timeouts
+from solar_repro.tracking.server import artifact_errors, connect, short_timeouts
 from solar_repro.tracking.system_metrics import process_usage
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
     from solar_repro.plan.step import Step
 
 STEPS_FILE = "steps.json"
-"""Artifact of an invocation's own run: label and key of each step → the run that made it, now or before."""
+"""Artifact of a command's own run: label and key of each step → the run that made it, now or before."""
 COMMAND_FILE = "command.txt"
-"""Artifact of the same run: how it was started."""
+"""Artifact of the same run: the command line."""
 SETTINGS_FILE = "scale.yaml"
-"""Artifact of the same run: the scale with what was set beside it, to be given as `-P scale=` again."""
+"""Artifact of the same run: the scale with all overrides, which can be given as `-P scale=`."""
 _NOT_IN_NAMES = re.compile("[/:.%\"']")  # of MLflow's logged models
-_BATCH = 1000  # metrics MLflow takes in one request
 
 
 class Tracker(Reader):
-    """One invocation of an entry point: its own run, and the children opened under it."""
+    """One run of a command on the tracking server: its own MLflow run, and the runs nested under it."""
 
     def __init__(
         self,
@@ -62,10 +60,10 @@ class Tracker(Reader):
         accepted: tuple[str, ...] = (),
         invocation: Invocation | None = None,
     ) -> None:
-        """`run_id`: the invocation's own run where another process of it has opened that.
+        """Open the command's own run, or use `run_id` if another process of the command has opened it.
 
-        `accepted`: the experiments whose results are taken, by name, among them that which this command
-        writes to; none: all.
+        `accepted` names the experiments whose results are used, among them the one that this command writes
+        to; an empty tuple accepts all. Raises UserError if its own experiment is not among them.
         """
         super().__init__(connect(), accepted)
         self.name = name
@@ -88,11 +86,11 @@ class Tracker(Reader):
                 )
 
     def set_note(self, run_id: str, note: str) -> None:
-        """Set what the UI shows as the run's description."""
+        """Set the description of a run, in Markdown."""
         self.client.set_tag(run_id, NOTE, note)
 
     def open_child(self, step: "Step") -> str:
-        """Open a run of the step nested under this invocation's; its id."""
+        """Open a run for the step, nested under the command's own, and return its id."""
         source = {
             "mlflow.source.name": f"solar_repro/stages/{step.stage}.py",
             "mlflow.source.type": "LOCAL",
@@ -101,8 +99,8 @@ class Tracker(Reader):
         return self.client.create_run(self.experiment_id, tags=tags, run_name=step.label).info.run_id
 
     def reopen(self, run_id: str) -> bool:
-        """Let a run that was cut off go on; False where this server does not know it, or it is deleted."""
-        run = self._known(run_id)
+        """Reopen a run that was interrupted; return False if the server does not have it or it is deleted."""
+        run = self._find(run_id)
         if run is None or run.info.lifecycle_stage != "active":
             return False
         self.client.update_run(run_id, status="RUNNING")
@@ -110,31 +108,17 @@ class Tracker(Reader):
             self.client.delete_tag(run_id, "solar.error")
         return True
 
-    def has(self, run_id: str) -> bool:
-        """Whether this server has a run of that id, perhaps deleted."""
-        return self._known(run_id) is not None
-
-    def _known(self, run_id: str) -> "Run | None":
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return self.client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code not in NOT_FOUND_CODES:
-                raise
-            return None
-
     def try_artifacts(self, settings: str) -> None:
-        """Keep command and settings with their run: shows before any work whether artifacts can be written.
+        """Log the command and its settings, to find out before any work whether artifacts can be written.
 
-        `settings`: of the scale, as YAML.
+        `settings` is the scale as YAML.
         """
         with short_timeouts(), artifact_errors(self.client.get_run(self.run_id).info.artifact_uri, "written"):
             self.client.log_text(self.run_id, redact(self.invocation.typed) + "\n", COMMAND_FILE)
             self.client.log_text(self.run_id, redact(settings), SETTINGS_FILE)
 
     def log_usage(self) -> None:
-        """Log how long this command has taken, and how much memory."""
+        """Log how long this command took and how much memory it used."""
         now = int(time.time() * 1000)
         rows = [
             {"key": name, "value": value, "timestamp": now, "step": 0}
@@ -143,17 +127,18 @@ class Tracker(Reader):
         send_metrics(self.client, self.run_id, rows)
 
     def close_dead(self, key: str, output: Path) -> None:
-        """Mark the runs KILLED whose process is dead, if the server can be told of it soon.
+        """Mark runs of dead processes as KILLED, if the server answers soon.
 
-        Where another process holds the lock of `output` they are that one's, and it lives.
+        If another process holds the lock of `output`, the runs are that living process's.
         """
         with contextlib.suppress(Exception), short_timeouts(), locked(output, None) as unlocked:
             for run_id in () if unlocked else self.unfinished(key, output)[0]:
                 self.close_killed(run_id)
 
     def describe(self, run_id: str, step: "Step", parents: Mapping[str, FinishedRun], output: Path) -> None:
-        """Tags, parameters, data sets and description of a step, before it runs, or of a result that lies in
-        `output`."""
+        """Log tags, parameters, data sets and description of a step, before it runs or for a result in
+        `output`.
+        """
         from mlflow.entities import Param, RunTag
 
         made_by = maker(output) or this_maker()
@@ -187,12 +172,15 @@ class Tracker(Reader):
     def link_model(
         self, run_id: str, step: "Step", parents: Mapping[str, FinishedRun], output: Path, model_id: str
     ) -> None:
-        """Say in the description of a model's run where its checkpoint is."""
+        """Add a link to the logged checkpoint to the description of a model's run."""
         link = model_link(self.client.get_run(run_id).info.experiment_id, model_id)
         self.set_note(run_id, step_note(step, self.invocation, parents, output, link))
 
     def log_model(self, run_id: str, step: "Step", folder: Path, upload: bool) -> str:
-        """Log the checkpoint as a logged model, whole or by its manifest alone; the model's id."""
+        """Log the checkpoint as a logged model, whole if `upload`, else by its manifest.
+
+        Return the model's id.
+        """
         from mlflow.entities import LoggedModelOutput
 
         self._close_models(run_id)  # of an attempt that was cut off
@@ -219,12 +207,12 @@ class Tracker(Reader):
         return model.model_id
 
     def close_killed(self, run_id: str) -> None:
-        """Close a run whose process is gone."""
+        """Close a run whose process is dead."""
         self._close_models(run_id)
         self.finish(run_id, "KILLED")
 
     def _close_models(self, run_id: str) -> None:
-        """Mark the run's models FAILED whose upload was cut off, if the server can be told of it soon."""
+        """Mark models of the run as FAILED if their upload was interrupted, if the server answers soon."""
         with contextlib.suppress(Exception), short_timeouts():
             experiment = self.client.get_run(run_id).info.experiment_id
             for model in self.client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
@@ -237,33 +225,33 @@ class Tracker(Reader):
             self.client.log_artifacts(run_id, str(folder), path)
 
     def reuse(self, run_id: str, found: FinishedRun) -> None:
-        """Note in a run which one it was answered with."""
+        """Note in a run that the result of an earlier run was used."""
         self.client.set_tag(run_id, "solar.reused_run", found.run_id)
         made = f"[the run that made it]({run_path(found.experiment_id, found.run_id)})"
         self.set_note(run_id, f"Nothing was made here: the result was there, from {made}.")
         self.client.set_tag(run_id, "solar.scale", self.scale)
 
     def close_as_reused(self, run_id: str, found: FinishedRun) -> None:
-        """Close a run that another process was faster than: it has not made the result."""
+        """Close a run whose step another process finished first."""
         self.reuse(run_id, found)
         self.client.delete_tag(run_id, "solar.key")
         self.finish(run_id, "KILLED")
 
     def log_steps(self, made: "Iterable[tuple[Step, FinishedRun]]") -> None:
-        """Keep which runs this invocation made or reused."""
+        """Log which runs this command made or reused."""
         steps = {f"{step.label} {step.key[:8]}": found.run_id for step, found in made}
         self.client.log_dict(self.run_id, steps, STEPS_FILE)
         self.client.set_tag(self.run_id, "solar.scale", self.scale)
 
     def record_result(self, run_id: str, folder: Path) -> None:
-        """Note in a run what its result holds."""
+        """Log the digest of the result's content in its run."""
         self.client.set_tag(run_id, "solar.result", result_digest(folder))
 
     @contextlib.contextmanager
     def metric_log(self, run_id: str, file: Path, kept: list[MetricRow]) -> Iterator[MetricLog]:
-        """A log of the run's metrics, whose requests give up soon: what they could not deliver is kept.
+        """Yield a log of the run's metrics whose requests give up soon; undelivered metrics stay in the log.
 
-        `kept`: metrics of the run up to where its work was saved.
+        `kept` are the rows up to the checkpoint from which the work resumes.
         """
         delivered = {
             (name, metric.step)
@@ -282,31 +270,9 @@ class Tracker(Reader):
         self.client.set_terminated(run_id, status)
 
 
-def send_metrics(
-    client: "MlflowClient",
-    run_id: str,
-    rows: list[dict[str, Any]],
-    model_id: str | None = None,
-    datasets: Mapping[str, tuple[str, str]] = MappingProxyType({}),
-) -> None:
-    """Log rows of key, value, timestamp (ms) and step; with `model_id` they count for that model.
-
-    `datasets`: name and digest of the run's data set that a metric is measured on, by the metric's name.
-    """
-    from mlflow.entities import Metric
-
-    metrics = [
-        Metric(*(row[part] for part in ("key", "value", "timestamp", "step")), model_id, *measured_on)
-        for row in rows
-        for measured_on in [datasets.get(row["key"], (None, None))]
-    ]
-    for start in range(0, len(metrics), _BATCH):
-        client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
-
-
 @contextlib.contextmanager
 def mark_failed(client: "MlflowClient", run_id: str) -> Iterator[None]:
-    """Mark the run FAILED (KILLED where the process was asked to end) with the reason if the block raises."""
+    """Mark the run FAILED with the reason if the block raises, or KILLED after a stop request."""
     try:
         yield
     except BaseException as error:

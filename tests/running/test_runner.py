@@ -19,9 +19,8 @@ from solar_repro.scales.load import load_scale
 from solar_repro.store.lock import locked
 from solar_repro.store.manifest import verify_manifest
 from solar_repro.tracking import metric_log
-from solar_repro.tracking.metric_log import MetricLog, read_metrics
+from solar_repro.tracking.metric_log import MetricLog, read_metrics, send_metrics
 from solar_repro.tracking.reader import FinishedRun
-from solar_repro.tracking.tracker import send_metrics
 from tests.proxy import Proxy
 from tests.runs import Workplace, copy_of, serving
 
