@@ -1,4 +1,4 @@
-"""A Hugging Face checkpoint folder opened as headers: config, shards, index. No tensor is loaded."""
+"""Opens a Hugging Face checkpoint folder: config, index and headers of the shards, but no tensor."""
 
 import os
 import re
@@ -23,7 +23,7 @@ _STATE = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state.*)\.(b
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose headers hold together: every tensor's bytes are known to lie in its file."""
+    """A checkpoint with consistent headers: the bytes of every tensor are known to lie in its file."""
 
     folder: Path
     config: dict[str, Any]
@@ -31,7 +31,7 @@ class Checkpoint:
 
     @cached_property
     def names(self) -> LayerNames:
-        """How the layers are numbered: prefix, count, and the config's keys for the count."""
+        """How the layers are numbered: their prefix, their count, and the config keys of the count."""
         return find_layers(self.folder, self.config, self.tensors)
 
     @property
@@ -41,12 +41,12 @@ class Checkpoint:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all tensors as stored."""
+        """Size of all tensors as stored, in bytes."""
         return sum(tensor.length for tensor in self.tensors.values())
 
     @cached_property
     def parameters(self) -> int:
-        """Number of parameters (floating-point tensors); weights that the config ties are counted once."""
+        """Number of parameters (elements of floating-point tensors); tied weights count once."""
         tied_head = head_name(self.tensors) if self.config.get("tie_word_embeddings") is True else None
         return sum(
             element_count(tensor.shape)
@@ -56,10 +56,10 @@ class Checkpoint:
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
-    """Open a checkpoint folder (config.json and safetensors, one file or shards with an index).
+    """Open a checkpoint folder: config.json and safetensors, one file or shards with an index.
 
-    Headers, index and file names are validated before anything uses them; whatever is wrong raises UserError
-    naming the file. Pickled weights are refused with the command that converts them.
+    Headers, index and file names are checked before they are used. Raises UserError naming the file that is
+    wrong; for pickled weights it gives the command that converts them.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -105,7 +105,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 def carry_files(source: Path, out: Path) -> dict[str, str]:
     """Copy what a checkpoint needs besides weights and config: generation config, tokenizer, templates.
 
-    Returns the SHA-256 of each by its name; UserError for what is no regular file of that folder.
+    Returns the SHA-256 of each file by its name. Raises UserError for anything but regular files of the
+    folder.
     """
     files = [*(source / name for name in CARRIED_FILES), *sorted(source.glob(CHAT_TEMPLATES))]
     digests = {}

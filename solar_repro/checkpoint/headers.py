@@ -1,7 +1,10 @@
-"""The header of a safetensors file: read, checked against the file, written. No tensor is ever loaded.
+"""Reads, checks and writes the header of a safetensors file, without loading a tensor.
 
 Format (https://github.com/huggingface/safetensors#format): eight bytes little-endian header length, a JSON
 object (tensor name → dtype, shape, data_offsets), then the tensors' bytes without holes.
+
+`huggingface_hub.parse_local_safetensors_file_metadata` is not used: it accepts duplicate names and invalid
+UTF-8, knows no file size, and would replace only the twelve lines that read the JSON.
 """
 
 import json
@@ -16,7 +19,7 @@ from solar_repro.errors import UserError
 from solar_repro.safety.json_files import strict_json
 from solar_repro.safety.regular_files import open_regular
 
-MAX_REASON_CHARACTERS = 500  # characters; names and shapes of a hostile file may be as long as its header
+MAX_REASON_CHARACTERS = 500  # names and shapes in a hostile file may be as long as its header
 MAX_HEADER_BYTES = 100_000_000  # the reference implementation's limit
 DISK_BLOCK = 4096
 DTYPE_BITS = {
@@ -33,7 +36,7 @@ _METADATA_KEY = "__metadata__"
 
 @dataclass(frozen=True)
 class TensorRange:
-    """Where the bytes of one tensor lie: `length` bytes from `offset`, counted from the file's start."""
+    """Where the bytes of one tensor are: `length` bytes from `offset`, counted from the start of the file."""
 
     file: Path
     dtype: str
@@ -43,7 +46,10 @@ class TensorRange:
 
 
 def element_count(shape: Sequence[int]) -> int:
-    """Number of elements of a tensor of this shape; refuses what does not fit in 64 bits (ValueError)."""
+    """Return the number of elements of a shape.
+
+    Raises ValueError if a size or the product needs over 63 bits.
+    """
     count = 1
     for size in shape:
         count *= size
@@ -53,10 +59,10 @@ def element_count(shape: Sequence[int]) -> int:
 
 
 def read_header(file: Path) -> dict[str, TensorRange]:
-    """Return where each tensor of a safetensors file lies, in the order of the bytes.
+    """Return where each tensor of a safetensors file is, in the order of the bytes.
 
-    Everything the header claims is checked against the file before it is believed; whatever does not hold
-    raises UserError naming the file and the tensor.
+    Everything that the header claims is checked against the file. Raises UserError, naming file and tensor,
+    for whatever is wrong.
     """
 
     def refuse(reason: str) -> NoReturn:
@@ -102,10 +108,10 @@ def read_header(file: Path) -> dict[str, TensorRange]:
 
 
 def build_header(tensors: Mapping[str, tuple[str, Sequence[int], int]], place: int | None = None) -> bytes:
-    """Return the first bytes of a safetensors file (length and header).
+    """Return the first bytes of a safetensors file: the length and the header.
 
-    `tensors` gives dtype, shape and byte length by name, in the order of their bytes. Padded with spaces so
-    that the tensors begin at a multiple of eight, or with `place` at that place within a disk block.
+    `tensors` gives dtype, shape and byte length by name, in the order of the bytes. Spaces pad the header so
+    that the tensors begin at a multiple of eight bytes, or with `place` at that offset within a disk block.
     """
     header: dict[str, Any] = {_METADATA_KEY: {"format": "pt"}}
     position = 0

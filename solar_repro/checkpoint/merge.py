@@ -1,4 +1,7 @@
-"""Merging checkpoints (paper, Sec. 3.2, Tables 6 and 7): streamed, wide arithmetic, bounded memory."""
+"""Merges checkpoints (paper, Sec.
+
+3.2, Tables 6 and 7) tensor by tensor, in wide arithmetic and bounded memory.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -51,8 +54,9 @@ def merge(
     dare             task vectors thinned to `density` by `seed` and rescaled  (arXiv 2311.03099)
 
     `t` and `weights` may be given by pattern of the tensor name; the first that matches counts. `dtype` is
-    that of the output; None keeps the parents' own, widened where they differ. Config and tokenizer are the
-    first parent's. UserError names the tensor that is missing, of another shape, or holds NaN or Inf.
+    the output dtype; None keeps the parents' dtype, widened if they differ. `accumulate` is the dtype of the
+    arithmetic. Config and tokenizer are the first parent's. Raises UserError naming the tensor that is
+    missing, has another shape, or holds NaN or Inf.
     """
     _check(sources, method, base, density, scale, accumulate, dtype)
     _check_device(device)
@@ -166,9 +170,9 @@ def _recipes(
 
 
 def _config(config: Mapping[str, Any], planned: Mapping[str, TensorRange], tied: bool) -> dict[str, Any]:
-    """The first parent's config with the dtype of most of the output; untied if one of the parents is.
+    """Return the first parent's config with the dtype of most of the output; untied if a parent is.
 
-    The code that an `auto_map` names is not carried, and so the key goes too.
+    `auto_map` is removed, because the code that it names is not copied.
     """
     new = without_code(config)
     lengths: dict[str, int] = {}

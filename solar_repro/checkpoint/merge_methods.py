@@ -1,8 +1,7 @@
 """The arithmetic of merging, block by block: average, SLERP, task arithmetic, TIES, DARE.
 
-A block is the same stretch of elements of every parent (and of the base, for methods on task vectors),
-widened to the accumulation dtype. What a method must know of a whole tensor first is gathered in earlier
-passes over it.
+A block is the same range of elements of every parent (and of the base, for methods on task vectors), widened
+to the accumulation dtype. What a method must know about a whole tensor is gathered in earlier passes over it.
 """
 
 import hashlib
@@ -27,7 +26,7 @@ _LOW_BITS = 15
 
 @dataclass(frozen=True)
 class TensorRecipe:
-    """How one tensor is merged; `weights` has one number per parent, `density` is TIES' and DARE's."""
+    """How one tensor is merged: `weights` has one number per parent; `density` is that of TIES and DARE."""
 
     method: Method
     weights: tuple[float, ...]
@@ -39,7 +38,7 @@ class TensorRecipe:
 
 @dataclass
 class TensorStatistics:
-    """What is known of one tensor so far: inner products of the parents, and what a method's passes found."""
+    """What earlier passes found in one tensor: inner products of the parents, and thresholds of TIES."""
 
     gram: dict[tuple[int, int], float] = field(default_factory=dict)
     bins: list[int] = field(default_factory=list)  # TIES: the upper bits of each parent's threshold
@@ -48,7 +47,7 @@ class TensorStatistics:
 
 
 def inner_products(parents: "Sequence[Tensor]") -> dict[tuple[int, int], float]:
-    """Dot products of all pairs of parents, themselves included."""
+    """Return the dot products of all pairs of parents, each with itself included."""
     import torch
 
     pairs = combinations_with_replacement(range(len(parents)), 2)
@@ -56,15 +55,17 @@ def inner_products(parents: "Sequence[Tensor]") -> dict[tuple[int, int], float]:
 
 
 def cosine(gram: dict[tuple[int, int], float], i: int, j: int) -> float | None:
-    """Cosine between parents i < j, None where one of them is zero."""
+    """Return the cosine between parents i < j, None if one of them is zero."""
     norms = math.sqrt(gram[i, i]) * math.sqrt(gram[j, j])
     return max(-1.0, min(1.0, gram[i, j] / norms)) if norms > 0 else None
 
 
 def slerp_weights(cos: float | None, t: float) -> tuple[float, float]:
-    """Weights of the two un-normalised parents; linear where the angle is too small or unknown.
+    """Return the weights of the two parents, which are not normalised.
 
-    Shoemake (1985), as applied to checkpoints by mergekit.
+    Linear if the angle is tiny or unknown.
+
+    The formula is Shoemake's (1985), as mergekit applies it to checkpoints.
     """
     if cos is None or abs(cos) > SLERP_LINEAR_ABOVE:
         return 1.0 - t, t
@@ -73,9 +74,9 @@ def slerp_weights(cos: float | None, t: float) -> tuple[float, float]:
 
 
 def effective_weights(recipe: TensorRecipe, findings: TensorStatistics) -> tuple[float, ...]:
-    """Factor of each parent, then of the base where there is one.
+    """Return the factor of each parent, then of the base if there is one.
 
-    TIES chooses element by element: its factors are those before trimming.
+    TIES chooses element by element, so its factors are those before trimming.
     """
     if recipe.method == "average":
         return recipe.weights
@@ -147,7 +148,7 @@ def _ties(deltas: "list[Tensor]", weights: Sequence[float], thresholds: Sequence
 
 
 def histograms(findings: TensorStatistics, step: int, deltas: "Sequence[Tensor]") -> "list[Tensor]":
-    """TIES: counts per parent of a block, of upper bits, then of lower bits in the threshold's bin."""
+    """Return a block's counts per parent for TIES: of upper bits, then of lower bits in one bin."""
     import torch
 
     counted = []
@@ -164,9 +165,9 @@ def histograms(findings: TensorStatistics, step: int, deltas: "Sequence[Tensor]"
 def close_histograms(
     findings: TensorStatistics, step: int, histogram: "Sequence[Tensor]", density: float, elements: int
 ) -> None:
-    """TIES: turn the counts of a pass into the bin, then into the threshold: the k-th largest magnitude.
+    """Turn the counts of a TIES pass into the bin, then into the threshold: the k-th largest magnitude.
 
-    k = density · elements, at least 1. Elements equal to the threshold are all kept.
+    k is density · elements, at least 1. All elements equal to the threshold are kept.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""What a merge did: effective weights, cosines between the parents, tensors that fell back to linear."""
+"""What a merge did: effective weights, cosines between the parents, tensors merged linearly after all."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ OUTSIDE_LAYERS = "outside the layers"
 
 @dataclass(frozen=True)
 class MergeReport:
-    """`effective_weights` and `cosines` are by tensor, `layer_cosines` by layer (and for the rest together).
+    """Report of a merge; `effective_weights` and `cosines` are by tensor, `layer_cosines` by layer.
 
-    Weights are in the order of the parents, then the base where there is one. Cosines are between the parents
-    of each of `pairs` (numbers of sources), over all elements of the tensor or layer; None where a parent is
-    zero. `digests` are the SHA-256 of the shards by file name; `config_differences` the keys in which the
-    parents' configs differ.
+    Weights are in the order of the parents, then the base if there is one. Cosines are between the parents of
+    each of `pairs` (indices of sources), over all elements of the tensor or layer, and None if a parent is
+    zero; tensors outside the layers share one entry. `digests` are the SHA-256 of the shards by file name,
+    and `config_differences` the keys in which the parents' configs differ.
     """
 
     method: str
@@ -65,7 +65,7 @@ def report_on(
     config_differences: Sequence[str],
     digests: Mapping[str, str],
 ) -> MergeReport:
-    """Put together what the tensors' findings say."""
+    """Collect what the passes over the tensors found."""
     recipe = tensors[0].recipe
     pairs = tuple(combinations(range(len(sources)), 2))
     grams: dict[str, dict[tuple[int, int], float]] = {}

@@ -1,4 +1,4 @@
-"""In which order the chunks of a merge are worked on, and what is found on the way."""
+"""The order in which the chunks of a merge are worked on, and what each chunk finds."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class TensorMerge:
-    """One tensor of the output: what it is made of (parents, then the base if any) and where it goes."""
+    """One tensor of the output: its inputs (parents, then the base if there is one) and its place."""
 
     name: str
     inputs: tuple[TensorRange, ...]
@@ -42,7 +42,7 @@ class ChunkTask:
 
 @dataclass
 class ChunkStatistics:
-    """What one chunk adds to a tensor's findings."""
+    """What one chunk adds to the statistics of its tensor."""
 
     gram: dict[tuple[int, int], float] = field(default_factory=dict)
     counts: "list[torch.Tensor]" = field(default_factory=list)
@@ -58,9 +58,9 @@ class ChunkStatistics:
 
 
 def schedule(tensors: Sequence[TensorMerge], chunk_elements: int) -> Iterator[ChunkTask]:
-    """Each tensor's passes in order, a tensor's next pass behind the one before of the next tensor.
+    """Yield each tensor's passes in order, a pass of one tensor after the previous pass of the next tensor.
 
-    So a pass seldom waits for the end of the one before it, and finds the bytes still in the page cache.
+    So a pass seldom waits for the end of the one before, and finds the bytes still in the page cache.
     """
     passes = EARLIER_PASSES[tensors[0].recipe.method] + 1
     for tensor in tensors:

@@ -1,4 +1,4 @@
-"""Tensors streamed through a merge: chunks read, merged and written by a few threads, in bounded memory."""
+"""Streams tensors through a merge: a few threads read, merge and write chunks in bounded memory."""
 
 import math
 import os
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 WORKERS = 4  # two compute while two wait for the disk
 BLOCK_ELEMENTS = 1 << 18  # elements whose arithmetic stays in the processor's cache
 BUFFER_BYTES = 48 << 20  # of one worker, all inputs together
-BASE_PRODUCT = (-1, -1)  # key of the base's inner product with itself, looked at for NaN and Inf alone
+BASE_PRODUCT = (-1, -1)  # key of the base's inner product with itself, which only reveals NaN and Inf
 
 
 def stream_merge(
     tensors: Sequence[TensorMerge], accumulate: str, device: str, hasher: FollowingHasher, progress: Progress
 ) -> None:
-    """Merge all tensors into their files, which exist at full size. The first error ends it and is raised.
+    """Merge all tensors into their files, which exist at full size; the first error ends it and is raised.
 
     `accumulate` names the dtype of the arithmetic, float32 or float64.
     """
@@ -68,7 +68,7 @@ def stream_merge(
 
 
 class _Buffers:
-    """One worker's memory: raw bytes of each input and the output, and a block of each in the wide dtype."""
+    """One worker's memory: raw bytes of each input and the output, and a wide block of each."""
 
     def __init__(self, inputs: int, chunk_elements: int, itemsize: int, accumulate: str, device: str) -> None:
         import torch
@@ -80,7 +80,7 @@ class _Buffers:
 
 
 class _Run:
-    """The state that the workers share."""
+    """State that the workers share."""
 
     def __init__(self, tasks: list[ChunkTask], hasher: FollowingHasher, progress: Progress) -> None:
         self.tasks, self.hasher, self.progress = tasks, hasher, progress
@@ -192,7 +192,7 @@ class _Run:
             self.progress.advance(length)
 
     def _close(self, task: ChunkTask, found: ChunkStatistics) -> None:
-        """Keep what a chunk found; the last chunk of a pass puts it all together, in the chunks' order."""
+        """Keep what a chunk found; the last chunk of a pass combines all in the order of the chunks."""
         tensor, findings = task.tensor, task.tensor.findings
         with self.lock:
             tensor.parts[task.chunk] = found
@@ -216,7 +216,7 @@ def _refuse_not_finite(tensor: TensorMerge, inputs: "Sequence[torch.Tensor]") ->
 
 
 def torch_dtype(dtype: str) -> "torch.dtype":
-    """The torch dtype of a floating-point dtype of safetensors."""
+    """Return the torch dtype of a floating-point dtype of safetensors."""
     import torch
 
     return {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}[dtype]

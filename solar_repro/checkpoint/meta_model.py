@@ -1,4 +1,4 @@
-"""A model as its config says, built on the meta device with transformers' own class: no weights, no code."""
+"""Builds a model from its config on the meta device with transformers' own class: no weights, no code."""
 
 import tempfile
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ _NOT_BUILT_FROM = ("quantization_config", "auto_map", "_name_or_path")
 
 
 class NotProved(Exception):
-    """What could not be shown; the message is the middle of a sentence."""
+    """Something could not be proved; the message is the middle of a sentence."""
 
 
 @dataclass(frozen=True)
 class MetaModel:
-    """A model on the meta device, its resolved config, its layers and what its buffers come from."""
+    """A model on the meta device, its resolved config, its list of layers and the origins of its buffers."""
 
     settings: dict[str, Any]
     model: Any
@@ -33,9 +33,9 @@ class MetaModel:
 
 
 def complete_config(base: Checkpoint, config: dict[str, Any], layer_map: LayerMap) -> dict[str, Any]:
-    """The deeper model's config with the per-layer lists that transformers derives from the base's own keys.
+    """Add to the deeper model's `config` the per-layer lists that transformers derives from the base's.
 
-    What a config decides by the layer's index alone (an interval, a count) then follows the layers.
+    What a config decides by a layer's index alone (an interval, a count) then follows the layers.
     """
     try:
         resolved = _resolve(base.config).to_dict()
@@ -51,7 +51,7 @@ def complete_config(base: Checkpoint, config: dict[str, Any], layer_map: LayerMa
 
 
 def _resolve(config: Mapping[str, Any]) -> Any:
-    """The config as transformers reads it, in the class of its model_type."""
+    """Return the config as transformers reads it, in the class of its model_type; raises NotProved."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     kind = config.get("model_type")
@@ -74,7 +74,7 @@ def _default(config: Mapping[str, Any], key: str) -> Any:
 
 
 def build_on_meta(config: Mapping[str, Any], layers: int) -> MetaModel:
-    """Build the causal decoder of a config, which must have one list of this many layers; else Unproved."""
+    """Build the causal decoder of a config; raises NotProved unless it has one list of `layers` layers."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -112,7 +112,7 @@ def build_on_meta(config: Mapping[str, Any], layers: int) -> MetaModel:
 
 
 def shorten(value: Any) -> str:
-    """A value as one line of at most 120 characters."""
+    """Return a value as one line of at most 120 characters."""
     text = " ".join(str(value).split())
     return text if len(text) <= 120 else f"{text[:117]}…"
 

@@ -1,4 +1,4 @@
-"""A checkpoint made elsewhere, named by a folder or a hub id: where it lies, and what names its content."""
+"""Models from outside the plan, given as a folder or hub id: where they are, and a digest of their content."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,14 +20,14 @@ DOWNLOAD_PATTERNS = [
     *CARRIED_FILES,
     CHAT_TEMPLATES,
 ]
-"""Files taken from the hub. Never pickles, never code."""
+"""Patterns of the files that are downloaded from the hub: neither pickles nor code."""
 _REVISION = "revision:"
 
 
 def locate_model(model: str, mirror: Path | None) -> Path | str:
-    """The folder itself, the folder `<org>/<name>` of the mirror, or else the hub id as it is.
+    """Return a model's folder: `model` itself, else `<org>/<name>` in the mirror, else the hub id as it is.
 
-    UserError for a folder without config.json.
+    Raises UserError for a folder without config.json.
     """
     places = [Path(expand_home(str(model))), *([mirror / model] if mirror else [])]
     for place in places:
@@ -39,10 +39,10 @@ def locate_model(model: str, mirror: Path | None) -> Path | str:
 
 
 def fingerprint_model(model: Path | str, setting: str) -> str:
-    """Digest of a model folder's content, or the commit of a hub id; neither there: UserError.
+    """Return the digest of a model folder's content (`sha256:…`), or the commit of a hub id (`revision:…`).
 
-    `setting` is what names the model, for the message. Headers are checked before all is read; what was
-    published with a manifest must be what that says (UserError).
+    Headers are checked before everything is read. Raises UserError if there is no such model, if its manifest
+    does not match, or if a file is damaged; `setting` names the model in the message.
     """
     if (folder := Path(expand_home(str(model)))).is_dir():
         open_checkpoint(folder)
@@ -56,9 +56,9 @@ def fingerprint_model(model: Path | str, setting: str) -> str:
 
 
 def model_folder(model: Path | str, digest: str = "") -> Path:
-    """The folder itself, or the hub's files in the Hugging Face cache (safetensors only); else UserError.
+    """Return the folder itself, or the snapshot of a hub id in the Hugging Face cache (safetensors only).
 
-    With `digest`, as `fingerprint_model` gives it, those of the very commit that it names.
+    A `digest` from `fingerprint_model` selects the commit that it names. Raises UserError if it is not found.
     """
     if (folder := Path(expand_home(str(model)))).is_dir():
         return folder
@@ -70,13 +70,13 @@ def model_folder(model: Path | str, digest: str = "") -> Path:
 
 
 def models_by_role(places: Mapping[str, Any]) -> dict[str, Any]:
-    """What a step's places name, by role; each of a list of `models` as `model_1`, `model_2`, …"""
+    """Return what a step's places name, by role; the list `models` becomes `model_1`, `model_2`, …"""
     listed = {f"model_{number}": model for number, model in enumerate(places.get("models", ()), start=1)}
     return {**places, **listed}
 
 
 def with_model_folders(places: Mapping[str, Any], found: Mapping[str, Path]) -> dict[str, Any]:
-    """The places with the folders that were found for the roles of `models_by_role`."""
+    """Return the places with the folders found for the roles of `models_by_role`."""
     changed = {role: found.get(role, place) for role, place in places.items()}
     if "models" in places:
         changed["models"] = [found[f"model_{number + 1}"] for number in range(len(places["models"]))]
@@ -86,10 +86,10 @@ def with_model_folders(places: Mapping[str, Any], found: Mapping[str, Path]) -> 
 def refuse_changed_model(
     folder: Path, digest: str, role: str, copied: Mapping[str, str] = MappingProxyType({})
 ) -> None:
-    """Refuse (UserError) a model that is not what its digest was made of.
+    """Raise UserError if a model folder no longer matches its digest.
 
-    `copied` gives the SHA-256 of files as they were copied from it, by name; the others are looked at again.
-    Files of the hub's cache are held by their commit.
+    `copied` gives the SHA-256 of files that were hashed while they were copied, by name; the others are
+    checked again. Files of a hub id are identified by their commit and are not checked.
     """
     if not digest.startswith(_REVISION) and folder_fingerprint(folder, copied=copied) != digest:
         raise UserError(

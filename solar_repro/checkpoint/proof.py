@@ -1,9 +1,8 @@
-"""Whether a deeper model is what the layer map says, settled on the meta device before a byte is copied.
+"""Proves on the meta device, before a byte is copied, that a deeper model is what its layer map says.
 
-Base and deeper model are built from their configs with transformers' own classes, without weights and without
-code of the checkpoint's. Each layer of the deeper one must be what its source is: classes, parameters,
-attributes, the numbers its buffers come from, and every operation of a forward pass. What cannot be shown is
-refused.
+Base and deeper model are built from their configs with transformers' own classes, without weights or code of
+the checkpoint. Each layer of the deeper model must be what its source is: classes, parameters, attributes,
+the numbers of its buffers, and every operation of a forward pass. What cannot be proved is refused.
 """
 
 import re
@@ -25,18 +24,18 @@ _RULES = re.compile(r".*(layer|period|offset|interval|pattern|idx|every|sparse_s
 
 @dataclass(frozen=True)
 class _Pair:
-    """Base and deeper model, and how the layers of the one come from those of the other."""
+    """Base and deeper model, and which base layer each new layer copies."""
 
     old: MetaModel
     new: MetaModel
     layer_map: LayerMap
 
     def expected(self, key: str, value: Any) -> Any:
-        """A value of the base's as the deeper model should have it."""
+        """Return a value of the base as the deeper model should have it."""
         return follow_layers(key, value, self.layer_map.base_layers, self.layer_map)
 
     def is_count(self, one: Any, other: Any) -> bool:
-        """Whether the two are the numbers of layers, by whatever name."""
+        """Whether the two values are the numbers of layers, under any name."""
         return one == self.layer_map.base_layers and other == len(self.layer_map.layers)
 
 
@@ -47,10 +46,10 @@ def prove_layer_map(
     tensors: Mapping[str, TensorRange],
     zeroed: Collection[str],
 ) -> None:
-    """Show that a model of this `config` and these `tensors` is the base's layers in the map's order.
+    """Prove that a model of this `config` and these `tensors` is the base's layers in the order of the map.
 
-    `zeroed` are the names whose tensors are zero; layers that hold them must leave what they get unchanged.
-    What cannot be shown: UserError that names the layer, the attribute and the config's keys.
+    `zeroed` names the tensors that are zero; layers that hold them must return what they are given. Raises
+    UserError, which names layer, attribute and config keys, for what cannot be proved.
     """
     try:
         old, new = build_on_meta(base.config, base.layers), build_on_meta(config, len(layer_map.layers))
@@ -69,7 +68,7 @@ def prove_layer_map(
 
 
 def _rules(config: Mapping[str, Any]) -> str:
-    """The config's keys that may say which layer is of which kind."""
+    """Return a hint with the config keys that may say which layer is of which kind."""
     keys = [
         key
         for key, value in config.items()
@@ -93,7 +92,7 @@ def _same_settings(pair: _Pair) -> None:
 
 
 def _same_outside(pair: _Pair) -> None:
-    """All that belongs to no layer: classes, parameters, buffers."""
+    """Compare all that belongs to no layer: classes, parameters, buffers."""
     before, after = (dict(_outside(built)) for built in (pair.old, pair.new))
     for name in sorted(before.keys() ^ after.keys()):
         raise NotProved(f"{name} exists in only one of the base and the new model")
@@ -163,7 +162,7 @@ def _attributes(module: Any) -> dict[str, Any]:
 
 
 def _same_value(one: Any, other: Any) -> bool:
-    """Equality of plain values; objects that are none count as equal where their classes are."""
+    """Whether two values are equal; other objects than plain values count as equal if their classes are."""
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):
@@ -184,9 +183,9 @@ def _is_count(value: Any) -> bool:
 def _fitting_names(
     base: Checkpoint, new: MetaModel, tensors: Mapping[str, TensorRange], zeroed: Collection[str]
 ) -> set[str]:
-    """The model's parameters that are zero. Each tensor of the plan must be the model's, and the reverse.
+    """Return the model's parameters that are zero, once planned and expected tensors are the same set.
 
-    Quantised checkpoints hold tensors that the model has none of; of these the layers alone speak.
+    Quantised checkpoints hold tensors that the model does not have; for them only the layers are compared.
     """
     state = new.model.state_dict()
     wanted, called = set(state), _model_names(new.model, state)
@@ -208,7 +207,7 @@ def _fitting_names(
 
 
 def _model_names(model: Any, wanted: Mapping[str, Any]) -> Callable[[str], str]:
-    """What transformers calls a stored tensor when it loads it."""
+    """Return the function that gives the name under which transformers loads a stored tensor."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 

@@ -1,4 +1,4 @@
-"""Where a tensor's value comes from, on PyTorch's meta device, which computes nothing."""
+"""Digests of how tensors were computed, on PyTorch's meta device, which computes no values."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_flatten_with_path
 
 
 class LiteralListener(TorchFunctionMode):
-    """Tells of numbers that stand in the code, which PyTorch hands on to nobody who listens to operations."""
+    """Report literal numbers in a model's code, which PyTorch does not pass on to a TorchDispatchMode."""
 
     def __init__(self, made: Callable[[torch.Tensor, str], None], indexed: Callable[[str], None]) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class LiteralListener(TorchFunctionMode):
 
 
 class TensorOrigins(TorchDispatchMode):
-    """While it is entered, each tensor that is made gets a digest of all that its value comes from."""
+    """While entered, give each tensor that is made a digest of all that its value depends on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class TensorOrigins(TorchDispatchMode):
         self._alive: list[torch.Tensor] = []
 
     def of(self, tensor: torch.Tensor) -> str:
-        """Digest of the operations and numbers that made the tensor; of its values where it has some."""
+        """Return the digest of the operations that made a tensor, or of its values if it has some."""
         if (known := self._digests.get(id(tensor))) is not None:
             return known
         values = f"unknown {id(tensor)}" if tensor.is_meta else str(tensor.tolist())
@@ -67,7 +67,7 @@ class TensorOrigins(TorchDispatchMode):
 
 
 def comparable(value: Any) -> Any:
-    """A value that is no tensor, as it is compared: numbers and texts themselves, of others the kind."""
+    """Return what a value that is no tensor is compared by: a number or text itself, else its class."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, torch.dtype | torch.device | torch.layout | torch.memory_format):
@@ -76,7 +76,7 @@ def comparable(value: Any) -> Any:
 
 
 def _said(value: Any) -> str:
-    """Literal numbers, in whatever they are packed, as text."""
+    """Return literal numbers, in whatever containers, as text."""
     if isinstance(value, list | tuple):
         return f"({', '.join(map(_said, value))})"
     if isinstance(value, slice):

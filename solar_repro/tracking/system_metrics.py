@@ -59,8 +59,7 @@ def _sample(monitor: "SystemMetricsMonitor", ended: threading.Event) -> None:
 
 
 def process_usage() -> dict[str, float]:
-    """Return seconds since this process began, and the peak memory in megabytes of it or of its largest
-    child.
+    """Return this process's age in seconds, and its or its largest child's peak memory in megabytes.
 
     Children that still run are not counted.
     """

@@ -136,9 +136,7 @@ class Tracker(Reader):
                 self.close_killed(run_id)
 
     def describe(self, run_id: str, step: "Step", parents: Mapping[str, FinishedRun], output: Path) -> None:
-        """Log tags, parameters, data sets and description of a step, before it runs or for a result in
-        `output`.
-        """
+        """Log tags, parameters, data sets and description of a step, which runs next or lies in `output`."""
         from mlflow.entities import Param, RunTag
 
         made_by = maker(output) or this_maker()
