@@ -1,4 +1,4 @@
-"""Models from outside the plan, given as a folder or hub id: where they are, and a digest of their content."""
+"""Models from outside the plan, given as a folder or hub id: where they are, and digests of their content."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -42,7 +42,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class _Made:
-    """The origin of a tensor: the `number`th one made before the layers (-1), in a layer, between or after."""
+    """A tensor's origin: the `number`th one made before the layers (-1), in a layer, between or after."""
 
     part: str
     layer: int
