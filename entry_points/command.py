@@ -244,7 +244,7 @@ def run_main(main: Callable[[], None]) -> None:
     Asked to end, it says in one line what was stopped, and its exit code is the shell's of that signal: 143
     after SIGTERM, 130 after Ctrl-C.
     """
-    with handle_signals(hasty=True) as asked:
+    with handle_signals(ends_on_second=True) as asked:
         try:
             with interruptible():
                 main()

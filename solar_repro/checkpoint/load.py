@@ -8,7 +8,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from solar_repro.checkpoint.model_source import model_folder
 from solar_repro.errors import UserError
@@ -20,10 +25,7 @@ from solar_repro.store.fingerprint import file_digests, fingerprint_of
 from solar_repro.store.manifest import MANIFEST_FILE
 from solar_repro.store.model_files import CARRIED_FILES
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 DTYPES = ("float32", "bfloat16", "float16")
 _SMALL_FILES = (
@@ -39,18 +41,16 @@ _SMALL_BYTES = 10_000_000
 _ATTENTION = ("attn_implementation", "_attn_implementation")
 
 
-def load_for_training(folder: Path, dtype: str = "float32", **settings: Any) -> "Loaded":
+def load_for_training(folder: Path, dtype: str = "float32", **settings: Any) -> Loaded:
     """Load a checkpoint's model, in float32 master weights unless `dtype` differs, and its tokenizer.
 
     `settings` go to `from_pretrained`. Raises UserError as `load_training_tokenizer` and `pretrained_model`.
     """
-    import torch
-
     tokenizer = load_training_tokenizer(folder)
     return pretrained_model(folder, dtype=getattr(torch, dtype), **settings), tokenizer
 
 
-def load_training_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+def load_training_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Load a checkpoint's tokenizer and give it a padding token if it has none.
 
     Raises UserError if there is no tokenizer, or if it lacks a BOS or an EOS token.
@@ -66,14 +66,12 @@ def load_training_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
-def load_for_scoring(model: Path | str, *, device: str = "cpu", dtype: str = "float32") -> "Loaded":
+def load_for_scoring(model: Path | str, *, device: str = "cpu", dtype: str = "float32") -> Loaded:
     """Load the model of a folder or hub id in evaluation mode, and its tokenizer.
 
     Raises UserError if there is no such model, if it has no safetensors or its tokenizer has neither BOS nor
     EOS, or if the dtype or device is unknown.
     """
-    import torch
-
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r}: use one of {', '.join(DTYPES)}")
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -89,7 +87,7 @@ def load_for_scoring(model: Path | str, *, device: str = "cpu", dtype: str = "fl
     return loaded.eval().to(device), tokenizer
 
 
-def drop_trailing_tokens(tokenizer: "PreTrainedTokenizerBase", model: Path | str) -> None:
+def drop_trailing_tokens(tokenizer: PreTrainedTokenizerBase, model: Path | str) -> None:
     """Stop a tokenizer from adding special tokens, such as EOS, after every text, and print that it does.
 
     A trailing token would end a prompt before its answer. The tokens of a choice are those of prompt and
@@ -107,8 +105,6 @@ def drop_trailing_tokens(tokenizer: "PreTrainedTokenizerBase", model: Path | str
             f"tokenizer of {model}: adds {end} after every text, which scoring cannot use; set "
             "add_eos_token to false in tokenizer_config.json"
         )
-    from tokenizers.processors import TemplateProcessing
-
     first = {"id": "begin", "ids": whole[:begin], "tokens": tokenizer.convert_ids_to_tokens(whole[:begin])}
     tokenizer.backend_tokenizer.post_processor = (
         TemplateProcessing(single=["begin", "$A"], special_tokens=[first])
@@ -137,14 +133,11 @@ def model_digest(model: Path | str) -> str:
     return fingerprint_of({file.name: digest for file, digest in file_digests(files).items()})
 
 
-def pretrained_model(model: Path | str, **settings: Any) -> "PreTrainedModel":
+def pretrained_model(model: Path | str, **settings: Any) -> PreTrainedModel:
     """Load the causal language model of a folder or hub id; `settings` go to `from_pretrained`.
 
     Raises UserError if it cannot be loaded, has no safetensors, or needs its own code to run.
     """
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
     folder = _checked_folder(model)
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -158,10 +151,8 @@ def pretrained_model(model: Path | str, **settings: Any) -> "PreTrainedModel":
             logging.enable_progress_bar()
 
 
-def pretrained_tokenizer(model: Path | str) -> "PreTrainedTokenizerBase":
+def pretrained_tokenizer(model: Path | str) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a folder or hub id; raises UserError as `pretrained_model` does."""
-    from transformers import AutoTokenizer
-
     folder = _checked_folder(model)
     advice = "; put its tokenizer.json and tokenizer_config.json beside the weights"
     try_tokenizer(folder)

@@ -8,12 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from solar_repro.checkpoint.config import without_code
 from solar_repro.checkpoint.copying import CopyRange, copy_chunks
 from solar_repro.checkpoint.folder import carry_files, open_checkpoint
 from solar_repro.checkpoint.headers import DTYPE_BITS, FLOAT_DTYPES, TensorRange, element_count
 from solar_repro.checkpoint.merge_inputs import align_tensors, by_pattern, config_differences, widest_dtype
-from solar_repro.checkpoint.merge_methods import METHODS, TASK_VECTOR_METHODS, Method, TensorRecipe
+from solar_repro.checkpoint.merge_methods import TensorRecipe
+from solar_repro.checkpoint.merge_options import METHODS, TASK_VECTOR_METHODS, Dtype, Method
 from solar_repro.checkpoint.merge_report import MergeReport, report_on
 from solar_repro.checkpoint.merge_schedule import TensorMerge
 from solar_repro.checkpoint.merge_stream import stream_merge
@@ -24,7 +27,6 @@ from solar_repro.safety.paths import require_space
 from solar_repro.store.hashing import FollowingHasher
 from solar_repro.terminal.progress import Progress
 
-Dtype = Literal["bfloat16", "float16", "float32", "float64"]
 _CODES: dict[Dtype, str] = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64"}
 
 
@@ -133,8 +135,6 @@ def _check(
 
 
 def _check_device(device: str) -> None:
-    import torch
-
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -9,14 +9,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations_with_replacement
-from typing import TYPE_CHECKING, Literal, get_args
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
-Method = Literal["average", "slerp", "ties", "dare", "task_arithmetic"]
-METHODS: tuple[Method, ...] = get_args(Method)
-TASK_VECTOR_METHODS: tuple[Method, ...] = ("ties", "dare", "task_arithmetic")
+from solar_repro.checkpoint.merge_options import Method
+
 # Passes over a tensor before the one that merges it: SLERP needs the angle, TIES the k-th largest magnitude,
 # found in two steps from the upper 16 and the lower 15 bits of the float32 magnitude.
 EARLIER_PASSES: dict[Method, int] = {"average": 0, "slerp": 1, "ties": 2, "dare": 0, "task_arithmetic": 0}
@@ -46,10 +44,8 @@ class TensorStatistics:
     thresholds: list[float] = field(default_factory=list)  # TIES: smallest magnitude kept, per parent
 
 
-def inner_products(parents: "Sequence[Tensor]") -> dict[tuple[int, int], float]:
+def inner_products(parents: Sequence[Tensor]) -> dict[tuple[int, int], float]:
     """Return the dot products of all pairs of parents, each with itself included."""
-    import torch
-
     pairs = combinations_with_replacement(range(len(parents)), 2)
     return {(i, j): torch.dot(parents[i], parents[j]).item() for i, j in pairs}
 
@@ -93,9 +89,9 @@ def merge_block(
     findings: TensorStatistics,
     name: str,
     number: int,
-    parents: "list[Tensor]",
-    base: "Tensor | None",
-) -> "Tensor":
+    parents: list[Tensor],
+    base: Tensor | None,
+) -> Tensor:
     """Merge block `number` of tensor `name`; overwrites `parents` and returns the result in one of them."""
     if base is None:
         return _weighted_sum(parents, effective_weights(recipe, findings))
@@ -111,30 +107,26 @@ def merge_block(
     return merged.mul_(recipe.scale).add_(base)
 
 
-def _weighted_sum(parents: "list[Tensor]", weights: Sequence[float]) -> "Tensor":
+def _weighted_sum(parents: list[Tensor], weights: Sequence[float]) -> Tensor:
     total = parents[0].mul_(weights[0])
     for parent, weight in zip(parents[1:], weights[1:], strict=True):
         total.add_(parent, alpha=weight)
     return total
 
 
-def _drop_and_rescale(delta: "Tensor", recipe: TensorRecipe, key: str) -> None:
+def _drop_and_rescale(delta: Tensor, recipe: TensorRecipe, key: str) -> None:
     """DARE (arXiv 2311.03099): keep each element with probability `density`, divide what is kept by it.
 
     The draw depends on seed, tensor, parent and block alone, not on threads or chunk sizes.
     """
-    import torch
-
     digest = hashlib.sha256(f"{recipe.seed}/{key}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
     kept = torch.rand(delta.shape, generator=generator, dtype=torch.float32) < recipe.density
     delta.mul_(kept.to(delta)).div_(recipe.density)
 
 
-def _ties(deltas: "list[Tensor]", weights: Sequence[float], thresholds: Sequence[float]) -> "Tensor":
+def _ties(deltas: list[Tensor], weights: Sequence[float], thresholds: Sequence[float]) -> Tensor:
     """TIES (arXiv 2306.01708): trim, elect the sign of the larger total mass, mean of those that agree."""
-    import torch
-
     for delta, threshold in zip(deltas, thresholds, strict=True):
         delta.mul_(delta.abs().float() >= threshold)
     weighted = [delta * weight for delta, weight in zip(deltas, weights, strict=True)]
@@ -147,10 +139,8 @@ def _ties(deltas: "list[Tensor]", weights: Sequence[float], thresholds: Sequence
     return total.div_(mass.where(mass != 0, 1.0))
 
 
-def histograms(findings: TensorStatistics, step: int, deltas: "Sequence[Tensor]") -> "list[Tensor]":
+def histograms(findings: TensorStatistics, step: int, deltas: Sequence[Tensor]) -> list[Tensor]:
     """Return a block's counts per parent for TIES: of upper bits, then of lower bits in one bin."""
-    import torch
-
     counted = []
     for number, delta in enumerate(deltas):
         bits = delta.abs().float().view(torch.int32)
@@ -163,14 +153,12 @@ def histograms(findings: TensorStatistics, step: int, deltas: "Sequence[Tensor]"
 
 
 def close_histograms(
-    findings: TensorStatistics, step: int, histogram: "Sequence[Tensor]", density: float, elements: int
+    findings: TensorStatistics, step: int, histogram: Sequence[Tensor], density: float, elements: int
 ) -> None:
     """Turn the counts of a TIES pass into the bin, then into the threshold: the k-th largest magnitude.
 
     k is density · elements, at least 1. All elements equal to the threshold are kept.
     """
-    import torch
-
     for number, counts in enumerate(histogram):
         wanted = max(1, int(density * elements)) if step == 0 else findings.below[number]
         from_top = counts.flip(0).cumsum(0)

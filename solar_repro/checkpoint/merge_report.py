@@ -7,6 +7,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from solar_repro.checkpoint.merge_methods import SLERP_LINEAR_ABOVE, cosine, effective_weights
 from solar_repro.checkpoint.merge_schedule import TensorMerge
 from solar_repro.checkpoint.tensor_names import LayerNames
@@ -42,8 +44,6 @@ class MergeReport:
 
     def plot(self, file: Path) -> None:
         """Plot the cosine between the parents by layer."""
-        from matplotlib.figure import Figure
-
         figure = Figure(figsize=(7, 3.5), layout="constrained")
         axes = figure.subplots()
         layers = [key for key in self.layer_cosines if key != OUTSIDE_LAYERS]

@@ -3,13 +3,28 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import Event
-from typing import TYPE_CHECKING
+
+import torch
 
 from solar_repro.checkpoint.headers import TensorRange, element_count
 from solar_repro.checkpoint.merge_methods import EARLIER_PASSES, TensorRecipe, TensorStatistics
 
-if TYPE_CHECKING:
-    import torch
+
+@dataclass
+class ChunkStatistics:
+    """What one chunk adds to the statistics of its tensor."""
+
+    gram: dict[tuple[int, int], float] = field(default_factory=dict)
+    counts: list[torch.Tensor] = field(default_factory=list)
+
+    def add_products(self, products: dict[tuple[int, int], float]) -> None:
+        for pair, product in products.items():
+            self.gram[pair] = self.gram.get(pair, 0.0) + product
+
+    def add_counts(self, counts: list[torch.Tensor]) -> None:
+        self.counts = (
+            [old + new for old, new in zip(self.counts, counts, strict=True)] if self.counts else counts
+        )
 
 
 @dataclass
@@ -22,7 +37,7 @@ class TensorMerge:
     recipe: TensorRecipe
     has_base: bool
     findings: TensorStatistics = field(default_factory=TensorStatistics)
-    parts: "dict[int, ChunkStatistics]" = field(default_factory=dict)  # by chunk, of the running pass
+    parts: dict[int, ChunkStatistics] = field(default_factory=dict)  # by chunk, of the running pass
     passes_done: list[Event] = field(default_factory=list)
 
     @property
@@ -38,23 +53,6 @@ class ChunkTask:
     chunks: int  # of the tensor
     start: int  # elements
     stop: int
-
-
-@dataclass
-class ChunkStatistics:
-    """What one chunk adds to the statistics of its tensor."""
-
-    gram: dict[tuple[int, int], float] = field(default_factory=dict)
-    counts: "list[torch.Tensor]" = field(default_factory=list)
-
-    def add_products(self, products: dict[tuple[int, int], float]) -> None:
-        for pair, product in products.items():
-            self.gram[pair] = self.gram.get(pair, 0.0) + product
-
-    def add_counts(self, counts: "list[torch.Tensor]") -> None:
-        self.counts = (
-            [old + new for old, new in zip(self.counts, counts, strict=True)] if self.counts else counts
-        )
 
 
 def schedule(tensors: Sequence[TensorMerge], chunk_elements: int) -> Iterator[ChunkTask]:

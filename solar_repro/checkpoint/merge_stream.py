@@ -5,7 +5,8 @@ import os
 from collections.abc import Sequence
 from itertools import combinations_with_replacement
 from threading import Lock, Thread
-from typing import TYPE_CHECKING
+
+import torch
 
 from solar_repro.checkpoint.headers import DTYPE_BITS
 from solar_repro.checkpoint.merge_methods import (
@@ -20,9 +21,6 @@ from solar_repro.safety.regular_files import regular_descriptor
 from solar_repro.store.hashing import FollowingHasher
 from solar_repro.terminal.progress import Progress
 
-if TYPE_CHECKING:
-    import torch
-
 WORKERS = 4  # two compute while two wait for the disk
 BLOCK_ELEMENTS = 1 << 18  # elements whose arithmetic stays in the processor's cache
 BUFFER_BYTES = 48 << 20  # of one worker, all inputs together
@@ -36,8 +34,6 @@ def stream_merge(
 
     `accumulate` names the dtype of the arithmetic, float32 or float64.
     """
-    import torch
-
     widest = (
         max(DTYPE_BITS[part.dtype] for tensor in tensors for part in (*tensor.inputs, tensor.output)) // 8
     )
@@ -71,8 +67,6 @@ class _Buffers:
     """One worker's memory: raw bytes of each input and the output, and a wide block of each."""
 
     def __init__(self, inputs: int, chunk_elements: int, itemsize: int, accumulate: str, device: str) -> None:
-        import torch
-
         self.raw = [torch.empty(chunk_elements * itemsize, dtype=torch.uint8) for _ in range(inputs)]
         self.views = [memoryview(raw.numpy()) for raw in self.raw]
         dtype = getattr(torch, accumulate)
@@ -89,8 +83,6 @@ class _Run:
         self.error: BaseException | None = None
 
     def work(self, buffers: _Buffers) -> None:
-        import torch
-
         torch.set_num_threads(1)  # of this thread: the workers themselves are the parallelism
         try:
             while (task := self._take()) is not None:
@@ -121,8 +113,6 @@ class _Run:
         return task
 
     def _perform(self, task: ChunkTask, buffers: _Buffers) -> None:
-        import torch
-
         tensor, last = task.tensor, task.step == len(task.tensor.passes_done) - 1
         inputs = [self._read(task, number, buffers) for number in range(len(tensor.inputs))]
         if task.step:
@@ -163,7 +153,7 @@ class _Run:
             self._write(task, buffers)
         self._close(task, found)
 
-    def _read(self, task: ChunkTask, number: int, buffers: _Buffers) -> "torch.Tensor":
+    def _read(self, task: ChunkTask, number: int, buffers: _Buffers) -> torch.Tensor:
         part = task.tensor.inputs[number]
         size = DTYPE_BITS[part.dtype] // 8
         length = (task.stop - task.start) * size
@@ -209,14 +199,12 @@ class _Run:
         tensor.passes_done[task.step].set()
 
 
-def _refuse_not_finite(tensor: TensorMerge, inputs: "Sequence[torch.Tensor]") -> None:
+def _refuse_not_finite(tensor: TensorMerge, inputs: Sequence[torch.Tensor]) -> None:
     for part, values in zip(tensor.inputs, inputs, strict=True):
         if not values.isfinite().all():
             raise UserError(f"{part.file}: tensor {tensor.name!r} holds NaN or Inf; take another checkpoint")
 
 
-def torch_dtype(dtype: str) -> "torch.dtype":
+def torch_dtype(dtype: str) -> torch.dtype:
     """Return the torch dtype of a floating-point dtype of safetensors."""
-    import torch
-
     return {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}[dtype]

@@ -4,15 +4,17 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from solar_repro.checkpoint.config import follow_layers
 from solar_repro.checkpoint.folder import Checkpoint
 from solar_repro.checkpoint.layer_map import LayerMap
+from solar_repro.checkpoint.tensor_origins import TensorOrigins
 from solar_repro.safety.json_files import write_json
-
-if TYPE_CHECKING:
-    from solar_repro.checkpoint.tensor_origins import TensorOrigins
 
 _NOT_BUILT_FROM = ("quantization_config", "auto_map", "_name_or_path")
 
@@ -29,7 +31,7 @@ class MetaModel:
     model: Any
     prefix: str
     layers: Any
-    made: "TensorOrigins"
+    made: TensorOrigins
 
 
 def complete_config(base: Checkpoint, config: dict[str, Any], layer_map: LayerMap) -> dict[str, Any]:
@@ -52,8 +54,6 @@ def complete_config(base: Checkpoint, config: dict[str, Any], layer_map: LayerMa
 
 def _resolve(config: Mapping[str, Any]) -> Any:
     """Return the config as transformers reads it, in the class of its model_type; raises NotProved."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise NotProved(f"transformers has no model_type {kind!r} of its own")
@@ -75,11 +75,6 @@ def _default(config: Mapping[str, Any], key: str) -> Any:
 
 def build_on_meta(config: Mapping[str, Any], layers: int) -> MetaModel:
     """Build the causal decoder of a config; raises NotProved unless it has one list of `layers` layers."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from solar_repro.checkpoint.tensor_origins import TensorOrigins
-
     resolved = _resolve(config)
     settings = resolved.to_dict()
     made = TensorOrigins()

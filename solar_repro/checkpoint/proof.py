@@ -10,12 +10,17 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
 from solar_repro.checkpoint.config import follow_layers
 from solar_repro.checkpoint.folder import Checkpoint
 from solar_repro.checkpoint.headers import TensorRange
 from solar_repro.checkpoint.layer_map import LayerMap
 from solar_repro.checkpoint.meta_model import MetaModel, NotProved, build_on_meta, shorten
 from solar_repro.checkpoint.tensor_names import COUNT_KEYS, is_recomputed
+from solar_repro.checkpoint.tracing import CannotTrace, trace
 from solar_repro.errors import UserError
 
 _OWN_INDEX = re.compile(r".*(idx|index|layer_id|layer_num|layer_number|block_id).*")
@@ -128,8 +133,6 @@ def _same_layers(pair: _Pair) -> None:
 
 
 def _same_module(given: Any, made: Any, where: str, pair: _Pair, source: int, target: int) -> None:
-    import torch
-
     for kind in ("_parameters", "_buffers"):
         before, after = getattr(given, kind), getattr(made, kind)
         for name in sorted(before.keys() | after.keys()):
@@ -208,9 +211,6 @@ def _fitting_names(
 
 def _model_names(model: Any, wanted: Mapping[str, Any]) -> Callable[[str], str]:
     """Return the function that gives the name under which transformers loads a stored tensor."""
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
-
     rules = get_model_conversion_mapping(model)
     renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
     converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
@@ -219,8 +219,6 @@ def _model_names(model: Any, wanted: Mapping[str, Any]) -> Callable[[str], str]:
 
 
 def _same_computation(pair: _Pair, zero: Collection[str]) -> None:
-    from solar_repro.checkpoint.tracing import CannotTrace, trace
-
     old, new, layer_map = pair.old, pair.new, pair.layer_map
     try:
         before, after = trace(old.model, old.layers), trace(new.model, new.layers, zero)

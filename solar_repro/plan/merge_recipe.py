@@ -12,8 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from solar_repro.checkpoint.merge import Dtype
-from solar_repro.checkpoint.merge_methods import Method
+from solar_repro.checkpoint.merge_options import Dtype, Method
 from solar_repro.checkpoint.model_source import fingerprint_model
 from solar_repro.checkpoint.shards import SHARD_BYTES
 from solar_repro.errors import UserError

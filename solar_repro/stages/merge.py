@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from solar_repro.checkpoint.merge import merge
-from solar_repro.checkpoint.merge_methods import Method
+from solar_repro.checkpoint.merge_options import Method
 from solar_repro.checkpoint.model_source import model_folder
 from solar_repro.store.result import NOTES, Log
 

@@ -9,21 +9,22 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from mlflow.entities import Run
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from solar_repro.checkpoint.model_source import DOWNLOAD_PATTERNS
 from solar_repro.errors import UserError
 from solar_repro.plan.provenance import FILE, key_of, result_digest, verify_key
 from solar_repro.plan.step import MODEL_STAGES
+from solar_repro.safety.bounded_http import limit_file_size
 from solar_repro.safety.redact import short_reason
 from solar_repro.safety.regular_files import BLOCK, open_regular
 from solar_repro.store.hashing import sha256
 from solar_repro.store.manifest import MANIFEST_FILE, ManifestError, read_manifest, verify_manifest
 from solar_repro.store.result import NOTES
 from solar_repro.tracking.server import artifact_errors, checked_answers, is_temporary
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
 
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_NOTE_BYTES = 16 << 20
@@ -42,10 +43,6 @@ def fetch(uri: str, name: str, target: Path, most: int) -> None:
 
     Raises ArtifactMissing, but lets errors of a lost connection or a missing library pass.
     """
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    from solar_repro.safety.bounded_http import limit_file_size
-
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with limit_file_size(most), checked_answers():
@@ -113,7 +110,7 @@ def offered_digest(uri: str, key: str) -> str | None:
             return None
 
 
-def result_of(run: "Run", scratch: Path) -> Path:
+def result_of(run: Run, scratch: Path) -> Path:
     """Return the verified folder of a finished run's result: in its store, else fetched below `scratch`.
 
     Raises ArtifactMissing or ManifestError if it is incomplete or was made with another key.
@@ -130,7 +127,7 @@ def result_of(run: "Run", scratch: Path) -> Path:
     return folder
 
 
-def note_of(run: "Run", name: str) -> Any:
+def note_of(run: Run, name: str) -> Any:
     """Return the content of a JSON file among the notes of a run; raises ArtifactMissing."""
     folder = Path(run.data.tags.get("solar.output", ""))
     if (folder / MANIFEST_FILE).is_file():

@@ -3,12 +3,10 @@
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from solar_repro.plan.step import Step
 from solar_repro.safety.redact import one_line
-
-if TYPE_CHECKING:
-    from solar_repro.plan.step import Step
 
 EXTERNAL_MODEL_ROLE = {"evaluate": "model", "contamination": "target", "merge": "first"}
 """Stages that also take models from outside the plan → the input that they have for a model of the plan."""
@@ -38,7 +36,7 @@ def mlflow_command(entry: str, scale: str, overrides: Mapping[str, str], **optio
     return f"mlflow run . -e {entry} --env-manager local {settings}"
 
 
-def step_command(step: "Step", invocation: Invocation) -> str:
+def step_command(step: Step, invocation: Invocation) -> str:
     """Return the command that makes a step and its inputs; for a model from outside, what was typed."""
     entry, options = step.stage, {}
     role = EXTERNAL_MODEL_ROLE.get(step.stage)

@@ -2,16 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from solar_repro.paper import variants
+from solar_repro.plan.step import Step
 from solar_repro.safety.escapes import escape_code, escape_markdown
 from solar_repro.safety.redact import one_line
 from solar_repro.tracking.commands import EXTERNAL_MODEL_ROLE, Invocation, step_command
-
-if TYPE_CHECKING:
-    from solar_repro.plan.step import Step
-    from solar_repro.tracking.reader import FinishedRun
+from solar_repro.tracking.reader import FinishedRun
 
 NOTE = "mlflow.note.content"
 """Tag that the UI shows as the description of a run or an experiment."""
@@ -41,7 +38,7 @@ _STAGES = {
 
 
 def step_note(
-    step: "Step", invocation: Invocation, parents: Mapping[str, "FinishedRun"], output: Path, model: str = ""
+    step: Step, invocation: Invocation, parents: Mapping[str, FinishedRun], output: Path, model: str = ""
 ) -> str:
     """Return the description of a step's run: its place in the paper, inputs, settings and command.
 
@@ -67,7 +64,7 @@ def step_note(
     return fit_note("\n\n".join(parts))
 
 
-def _link(step: "Step", role: str, found: "FinishedRun") -> str:
+def _link(step: Step, role: str, found: FinishedRun) -> str:
     link = f"[{escape_markdown(step.inputs[role].label)}]({run_path(found.experiment_id, found.run_id)})"
     return f"{link} ({role})" if role in _NAMED_ROLES else link
 
@@ -99,7 +96,7 @@ def fit_note(text: str, most: int = MAX_NOTE_CHARACTERS) -> str:
     return text[: most - 3].rpartition("\n")[0] + "\n\n…"
 
 
-def _place_in_paper(step: "Step") -> str:
+def _place_in_paper(step: Step) -> str:
     role = EXTERNAL_MODEL_ROLE.get(step.stage)
     if role and role not in step.inputs:
         return "Of a model that the paper does not name."
@@ -113,7 +110,7 @@ def _place_in_paper(step: "Step") -> str:
     return f"In the paper: {named}."
 
 
-def _settings(step: "Step") -> str:
+def _settings(step: Step) -> str:
     """Return the settings that have a value, without those of places and data sets."""
     told = []
     for name, value in step.parameters().items():

@@ -2,27 +2,24 @@
 
 import contextlib
 import json
-from typing import TYPE_CHECKING
+
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 
 from solar_repro.paper.benchmarks import COLUMN_NAMES
 from solar_repro.tracking.descriptions import MODEL_TRAINING, NOTE
-
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
 
 _KIND = "mlflow.experimentKind"
 _VIEW = "scores"
 _SEVERAL = 20
 
 
-def describe_experiment(client: "MlflowClient", experiment_id: str) -> None:
+def describe_experiment(client: MlflowClient, experiment_id: str) -> None:
     """Make the UI open an experiment for model training, with a description and a view of the scores.
 
     What is already set stays. An experiment with runs of other projects, or that this user may not change, is
     left alone.
     """
-    from mlflow.exceptions import MlflowException
-
     tags = client.get_experiment(experiment_id).tags
     missing = {name: value for name, value in _experiment_tags(experiment_id).items() if name not in tags}
     if not missing or not all(

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from mlflow.entities import Metric
+from mlflow.tracking import MlflowClient
 
 from solar_repro.safety.redact import short_reason
-
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
 
 MetricRow = dict[str, Any]
 """`key`, `value`, `timestamp` (ms), `step`."""
@@ -116,7 +116,7 @@ def read_metrics(file: Path) -> list[MetricRow]:
 
 
 def send_metrics(
-    client: "MlflowClient",
+    client: MlflowClient,
     run_id: str,
     rows: list[dict[str, Any]],
     model_id: str | None = None,
@@ -126,8 +126,6 @@ def send_metrics(
 
     `datasets` maps a metric's name to name and digest of the run's data set that it is measured on.
     """
-    from mlflow.entities import Metric
-
     metrics = [
         Metric(*(row[part] for part in ("key", "value", "timestamp", "step")), model_id, *measured_on)
         for row in rows

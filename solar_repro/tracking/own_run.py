@@ -2,20 +2,21 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING
+
+from mlflow import get_tracking_uri
+from mlflow.entities import Experiment, Run
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.tracking.context.default_context import DefaultRunContext
 
 from solar_repro.errors import UserError
 from solar_repro.tracking.server import NOT_FOUND_CODES, server_uri
-
-if TYPE_CHECKING:
-    from mlflow.entities import Experiment, Run
-    from mlflow.tracking import MlflowClient
 
 _TAKEN = "solar.command"
 """Tag of a run that a command uses as its own; the value is the command's name."""
 
 
-def own_run(client: "MlflowClient", name: str, scale: str) -> tuple[str, str]:
+def own_run(client: MlflowClient, name: str, scale: str) -> tuple[str, str]:
     """Return the ids of the run that `mlflow run` opened, or of a new run, and of its experiment.
 
     `MLFLOW_RUN_ID` may be left over from another command, or a pipeline may pass it to all that it starts, so
@@ -40,17 +41,13 @@ def own_run(client: "MlflowClient", name: str, scale: str) -> tuple[str, str]:
 
 def _source() -> dict[str, str]:
     """Return who started the command and from which file, as `mlflow.start_run` tags it."""
-    from mlflow.tracking.context.default_context import DefaultRunContext
-
     try:
         return DefaultRunContext().tags()
     except (KeyError, OSError):  # a user of a container may have no name
         return {}
 
 
-def _given_run(client: "MlflowClient") -> "Run | None":
-    from mlflow.exceptions import MlflowException
-
+def _given_run(client: MlflowClient) -> Run | None:
     run_id = os.environ.get("MLFLOW_RUN_ID")
     if not run_id:
         return None
@@ -67,25 +64,21 @@ def _given_run(client: "MlflowClient") -> "Run | None":
 
 def _whole_path() -> str:
     """Return a hint about a relative path of a database, which `mlflow run` resolves in another folder."""
-    from mlflow import get_tracking_uri
-
     uri = get_tracking_uri()
     relative = uri.startswith("sqlite:///") and not uri.startswith("sqlite:////")
     return f", with its whole path (sqlite:///{os.path.abspath(uri[10:])} is taken)" if relative else ""
 
 
-def _is_free(run: "Run") -> bool:
+def _is_free(run: Run) -> bool:
     info = run.info
     is_open = (info.status, info.lifecycle_stage) == ("RUNNING", "active")
     return is_open and not {"solar.key", _TAKEN} & run.data.tags.keys()
 
 
-def _experiment(client: "MlflowClient", default: str, beside: "Run | None") -> str:
+def _experiment(client: MlflowClient, default: str, beside: Run | None) -> str:
     """Return the id of the experiment that the environment names, else of the run `beside`, else of
     `default`.
     """
-    from mlflow.exceptions import MlflowException
-
     name, number = os.environ.get("MLFLOW_EXPERIMENT_NAME"), os.environ.get("MLFLOW_EXPERIMENT_ID")
     if name or not (number or beside):
         said = f"MLFLOW_EXPERIMENT_NAME={name}" if name else f"experiment {default}"
@@ -106,9 +99,7 @@ def _experiment(client: "MlflowClient", default: str, beside: "Run | None") -> s
         ) from None
 
 
-def _named(client: "MlflowClient", name: str) -> "Experiment":
-    from mlflow.exceptions import MlflowException
-
+def _named(client: MlflowClient, name: str) -> Experiment:
     if (found := client.get_experiment_by_name(name)) is not None:
         return found
     try:
@@ -120,7 +111,7 @@ def _named(client: "MlflowClient", name: str) -> "Experiment":
         return found
 
 
-def _usable(experiment: "Experiment", said: str) -> str:
+def _usable(experiment: Experiment, said: str) -> str:
     if experiment.lifecycle_stage != "active":
         raise UserError(
             f"{said}: experiment {experiment.name!r} is deleted; restore it (mlflow experiments restore "

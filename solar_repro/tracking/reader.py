@@ -5,9 +5,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from mlflow.entities import Metric, Run
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 
 from solar_repro.errors import UserError, nearest
+from solar_repro.safety.bounded_http import limit_requests
 from solar_repro.safety.redact import one_line
 from solar_repro.store.owner import folder_identity
 from solar_repro.tracking.artifacts import ArtifactMissing, fetch_result, offered_digest
@@ -19,10 +24,6 @@ from solar_repro.tracking.server import (
     pages,
     server_uri,
 )
-
-if TYPE_CHECKING:
-    from mlflow.entities import Metric, Run
-    from mlflow.tracking import MlflowClient
 
 _RUN_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
 _MOST_OF_A_KEY = 100
@@ -58,13 +59,13 @@ def conflicting_results(label: str, found: Sequence[Any]) -> str:
 class Reader:
     """One command's view of a tracking server."""
 
-    def __init__(self, client: "MlflowClient", accepted: tuple[str, ...] = ()) -> None:
+    def __init__(self, client: MlflowClient, accepted: tuple[str, ...] = ()) -> None:
         """`accepted` names the experiments whose results are used; an empty tuple accepts all."""
         self.client = client
         self.accepted = accepted
         self._accepted = {self._experiment(name): name for name in accepted}
 
-    def accepts(self, run: "Run") -> bool:
+    def accepts(self, run: Run) -> bool:
         """Whether the results of a run are used: its experiment is among the accepted ones."""
         return not self._accepted or run.info.experiment_id in self._accepted
 
@@ -72,7 +73,7 @@ class Reader:
         """Return the FINISHED runs with this key in the accepted experiments, newest first."""
         return [_finished(run) for run in self.runs_of(key)]
 
-    def runs_of(self, key: str) -> "list[Run]":
+    def runs_of(self, key: str) -> list[Run]:
         """Return the same as MLflow runs; raises UserError if there are suspiciously many."""
         found = self.search(f"tags.`solar.key` = '{key}'", most=_MOST_OF_A_KEY + 1)
         if len(found) > _MOST_OF_A_KEY:
@@ -90,9 +91,7 @@ class Reader:
         """Whether this server has a run of that id, which may be deleted."""
         return self._find(run_id) is not None
 
-    def _find(self, run_id: str) -> "Run | None":
-        from mlflow.exceptions import MlflowException
-
+    def _find(self, run_id: str) -> Run | None:
         try:
             return self.client.get_run(run_id)
         except MlflowException as error:
@@ -122,7 +121,7 @@ class Reader:
         most: int = 50_000,
         status: str | None = "FINISHED",
         everywhere: bool = False,
-    ) -> "list[Run]":
+    ) -> list[Run]:
         """Return the runs that match an MLflow filter, newest first, at most `most`.
 
         They come from the `experiment` that is named, else from the accepted ones, or from all
@@ -137,7 +136,7 @@ class Reader:
         runs = [run for page in within for run in self._runs_in(list(page), query, most)]
         return sorted(runs, key=lambda run: run.info.end_time or 0, reverse=True)[:most]
 
-    def _runs_in(self, ids: list[str], query: str, most: int) -> "list[Run]":
+    def _runs_in(self, ids: list[str], query: str, most: int) -> list[Run]:
         runs: list[Run] = []
 
         def ask(token: str | None) -> Any:
@@ -156,10 +155,8 @@ class Reader:
                 break
         return runs
 
-    def history(self, run_id: str, metric: str) -> "list[Metric]":
+    def history(self, run_id: str, metric: str) -> list[Metric]:
         """Return all logged values of a metric; raises UserError for more than a training logs."""
-        from solar_repro.safety.bounded_http import limit_requests
-
         with limit_requests(_MOST_REQUESTS):
             return self.client.get_metric_history(run_id, metric)
 
@@ -212,8 +209,6 @@ class Reader:
 @contextlib.contextmanager
 def _looking() -> Iterator[None]:
     """Ignore what is not on the server."""
-    from mlflow.exceptions import MlflowException
-
     try:
         yield
     except ArtifactMissing:
@@ -223,7 +218,7 @@ def _looking() -> Iterator[None]:
             raise
 
 
-def _finished(run: "Run") -> FinishedRun:
+def _finished(run: Run) -> FinishedRun:
     info, tags = run.info, run.data.tags
     who = f"{tags.get('solar.user', 'unknown')} on {tags.get('solar.host', 'unknown')}"
     return FinishedRun(

@@ -3,25 +3,20 @@
 import json
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 
-    from solar_repro.plan.step import Step
-    from solar_repro.tracking.reader import FinishedRun
+from solar_repro.plan.step import Step
+from solar_repro.tracking.reader import FinishedRun
 
 _ATTEMPTS = 4
 _RACED = re.compile("unique constraint|duplicate (key|entry)", re.IGNORECASE)
 
 
-def log_inputs(
-    client: "MlflowClient", run_id: str, step: "Step", parents: Mapping[str, "FinishedRun"]
-) -> None:
+def log_inputs(client: MlflowClient, run_id: str, step: Step, parents: Mapping[str, FinishedRun]) -> None:
     """Log a step's data sets, by digest, and the models it is made from."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
-    from mlflow.exceptions import MlflowException
-
     context = [InputTag("mlflow.data.context", step.stage)]
     datasets = [
         # MLflow's digest is cut; the source keeps the whole.

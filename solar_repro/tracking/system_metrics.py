@@ -7,12 +7,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+
+import psutil
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from solar_repro.safety.redact import short_reason
-
-if TYPE_CHECKING:
-    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 
 @contextlib.contextmanager
@@ -25,8 +24,6 @@ def log_system_metrics(run_id: str, goes_on: bool = False) -> Iterator[None]:
     own loop (`SystemMetricsMonitor.monitor`, 3.17) ends at the first failed request and takes no sample at
     the end.
     """
-    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
     logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
     try:
         monitor = SystemMetricsMonitor(run_id, resume_logging=goes_on)
@@ -45,7 +42,7 @@ def log_system_metrics(run_id: str, goes_on: bool = False) -> Iterator[None]:
         thread.join()
 
 
-def _sample(monitor: "SystemMetricsMonitor", ended: threading.Event) -> None:
+def _sample(monitor: SystemMetricsMonitor, ended: threading.Event) -> None:
     is_last = False
     while not is_last:
         is_last = ended.wait(monitor.sampling_interval)
@@ -63,8 +60,6 @@ def process_usage() -> dict[str, float]:
 
     Children that still run are not counted.
     """
-    import psutil
-
     unit = 1 if sys.platform == "darwin" else 1024  # bytes of `ru_maxrss`
     most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     seconds = time.time() - psutil.Process().create_time()

@@ -11,11 +11,14 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from mlflow.entities import LoggedModelOutput, Param, RunTag
+from mlflow.tracking import MlflowClient
 
 from solar_repro.device import machine
 from solar_repro.errors import UserError
 from solar_repro.plan.provenance import code_version, maker, result_digest, this_maker, versions
+from solar_repro.plan.step import Step
 from solar_repro.safety.redact import redact
 from solar_repro.store.lock import locked
 from solar_repro.store.owner import folder_identity
@@ -34,11 +37,6 @@ from solar_repro.tracking.reader import FinishedRun, Reader
 from solar_repro.tracking.run_inputs import log_inputs
 from solar_repro.tracking.server import artifact_errors, connect, short_timeouts
 from solar_repro.tracking.system_metrics import process_usage
-
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
-
-    from solar_repro.plan.step import Step
 
 STEPS_FILE = "steps.json"
 """Artifact of a command's own run: label and key of each step → the run that made it, now or before."""
@@ -89,7 +87,7 @@ class Tracker(Reader):
         """Set the description of a run, in Markdown."""
         self.client.set_tag(run_id, NOTE, note)
 
-    def open_child(self, step: "Step") -> str:
+    def open_child(self, step: Step) -> str:
         """Open a run for the step, nested under the command's own, and return its id."""
         source = {
             "mlflow.source.name": f"solar_repro/stages/{step.stage}.py",
@@ -135,10 +133,8 @@ class Tracker(Reader):
             for run_id in () if unlocked else self.unfinished(key, output)[0]:
                 self.close_killed(run_id)
 
-    def describe(self, run_id: str, step: "Step", parents: Mapping[str, FinishedRun], output: Path) -> None:
+    def describe(self, run_id: str, step: Step, parents: Mapping[str, FinishedRun], output: Path) -> None:
         """Log tags, parameters, data sets and description of a step, which runs next or lies in `output`."""
-        from mlflow.entities import Param, RunTag
-
         made_by = maker(output) or this_maker()
         tags = {
             NOTE: step_note(step, self.invocation, parents, output),
@@ -168,19 +164,17 @@ class Tracker(Reader):
         log_inputs(self.client, run_id, step, parents)
 
     def link_model(
-        self, run_id: str, step: "Step", parents: Mapping[str, FinishedRun], output: Path, model_id: str
+        self, run_id: str, step: Step, parents: Mapping[str, FinishedRun], output: Path, model_id: str
     ) -> None:
         """Add a link to the logged checkpoint to the description of a model's run."""
         link = model_link(self.client.get_run(run_id).info.experiment_id, model_id)
         self.set_note(run_id, step_note(step, self.invocation, parents, output, link))
 
-    def log_model(self, run_id: str, step: "Step", folder: Path, upload: bool) -> str:
+    def log_model(self, run_id: str, step: Step, folder: Path, upload: bool) -> str:
         """Log the checkpoint as a logged model, whole if `upload`, else by its manifest.
 
         Return the model's id.
         """
-        from mlflow.entities import LoggedModelOutput
-
         self._close_models(run_id)  # of an attempt that was cut off
         model = self.client.create_logged_model(
             self.client.get_run(run_id).info.experiment_id,
@@ -235,7 +229,7 @@ class Tracker(Reader):
         self.client.delete_tag(run_id, "solar.key")
         self.finish(run_id, "KILLED")
 
-    def log_steps(self, made: "Iterable[tuple[Step, FinishedRun]]") -> None:
+    def log_steps(self, made: Iterable[tuple[Step, FinishedRun]]) -> None:
         """Log which runs this command made or reused."""
         steps = {f"{step.label} {step.key[:8]}": found.run_id for step, found in made}
         self.client.log_dict(self.run_id, steps, STEPS_FILE)
@@ -269,7 +263,7 @@ class Tracker(Reader):
 
 
 @contextlib.contextmanager
-def mark_failed(client: "MlflowClient", run_id: str) -> Iterator[None]:
+def mark_failed(client: MlflowClient, run_id: str) -> Iterator[None]:
     """Mark the run FAILED with the reason if the block raises, or KILLED after a stop request."""
     try:
         yield

@@ -167,7 +167,7 @@ def test_signals_that_come_together_are_one_wish(monkeypatch):
             ask(TERM)
 
 
-def test_who_is_not_hasty_bears_any_number(monkeypatch):
+def test_where_a_second_signal_ends_nothing_any_number_is_borne(monkeypatch):
     monkeypatch.setattr(stopping, "SAME_REQUEST_SECONDS", 0.0)
     with handle_signals(ends_on_second=False), interruptible():
         with pytest.raises(Stopped):
