@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solar_repro.errors import Stopped, UserError
-from solar_repro.terminal import progress
+from solar_repro.terminal import events
 from solar_repro.terminal.stopping import (
     block_signals,
     deferred_stop,
@@ -119,7 +119,7 @@ def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) 
 @contextmanager
 def _hearing() -> Iterator[tuple[Connection | None, Connection | None]]:
     """Where there is a live display: a connection for workers' events, its reading end first."""
-    if progress.listener is None:
+    if events.listener is None:
         yield None, None
         return
     heard, telling = multiprocessing.Pipe(duplex=False)
@@ -130,7 +130,7 @@ def _hearing() -> Iterator[tuple[Connection | None, Connection | None]]:
 
 def _pass_on(heard: Connection | None) -> None:
     while heard is not None and heard.poll():
-        progress.listener(heard.recv())
+        events.listener(heard.recv())
 
 
 @contextmanager
@@ -169,11 +169,11 @@ def _start(
     threading.Thread(target=_end_with_parent, args=(telling is not None,), daemon=True).start()
     if telling is not None:
 
-        def tell(event: progress.Event) -> None:
+        def tell(event: events.Event) -> None:
             with suppress(OSError):  # the parent is gone: the end of this process is on its way
                 telling.send(event)  # short, so that a pipe takes it whole or not at all
 
-        progress.listener = tell
+        events.listener = tell
     import torch
 
     from solar_repro.running.runner import Runner
@@ -198,7 +198,7 @@ def _end_with_parent(shown: bool) -> None:
 
 
 def _make(step: Step, position: tuple[int, int]) -> FinishedRun:
-    progress.line_prefix = step.label
+    events.line_prefix = step.label
     _runner.position, _runner.tells_of = position, step.key
     _idle.clear()
     try:

@@ -30,7 +30,7 @@ from solar_repro.store.manifest import MANIFEST_FILE
 from solar_repro.store.publish import write_atomically
 from solar_repro.store.result import Log
 from solar_repro.store.resume import job_file
-from solar_repro.terminal import progress
+from solar_repro.terminal import events
 from solar_repro.terminal.stopping import deferred_stop
 
 CONFIGS = Path(__file__).parent / "launchers"
@@ -51,7 +51,7 @@ def launch(
         listening = threading.Thread(target=_listen, args=(listener, log, found), daemon=True)
         listening.start()
         content = {"stage": stage, "out": out, "options": options, "address": listener.address}
-        content["shown"] = progress.listener is not None
+        content["shown"] = events.listener is not None
         write_atomically(job, json.dumps(to_jsonable_python({"id": uuid.uuid4().hex, **content})))
         try:
             with _started(job, how) as process, deferred_stop() as asked:
@@ -131,9 +131,9 @@ def _listen(door: Listener, log: Log, found: dict[str, Any]) -> None:
                 log(message["metrics"], message["step"])
                 rank_0.send_bytes(b"kept")
             elif "progress" in message:
-                told = progress.WorkEvent(*message["progress"])
-                if (listener := progress.listener) is not None:
-                    listener(told._replace(key=progress.current_step))
+                told = events.WorkEvent(*message["progress"])
+                if (listener := events.listener) is not None:
+                    listener(told._replace(key=events.current_step))
             else:
                 found |= message
 

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from solar_repro.errors import Stopped, UserError
 from solar_repro.running.launch import read_job
-from solar_repro.terminal import progress
+from solar_repro.terminal import events
 from solar_repro.terminal.stopping import handle_signals, interruptible
 
 
@@ -29,14 +29,14 @@ def main(job: Path) -> None:
         name: TypeAdapter(kinds[name]).validate_python(value) for name, value in told["options"].items()
     }
     if int(os.environ["RANK"]):
-        progress.silent = True
+        events.silent = True
         with tempfile.TemporaryDirectory() as scratch:  # what rank 0 writes is the result
             _end_quietly(lambda: stage.run(Path(scratch), lambda metrics, step=0: None, **options))
         return
     with handle_signals(ends_on_second=False), Client(told["address"], "AF_UNIX") as parent:
         _send(parent, {"pid": os.getpid()})
         if told["shown"]:
-            progress.listener = lambda event: _send(parent, {"progress": event})
+            events.listener = lambda event: _send(parent, {"progress": event})
 
         def log(metrics: Mapping[str, float], step: int = 0) -> None:
             _send(parent, {"metrics": {name: float(value) for name, value in metrics.items()}, "step": step})

@@ -34,8 +34,8 @@ from solar_repro.store.manifest import MANIFEST_FILE, ManifestError, only_listed
 from solar_repro.store.publish import PlaceOccupied, publish
 from solar_repro.store.result import METRICS, NOTES, Log
 from solar_repro.store.resume import RESUME_METRICS, ResumeFolder, job_file, resume_folder, run_of_checkpoint
-from solar_repro.terminal import progress
-from solar_repro.terminal.progress import PlanEvent, StepEvent, StepState
+from solar_repro.terminal import events
+from solar_repro.terminal.events import PlanEvent, StepEvent, StepState
 from solar_repro.terminal.remaining import StepCost
 from solar_repro.terminal.stopping import raise_if_stop_requested
 from solar_repro.tracking.metric_log import read_metrics, send_metrics
@@ -109,7 +109,7 @@ class Runner:
 
     def tell_plan(self, targets: list[Step]) -> None:
         """Tell the live display, where there is one, which steps there are and what each costs."""
-        if progress.listener is None:
+        if events.listener is None:
             return
         steps = ordered(targets)
         works = {
@@ -120,7 +120,7 @@ class Runner:
             )
             for step in steps
         }
-        progress.listener(PlanEvent(works, tuple(printable(step.label) for step in steps), self.jobs))
+        events.listener(PlanEvent(works, tuple(printable(step.label) for step in steps), self.jobs))
 
     def get(self, step: Step, run_id: str | None = None) -> FinishedRun:
         """The finished result of the step, made if need be (in the given run, else in a nested one)."""
@@ -135,7 +135,7 @@ class Runner:
                     raise_if_stop_requested()
                     if unlocked:
                         self._say(step, f"no lock can be had ({unlocked}): let nobody else make it meanwhile")
-                    progress.current_step = step.key
+                    events.current_step = step.key
                     try:
                         known = self.made[step.key] = self._run(step, parents, run_id, not unlocked)
                     except Stopped as stopped:
@@ -145,7 +145,7 @@ class Runner:
                         self._say(step, "failed", "failed")
                         raise
                     finally:
-                        progress.current_step = ""
+                        events.current_step = ""
         if run_id not in (None, known.run_id):
             self.tracker.reuse(run_id, known)
         return known
@@ -328,9 +328,9 @@ class Runner:
         """Say what becomes of a step, in the live display where there is one, else in a line."""
         if self.tells_of not in (None, step.key):
             return
-        if progress.listener is not None and state is not None:
+        if events.listener is not None and state is not None:
             names = step.key, printable(step.label), step.stage
-            progress.listener(StepEvent(*names, self.position, state, printable(what), seconds, note))
+            events.listener(StepEvent(*names, self.position, state, printable(what), seconds, note))
             return
         if state == "failed":
             return  # whoever hears of the error says so

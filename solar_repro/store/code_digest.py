@@ -18,7 +18,7 @@ WITHOUT_EFFECT = {
     f"{PACKAGE}.{name}"
     for name in (
         *("device", "errors", "paper.variants", "safety.redact", "scales.settings", "store.code_digest"),
-        *("terminal.progress", "terminal.remaining", "terminal.stopping"),
+        *("terminal.events", "terminal.progress", "terminal.remaining", "terminal.stopping"),
     )
 }
 """Modules that cannot change a result; what scales and variants say is in the step's settings."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from rich.spinner import Spinner
 from rich.text import Text
 
-from solar_repro.terminal.progress import Event, PlanEvent, StepEvent, WorkEvent
+from solar_repro.terminal.events import Event, PlanEvent, StepEvent, WorkEvent
 from solar_repro.terminal.remaining import Remaining, StepCost, StepProgress, remaining_time
 from solar_repro.terminal.wording import activity_text, duration_text, figures_text, remaining_text
 

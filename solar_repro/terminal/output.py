@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from solar_repro.terminal import progress
+from solar_repro.terminal import events
 
 
 def is_watched() -> bool:
@@ -19,19 +19,19 @@ def is_watched() -> bool:
 @contextmanager
 def live_display(title: str) -> Iterator[None]:
     """Show the live display while the block runs, if a person watches the terminal; else change nothing."""
-    if progress.listener is not None or not is_watched():
+    if events.listener is not None or not is_watched():
         yield
         return
     from solar_repro.terminal.display import Display
 
     with _captured() as (terminal, written):
         display = Display(title, terminal, written)
-        progress.listener = display.handle
+        events.listener = display.handle
         display.start()
         try:
             yield
         finally:
-            progress.listener = None
+            events.listener = None
             _flush()
             display.stop()
 

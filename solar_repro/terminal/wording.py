@@ -1,6 +1,6 @@
 """Times, amounts and activities in words, as the live display and the dry run show them."""
 
-from solar_repro.terminal.progress import WorkEvent
+from solar_repro.terminal.events import WorkEvent
 from solar_repro.terminal.remaining import Remaining
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from solar_repro.terminal.board import Board, duration_text, remaining_text
-from solar_repro.terminal.progress import PlanEvent, StepEvent, WorkEvent
+from solar_repro.terminal.events import PlanEvent, StepEvent, WorkEvent
 from solar_repro.terminal.remaining import Remaining, StepCost
 
 WORKS = {

@@ -16,9 +16,10 @@ from tests.screen import watched
 WORLD = """
 import os, subprocess, sys
 from entry_points.command import run_main
-from solar_repro.terminal import progress
+from solar_repro.terminal import events, progress
 from solar_repro.errors import UserError
-from solar_repro.terminal.progress import ActivityEvent, PlanEvent, Progress, StepEvent, WorkEvent
+from solar_repro.terminal.events import ActivityEvent, PlanEvent, StepEvent, WorkEvent
+from solar_repro.terminal.progress import Progress
 from solar_repro.terminal.remaining import StepCost
 from solar_repro.terminal.output import live_display
 
@@ -33,7 +34,7 @@ def told(number, done, total, note, is_main=True, label="sft", ended=False):
     tell(WorkEvent(f"bar {number}", NAMES[number - 1], label, done, total, "steps", 10.0, note, most, ended))
 
 def tell(event):
-    progress.listener(event)
+    events.listener(event)
 
 def wait():
     sys.stdin.readline()
@@ -256,7 +257,7 @@ def test_a_fault_of_the_display_costs_nothing_but_the_display():
         TWO_AT_WORK
         + """
 def fault(*size): raise KeyError("a fault")
-progress.listener.__self__._board.lines = fault
+events.listener.__self__._board.lines = fault
 os.write(2, 5000 * b"a line that is longer than others\\n")
 print("what else is written")
 wait()
