@@ -78,9 +78,9 @@ def find_layers(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -
             f"{folder}: tensors of layer {prefix}{missing[0]} are missing; download the checkpoint again"
         )
     keys = tuple(key for key in COUNT_KEYS if config.get(key) == len(layers))
-    said = {key: config[key] for key in COUNT_KEYS if type(config.get(key)) is int}
-    if not keys and said and all(count < len(layers) for count in said.values()):
-        key, count = next(iter(said.items()))
+    counts = {key: config[key] for key in COUNT_KEYS if type(config.get(key)) is int}
+    if not keys and counts and all(count < len(layers) for count in counts.values()):
+        key, count = next(iter(counts.items()))
         extra = config.get("num_nextn_predict_layers")
         why = f" (num_nextn_predict_layers = {extra}: it predicts further tokens)" if extra else ""
         raise UserError(
@@ -89,10 +89,10 @@ def find_layers(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -
             "leaves them out, and save it to another folder"
         )
     if not keys:
-        said = {key: config[key] for key in COUNT_KEYS if key in config}
+        counts = {key: config[key] for key in COUNT_KEYS if key in config}
         raise UserError(
             f"{folder / 'config.json'}: the tensors have {len(layers)} layers under {prefix!r}, "
-            f"but the config says {said or 'nothing'}; set {COUNT_KEYS[0]} to that number"
+            f"but the config says {counts or 'nothing'}; set {COUNT_KEYS[0]} to that number"
         )
     return LayerNames(prefix, len(layers), keys)
 

@@ -21,9 +21,9 @@ class LiteralListener(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if func is torch.tensor:
-            self._made(result, _said(args[:1] or kwargs.get("data")))
+            self._made(result, _literal_text(args[:1] or kwargs.get("data")))
         elif func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
-            self._indexed(_said(args[1]))
+            self._indexed(_literal_text(args[1]))
         return result
 
 
@@ -54,7 +54,7 @@ class TensorOrigins(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         leaves, _ = tree_flatten_with_path((args, kwargs))
-        said = [
+        recorded = [
             (str(path), self.of(leaf) if isinstance(leaf, torch.Tensor) else comparable(leaf))
             for path, leaf in leaves
         ]
@@ -62,7 +62,7 @@ class TensorOrigins(TorchDispatchMode):
         for number, (_, leaf) in enumerate(tree_flatten_with_path(result)[0]):
             if isinstance(leaf, torch.Tensor):
                 self._alive.append(leaf)
-                self._digests[id(leaf)] = _digest(str(func), str(said), str(number))
+                self._digests[id(leaf)] = _digest(str(func), str(recorded), str(number))
         return result
 
 
@@ -75,12 +75,12 @@ def comparable(value: Any) -> Any:
     return type(value).__qualname__
 
 
-def _said(value: Any) -> str:
+def _literal_text(value: Any) -> str:
     """Return literal numbers, in whatever containers, as text."""
     if isinstance(value, list | tuple):
-        return f"({', '.join(map(_said, value))})"
+        return f"({', '.join(map(_literal_text, value))})"
     if isinstance(value, slice):
-        return f"{_said(value.start)}:{_said(value.stop)}:{_said(value.step)}"
+        return f"{_literal_text(value.start)}:{_literal_text(value.stop)}:{_literal_text(value.step)}"
     return str(comparable(value))
 
 

@@ -144,19 +144,19 @@ class _Recorder(TorchDispatchMode):
             raise CannotTrace(f"layer {number} is run out of order")
         arguments = [(str(path), leaf) for path, leaf in tree_flatten_with_path((args, kwargs))[0]]
         given: dict[int, str] = {}
-        said: list[Any] = []
+        recorded: list[Any] = []
         for path, leaf in arguments:
             origin = self._origins.get(id(leaf)) if isinstance(leaf, torch.Tensor) else None
             if isinstance(origin, _Made) and origin.part != "before":
                 self._render(leaf)  # refuses what an earlier layer made
                 given[id(leaf)] = path
-                said.append((path, ("given", path)))
+                recorded.append((path, ("given", path)))
                 continue
             if number == 0 and isinstance(origin, _Made):
                 self._first[path] = origin
-            said.append((path, self._render(leaf)))
+            recorded.append((path, self._render(leaf)))
         self._part, self._current, self._count = "layer", number, 0
-        self._entries = [("called with", tuple(said))]
+        self._entries = [("called with", tuple(recorded))]
         self.trace.layers.append(self._entries)
         self._given = given
         self._given_at.append(set(given.values()))
@@ -192,7 +192,7 @@ class _Recorder(TorchDispatchMode):
         origin = self._origins.get(id(value))
         if origin is None:
             if value.is_meta and not value.is_floating_point():
-                # An index such as `x[..., [-1]]`, whose numbers are said behind the operation.
+                # An index such as `x[..., [-1]]`, whose numbers are recorded behind the operation.
                 return ("index", str(value.dtype), tuple(value.shape))
             if value.is_meta:
                 raise CannotTrace("a tensor comes from outside the model")
@@ -215,11 +215,11 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         leaves = tree_flatten_with_path((args, kwargs))[0]
-        said = tuple((str(path), self._render(leaf)) for path, leaf in leaves)
+        recorded = tuple((str(path), self._render(leaf)) for path, leaf in leaves)
         if func is torch.ops.aten._local_scalar_dense.default:
             # The model looks at a value, which nothing here has. One and the same answer, for base and deeper
             # model alike, takes both down the same branch.
-            self._entries.append((str(func), said, ()))
+            self._entries.append((str(func), recorded, ()))
             return _ANSWERS.get(args[0].dtype, 1)
         result = func(*args, **kwargs)
         made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
@@ -229,7 +229,7 @@ class _Recorder(TorchDispatchMode):
             self._given.pop(id(tensor), None)
             self._origins[id(tensor)] = _Made(self._part, self._current, self._count)
             self._count += 1
-        self._entries.append((str(func), said, tuple((str(t.dtype), tuple(t.shape)) for t in made)))
+        self._entries.append((str(func), recorded, tuple((str(t.dtype), tuple(t.shape)) for t in made)))
         return result
 
 

@@ -80,8 +80,8 @@ class BoundedAdapter(DeadlineAdapter, request_utils.TCPKeepAliveHTTPAdapter):
                 raise RequestException(f"the server gives {TOO_MANY}", request=request)
             _bounds.left = left - 1
         clock = Clock(timeout if isinstance(timeout, int | float) else DEFAULT_TIMEOUT)
-        clock.starts_anew = True
-        with _told(clock), obeying(clock):
+        clock.restarts_per_attempt = True
+        with _as_requests_errors(clock), obeying(clock):
             response = super().send(request, stream, timeout, *given, **settings)
             if not stream:
                 response._content = b"".join(_pieces(response, clock, _largest(request)))
@@ -94,7 +94,7 @@ class BoundedAdapter(DeadlineAdapter, request_utils.TCPKeepAliveHTTPAdapter):
 
 
 @contextmanager
-def _told(clock: Clock) -> Iterator[None]:
+def _as_requests_errors(clock: Clock) -> Iterator[None]:
     """Turn what the transport raises into what `requests` raises."""
     try:
         yield
@@ -116,7 +116,7 @@ def _largest(request: PreparedRequest) -> int:
 def _file(response: Response, clock: Clock, size: int | None) -> Iterator[bytes]:
     clock.start()
     try:
-        with _told(clock):
+        with _as_requests_errors(clock):
             yield from _pieces(response, clock, size)
     finally:
         clock.stop()

@@ -23,7 +23,7 @@ class Clock:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.is_late = False
-        self.starts_anew = False
+        self.restarts_per_attempt = False
         """Whether each attempt gets the whole time anew, counted from when its request is sent."""
         self._socket: socket.socket | None = None
         self._timer: threading.Timer | None = None
@@ -84,28 +84,28 @@ def obeying(clock: Clock) -> Iterator[None]:
         raise DeadlineExceeded
 
 
-class _Watched:
+class _ReportingConnection:
     """Report the open socket of a request to its clock."""
 
     def request(self, *arguments: Any, **settings: Any) -> None:
         clock = getattr(_current, "clock", None)
-        if clock and clock.starts_anew:
+        if clock and clock.restarts_per_attempt:
             clock.reset()
         elif clock:
             if self.sock is None:
                 self.connect()
             clock.watch(self.sock)
         super().request(*arguments, **settings)
-        if clock and clock.starts_anew:
+        if clock and clock.restarts_per_attempt:
             clock.watch(self.sock)
             clock.start()
 
 
-class _Connection(_Watched, HTTPConnection):
+class _Connection(_ReportingConnection, HTTPConnection):
     pass
 
 
-class _SecureConnection(_Watched, HTTPSConnection):
+class _SecureConnection(_ReportingConnection, HTTPSConnection):
     pass
 
 

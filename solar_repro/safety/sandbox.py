@@ -94,7 +94,7 @@ def _end(done: "subprocess.CompletedProcess[Any]", seconds: int) -> str:
     """Return in words how a process ended."""
     if done.returncode in (-9, -24):  # SIGKILL, SIGXCPU
         return f"it takes more than {seconds} seconds"
-    said = one_line(done.stderr.strip().rpartition("\n")[2])[:200]
-    if "MemoryError" in said or "memory allocation" in said:
+    last_line = one_line(done.stderr.strip().rpartition("\n")[2])[:200]
+    if "MemoryError" in last_line or "memory allocation" in last_line:
         return f"it takes more than {_MEMORY >> 30} GiB of memory"
-    return said or "it aborts"
+    return last_line or "it aborts"

@@ -24,9 +24,9 @@ def remove(final: Path) -> None:
 
     Of a link only the link itself is removed.
     """
-    doomed = final.with_name(f"{working_prefix(final)}removed")
-    final.rename(doomed)
-    delete(doomed)
+    removed = final.with_name(f"{working_prefix(final)}removed")
+    final.rename(removed)
+    delete(removed)
 
 
 def delete(path: Path) -> None:

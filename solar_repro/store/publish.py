@@ -106,7 +106,7 @@ def replace_folder(place: Path) -> Iterator[Path]:
     The old folder stays until the new one is complete. Another process may replace it at the same time.
     Raises UserError if the old folder belongs to another user who does not share it.
     """
-    doomed: list[Path] = []
+    removed: list[Path] = []
     try:
         make_shared_folder(place.parent)
         working = Path(tempfile.mkdtemp(prefix=working_prefix(place), dir=place.parent))
@@ -118,10 +118,10 @@ def replace_folder(place: Path) -> Iterator[Path]:
         share_with_group(working)
         flush_folder(working)
         while working.exists():
-            doomed.append(working.with_name(f"{working.name}_removed_{len(doomed)}"))
+            removed.append(working.with_name(f"{working.name}_removed_{len(removed)}"))
             try:
                 with suppress(FileNotFoundError):
-                    place.rename(doomed[-1])
+                    place.rename(removed[-1])
                 working.rename(place)
             except PermissionError as error:
                 raise UserError(
@@ -138,7 +138,7 @@ def replace_folder(place: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(working, ignore_errors=True)
-    for old in filter(os.path.lexists, doomed):
+    for old in filter(os.path.lexists, removed):
         delete(old)
 
 

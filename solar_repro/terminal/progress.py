@@ -91,5 +91,5 @@ class Progress:
         figures = f"{self._done:,}/{self._total:,} {self._unit}, {rate:,.1f} {self._unit}/s, {elapsed:.0f} s"
         if self._done < self._total and rate:
             figures += f", {(self._total - self._done) / rate:.0f} s left"
-        told = f"{events.line_prefix}: {self._label}" if events.line_prefix else self._label
-        print(f"{told}: {figures}{', ' + note if note else ''}", file=sys.stderr, flush=True)
+        name = f"{events.line_prefix}: {self._label}" if events.line_prefix else self._label
+        print(f"{name}: {figures}{', ' + note if note else ''}", file=sys.stderr, flush=True)

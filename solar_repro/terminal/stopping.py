@@ -41,7 +41,7 @@ _asked: StopRequest | None = None
 """The request of this process; None outside `handle_signals`."""
 
 
-def _note(number: int, frame: FrameType | None) -> None:
+def _on_signal(number: int, frame: FrameType | None) -> None:
     if not _asked.is_set():
         _asked.number, _asked.at = number, time.monotonic()
         if _asked.raises:
@@ -72,8 +72,8 @@ def handle_signals(*, ends_on_second: bool) -> Iterator[StopRequest]:
         yield _asked
         return
     _asked = StopRequest(ends_on_second)
-    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, _note) for number in heard}
+    handled = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _on_signal) for number in handled}
     try:
         yield _asked
     finally:

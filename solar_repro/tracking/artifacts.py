@@ -78,8 +78,8 @@ def fetch_result(uri: str, folder: Path, stage: str) -> None:
     """
     fetch(uri, MANIFEST_FILE, folder / MANIFEST_FILE, MAX_MANIFEST_BYTES)
     entries = read_manifest(folder)
-    if strange := [name for name in entries if not is_file_of_stage(stage, name)]:
-        raise ManifestError(f"{MANIFEST_FILE} names {strange[0]!r}, which no result of stage {stage} has")
+    if unknown := [name for name in entries if not is_file_of_stage(stage, name)]:
+        raise ManifestError(f"{MANIFEST_FILE} names {unknown[0]!r}, which no result of stage {stage} has")
     total = sum(size for size, _ in entries.values())
     if total > (free := shutil.disk_usage(folder).free):
         raise ManifestError(f"{MANIFEST_FILE} names {total:,} bytes, and {free:,} are free")

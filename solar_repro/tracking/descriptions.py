@@ -112,11 +112,11 @@ def _place_in_paper(step: Step) -> str:
 
 def _settings(step: Step) -> str:
     """Return the settings that have a value, without those of places and data sets."""
-    told = []
+    shown = []
     for name, value in step.parameters().items():
         if name.startswith(("places.", "datasets.")) or value in ("", "None"):
             continue
-        told.append(f"`{escape_code(name.removeprefix(f'{step.stage}.'))} = {escape_code(value)}`")
-    while told and len(", ".join(told)) > _LONGEST_SETTINGS:
-        told[-2:] = ["…"]
-    return ", ".join(told)
+        shown.append(f"`{escape_code(name.removeprefix(f'{step.stage}.'))} = {escape_code(value)}`")
+    while shown and len(", ".join(shown)) > _LONGEST_SETTINGS:
+        shown[-2:] = ["…"]
+    return ", ".join(shown)

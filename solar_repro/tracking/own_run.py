@@ -12,7 +12,7 @@ from mlflow.tracking.context.default_context import DefaultRunContext
 from solar_repro.errors import UserError
 from solar_repro.tracking.server import NOT_FOUND_CODES, server_uri
 
-_TAKEN = "solar.command"
+_OWN_RUN_TAG = "solar.command"
 """Tag of a run that a command uses as its own; the value is the command's name."""
 
 
@@ -24,11 +24,11 @@ def own_run(client: MlflowClient, name: str, scale: str) -> tuple[str, str]:
     """
     given = _given_run(client)
     if given is not None and _is_free(given):
-        client.set_tag(given.info.run_id, _TAKEN, name)
+        client.set_tag(given.info.run_id, _OWN_RUN_TAG, name)
         client.set_tag(given.info.run_id, "mlflow.runName", name)
         return given.info.run_id, given.info.experiment_id
     experiment = _experiment(client, f"solar-{scale}", given)
-    run = client.create_run(experiment, tags={_TAKEN: name, **_source()}, run_name=name)
+    run = client.create_run(experiment, tags={_OWN_RUN_TAG: name, **_source()}, run_name=name)
     if given is not None:
         print(
             f"MLFLOW_RUN_ID={given.info.run_id}: that run is closed or belongs to another command; "
@@ -72,7 +72,7 @@ def _whole_path() -> str:
 def _is_free(run: Run) -> bool:
     info = run.info
     is_open = (info.status, info.lifecycle_stage) == ("RUNNING", "active")
-    return is_open and not {"solar.key", _TAKEN} & run.data.tags.keys()
+    return is_open and not {"solar.key", _OWN_RUN_TAG} & run.data.tags.keys()
 
 
 def _experiment(client: MlflowClient, default: str, beside: Run | None) -> str:
@@ -81,21 +81,21 @@ def _experiment(client: MlflowClient, default: str, beside: Run | None) -> str:
     """
     name, number = os.environ.get("MLFLOW_EXPERIMENT_NAME"), os.environ.get("MLFLOW_EXPERIMENT_ID")
     if name or not (number or beside):
-        said = f"MLFLOW_EXPERIMENT_NAME={name}" if name else f"experiment {default}"
-        experiment = _usable(_named(client, name or default), said)
+        source = f"MLFLOW_EXPERIMENT_NAME={name}" if name else f"experiment {default}"
+        experiment = _usable(_named(client, name or default), source)
         if name and number and number != experiment:
             raise UserError(
-                f"{said} and MLFLOW_EXPERIMENT_ID={number} are different experiments; unset one of them"
+                f"{source} and MLFLOW_EXPERIMENT_ID={number} are different experiments; unset one of them"
             )
         return experiment
-    said = f"MLFLOW_EXPERIMENT_ID={number}" if number else "the experiment of MLFLOW_RUN_ID"
+    source = f"MLFLOW_EXPERIMENT_ID={number}" if number else "the experiment of MLFLOW_RUN_ID"
     try:
-        return _usable(client.get_experiment(number or beside.info.experiment_id), said)
+        return _usable(client.get_experiment(number or beside.info.experiment_id), source)
     except MlflowException as error:
         if error.error_code not in NOT_FOUND_CODES:
             raise
         raise UserError(
-            f"{said}: {server_uri()} has no such experiment; unset it or give one that is there"
+            f"{source}: {server_uri()} has no such experiment; unset it or give one that is there"
         ) from None
 
 
@@ -111,10 +111,10 @@ def _named(client: MlflowClient, name: str) -> Experiment:
         return found
 
 
-def _usable(experiment: Experiment, said: str) -> str:
+def _usable(experiment: Experiment, source: str) -> str:
     if experiment.lifecycle_stage != "active":
         raise UserError(
-            f"{said}: experiment {experiment.name!r} is deleted; restore it (mlflow experiments restore "
+            f"{source}: experiment {experiment.name!r} is deleted; restore it (mlflow experiments restore "
             f"--experiment-id {experiment.experiment_id}) or set MLFLOW_EXPERIMENT_NAME to another"
         )
     return experiment.experiment_id

@@ -181,7 +181,7 @@ class Reader:
 
         Raises if that cannot be decided because of a lost connection or a missing library.
         """
-        with _looking():
+        with _ignoring_missing():
             uri = self._artifacts(found)
             with artifact_errors(uri, "read"):
                 return offered_digest(uri, key)
@@ -193,7 +193,7 @@ class Reader:
         Raises if that cannot be decided because of a lost connection or a missing library, since the result
         may be weeks of work; and ManifestError for files that no such step leaves.
         """
-        with _looking():
+        with _ignoring_missing():
             uri = self._artifacts(found)
             with artifact_errors(uri, "read"):
                 fetch_result(uri, destination, stage)
@@ -207,7 +207,7 @@ class Reader:
 
 
 @contextlib.contextmanager
-def _looking() -> Iterator[None]:
+def _ignoring_missing() -> Iterator[None]:
     """Ignore what is not on the server."""
     try:
         yield

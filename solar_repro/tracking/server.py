@@ -16,7 +16,7 @@ from solar_repro.safety.redact import redact, short_reason, shown_uri
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-_IMPATIENT = {
+_SHORT_TIMEOUTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "PGCONNECT_TIMEOUT": "10",
@@ -47,7 +47,7 @@ def connect() -> "MlflowClient":
             _try_data_base(get_tracking_uri())
             client = MlflowClient()
             if get_tracking_uri().startswith("http"):
-                client = _Careful(client)
+                client = _CheckedClient(client)
             client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, OSError, ImportError, sqlite3.Error) as error:
         raise UserError(
@@ -57,18 +57,18 @@ def connect() -> "MlflowClient":
     return client
 
 
-class _Careful:
+class _CheckedClient:
     """A client that raises MlflowException for answers that are not MLflow's."""
 
     def __init__(self, client: "MlflowClient") -> None:
         self._client = client
 
     def __getattr__(self, name: str) -> Any:
-        asking = getattr(self._client, name)
+        method = getattr(self._client, name)
 
         def ask(*given: Any, **named: Any) -> Any:
             with checked_answers():
-                return asking(*given, **named)
+                return method(*given, **named)
 
         return ask
 
@@ -188,8 +188,8 @@ def artifact_errors(artifacts: str, doing: str) -> Iterator[None]:
 @contextlib.contextmanager
 def short_timeouts() -> Iterator[None]:
     """Make requests inside the block give up within seconds, through the environment that MLflow reads."""
-    before = {name: os.environ.get(name) for name in _IMPATIENT}
-    os.environ.update(_IMPATIENT)
+    before = {name: os.environ.get(name) for name in _SHORT_TIMEOUTS}
+    os.environ.update(_SHORT_TIMEOUTS)
     try:
         yield
     finally:

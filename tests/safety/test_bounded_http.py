@@ -41,7 +41,7 @@ def drip(handler, start, piece):
 def served(monkeypatch):
     """A server that a test has answer as it likes; nothing is tried a second time."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr("solar_repro.tracking.server._IMPATIENT", {})
+    monkeypatch.setattr("solar_repro.tracking.server._SHORT_TIMEOUTS", {})
     with serving(lambda handler: {}) as server:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
         yield server
@@ -197,7 +197,7 @@ BODY = JSON.map(lambda value: json.dumps(value).encode()) | st.binary()
 def module_served():
     with pytest.MonkeyPatch.context() as patch, serving(lambda handler: {}) as server:
         patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        patch.setattr("solar_repro.tracking.server._IMPATIENT", {})
+        patch.setattr("solar_repro.tracking.server._SHORT_TIMEOUTS", {})
         patch.setattr("solar_repro.tracking.server.MAX_PAGES", 5)
         patch.setenv("MLFLOW_TRACKING_URI", server.uri)
         server.reader = Reader(connect())
