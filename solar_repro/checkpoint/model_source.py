@@ -1,7 +1,6 @@
 """Models from outside the plan, given as a folder or hub id: where they are, and digests of their content."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -10,6 +9,7 @@ from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.errors import UserError
 from solar_repro.safety.paths import expand_home
 from solar_repro.store.fingerprint import fingerprint_of, folder_digests, folder_fingerprint
+from solar_repro.store.hub import REVISION, hub_commit, hub_snapshot
 from solar_repro.store.manifest import refuse_damaged
 from solar_repro.store.model_files import CARRIED_FILES, CHAT_TEMPLATES
 
@@ -21,7 +21,6 @@ DOWNLOAD_PATTERNS = [
     CHAT_TEMPLATES,
 ]
 """Patterns of the files that are downloaded from the hub: neither pickles nor code."""
-_REVISION = "revision:"
 
 
 def locate_model(model: str, mirror: Path | None) -> Path | str:
@@ -49,10 +48,7 @@ def fingerprint_model(model: Path | str, setting: str) -> str:
         digests = folder_digests(folder)
         refuse_damaged(folder, digests)
         return fingerprint_of(digests)
-    from huggingface_hub import HfApi
-
-    with _hub_errors(str(model), setting):
-        return f"{_REVISION}{HfApi().model_info(str(model)).sha}"
+    return f"{REVISION}{hub_commit(str(model), 'model', _not_found(str(model), setting))}"
 
 
 def model_folder(model: Path | str, digest: str = "") -> Path:
@@ -62,11 +58,8 @@ def model_folder(model: Path | str, digest: str = "") -> Path:
     """
     if (folder := Path(expand_home(str(model)))).is_dir():
         return folder
-    from huggingface_hub import snapshot_download
-
-    revision = digest.removeprefix(_REVISION) if digest.startswith(_REVISION) else None
-    with _hub_errors(str(model), "model"):
-        return Path(snapshot_download(str(model), revision=revision, allow_patterns=DOWNLOAD_PATTERNS))
+    commit = digest.removeprefix(REVISION) if digest.startswith(REVISION) else None
+    return hub_snapshot(str(model), "model", _not_found(str(model), "model"), commit, DOWNLOAD_PATTERNS)
 
 
 def models_by_role(places: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,20 +84,15 @@ def refuse_changed_model(
     `copied` gives the SHA-256 of files that were hashed while they were copied, by name; the others are
     checked again. Files of a hub id are identified by their commit and are not checked.
     """
-    if not digest.startswith(_REVISION) and folder_fingerprint(folder, copied=copied) != digest:
+    if not digest.startswith(REVISION) and folder_fingerprint(folder, copied=copied) != digest:
         raise UserError(
             f"{role}: {folder} was changed while it was used; run the same command again, when nobody "
             "writes to it"
         )
 
 
-@contextmanager
-def _hub_errors(model: str, setting: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # the hub's client raises OSError, ValueError or its HTTP library's own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"{setting}: {model} is not a folder, and it could not be fetched from the hub ({reason}); "
-            f"set {setting} to a folder with config.json and safetensors"
-        ) from None
+def _not_found(model: str, setting: str) -> Callable[[str], str]:
+    return lambda reason: (
+        f"{setting}: {model} is not a folder, and it could not be fetched from the hub ({reason}); "
+        f"set {setting} to a folder with config.json and safetensors"
+    )

@@ -173,7 +173,7 @@ def test_a_model_of_the_hub_is_taken_at_the_commit_that_its_key_names(tmp_path, 
     asked = []
     monkeypatch.setattr(
         "huggingface_hub.snapshot_download",
-        lambda model, revision, allow_patterns: asked.append((model, revision)) or str(tmp_path),
+        lambda model, repo_type, revision, allow_patterns: asked.append((model, revision)) or str(tmp_path),
     )
     assert model_folder("org/name", "revision:0123abc") == tmp_path
     assert asked == [("org/name", "0123abc")]
