@@ -142,7 +142,7 @@ def _copy_file_range(source: int, target: int, source_offset: int, target_offset
 
 
 def _sendfile(source: int, target: int, source_offset: int, target_offset: int, length: int) -> int:
-    # sendfile writes at the descriptor's own position, which the workers share: open the file once more.
+    # sendfile writes at the descriptor's position, which the workers share, so the file is opened again.
     try:
         own = os.open(f"/proc/self/fd/{target}", os.O_WRONLY)
     except FileNotFoundError as error:

@@ -17,7 +17,7 @@ from solar_repro.safety.json_files import read_json
 from solar_repro.safety.regular_files import copy_file, is_plain_file_name, refuse_foreign_links
 from solar_repro.store.model_files import CARRIED_FILES, CHAT_TEMPLATES, INDEX_FILE, SINGLE_FILE
 
-# What a trainer leaves beside the weights.
+# Trainers leave these files beside the weights.
 _STATE = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state.*)\.(bin|pt|pth)")
 
 
@@ -64,7 +64,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder of a Hugging Face checkpoint")
-    if os.path.lexists(folder / "config.json"):  # else it is no checkpoint, and may be a whole disk
+    if os.path.lexists(folder / "config.json"):  # otherwise it is no checkpoint and may be a whole disk
         refuse_foreign_links(folder)
     config = read_json(folder / "config.json", constants=True)
     refuse_absurd_config(folder / "config.json", config)

@@ -20,7 +20,7 @@ from solar_repro.safety.json_files import strict_json
 from solar_repro.safety.regular_files import open_regular
 
 MAX_REASON_CHARACTERS = 500  # names and shapes in a hostile file may be as long as its header
-MAX_HEADER_BYTES = 100_000_000  # the reference implementation's limit
+MAX_HEADER_BYTES = 100_000_000  # this is the reference implementation's limit
 DISK_BLOCK = 4096
 DTYPE_BITS = {
     **dict.fromkeys(["F4"], 4),

@@ -120,7 +120,7 @@ def drop_trailing_tokens(tokenizer: PreTrainedTokenizerBase, model: Path | str) 
 
 
 def model_digest(model: Path | str) -> str:
-    """`sha256:…` over names and bytes of a model's weights, config and tokenizer (of a hub id: its snapshot).
+    """Return `sha256:…` over names and bytes of weights, config and tokenizer of a folder or hub id.
 
     A file that was hashed before and has not changed since is not read again.
     """
@@ -161,7 +161,7 @@ def pretrained_tokenizer(model: Path | str) -> PreTrainedTokenizerBase:
 
 
 def _checked_folder(model: Path | str) -> Path:
-    """The model's folder, once its links, sizes and configs are known to be harmless; else UserError."""
+    """Return the model's folder after checking its links, sizes and configs; raises UserError."""
     folder = model_folder(str(model))
     refuse_foreign_links(folder)
     if (folder / "adapter_config.json").exists():
@@ -194,8 +194,8 @@ def _load_errors(model: Path | str, kind: str, advice: str = "") -> Iterator[Non
     """Turn whatever transformers raises for a malformed checkpoint into a UserError."""
     try:
         yield
-    except BaseException as error:  # transformers raises whatever a malformed file makes it stumble over
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of Rust's
+    except BaseException as error:  # transformers raises anything for a malformed file
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # raised by Rust
             raise
         if "trust_remote_code" in str(error):
             raise UserError(

@@ -11,7 +11,7 @@ from solar_repro.checkpoint.tensor_names import LayerNames, embedding_name, head
 from solar_repro.errors import UserError
 
 _COMPARED_BYTES = 1 << 20
-# Config keys that say how a checkpoint was saved, not what it computes.
+# These config keys say how a checkpoint was saved, not what it computes.
 _INCIDENTAL = frozenset(["_name_or_path", "dtype", "torch_dtype", "transformers_version", "use_cache"])
 T = TypeVar("T")
 

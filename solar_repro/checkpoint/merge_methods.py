@@ -15,8 +15,8 @@ from torch import Tensor
 
 from solar_repro.checkpoint.merge_options import Method
 
-# Passes over a tensor before the one that merges it: SLERP needs the angle, TIES the k-th largest magnitude,
-# found in two steps from the upper 16 and the lower 15 bits of the float32 magnitude.
+# These are passes over a tensor before the one that merges it. SLERP needs the angle. TIES needs the k-th
+# largest magnitude, found in two steps from the upper 16 and lower 15 bits of the float32 magnitude.
 EARLIER_PASSES: dict[Method, int] = {"average": 0, "slerp": 1, "ties": 2, "dare": 0, "task_arithmetic": 0}
 SLERP_LINEAR_ABOVE = 0.9995  # |cos| beyond which SLERP is linear
 _LOW_BITS = 15

@@ -37,7 +37,7 @@ class TensorMerge:
     recipe: TensorRecipe
     has_base: bool
     findings: TensorStatistics = field(default_factory=TensorStatistics)
-    parts: dict[int, ChunkStatistics] = field(default_factory=dict)  # by chunk, of the running pass
+    parts: dict[int, ChunkStatistics] = field(default_factory=dict)  # of the running pass, by chunk
     passes_done: list[Event] = field(default_factory=list)
 
     @property
@@ -48,10 +48,10 @@ class TensorMerge:
 @dataclass(frozen=True)
 class ChunkTask:
     tensor: TensorMerge
-    step: int  # pass over the tensor
+    step: int  # number of the pass over the tensor
     chunk: int
-    chunks: int  # of the tensor
-    start: int  # elements
+    chunks: int  # number of chunks of the tensor
+    start: int  # first element; `stop` is the one after the last
     stop: int
 
 

@@ -22,8 +22,8 @@ from solar_repro.store.hashing import FollowingHasher
 from solar_repro.terminal.progress import Progress
 
 WORKERS = 4  # two compute while two wait for the disk
-BLOCK_ELEMENTS = 1 << 18  # elements whose arithmetic stays in the processor's cache
-BUFFER_BYTES = 48 << 20  # of one worker, all inputs together
+BLOCK_ELEMENTS = 1 << 18  # so many elements stay in the processor's cache
+BUFFER_BYTES = 48 << 20  # for all inputs of one worker
 BASE_PRODUCT = (-1, -1)  # key of the base's inner product with itself, which only reveals NaN and Inf
 
 
@@ -83,7 +83,7 @@ class _Run:
         self.error: BaseException | None = None
 
     def work(self, buffers: _Buffers) -> None:
-        torch.set_num_threads(1)  # of this thread: the workers themselves are the parallelism
+        torch.set_num_threads(1)  # for this thread only, because the workers run in parallel
         try:
             while (task := self._take()) is not None:
                 self._perform(task, buffers)
@@ -93,7 +93,7 @@ class _Run:
     def fail(self, error: BaseException) -> None:
         with self.lock:
             self.error = self.error or error
-        for task in self.tasks:  # nobody may wait for a pass that will not end
+        for task in self.tasks:  # no worker may wait for a pass that will not end
             for done in task.tensor.passes_done:
                 done.set()
 

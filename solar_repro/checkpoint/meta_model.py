@@ -58,11 +58,11 @@ def _resolve(config: Mapping[str, Any]) -> Any:
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise NotProved(f"transformers has no model_type {kind!r} of its own")
     content = {key: value for key, value in config.items() if key not in _NOT_BUILT_FROM}
-    try:  # through a file, for transformers writes infinity in a way of its own and reads it there alone
+    try:  # through a file, because transformers reads its own spelling of infinity only there
         with tempfile.TemporaryDirectory() as folder:
             write_json(Path(folder, "config.json"), content)
             return CONFIG_MAPPING[kind].from_pretrained(folder)
-    except Exception as error:  # each class checks in its own way
+    except Exception as error:  # each config class raises its own errors
         raise NotProved(f"transformers does not take the config ({_line(error)})") from error
 
 
@@ -87,7 +87,7 @@ def build_on_meta(config: Mapping[str, Any], layers: int) -> MetaModel:
                 dtype=torch.float32,
                 trust_remote_code=False,
             ).eval()
-    except Exception as error:  # whatever a model's constructor raises
+    except Exception as error:  # a model's constructor may raise anything
         raise NotProved(f"transformers does not build the model ({_line(error)})") from error
     lists = [
         (name, module)

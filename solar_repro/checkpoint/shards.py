@@ -9,7 +9,7 @@ from solar_repro.errors import UserError
 from solar_repro.safety.json_files import write_json
 from solar_repro.store.model_files import INDEX_FILE, SINGLE_FILE
 
-SHARD_BYTES = 5_000_000_000  # the default of transformers
+SHARD_BYTES = 5_000_000_000  # this is the default of transformers
 
 
 @dataclass(frozen=True)

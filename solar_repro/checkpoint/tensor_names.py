@@ -16,11 +16,11 @@ _NUMBERED = re.compile(r"((?:[^.0-9][^.]*\.)*?)(0|[1-9][0-9]{0,5})\.(.+)", re.DO
 COUNT_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _HEAD = re.compile(r"(lm_head|embed_out)\.weight")
 _EMBEDDING = re.compile(r"(.*\.)?(embed_tokens|wte|embed_in|word_embeddings|embed)\.weight")
-# Buffers that old versions of transformers stored and every version computes anew: rotary frequencies, and
-# the causal mask with its value beside it.
+# These buffers were stored by old versions of transformers, and every version recomputes them: rotary
+# frequencies, and the causal mask with its fill value.
 _FREQUENCIES = re.compile(r"(.*\.)?inv_freq", re.DOTALL)
 _MASK = re.compile(r"(.*\.)?(attn|attention|self_attn|self_attention)\.(masked_)?bias", re.DOTALL)
-# Modules that write into the residual stream, by the names the decoders of transformers use.
+# Modules with these names write into the residual stream in the decoders of transformers.
 _OUTPUT_PROJECTIONS = frozenset(
     [
         "o_proj",

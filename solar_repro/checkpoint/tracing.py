@@ -129,7 +129,7 @@ class _Recorder(TorchDispatchMode):
         paths = self._given_at[1] if len(self._layers) > 1 else set()
         if any(found != paths for found in self._given_at[1:]):
             raise CannotTrace("layers pass different things on")
-        # What the first layer is given comes from before all layers; it is called as in those behind it.
+        # The first layer gets tensors from before all layers; they are renamed as in the later layers.
         renamed = {self._first[path]: ("given", path) for path in paths if path in self._first}
         first = self.trace.layers[0]
         self.trace.before.append(tuple((path, self._first.get(path)) for path in sorted(paths)))
@@ -148,7 +148,7 @@ class _Recorder(TorchDispatchMode):
         for path, leaf in arguments:
             origin = self._origins.get(id(leaf)) if isinstance(leaf, torch.Tensor) else None
             if isinstance(origin, _Made) and origin.part != "before":
-                self._render(leaf)  # refuses what an earlier layer made
+                self._render(leaf)  # raises if an earlier layer made it
                 given[id(leaf)] = path
                 recorded.append((path, ("given", path)))
                 continue
@@ -217,8 +217,8 @@ class _Recorder(TorchDispatchMode):
         leaves = tree_flatten_with_path((args, kwargs))[0]
         recorded = tuple((str(path), self._render(leaf)) for path, leaf in leaves)
         if func is torch.ops.aten._local_scalar_dense.default:
-            # The model looks at a value, which nothing here has. One and the same answer, for base and deeper
-            # model alike, takes both down the same branch.
+            # The model reads a value, but tensors have none here. The same answer for base and deeper model
+            # takes both down the same branch.
             self._entries.append((str(func), recorded, ()))
             return _ANSWERS.get(args[0].dtype, 1)
         result = func(*args, **kwargs)

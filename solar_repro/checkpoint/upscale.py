@@ -89,7 +89,7 @@ def plan_upscale(
         new |= {names.join(layer, rest): tensor for rest, tensor in tensors.items()}
         if layer in layer_map.zeroed:
             projections = output_projections(list(tensors))
-            # Of other types the proof tells whether it is enough.
+            # For other types the proof decides whether they are enough.
             if len({rest.rpartition(".")[0] for rest in projections}) < (2 if plain else 1):
                 raise UserError(
                     f"{base.folder}: cannot identify the output projections of layer {base_layer} among "

@@ -54,7 +54,7 @@ class Clock:
     def _cut(self) -> None:
         self.is_late = True
         if self._socket is not None:
-            with suppress(OSError):  # it is closed
+            with suppress(OSError):  # the socket may be closed already
                 self._socket.shutdown(socket.SHUT_RDWR)
 
 

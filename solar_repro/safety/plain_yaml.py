@@ -73,7 +73,7 @@ def read_yaml(text: str, most: int = MAX_CHARACTERS) -> Any:
     loader.most = most
     try:
         return loader.get_single_data()
-    except ValueError as error:  # a number of thousands of digits
+    except ValueError as error:  # Python refuses a number of thousands of digits
         raise yaml.YAMLError(str(error)) from None
     except RecursionError:
         raise yaml.YAMLError("it is nested too deeply") from None
@@ -85,7 +85,7 @@ def read_yaml_file(file: Path) -> Any:
     """Parse a YAML file; raises UserError naming the file if it cannot be read or is not YAML."""
     try:
         with open(file, "rb", opener=open_regular) as source:
-            raw = source.read(4 * MAX_CHARACTERS + 1)  # UTF-8 has four bytes a character at most
+            raw = source.read(4 * MAX_CHARACTERS + 1)  # a character takes at most four bytes in UTF-8
         return read_yaml(raw.decode("utf-8-sig"))
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}; give a YAML file") from None

@@ -14,7 +14,7 @@ _HOST = re.compile(r"[^:/@?#]*(?P<port>:\d{0,5})?(?=[/?#]|$)")
 _QUERY = re.compile(
     r"(?i)([?&][\w.-]*(?:token|key|secret|passw(?:or)?d|pwd|sig|signature|credentials?)=)[^&\s'\"]+"
 )
-# C0 but for tab and line feed, DEL, C1, line separators, what turns the direction of text, half pairs.
+# These are C0 without tab and line feed, DEL, C1, line separators, marks of direction, and half surrogates.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _BREAKS = re.compile(r"\s*[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+\s*")
 _named: set[str] = set()
@@ -89,7 +89,7 @@ def _secrets() -> dict[str, str]:
         if mark and shown_uri(value) != value:
             found[value] = shown_uri(value)
             if _address(scheme, rest):
-                # Where a password with @ in it ends is not certain: each end is taken for it.
+                # A password may hold an @, so each @ is taken for its end.
                 secrets += [rest[: sign.start()].partition(":")[2] for sign in re.finditer("@", rest)]
         for secret in secrets:
             if len(secret) >= _SHORTEST:

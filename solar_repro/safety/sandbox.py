@@ -30,7 +30,7 @@ try:
     for character in "a \\n0.é":
         tokenizer.encode(character * {_RUNS} + "!")
 except Exception:
-    pass  # who loads it tells what is wrong
+    pass  # loading it later explains what is wrong
 """
 _TEMPLATE = """
 import json

@@ -14,7 +14,7 @@ from solar_repro.terminal.progress import Progress
 
 WINDOW_BYTES = 8 << 20
 HASHERS = 2
-LONG_BYTES = 4 << 30  # a few seconds
+LONG_BYTES = 4 << 30  # hashing these takes a few seconds
 
 
 def sha256(file: Path) -> str:

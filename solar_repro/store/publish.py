@@ -55,7 +55,7 @@ def publish(final: Path, digests: Mapping[str, str] | None = None) -> Iterator[P
         try:
             working.rename(final)
         except OSError as error:
-            _refuse_occupied(final)  # since we looked
+            _refuse_occupied(final)  # another process may have published since
             raise error
         flush_path(final.parent)
     except OSError as error:

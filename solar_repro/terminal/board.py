@@ -1,4 +1,7 @@
-"""What the live display shows, as lines: running steps, finished steps and the whole plan."""
+"""What the live display shows, as lines: running steps, finished steps and the whole plan.
+
+The module is one class, because every event can change each of these lines.
+"""
 
 import time
 from collections.abc import Iterator, Mapping

@@ -49,7 +49,7 @@ class Progress:
         self._work = f"{os.getpid()}.{next(_numbers)}"
         self._display = ExitStack()
         if events.listener is None and not events.line_prefix and not events.silent:
-            self._display.enter_context(live_display(""))  # of its own, for work that belongs to no plan
+            self._display.enter_context(live_display(""))  # work outside a plan gets its own display
         self._send()
 
     def __enter__(self) -> Self:

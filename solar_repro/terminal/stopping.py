@@ -47,7 +47,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
         if _asked.raises:
             raise Stopped("stopped")
         if _asked.ends_on_second:
-            os.write(2, SAVING_MESSAGE)  # a print may be what the signal has interrupted
+            os.write(2, SAVING_MESSAGE)  # the signal may have interrupted a print, so print cannot be used
     elif _asked.ends_on_second and time.monotonic() - _asked.at > SAME_REQUEST_SECONDS:
         raise Stopped("ended at once")
 

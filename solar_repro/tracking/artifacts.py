@@ -53,7 +53,7 @@ def fetch(uri: str, name: str, target: Path, most: int) -> None:
                 repository._download_file(name, str(target))
         if target.stat().st_size > most:
             raise UserError(f"is larger than {most:,} bytes")
-    except Exception as error:  # of whichever client the store has
+    except Exception as error:  # each kind of artifact store raises its own client's errors
         target.unlink(missing_ok=True)
         if is_temporary(error) or isinstance(error, ImportError):
             raise

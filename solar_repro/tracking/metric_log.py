@@ -95,7 +95,7 @@ class MetricLog:
         try:
             if rows:
                 self._send(rows)
-        except Exception as error:  # whatever a client of any kind of server raises
+        except Exception as error:  # each kind of server raises its own client's errors
             if not self._lost:
                 _say(f"metrics cannot be delivered ({short_reason(error)}); they are kept, the work goes on")
             self._lost = True

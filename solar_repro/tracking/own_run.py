@@ -43,7 +43,7 @@ def _source() -> dict[str, str]:
     """Return who started the command and from which file, as `mlflow.start_run` tags it."""
     try:
         return DefaultRunContext().tags()
-    except (KeyError, OSError):  # a user of a container may have no name
+    except (KeyError, OSError):  # a container's user may have no name
         return {}
 
 
@@ -105,7 +105,7 @@ def _named(client: MlflowClient, name: str) -> Experiment:
     try:
         return client.get_experiment(client.create_experiment(name))
     except MlflowException:
-        # Of two that make it at once the second is refused.
+        # If two processes create it at the same time, the second is refused.
         if (found := client.get_experiment_by_name(name)) is None:
             raise
         return found

@@ -28,7 +28,7 @@ from solar_repro.tracking.server import (
 _RUN_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
 _MOST_OF_A_KEY = 100
 """Most runs of one key that are looked at."""
-_MOST_REQUESTS = 20  # for one metric's history, of 25,000 points each
+_MAX_HISTORY_REQUESTS = 20  # each returns 25,000 points of a metric
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Reader:
             )
 
         for page in pages(ask, lambda run: run.info.run_id):
-            # A run's id becomes part of a path.
+            # A run's id becomes part of a path, so only plain ones are accepted.
             runs += [run for run in page if _RUN_ID.fullmatch(run.info.run_id)]
             if len(runs) >= most:
                 break
@@ -157,7 +157,7 @@ class Reader:
 
     def history(self, run_id: str, metric: str) -> list[Metric]:
         """Return all logged values of a metric; raises UserError for more than a training logs."""
-        with limit_requests(_MOST_REQUESTS):
+        with limit_requests(_MAX_HISTORY_REQUESTS):
             return self.client.get_metric_history(run_id, metric)
 
     def _experiment(self, name: str) -> str:

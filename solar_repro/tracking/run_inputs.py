@@ -19,7 +19,7 @@ def log_inputs(client: MlflowClient, run_id: str, step: Step, parents: Mapping[s
     """Log a step's data sets, by digest, and the models it is made from."""
     context = [InputTag("mlflow.data.context", step.stage)]
     datasets = [
-        # MLflow's digest is cut; the source keeps the whole.
+        # MLflow cuts the digest, so the source keeps the whole one.
         DatasetInput(Dataset(name, short_digest(digest), "hub", json.dumps({"digest": digest})), context)
         for name, digest in step.data.items()
     ]
@@ -31,7 +31,7 @@ def log_inputs(client: MlflowClient, run_id: str, step: Step, parents: Mapping[s
             client.log_inputs(run_id, datasets=datasets or None, models=models or None)
             return
         except MlflowException as error:
-            # Of two runs that name a data set first, at once, MLflow refuses one.
+            # If two runs log a new data set at the same time, MLflow refuses one.
             if not attempt or not _RACED.search(str(error)):
                 raise
 

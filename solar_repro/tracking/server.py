@@ -83,7 +83,7 @@ def checked_answers() -> Iterator[None]:
         yield
     except (MlflowException, RequestException, OSError, ImportError):
         raise
-    except Exception as error:  # protobuf's, json's, or of the first line that expected something else
+    except Exception as error:  # protobuf and json raise their own errors, other code whatever it meets
         what = f"{type(error).__name__}: {error}"
         raise MlflowException(f"the server's answer is malformed ({what[:300]})") from error
 
@@ -143,7 +143,7 @@ def is_temporary(error: BaseException) -> bool:
     text = str(error)
     if "is larger than" in text or "page after page" in text:  # `bounded_http` has cut it
         return False
-    if "(sqlite3." in text:  # MLflow calls all that it says temporary
+    if "(sqlite3." in text:  # MLflow calls all errors of SQLite temporary
         return "locked" in text
     if "SSLError" in text or "too many 500 error" in text:
         return False
@@ -175,7 +175,7 @@ def artifact_errors(artifacts: str, doing: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:  # boto3's, a cloud's client's, the file system's, or one is not installed
+    except Exception as error:  # each kind of artifact store raises its own client's errors
         if is_temporary(error):
             raise
         raise UserError(
@@ -228,7 +228,7 @@ def experiments(client: "MlflowClient") -> Iterator[dict[str, str]]:
     """Yield all experiments that are not deleted, a thousand at a time, as id → name."""
 
     def ask(token: str | None) -> Any:
-        # In the order they were made: one made meanwhile moves none to a page that was read.
+        # In order of creation, a new experiment moves no other to a page that was read already.
         return client.search_experiments(max_results=_PAGE, order_by=["experiment_id ASC"], page_token=token)
 
     for page in pages(ask, lambda found: found.experiment_id):

@@ -27,8 +27,8 @@ def log_system_metrics(run_id: str, goes_on: bool = False) -> Iterator[None]:
     logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
     try:
         monitor = SystemMetricsMonitor(run_id, resume_logging=goes_on)
-        monitor.collect_metrics()  # the processor's use is counted from here
-    except Exception as error:  # of whatever a container's /proc lacks
+        monitor.collect_metrics()  # this begins the count of the processor's use
+    except Exception as error:  # a container's /proc may lack anything
         print(f"no system metrics: {short_reason(error)}", file=sys.stderr, flush=True)
         yield
         return
@@ -46,7 +46,7 @@ def _sample(monitor: SystemMetricsMonitor, ended: threading.Event) -> None:
     is_last = False
     while not is_last:
         is_last = ended.wait(monitor.sampling_interval)
-        with contextlib.suppress(Exception):  # of any kind of server: what waits is sent with the next
+        with contextlib.suppress(Exception):  # unsent metrics go with the next sample
             for one in monitor.monitors:
                 one.clear_metrics()
             monitor.collect_metrics()
@@ -60,7 +60,7 @@ def process_usage() -> dict[str, float]:
 
     Children that still run are not counted.
     """
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes of `ru_maxrss`
+    unit = 1 if sys.platform == "darwin" else 1024  # `ru_maxrss` counts these bytes
     most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     seconds = time.time() - psutil.Process().create_time()
     return {"seconds": round(seconds, 1), "peak_memory_megabytes": round(most * unit / 1e6, 1)}

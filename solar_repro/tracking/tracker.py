@@ -44,7 +44,7 @@ COMMAND_FILE = "command.txt"
 """Artifact of the same run: the command line."""
 SETTINGS_FILE = "scale.yaml"
 """Artifact of the same run: the scale with all overrides, which can be given as `-P scale=`."""
-_NOT_IN_NAMES = re.compile("[/:.%\"']")  # of MLflow's logged models
+_NOT_IN_NAMES = re.compile("[/:.%\"']")  # MLflow refuses these in names of logged models
 
 
 class Tracker(Reader):
@@ -175,7 +175,7 @@ class Tracker(Reader):
 
         Return the model's id.
         """
-        self._close_models(run_id)  # of an attempt that was cut off
+        self._close_models(run_id)  # an interrupted attempt may have left some
         model = self.client.create_logged_model(
             self.client.get_run(run_id).info.experiment_id,
             name=_NOT_IN_NAMES.sub("-", step.variant),
@@ -217,7 +217,7 @@ class Tracker(Reader):
             self.client.log_artifacts(run_id, str(folder), path)
 
     def reuse(self, run_id: str, found: FinishedRun) -> None:
-        """Note in a run that the result of an earlier run was used."""
+        """Log in a run that the result of an earlier run was used."""
         self.client.set_tag(run_id, "solar.reused_run", found.run_id)
         made = f"[the run that made it]({run_path(found.experiment_id, found.run_id)})"
         self.set_note(run_id, f"Nothing was made here: the result was there, from {made}.")
