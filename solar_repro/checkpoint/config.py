@@ -12,8 +12,7 @@ from solar_repro.errors import UserError
 PLAIN_TYPES = frozenset(
     ["gemma", "gpt2", "gpt_neox", "llama", "mistral", "phi", "phi3", "qwen2", "qwen3", "starcoder2"]
 )
-"""Model types whose layers are all alike and pre-norm, so that any layer may be anywhere; a test proves it.
-"""
+"""Model types with equal, pre-norm layers, so that any layer may be anywhere; a test proves each."""
 _UNLIKE_LAYERS = ("scale_attn_by_inverse_layer_idx", "add_cross_attention", "quantization_config")
 """Config keys that make layers differ even in those model types."""
 _NO_LAYER_LISTS = frozenset(["architectures", "bos_token_id", "eos_token_id", "pad_token_id"])

@@ -13,8 +13,7 @@ _RANGES = (
     (re.compile(r"(n|num)_\w*(layers?|heads?|experts|beams?|sequences|groups)"), 0, _MOST_LAYERS),
     (re.compile(r"\w*(size|dim|rank)|n_(embd|inner|positions|ctx)|\w+_token_id"), -(1 << 28), 1 << 28),
 )
-"""Names of keys, and the least and most of their values; today's largest models have a hundredth of the most.
-"""
+"""Names of keys with their least and most value; today's largest models have a hundredth of the most."""
 
 
 def refuse_absurd_config(file: Path, value: Any, place: str = "") -> None:

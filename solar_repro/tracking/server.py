@@ -26,8 +26,7 @@ NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """MLflow's error codes for an id that the server does not have or that is malformed."""
 _PAGE = 1000
 MAX_PAGES = 1000
-"""Most pages of one answer, and with MAX_QUERY_SECONDS the bound for a server that always names a next page.
-"""
+"""Most pages of one answer; with MAX_QUERY_SECONDS it stops a server that always names a next page."""
 MAX_QUERY_SECONDS = 1800.0
 _LOST_CODES = ("TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED")
 _LOST = re.compile(r"API request to .* failed with (timeout |)exception|failed with error code (429|50[234])")
