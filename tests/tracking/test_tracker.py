@@ -186,7 +186,7 @@ def test_what_is_only_out_of_reach_is_not_made_again(tracker, tmp_path, monkeypa
     def get_artifact_repository(uri):
         raise error
 
-    where = "mlflow.store.artifact.artifact_repository_registry.get_artifact_repository"
+    where = "solar_repro.tracking.artifacts.get_artifact_repository"
     monkeypatch.setattr(where, get_artifact_repository)
     found = FinishedRun("run0", "0", None, tmp_path)
     if raised is None:
