@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from solar_repro.checkpoint.layer_map import LayerMap, block_expansion, dus
-from solar_repro.checkpoint.pretrained import pretrained_model
+from solar_repro.checkpoint.load import pretrained_model
 from solar_repro.errors import UserError
 
 LAYERS = 6

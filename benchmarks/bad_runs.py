@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from solar_repro.errors import UserError
 from solar_repro.paper.benchmarks import COLUMN_NAMES
-from solar_repro.safety.redact import one_line, reason
+from solar_repro.safety.redact import one_line, short_reason
 from solar_repro.stages.table import STAGES
 from solar_repro.store.manifest import ManifestError
-from solar_repro.tracking.artifacts import Missing
-from solar_repro.tracking.server import can_go_on
+from solar_repro.tracking.artifacts import ArtifactMissing
+from solar_repro.tracking.server import is_temporary
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -117,10 +117,14 @@ def passing_over(run: "Run", what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # a file of others may be anything
-        is_theirs = not isinstance(error, UserError) or isinstance(error, Missing | ManifestError)
-        if can_go_on(error) or not is_theirs:
+        is_theirs = not isinstance(error, UserError) or isinstance(error, ArtifactMissing | ManifestError)
+        if is_temporary(error) or not is_theirs:
             raise
-        why = reason(error) if isinstance(error, UserError) else f"{type(error).__name__}: {reason(error)}"
+        why = (
+            short_reason(error)
+            if isinstance(error, UserError)
+            else f"{type(error).__name__}: {short_reason(error)}"
+        )
         pass_over(run, f"its {what} cannot be used ({why})")
 
 

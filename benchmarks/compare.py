@@ -26,11 +26,11 @@ from benchmarks.tables import (
 from benchmarks.verdicts import Result, judge
 from benchmarks.wording import allowed, digits, label, method, needed, says, summary
 from solar_repro.safety import escapes
-from solar_repro.safety.escapes import cells, code
+from solar_repro.safety.escapes import escape_code, escape_csv_row
 from solar_repro.scales.settings import Scale
-from solar_repro.store.publish import replacing_folder
-from solar_repro.tracking.commands import command
-from solar_repro.tracking.tracking import Tracker
+from solar_repro.store.publish import replace_folder
+from solar_repro.tracking.commands import mlflow_command
+from solar_repro.tracking.tracker import Tracker
 
 PAGE = "compare.html"
 
@@ -49,7 +49,7 @@ def compare(
     """
     results = judge(CLAIMS, runs, TABLES)
     text = caveat(scale, runs)
-    with replacing_folder(out) as work:
+    with replace_folder(out) as work:
         drawn = figures.draw_all(runs, work)
         (work / "compare.md").write_text(markdown(runs, results, text), encoding="utf-8")
         write_csv(work / "scores.csv", list(csv_rows(runs)))
@@ -57,7 +57,7 @@ def compare(
         write_cards(runs, scale, work / "model_cards")
         (work / PAGE).write_text(page(runs, results, drawn, text, overrides), encoding="utf-8")
         tracker.log_folder(parent or tracker.run_id, work, "report")
-        made_by = command("main", runs.scale, overrides, seeds=len(runs.seeds))
+        made_by = mlflow_command("main", runs.scale, overrides, seeds=len(runs.seeds))
         run_page.tell(runs, results, text, made_by, work, tracker, parent or tracker.run_id)
     return out / PAGE, results
 
@@ -81,8 +81,8 @@ def caveat(scale: Scale, runs: Runs) -> str:
 
 def markdown(runs: Runs, results: Sequence[Result], text: str) -> str:
     """The whole comparison as Markdown."""
-    parts = [f"# SOLAR 10.7B at scale `{code(runs.scale)}`, beside the paper", summary(results)]
-    parts += [escapes.markdown(text), "## The paper's claims", method(), claims_markdown(results)]
+    parts = [f"# SOLAR 10.7B at scale `{escape_code(runs.scale)}`, beside the paper", summary(results)]
+    parts += [escapes.escape_markdown(text), "## The paper's claims", method(), claims_markdown(results)]
     if lacking := lacks_markdown(results):
         parts += ["### What would decide the undecided parts", lacking]
     if losses := loss_rows(runs):
@@ -203,7 +203,7 @@ def write_csv(file: Path, lines: Sequence[Mapping]) -> None:
         if lines:
             writer = csv.DictWriter(out, list(lines[0]), lineterminator="\n")
             writer.writeheader()
-            writer.writerows(map(cells, lines))
+            writer.writerows(map(escape_csv_row, lines))
 
 
 def _signed(value: float | None, digits: int) -> str:

@@ -12,7 +12,7 @@ from benchmarks.runs import CONTAMINATION, EVALUATE, MODEL, Runs
 from benchmarks.tables import score
 from solar_repro.paper import variants
 from solar_repro.paper.benchmarks import COLUMN_NAMES
-from solar_repro.safety.escapes import drawn
+from solar_repro.safety.escapes import escape_plot_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,7 +87,12 @@ def recovery(runs: Runs) -> "Figure | None":
         tokens, losses = zip(*points, strict=True)
         thousands = [token / 1000 for token in tokens]
         axes.plot(
-            thousands, losses, marker="o", markersize=4, color=colour, label=drawn(_TITLES.get(name, name))
+            thousands,
+            losses,
+            marker="o",
+            markersize=4,
+            color=colour,
+            label=escape_plot_text(_TITLES.get(name, name)),
         )
     base = runs.mean(EVALUATE, "base", "held_out_loss")
     if base is not None:
@@ -124,7 +129,7 @@ def h6(runs: Runs) -> "Figure | None":
         return None
     figure, (axes,) = _figure(7.5, 0.27 * len(names) + 1.1)
     axes.barh(
-        [drawn(name) for name in names],
+        [escape_plot_text(name) for name in names],
         [found[name][0] for name in names],
         xerr=[1.96 * (found[name][1] or math.nan) for name in names],
         color=COLOURS[0],
@@ -152,7 +157,7 @@ def training(runs: Runs) -> "Figure | None":
     titles = {"continue_pretrain": "continued pretraining", "sft": "instruction tuning", "dpo": "DPO"}
     for axes, (stage, curves) in zip(panel_axes, panels.items(), strict=True):
         for colour, (name, points) in zip(_colours(len(curves)), curves.items(), strict=True):
-            axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, label=drawn(name))
+            axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, label=escape_plot_text(name))
         axes.set(xlabel="optimiser step", ylabel="loss", title=titles[stage])
         axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
@@ -171,7 +176,8 @@ def contamination(runs: Runs) -> "Figure | None":
         axes.hist(test["scores"], bins=[tenth / 10 for tenth in range(11)], color=COLOURS[0], alpha=0.75)
         axes.axvline(test["threshold"], linestyle="--", linewidth=1, color=INK)
         axes.set(
-            title=f"{drawn(test['task'])}: {test['share']:.2f} below {test['threshold']}", ylabel="texts"
+            title=f"{escape_plot_text(test['task'])}: {test['share']:.2f} below {test['threshold']}",
+            ylabel="texts",
         )
         axes.set(xlabel="share of neighbours with a lower loss")
     for axes in panel_axes[len(tests) :]:
@@ -270,7 +276,7 @@ def bars(values: Mapping[str, tuple[float, float]], label: str) -> "Figure":
     middles, halves = zip(*values.values(), strict=True)
     axes.errorbar(
         middles,
-        [drawn(name) for name in values],
+        [escape_plot_text(name) for name in values],
         xerr=halves,
         fmt="o",
         color=COLOURS[0],
@@ -315,7 +321,7 @@ def layer_maps(rows: Sequence[Mapping[str, Any]]) -> "Figure":
         row for row in rows if row["map"] not in ("base", "repeat") and not row["map"].startswith("m = ")
     ]
     for colour, row in zip(COLOURS[1:], others, strict=False):
-        name = drawn(_TITLES.get(f"{row['map']}_continued", row["map"]))
+        name = escape_plot_text(_TITLES.get(f"{row['map']}_continued", row["map"]))
         axes.axhline(row["loss"], linestyle=":", color=colour, label=f"{name}, {row['layers']} layers")
     axes.set(xlabel="m: layers cut from each copy", ylabel="held-out loss (nats per token)")
     axes.set_title("Right after scaling, before any training (Sec. 2)")

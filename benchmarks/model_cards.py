@@ -8,10 +8,10 @@ from benchmarks.report.page import data_cards, link
 from benchmarks.runs import MODEL, Runs
 from benchmarks.tables import COLUMNS, TABLES, number, score
 from solar_repro.paper import variants
-from solar_repro.safety.escapes import code, markdown
+from solar_repro.safety.escapes import escape_code, escape_markdown
 from solar_repro.safety.redact import one_line
 from solar_repro.scales.settings import EMBEDDED, Scale
-from solar_repro.tracking.commands import command
+from solar_repro.tracking.commands import mlflow_command
 
 FINAL = ("solar", "merge_v1", "merge_v2", "merge_v3", "merge_v4")
 """SOLAR 10.7B, and the candidates for SOLAR 10.7B-Instruct (Table 7)."""
@@ -46,9 +46,9 @@ def card(runs: Runs, scale: Scale, name: str) -> str:
     return environment.get_template("card.md").render(
         title=rows[min(rows)],
         variant=name,
-        scale=code(scale.name),
-        description=markdown(scale.description.strip()),
-        base="the embedded world's" if embedded else markdown(scale.base.model),
+        scale=escape_code(scale.name),
+        description=escape_markdown(scale.description.strip()),
+        base="the embedded world's" if embedded else escape_markdown(scale.base.model),
         # JSON is YAML, whatever the names hold.
         hub_base="" if embedded else json.dumps(one_line(scale.base.model)),
         hub_sets=[]
@@ -57,14 +57,14 @@ def card(runs: Runs, scale: Scale, name: str) -> str:
         lineage=lineage,
         link=link(runs.first(MODEL, name)),
         datasets=datasets,
-        template=f"The tokenizer holds the chat template `{code(scale.data.template)}`."
+        template=f"The tokenizer holds the chat template `{escape_code(scale.data.template)}`."
         if datasets
-        else f"The text of continued pretraining is `{code(scale.data.corpus.id)}`.",
+        else f"The text of continued pretraining is `{escape_code(scale.data.corpus.id)}`.",
         columns=COLUMNS,
         scores=_scores(runs, name),
         licence=licence,
         licence_reason=reason,
-        command=command("evaluate", scale.name, {}, variant=name),
+        command=mlflow_command("evaluate", scale.name, {}, variant=name),
     )
 
 
@@ -75,7 +75,7 @@ def _datasets(runs: Runs, scale: Scale, lineage: tuple[variants.Variant, ...]) -
     found = []
     for name in names:
         source = variants.DATASETS[name]
-        used = code(scale.data.stand_ins.get(name, source.hub_id))
+        used = escape_code(scale.data.stand_ins.get(name, source.hub_id))
         licence = source.licence if used == source.hub_id else "see its card"
         if scale.data.mirror == EMBEDDED:
             used, licence = f"{used} (the embedded world's)", OURS

@@ -9,15 +9,15 @@ from benchmarks.model_cards import card
 from benchmarks.runs import MODEL, Runs
 from solar_repro.plan.provenance import key_of, result_digest, versions
 from solar_repro.scales.settings import Scale
-from solar_repro.tracking.reader import Finished
-from solar_repro.tracking.tracking import Tracker
+from solar_repro.tracking.reader import FinishedRun
+from solar_repro.tracking.tracker import Tracker
 
 NAME = "solar_instruct"
 INSTRUCT = "merge_v1"
 """Sec. 4.3.2: the merge that was chosen."""
 
 
-def register_instruct(runs: Runs, scale: Scale, tracker: Tracker, made: Finished) -> str:
+def register_instruct(runs: Runs, scale: Scale, tracker: Tracker, made: FinishedRun) -> str:
     """Register the scale's instruct model (the first seed's) as a version, once a key; a line that says so.
 
     `made` is its result as this command has made or verified it: that folder's weights are registered. The
@@ -57,16 +57,18 @@ def register_instruct(runs: Runs, scale: Scale, tracker: Tracker, made: Finished
     return f"registered: models:/{NAME}/{made.version} (alias {scale.name})"
 
 
-def _log_model(tracker: Tracker, experiment: str, made: Finished, text: str, tags: Mapping[str, str]) -> str:
+def _log_model(
+    tracker: Tracker, experiment: str, made: FinishedRun, text: str, tags: Mapping[str, str]
+) -> str:
     """Log the checkpoint in MLflow's transformers flavour, beside the plain one; the logged model's id."""
     from huggingface_hub import ModelCard
     from mlflow.transformers import save_model
     from transformers import pipeline
 
-    from solar_repro.training.models import load
+    from solar_repro.checkpoint.load import load_for_training
 
     # A pipeline and not the folder's path: for that MLflow 3.17 looks up names that transformers 5 has not.
-    network, tokenizer = load(made.output)
+    network, tokenizer = load_for_training(made.output)
     answering = pipeline("text-generation", model=network, tokenizer=tokenizer, device="cpu")
     logging.getLogger("mlflow.transformers").setLevel(logging.ERROR)  # it looks for a licence on the hub
     with tempfile.TemporaryDirectory() as work:

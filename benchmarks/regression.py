@@ -17,8 +17,8 @@ from solar_repro.plan.plan import Plan
 from solar_repro.plan.provenance import code_version, result_digest, verify_key, versions
 from solar_repro.plan.step import Step, ordered
 from solar_repro.store.manifest import MANIFEST_FILE
-from solar_repro.store.publish import write_whole
-from solar_repro.tracking.tracking import Tracker
+from solar_repro.store.publish import write_atomically
+from solar_repro.tracking.tracker import Tracker
 
 FOLDER = Path(__file__).parent / "baselines"
 STANDARD_ERRORS = 2.0
@@ -116,7 +116,7 @@ def update(plans: Sequence[Plan], tracker: Tracker, file: Path, store: Path | No
         },
         **measure(plans, tracker, store),
     }
-    write_whole(file, json.dumps(content, indent=1) + "\n")
+    write_atomically(file, json.dumps(content, indent=1) + "\n")
 
 
 def read_baseline(file: Path, scale: str) -> dict[str, Any]:

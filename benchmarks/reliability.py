@@ -38,7 +38,7 @@ from typing import Any
 
 from solar_repro.safety.json_files import read_json
 from solar_repro.store.manifest import MANIFEST_FILE, verify_manifest
-from solar_repro.store.publish import write_whole
+from solar_repro.store.publish import write_atomically
 from solar_repro.store.result import NOTES
 from solar_repro.tracking.server import experiments
 
@@ -367,7 +367,7 @@ def main() -> None:
     arguments = parser.parse_args()
     times = {fault: arguments.kills if fault == "SIGKILL" else arguments.others for fault in FAULTS}
     results = campaign(arguments.scale, times, arguments.seed, arguments.sharing)
-    write_whole(arguments.out / "reliability.json", json.dumps(results, indent=2) + "\n")
+    write_atomically(arguments.out / "reliability.json", json.dumps(results, indent=2) + "\n")
     print(table(results))
     print("\n".join(results["differences"]) or "every run ended like the undisturbed run")
     raise SystemExit(1 if results["differences"] else 0)

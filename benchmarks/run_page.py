@@ -12,10 +12,11 @@ from benchmarks.runs import EVALUATE, MODEL, Runs
 from benchmarks.tables import SCORE_TABLES, TABLES, cell, number
 from benchmarks.verdicts import Result, printed
 from solar_repro.paper import variants
-from solar_repro.safety.escapes import code, markdown
-from solar_repro.tracking.descriptions import MODEL_TRAINING, fitted, run_path
+from solar_repro.safety.escapes import escape_code, escape_markdown
+from solar_repro.tracking.descriptions import MODEL_TRAINING, fit_note, run_path
+from solar_repro.tracking.metric_log import send_metrics
 from solar_repro.tracking.server import ui_address
-from solar_repro.tracking.tracking import Tracker, send_metrics
+from solar_repro.tracking.tracker import Tracker
 
 VERDICTS = ("reproduced", "not reproduced", "undecided", "no runs")
 
@@ -32,7 +33,7 @@ def tell(
     """Give a reproduction's run its description, headline figures and the pictures (PNG) of a folder."""
     import mlflow
 
-    tracker.tell(run_id, note(runs, results, caveat, made_by))
+    tracker.set_note(run_id, note(runs, results, caveat, made_by))
     now = int(time.time() * 1000)
     rows = [
         {"key": name, "value": value, "timestamp": now, "step": 0}
@@ -57,12 +58,12 @@ def note(runs: Runs, results: Sequence[Result], caveat: str, made_by: str) -> st
     counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS[:3])
     instruct = cell(runs, INSTRUCT, "H6", printed(Figure(INSTRUCT, "H6"), TABLES))
     parts = [
-        f"**SOLAR 10.7B at scale `{code(runs.scale)}`, beside the paper. "
+        f"**SOLAR 10.7B at scale `{escape_code(runs.scale)}`, beside the paper. "
         f"Of {len(results)} claims: {counts}. H6 of the instruct model: {number(instruct.ours)} "
         f"(paper: {number(instruct.paper)}).**",
         f"Compare the runs of {_tables(runs)}. The whole report is `report/compare.html` under *Artifacts*, "
         "where `scale.yaml` has the settings; the pictures stand under *Model metrics*.",
-        markdown(caveat),
+        escape_markdown(caveat),
         "**H6 of every model** (mean of six benchmarks, percent)\n\n" + _h6_table(runs),
         f"**The command that makes it**\n\n```\n{made_by}\n```",
         "**The paper's claims**\n\n| claim | | verdict |\n|---|---|---|\n"
@@ -71,7 +72,7 @@ def note(runs: Runs, results: Sequence[Result], caveat: str, made_by: str) -> st
             for result in results
         ),
     ]
-    return fitted("\n\n".join(parts))
+    return fit_note("\n\n".join(parts))
 
 
 def _shown(verdict: str) -> str:

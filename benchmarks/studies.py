@@ -13,8 +13,8 @@ from benchmarks.tables import COLUMNS, TABLES, count, number, score
 from benchmarks.verdicts import judge
 from solar_repro.errors import UserError
 from solar_repro.paper import variants
-from solar_repro.store.publish import replacing_folder
-from solar_repro.tracking.tracking import Tracker
+from solar_repro.store.publish import replace_folder
+from solar_repro.tracking.tracker import Tracker
 
 SEAM = (
     "solar",
@@ -134,7 +134,7 @@ def finish(study: Study, scale: str, tracker: Tracker, out: Path, runs: Runs | N
     """
     text = f"# Study {study.name} at scale {scale}\n\n{markdown(study)}\n\n{study.verdict}\n"
     page = f"{text}\n![{study.name}]({study.name}.png)\n"
-    with replacing_folder(out) as work:
+    with replace_folder(out) as work:
         if study.name == "untrained":
             figures.write(work / study.name, figures.layer_maps, study.rows)
         else:

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, NoReturn
 
 from solar_repro.errors import Stopped, UserError
 from solar_repro.running.launch import follow
-from solar_repro.safety.places import expanded, require_writable
+from solar_repro.safety.paths import expand_home, require_writable
 from solar_repro.safety.redact import one_line, printable, redact
 from solar_repro.scales.load import as_yaml, load_scale, scale_names
 from solar_repro.scales.settings import Scale
-from solar_repro.store.digests import default_folder
-from solar_repro.terminal.stopping import heeding, interruptible
-from solar_repro.tracking.commands import Given
-from solar_repro.tracking.server import can_go_on, ui_command
+from solar_repro.store.fingerprint import default_cache_folder
+from solar_repro.terminal.stopping import handle_signals, interruptible
+from solar_repro.tracking.commands import Invocation
+from solar_repro.tracking.server import is_temporary, ui_command
 
 if TYPE_CHECKING:
     from solar_repro.plan.plan import Plan
@@ -75,7 +75,7 @@ class Arguments:
 def place(text: str) -> str:
     """The type of an option that names a file or folder: no shell sees a setting, `~` is the home folder."""
     try:
-        return expanded(text)
+        return expand_home(text)
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -114,7 +114,7 @@ def parse(doc: str | None, argv: Sequence[str] | None = None, **options: dict) -
             raise UserError(f"--{name}: the value is empty; give one, or leave it out")
     overrides = _overrides(rest)
     cache = "HF_DATASETS_CACHE" if os.environ.get("HF_DATASETS_CACHE") else "HF_HOME"
-    require_writable(default_folder(), "cache", cache)
+    require_writable(default_cache_folder(), "cache", cache)
     return Arguments(load_scale(known.scale, overrides), Path(known.store), known, overrides)
 
 
@@ -140,21 +140,21 @@ def running(arguments: Arguments, name: str) -> Iterator["Runner"]:
     """A runner whose tracker's own run is closed at the end, FAILED if the block raises."""
     from solar_repro.device import own_precision, warn_of_emulation
     from solar_repro.running.runner import Runner
-    from solar_repro.terminal.output import live
-    from solar_repro.terminal.progress import doing
-    from solar_repro.tracking.server import explained
-    from solar_repro.tracking.tracking import Tracker, failing
+    from solar_repro.terminal.output import live_display
+    from solar_repro.terminal.progress import show_activity
+    from solar_repro.tracking.server import server_errors
+    from solar_repro.tracking.tracker import Tracker, mark_failed
 
     scale = arguments.scale
     for precision in sorted(scale.precisions):
         warn_of_emulation(precision)
     typed = f"python -m entry_points.{Path(sys.argv[0]).stem} {shlex.join(sys.argv[1:])}"
-    given = Given(arguments.options.scale, arguments.overrides, scale.seed, typed)
-    with live(name), explained(arguments.store):
-        with doing("opening the tracking server"):
+    invocation = Invocation(arguments.options.scale, arguments.overrides, scale.seed, typed)
+    with live_display(name), server_errors(arguments.store):
+        with show_activity("opening the tracking server"):
             accepted = tuple(scale.tracking.experiments)
-            tracker = Tracker(name, scale.name, accepted=accepted, given=given)
-        with failing(tracker.client, tracker.run_id):
+            tracker = Tracker(name, scale.name, accepted=accepted, invocation=invocation)
+        with mark_failed(tracker.client, tracker.run_id):
             tracker.try_artifacts(as_yaml(scale.in_precision(own_precision())))
             yield Runner(
                 arguments.store,
@@ -244,7 +244,7 @@ def run_main(main: Callable[[], None]) -> None:
     Asked to end, it says in one line what was stopped, and its exit code is the shell's of that signal: 143
     after SIGTERM, 130 after Ctrl-C.
     """
-    with heeding(hasty=True) as asked:
+    with handle_signals(ends_on_second=True) as asked:
         try:
             with interruptible():
                 main()
@@ -252,7 +252,7 @@ def run_main(main: Callable[[], None]) -> None:
             print(f"error: {one_line(str(error))}", file=sys.stderr)
             raise SystemExit(2) from None
         except Stopped as stopped:
-            promise = "; the same command continues from there" if can_go_on(stopped) else ""
+            promise = "; the same command continues from there" if is_temporary(stopped) else ""
             print(f"{one_line(str(stopped))}{promise}", file=sys.stderr)
             raise SystemExit(128 + (asked.number or signal.SIGTERM)) from None
         except Exception as error:

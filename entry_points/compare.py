@@ -15,7 +15,7 @@ def main() -> None:
     from benchmarks.closing import closing_text
     from benchmarks.compare import compare
     from benchmarks.runs import of_plans, of_server
-    from solar_repro.terminal.progress import doing
+    from solar_repro.terminal.progress import show_activity
 
     options, scale = arguments.options, arguments.scale
     ids = names_in(options, "runs")
@@ -35,7 +35,7 @@ def main() -> None:
         else:
             runs = of_plans(by_key, runner.tracker, store=runner.store)
         out = runner.store / "report" / scale.name
-        with doing("writing the report"):
+        with show_activity("writing the report"):
             report, results = compare(runs, scale, runner.tracker, out, arguments.overrides, options.parent)
     print(closing_text(runs, results, report))
 

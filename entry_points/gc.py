@@ -2,7 +2,7 @@
 
 from entry_points.command import parse, run_main, running
 from solar_repro.safety.redact import printable
-from solar_repro.store.digests import default_folder
+from solar_repro.store.fingerprint import default_cache_folder
 from solar_repro.tracking.server import server_uri
 
 
@@ -32,7 +32,7 @@ def main() -> None:
     options = arguments.options
     planned = {step.folder for step in Plan(arguments.scale).everything()}
     with running(arguments, "gc") as runner:
-        beside = (runner.store / "report", default_folder(), regression.FOLDER)
+        beside = (runner.store / "report", default_cache_folder(), regression.FOLDER)
         found = unneeded(runner.store, planned, runner.tracker, beside)
         told = {ELSEWHERE: options.elsewhere, DAMAGED: options.damaged}
         kept = {STRANGE, *(why for why, choice in told.items() if choice == "false")}

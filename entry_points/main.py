@@ -11,7 +11,7 @@ def main() -> None:
     from benchmarks.registry import INSTRUCT, register_instruct
     from benchmarks.run_page import ui_lines
     from benchmarks.runs import of_plans
-    from solar_repro.terminal.progress import doing
+    from solar_repro.terminal.progress import show_activity
 
     chosen = plans(arguments)
     steps = plan_main(chosen)
@@ -22,9 +22,9 @@ def main() -> None:
         runner.all(steps)
         runs = of_plans(chosen, runner.tracker, store=runner.store)
         out = runner.store / "report" / arguments.scale.name
-        with doing("writing the report"):
+        with show_activity("writing the report"):
             report, results = compare(runs, arguments.scale, runner.tracker, out, arguments.overrides)
-        with doing("registering the instruct model"):
+        with show_activity("registering the instruct model"):
             instruct = runner.get(chosen[0].model(INSTRUCT))
             registered = register_instruct(runs, arguments.scale, runner.tracker, instruct)
     pages = ui_lines(runs, runner.tracker.run_id, runner.tracker.experiment_id)

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from solar_repro.checkpoint.layout import SHARD_BYTES
-from solar_repro.checkpoint.merge_methods import Method
+from solar_repro.checkpoint.merge_options import Dtype, Method
+from solar_repro.checkpoint.shards import SHARD_BYTES
 from solar_repro.scales.math_generation import ChatServer, Generation
 from solar_repro.scales.microworld import BaseTraining, WorldSettings
 from solar_repro.scales.section import Positive, Section, Seed
@@ -184,7 +184,7 @@ class MergeSettings(StageSettings):
     density: float = 0.5
     """Share of a task vector that TIES and DARE keep."""
     scale: float = 1.0
-    dtype: Literal["bfloat16", "float16", "float32", "float64"] | None = None
+    dtype: Dtype | None = None
     """Number format of the output. Default: that of the models, or the wider one where they differ."""
     accumulate: Literal["float32", "float64"] = "float32"
     shard_bytes: Positive = SHARD_BYTES

@@ -10,7 +10,7 @@ from solar_repro.contract import Digests, StageSettings
 from solar_repro.plan.step import Step
 from solar_repro.stages.table import STAGES
 from solar_repro.store.result import Log
-from solar_repro.store.saving import Saving
+from solar_repro.store.resume import ResumeFolder
 
 
 class AnySettings(StageSettings):
@@ -27,9 +27,9 @@ def bare_step(
 
 
 def run_step(
-    step: Step, out: Path, log: Log, folders: Mapping[str, Path], saving: Saving | None = None
+    step: Step, out: Path, log: Log, folders: Mapping[str, Path], resume: ResumeFolder | None = None
 ) -> Digests | None:
     """Run a step's stage, its inputs in these folders."""
     stage = STAGES[step.stage]
     inputs = stage.inputs.model_validate({**folders, **step.places})
-    return stage.run(out, log, step.settings, inputs, saving)
+    return stage.run(out, log, step.settings, inputs, resume)

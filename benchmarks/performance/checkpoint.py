@@ -25,7 +25,7 @@ from benchmarks.performance.checkpoint_models import SHAPES, Shape
 from benchmarks.performance.checkpoint_results import plot, summarise, table
 from benchmarks.performance.processes import Run, bytes_below, drop_from_page_cache, measure
 from solar_repro.errors import UserError
-from solar_repro.store.publish import write_whole
+from solar_repro.store.publish import write_atomically
 
 ROOT = Path(__file__).parents[2]
 SHARE = 0.3  # of the second parent: t, and its weight
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     results = {"size": options.size, "cold_by": cache, "machine": _machine(options.folder)}
     results |= summarise(runs, checks)
-    write_whole(options.json, json.dumps(results, indent=2) + "\n")
+    write_atomically(options.json, json.dumps(results, indent=2) + "\n")
     plot(results, options.plot)
     print(table(results))
     return 0 if all(check["passed"] for check in checks) else 1

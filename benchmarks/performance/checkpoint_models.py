@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solar_repro.checkpoint.folder import Checkpoint, open_checkpoint
-from solar_repro.checkpoint.headers import TensorRange, elements
+from solar_repro.checkpoint.headers import TensorRange, element_count
 from solar_repro.checkpoint.layer_map import LayerMap, dus, parameters_of
-from solar_repro.checkpoint.layout import plan_shards, write_index
+from solar_repro.checkpoint.shards import plan_shards, write_index
 from solar_repro.safety.json_files import write_json
 from solar_repro.terminal.progress import Progress
 
@@ -101,7 +101,8 @@ def tensors_of(shape: Shape) -> dict[str, TensorRange]:
         sizes |= {f"model.layers.{layer}.{name}": size for name, size in of_layer.items()}
     sizes["model.norm"] = (shape.hidden,)
     return {
-        f"{n}.weight": TensorRange(Path(), "BF16", size, 0, 2 * elements(size)) for n, size in sizes.items()
+        f"{n}.weight": TensorRange(Path(), "BF16", size, 0, 2 * element_count(size))
+        for n, size in sizes.items()
     }
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.performance.processes import measure
-from solar_repro.store.publish import write_whole
+from solar_repro.store.publish import write_atomically
 
 ROOT = Path(__file__).parents[2]
 OPENORCA_ROWS = 4_233_923
@@ -122,7 +122,7 @@ def main() -> None:
             f"{contender} {minutes:.1f} min"
         )
     if options.json:
-        write_whole(options.json, json.dumps(results, indent=1) + "\n")
+        write_atomically(options.json, json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

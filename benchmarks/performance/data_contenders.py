@@ -34,7 +34,7 @@ def _rows(work: Path, **settings: Any) -> Any:
 
 
 def _tokenizer(work: Path) -> Any:
-    from solar_repro.checkpoint.pretrained import pretrained_tokenizer
+    from solar_repro.checkpoint.load import pretrained_tokenizer
     from solar_repro.data.templates import set_chat_template
 
     tokenizer = pretrained_tokenizer(work / "tokenizer")

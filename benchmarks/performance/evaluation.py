@@ -29,7 +29,7 @@ from solar_repro.h6.evaluation import evaluate_h6
 from solar_repro.h6.samples import read_samples
 from solar_repro.h6.tasks import H6Tasks, build_tasks
 from solar_repro.paper.benchmarks import COLUMN_NAMES, FEWSHOT_SEED
-from solar_repro.store.publish import write_whole
+from solar_repro.store.publish import write_atomically
 
 SUBJECTS = (
     "anatomy",
@@ -111,11 +111,11 @@ def stock_evaluation(model: Path, tasks: H6Tasks, batch_size: int, max_length: i
     from lm_eval.models.huggingface import HFLM
     from lm_eval.utils import env
 
-    from solar_repro.checkpoint.load import load_model
+    from solar_repro.checkpoint.load import load_for_scoring
 
     cached = env.__dict__.pop("from_string", None)
     try:
-        loaded, tokenizer = load_model(model)
+        loaded, tokenizer = load_for_scoring(model)
         lm = HFLM(pretrained=loaded, tokenizer=tokenizer, batch_size=batch_size, max_length=max_length)
         samples = {own.name: list(own.items) for own in tasks.loaded}
         for own in tasks.loaded:
@@ -128,11 +128,11 @@ def stock_evaluation(model: Path, tasks: H6Tasks, batch_size: int, max_length: i
 
 def needed_tokens(model: Path, tasks: H6Tasks, max_length: int | None) -> int:
     """Tokens of the prefix tree of all prompts, and those generated: what any method must compute."""
-    from solar_repro.checkpoint.load import load_model
+    from solar_repro.checkpoint.load import load_for_scoring
     from solar_repro.h6.adapter import SharedPrefixLM
     from solar_repro.shared_prefix.prefix_tree import plan_prefixes
 
-    loaded, tokenizer = load_model(model)
+    loaded, tokenizer = load_for_scoring(model)
     lm = SharedPrefixLM(loaded, tokenizer, batch_tokens=8192, max_length=max_length)
     requests = [request for own in tasks.loaded for group in own.instances for request in group]
     if not tasks.loaded[0].column.generates:
@@ -295,7 +295,7 @@ def main() -> None:
     print(table(rows))
     settings = {key: str(value) for key, value in sorted(vars(options).items())}
     report = {"settings": settings, "building": building, "rows": [asdict(row) for row in rows]}
-    write_whole(options.out / "evaluation.json", json.dumps(report, indent=1) + "\n")
+    write_atomically(options.out / "evaluation.json", json.dumps(report, indent=1) + "\n")
     plot(rows, options.out / "evaluation.png")
 
 

@@ -77,12 +77,12 @@ def beside(contenders: dict[str, Callable[[], int]], rounds: int) -> dict[str, A
 
 def training(folder: Path, scale: Scale) -> dict[str, Callable[[], int]]:
     """Forward and backward passes of micro-batches of continued pretraining: tokens."""
+    from solar_repro.checkpoint.load import load_for_training
     from solar_repro.data.packing import PackedCollator, pack_text
     from solar_repro.layers import document_attention
-    from solar_repro.training.models import load
 
     settings = scale.continue_pretrain
-    _, tokenizer = load(folder)
+    _, tokenizer = load_for_training(folder)
     texts = documents(build_world(scale.world), "train", scale.world.documents)
     size = settings.per_device_batch_size
     most = STEPS * size * settings.max_length
@@ -102,7 +102,7 @@ def training(folder: Path, scale: Scale) -> dict[str, Callable[[], int]]:
 
     models = {}
     for name in ("plain", "fused"):
-        model, _ = load(folder)
+        model, _ = load_for_training(folder)
         with patch.object(document_attention, "can_fuse", lambda _, fused=name == "fused": fused):
             document_attention.use_document_attention(model.train())
         models[name] = model
@@ -113,12 +113,12 @@ def scoring(folder: Path, scale: Scale) -> dict[str, Callable[[], int]]:
     """Passes over prompts of the model's whole context, of which the last 16 positions are scored: tokens."""
     import torch
 
+    from solar_repro.checkpoint.load import load_for_training
     from solar_repro.layers.cpu_attention import use_cpu_attention
     from solar_repro.layers.fused_scoring import fuse_for_scoring, logits_at
-    from solar_repro.training.models import load
 
     generator = torch.Generator().manual_seed(0)
-    models = {name: load(folder)[0].eval() for name in ("plain", "fused")}
+    models = {name: load_for_training(folder)[0].eval() for name in ("plain", "fused")}
     fuse_for_scoring(models["fused"])
     length = models["plain"].config.max_position_embeddings
     rows = scale.evaluate.batch_tokens // length

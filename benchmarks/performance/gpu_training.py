@@ -29,6 +29,7 @@ from benchmarks.performance.training import (
     summary,
 )
 from solar_repro.checkpoint.layer_map import parameters_of
+from solar_repro.checkpoint.load import load_training_tokenizer
 from solar_repro.data.packing import pack_instruction
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction, tokenise_preferences
@@ -42,8 +43,7 @@ from solar_repro.plan import costs
 from solar_repro.scales.hardware import Hardware
 from solar_repro.scales.load import load_scale
 from solar_repro.scales.settings import Training
-from solar_repro.store.publish import write_whole
-from solar_repro.training.models import load_tokenizer
+from solar_repro.store.publish import write_atomically
 from solar_repro.training.tuning_data import instruction_rows, preference_rows
 
 SHAPES = {
@@ -97,7 +97,7 @@ def write_random_llama(shape: Mapping[str, Any], folder: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    tokenizer = load_tokenizer(FOLDER)
+    tokenizer = load_training_tokenizer(FOLDER)
     config = AutoConfig.for_model(
         **shape,
         max_position_embeddings=4096,
@@ -113,7 +113,7 @@ def write_random_llama(shape: Mapping[str, Any], folder: Path) -> None:
 
 def write_long_rows(mirror: Path, rows: int, sft_length: int, dpo_length: int) -> None:
     """Both sets in hub layout, of the embedded world's text, answers nearly as long as a sequence may be."""
-    tokenizer = load_tokenizer(FOLDER)
+    tokenizer = load_training_tokenizer(FOLDER)
     world = build_world(load_scale("check").world)
     lines = [line for text in documents(world, "train", 200) for line in text.splitlines() if line]
     counted = [(line, len(tokenizer(line)["input_ids"])) for line in lines]
@@ -186,7 +186,7 @@ def measure(
     with tempfile.TemporaryDirectory() as temporary:
         mirror, model = Path(temporary, "mirror"), Path(temporary, "model")
         write_random_llama(shape, model)
-        tokenizer = load_tokenizer(model)
+        tokenizer = load_training_tokenizer(model)
         set_chat_template(tokenizer, "solar")
         lengths = {stage: settings[stage].max_length for stage in sizes}
         write_long_rows(mirror, steps * max(sizes.values()), lengths["sft"], lengths["dpo"])
@@ -251,7 +251,7 @@ def _peak() -> float:
 def main() -> None:
     import torch
 
-    from solar_repro.tracking.tracking import versions
+    from solar_repro.tracking.tracker import versions
 
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -285,7 +285,7 @@ def main() -> None:
         }  # fmt: skip
         text = json.dumps(result, indent=1)
         if options.out:
-            write_whole(options.out, text + "\n")
+            write_atomically(options.out, text + "\n")
     print(text)
 
 

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from solar_repro.checkpoint.load import load_model
+from solar_repro.checkpoint.load import load_for_scoring
 from solar_repro.contamination.neighbour_test import drawn, neighbour_test
 from solar_repro.contamination.texts import contamination_texts
-from solar_repro.store.publish import write_whole
+from solar_repro.store.publish import write_atomically
 
 if TYPE_CHECKING:
     from solar_repro.checkpoint.load import Loaded
@@ -102,11 +102,11 @@ def main() -> None:
     seconds: dict[str, list[float]] = {"plain": [], "ours": []}
     for _ in range(options.rounds):
         start = time.perf_counter()
-        model = load_model(options.model)
+        model = load_for_scoring(options.model)
         chosen = [texts[number] for number in drawn(texts, options.plain_examples, 0)]
         losses, scores = plain_test(model, chosen, options.neighbours)
         middle = time.perf_counter()
-        model = load_model(options.model)
+        model = load_for_scoring(options.model)
         some = neighbour_test(model, model, texts, examples=options.plain_examples, **settings)
         seconds["plain"].append(middle - start)
         seconds["ours"].append(time.perf_counter() - middle)
@@ -131,7 +131,7 @@ def main() -> None:
         f"{report['mean_score_plain']:.3f} plain, {report['mean_score_ours']:.3f} ours"
     )
     options.out.mkdir(parents=True, exist_ok=True)
-    write_whole(options.out / "neighbours.json", json.dumps(report, indent=1) + "\n")
+    write_atomically(options.out / "neighbours.json", json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -16,14 +16,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from solar_repro.checkpoint.pretrained import pretrained_model, pretrained_tokenizer
+from solar_repro.checkpoint.load import pretrained_model, pretrained_tokenizer
 from solar_repro.data.card import quantiles, sequence_lengths
 from solar_repro.data.locate import locate
 from solar_repro.data.packing import PackedCollator, pack_instruction
 from solar_repro.data.sources import load_instruction
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction
-from solar_repro.store.publish import write_whole
+from solar_repro.store.publish import write_atomically
 
 
 def train(
@@ -142,7 +142,7 @@ def main() -> None:
     for name in contenders[:2]:
         print(f"packed beside {name}: {best['packed'] / best[name]:.2f} × the rows per second")
     if options.json:
-        write_whole(options.json, json.dumps(found, indent=1) + "\n")
+        write_atomically(options.json, json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

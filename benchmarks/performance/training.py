@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from solar_repro.checkpoint.layer_map import dus
+from solar_repro.checkpoint.load import load_for_training
 from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
 from solar_repro.data.packing import PackedCollator, pack_instruction, pack_text
 from solar_repro.data.templates import set_chat_template
@@ -30,8 +31,7 @@ from solar_repro.microworld.write import CORPUS, write_mirror
 from solar_repro.paper.variants import DATASETS
 from solar_repro.scales.load import load_scale
 from solar_repro.scales.settings import Scale, Training
-from solar_repro.store.publish import write_whole
-from solar_repro.training.models import load
+from solar_repro.store.publish import write_atomically
 from solar_repro.training.tuning_data import instruction_rows
 
 Batches = list[tuple[dict[str, Any], int]]
@@ -46,7 +46,7 @@ def bare(model: Path, batches: Batches, loss_of: LossOf, settings: Training) -> 
     import torch
     from accelerate.utils import send_to_device
 
-    network, _ = load(model)
+    network, _ = load_for_training(model)
     network.to(device()).train()
     optimizer = torch.optim.AdamW(
         network.parameters(),
@@ -120,7 +120,7 @@ def measure(scale: Scale, steps: int, rounds: int) -> dict[str, Any]:
         write_mirror(mirror, scale.world)
         model.mkdir()
         write_upscale(plan_upscale(FOLDER, dus(8, scale.upscale.m), scale.upscale.shard_bytes), model)
-        _, tokenizer = load(model)
+        _, tokenizer = load_for_training(model)
         pretraining = scale.continue_pretrain.model_copy(
             update={"max_steps": steps, "held_out_evaluations": 1}
         )
@@ -180,7 +180,7 @@ def summary(rates: Rates) -> dict[str, Any]:
 def main() -> None:
     import torch
 
-    from solar_repro.tracking.tracking import versions
+    from solar_repro.tracking.tracker import versions
 
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -202,7 +202,7 @@ def main() -> None:
     text = json.dumps(result, indent=1)
     print(text)
     if options.out:
-        write_whole(options.out, text + "\n")
+        write_atomically(options.out, text + "\n")
 
 
 if __name__ == "__main__":

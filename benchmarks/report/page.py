@@ -23,7 +23,7 @@ from benchmarks.tables import (
 from benchmarks.verdicts import Result, paper_holds
 from benchmarks.wording import allowed, digits, method, needed, says, summary
 from solar_repro.paper import variants
-from solar_repro.tracking.commands import command
+from solar_repro.tracking.commands import mlflow_command
 from solar_repro.tracking.descriptions import run_path
 from solar_repro.tracking.server import ui_address, ui_command
 
@@ -67,7 +67,7 @@ def page(
         filtered=(TABLES["table_8"]["caption"], filter_rows(runs)),
         cards=data_cards(runs),
         figures={name: figures.get(name, "") for name in FIGURES},
-        command_all=command("main", runs.scale, overrides, seeds=len(runs.seeds)),
+        command_all=mlflow_command("main", runs.scale, overrides, seeds=len(runs.seeds)),
         commands=commands(runs, overrides),
         ui=ui_command(),
         environment=environment_of(runs),
@@ -152,7 +152,7 @@ def commands(runs: Runs, overrides: Mapping[str, str]) -> list[tuple[str, str, l
             for seed, run in own.items()
         ]
         known = name in variants.PAPER or name in variants.CONTROLS
-        text = command("evaluate", runs.scale, overrides, variant=name) if known else ""
+        text = mlflow_command("evaluate", runs.scale, overrides, variant=name) if known else ""
         result.append((name, text, links))
     return result
 

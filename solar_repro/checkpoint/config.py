@@ -1,4 +1,4 @@
-"""The config of a deeper model: the layer count, and whatever the base's config says layer by layer."""
+"""The config of a deeper model: the new layer count, and all that the base's config says per layer."""
 
 import itertools
 import re
@@ -12,15 +12,15 @@ from solar_repro.errors import UserError
 PLAIN_TYPES = frozenset(
     ["gemma", "gpt2", "gpt_neox", "llama", "mistral", "phi", "phi3", "qwen2", "qwen3", "starcoder2"]
 )
-"""Types whose layers are all alike and pre-norm: any may stand anywhere. A test proves each of them."""
+"""Model types with equal, pre-norm layers, so that any layer may be anywhere; a test proves each."""
 _UNLIKE_LAYERS = ("scale_attn_by_inverse_layer_idx", "add_cross_attention", "quantization_config")
-"""Config keys that make even those types' layers differ."""
+"""Config keys that make layers differ even in those model types."""
 _NO_LAYER_LISTS = frozenset(["architectures", "bos_token_id", "eos_token_id", "pad_token_id"])
 _INDEX_LIST = re.compile(r".*(layers|idxs|indices|layer_ids)")
 
 
 def deepen_config(base: Checkpoint, layer_map: LayerMap) -> dict[str, Any]:
-    """Return the config with the new layer count, its per-layer lists and the names of layers re-mapped."""
+    """Return the base's config with the new layer count, re-mapped per-layer lists and renamed layers."""
     config = dict(base.config)
     for key, value in base.config.items():
         if isinstance(value, list | str) and key not in _NO_LAYER_LISTS:
@@ -30,7 +30,7 @@ def deepen_config(base: Checkpoint, layer_map: LayerMap) -> dict[str, Any]:
 
 
 def without_code(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config without `auto_map`, whose code is not carried, where transformers has a class of its own."""
+    """Return the config without `auto_map`, whose code is not copied, if transformers has its own class."""
     if "auto_map" not in config:
         return dict(config)
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -40,10 +40,10 @@ def without_code(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def follow_layers(key: str, value: Any, layers: int, layer_map: LayerMap) -> Any:
-    """A config value that says something of each of the base's `layers`, as the deeper model needs it.
+    """Return a config value, if it describes each of the base's `layers`, as the deeper model needs it.
 
-    A list or pattern with an entry for each layer, a list of layers' indices, GPT-Neo's `attention_types`;
-    other values are returned as they are.
+    That can be a list or pattern with an entry per layer, a list of layer indices, or GPT-Neo's
+    `attention_types`; any other value is returned unchanged.
     """
     if key == "attention_types" and (each := _attention_types(value)) and len(each) == layers:
         return [[[each[old] for old in layer_map.layers], 1]]
@@ -64,10 +64,9 @@ def follow_layers(key: str, value: Any, layers: int, layer_map: LayerMap) -> Any
 
 
 def is_plain(base: Checkpoint) -> bool:
-    """Whether any layer of the base may stand anywhere, and this can be told without PyTorch.
+    """Whether any layer of the base may be anywhere in a deeper model, as far as is known without PyTorch.
 
-    True of the types that are known for it, where neither the config nor the tensors make a layer unlike the
-    others.
+    True for the model types in PLAIN_TYPES if neither config nor tensors make one layer unlike the others.
     """
     config = base.config
     kind = config.get("model_type")
@@ -89,7 +88,7 @@ def is_plain(base: Checkpoint) -> bool:
 
 
 def _attention_types(value: Any) -> list[Any]:
-    """GPT-Neo's `[[["global", "local"], 12]]` layer by layer; anything else: nothing."""
+    """Return GPT-Neo's `[[["global", "local"], 12]]` layer by layer; an empty list for anything else."""
     try:
         each = (kind for kinds, times in value if kinds for _ in range(times) for kind in kinds)
         return list(itertools.islice(each, 10_000))
@@ -98,10 +97,10 @@ def _attention_types(value: Any) -> list[Any]:
 
 
 def _rename(base: Checkpoint, key: str, value: Any, layer_map: LayerMap) -> Any:
-    """The value with the names of layers, anywhere inside it, as they are in the deeper model.
+    """Return the value with the names of layers, anywhere inside it, as they are in the deeper model.
 
-    A name in a list (`quantization_config.modules_to_not_convert`), or that is a key, stands for a module:
-    each copy gets one. Other texts that name a layer, and patterns: UserError.
+    A name in a list (`quantization_config.modules_to_not_convert`) or as a key stands for a module, and each
+    copy gets one. Raises UserError for other texts that name a layer, and for patterns.
     """
     if isinstance(value, Mapping):
         renamed: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Copying ranges of files inside the kernel, several at a time."""
+"""Copies ranges of files inside the kernel, several at a time."""
 
 import errno
 import fcntl
@@ -13,12 +13,12 @@ from threading import Lock
 
 from solar_repro.checkpoint.headers import DISK_BLOCK
 from solar_repro.errors import UserError
-from solar_repro.safety.regular import opened
+from solar_repro.safety.regular_files import regular_descriptor
 
 CHUNK_BYTES = 32 << 20
 WORKERS = 4
 _PLAIN_BYTES = 4 << 20
-# What a file system or kernel answers where it will not copy in this way.
+# Errors of a file system or kernel that does not support a way of copying.
 _REFUSALS = frozenset(
     [errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY, errno.EPERM, errno.EBADF]
 )
@@ -37,7 +37,7 @@ class CopyRange:
 
 
 def coalesce(ranges: Iterable[CopyRange]) -> list[CopyRange]:
-    """Join each range with the one before it where both their sources and their targets touch."""
+    """Join each range with the one before it if both their sources and their targets touch."""
     joined: list[CopyRange] = []
     for new in ranges:
         last = joined[-1] if joined else None
@@ -56,7 +56,7 @@ def coalesce(ranges: Iterable[CopyRange]) -> list[CopyRange]:
 
 
 def split(copy: CopyRange, chunk_bytes: int = CHUNK_BYTES) -> list[CopyRange]:
-    """Cut a range in chunks at disk blocks of the source, so that all but its two ends can be cloned."""
+    """Cut a range into chunks at disk blocks of the source, so that all but its two ends can be cloned."""
     first = -copy.source_offset % DISK_BLOCK
     cuts = sorted({0, *range(first, copy.length, chunk_bytes), copy.length})
     return [
@@ -70,17 +70,20 @@ def split(copy: CopyRange, chunk_bytes: int = CHUNK_BYTES) -> list[CopyRange]:
 def copy_chunks(
     chunks: Sequence[CopyRange], done: Callable[[CopyRange], None], workers: int = WORKERS
 ) -> None:
-    """Copy all chunks, `workers` at a time, taken in order; `done` is called after each, one call at a time.
+    """Copy all chunks in order, `workers` at a time, and call `done` after each, one call at a time.
 
-    The targets must exist. The first error ends the copy and is raised. Only files that are at work are open:
-    a checkpoint may have more shards than a process may open files.
+    The targets must exist. The first error ends the copy and is raised. Files are open only while they are
+    used, because a checkpoint may have more shards than a process may keep open.
     """
     with ThreadPoolExecutor(workers) as pool:
 
         def copy(chunk: CopyRange) -> None:
-            with opened(chunk.source) as source, opened(chunk.target, os.O_WRONLY) as target:
+            with (
+                regular_descriptor(chunk.source) as source,
+                regular_descriptor(chunk.target, os.O_WRONLY) as target,
+            ):
                 copy_range(source, target, chunk)
-                # Begins to write the chunk back at once, where the kernel would wait for more dirty pages.
+                # This starts writing the chunk to disk at once; the kernel would wait for more dirty pages.
                 os.posix_fadvise(target, chunk.target_offset, chunk.length, os.POSIX_FADV_DONTNEED)
             with calling_done:
                 done(chunk)
@@ -91,13 +94,13 @@ def copy_chunks(
             finished, _ = wait(tasks, return_when=FIRST_EXCEPTION)
             for task in finished:
                 task.result()
-        finally:  # an error or an interruption: don't begin the rest
+        finally:  # after an error or an interruption the rest is not begun
             for task in tasks:
                 task.cancel()
 
 
 def copy_range(source: int, target: int, chunk: CopyRange) -> None:
-    """Copy one range between descriptors: cloned, else copied in the kernel, else read and written."""
+    """Copy one range between descriptors: by cloning, else in the kernel, else by reading and writing."""
     copied = 0
     for move in (_clone, _copy_file_range, _sendfile, _read_and_write):
         try:
@@ -133,13 +136,13 @@ def _clone(source: int, target: int, source_offset: int, target_offset: int, len
 def _copy_file_range(source: int, target: int, source_offset: int, target_offset: int, length: int) -> int:
     if not hasattr(os, "copy_file_range"):
         raise OSError(errno.ENOSYS, "no copy_file_range on this system")
-    # Asked for at once, the range is read ahead further than the kernel would by itself.
+    # The kernel then reads further ahead than it would by itself.
     os.posix_fadvise(source, source_offset, length, os.POSIX_FADV_WILLNEED)
     return os.copy_file_range(source, target, length, source_offset, target_offset)
 
 
 def _sendfile(source: int, target: int, source_offset: int, target_offset: int, length: int) -> int:
-    # sendfile writes at the descriptor's own position, which the workers share: open the file once more.
+    # sendfile writes at the descriptor's position, which the workers share, so the file is opened again.
     try:
         own = os.open(f"/proc/self/fd/{target}", os.O_WRONLY)
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""A Hugging Face checkpoint folder opened as headers: config, shards, index. No tensor is loaded."""
+"""Opens a Hugging Face checkpoint folder: config, index and headers of the shards, but no tensor."""
 
 import os
 import re
@@ -9,21 +9,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from solar_repro.checkpoint.headers import TensorRange, elements, read_header
-from solar_repro.checkpoint.naming import LayerNames, find_layers, head_name
+from solar_repro.checkpoint.headers import TensorRange, element_count, read_header
+from solar_repro.checkpoint.tensor_names import LayerNames, find_layers, head_name
 from solar_repro.errors import UserError
-from solar_repro.safety.config_bounds import refuse_absurd
+from solar_repro.safety.config_bounds import refuse_absurd_config
 from solar_repro.safety.json_files import read_json
-from solar_repro.safety.regular import copy, is_plain_file_name, refuse_strangers
+from solar_repro.safety.regular_files import copy_file, is_plain_file_name, refuse_foreign_links
 from solar_repro.store.model_files import CARRIED_FILES, CHAT_TEMPLATES, INDEX_FILE, SINGLE_FILE
 
-# What a trainer leaves beside the weights.
+# Trainers leave these files beside the weights.
 _STATE = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state.*)\.(bin|pt|pth)")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose headers hold together: every tensor's bytes are known to lie in its file."""
+    """A checkpoint with consistent headers: the bytes of every tensor are known to lie in its file."""
 
     folder: Path
     config: dict[str, Any]
@@ -31,7 +31,7 @@ class Checkpoint:
 
     @cached_property
     def names(self) -> LayerNames:
-        """How the layers are numbered: prefix, count, and the config's keys for the count."""
+        """How the layers are numbered: their prefix, their count, and the config keys of the count."""
         return find_layers(self.folder, self.config, self.tensors)
 
     @property
@@ -41,33 +41,33 @@ class Checkpoint:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all tensors as stored."""
+        """Size of all tensors as stored, in bytes."""
         return sum(tensor.length for tensor in self.tensors.values())
 
     @cached_property
     def parameters(self) -> int:
-        """Number of parameters (floating-point tensors); weights that the config ties are counted once."""
+        """Number of parameters (elements of floating-point tensors); tied weights count once."""
         tied_head = head_name(self.tensors) if self.config.get("tie_word_embeddings") is True else None
         return sum(
-            elements(tensor.shape)
+            element_count(tensor.shape)
             for name, tensor in self.tensors.items()
             if tensor.dtype.startswith(("F", "BF")) and name != tied_head
         )
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
-    """Open a checkpoint folder (config.json and safetensors, one file or shards with an index).
+    """Open a checkpoint folder: config.json and safetensors, one file or shards with an index.
 
-    Headers, index and file names are validated before anything uses them; whatever is wrong raises UserError
-    naming the file. Pickled weights are refused with the command that converts them.
+    Headers, index and file names are checked before they are used. Raises UserError naming the file that is
+    wrong; for pickled weights it gives the command that converts them.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder of a Hugging Face checkpoint")
-    if os.path.lexists(folder / "config.json"):  # else it is no checkpoint, and may be a whole disk
-        refuse_strangers(folder)
+    if os.path.lexists(folder / "config.json"):  # otherwise it is no checkpoint and may be a whole disk
+        refuse_foreign_links(folder)
     config = read_json(folder / "config.json", constants=True)
-    refuse_absurd(folder / "config.json", config)
+    refuse_absurd_config(folder / "config.json", config)
     if (folder / SINGLE_FILE).exists():
         return Checkpoint(folder, config, read_header(folder / SINGLE_FILE))
     if (folder / INDEX_FILE).exists():
@@ -105,14 +105,15 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 def carry_files(source: Path, out: Path) -> dict[str, str]:
     """Copy what a checkpoint needs besides weights and config: generation config, tokenizer, templates.
 
-    Returns the SHA-256 of each by its name; UserError for what is no regular file of that folder.
+    Returns the SHA-256 of each file by its name. Raises UserError for anything but regular files of the
+    folder.
     """
     files = [*(source / name for name in CARRIED_FILES), *sorted(source.glob(CHAT_TEMPLATES))]
     digests = {}
     for file in filter(Path.is_file, files):
         target = out / file.relative_to(source)
         target.parent.mkdir(exist_ok=True)
-        digests[file.relative_to(source).as_posix()] = copy(file, target)
+        digests[file.relative_to(source).as_posix()] = copy_file(file, target)
     return digests
 
 

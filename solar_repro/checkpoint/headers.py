@@ -1,7 +1,10 @@
-"""The header of a safetensors file: read, checked against the file, written. No tensor is ever loaded.
+"""Reads, checks and writes the header of a safetensors file, without loading a tensor.
 
 Format (https://github.com/huggingface/safetensors#format): eight bytes little-endian header length, a JSON
 object (tensor name → dtype, shape, data_offsets), then the tensors' bytes without holes.
+
+`huggingface_hub.parse_local_safetensors_file_metadata` is not used: it accepts duplicate names and invalid
+UTF-8, knows no file size, and would replace only the twelve lines that read the JSON.
 """
 
 import json
@@ -14,10 +17,10 @@ from typing import Any, NoReturn
 
 from solar_repro.errors import UserError
 from solar_repro.safety.json_files import strict_json
-from solar_repro.safety.regular import regular
+from solar_repro.safety.regular_files import open_regular
 
-MAX_REASON = 500  # characters; names and shapes of a hostile file may be as long as its header
-MAX_HEADER_BYTES = 100_000_000  # the reference implementation's limit
+MAX_REASON_CHARACTERS = 500  # names and shapes in a hostile file may be as long as its header
+MAX_HEADER_BYTES = 100_000_000  # this is the reference implementation's limit
 DISK_BLOCK = 4096
 DTYPE_BITS = {
     **dict.fromkeys(["F4"], 4),
@@ -33,7 +36,7 @@ _METADATA_KEY = "__metadata__"
 
 @dataclass(frozen=True)
 class TensorRange:
-    """Where the bytes of one tensor lie: `length` bytes from `offset`, counted from the file's start."""
+    """Where the bytes of one tensor are: `length` bytes from `offset`, counted from the start of the file."""
 
     file: Path
     dtype: str
@@ -42,8 +45,11 @@ class TensorRange:
     length: int
 
 
-def elements(shape: Sequence[int]) -> int:
-    """Number of elements of a tensor of this shape; refuses what does not fit in 64 bits (ValueError)."""
+def element_count(shape: Sequence[int]) -> int:
+    """Return the number of elements of a shape.
+
+    Raises ValueError if a size or the product needs over 63 bits.
+    """
     count = 1
     for size in shape:
         count *= size
@@ -53,17 +59,19 @@ def elements(shape: Sequence[int]) -> int:
 
 
 def read_header(file: Path) -> dict[str, TensorRange]:
-    """Return where each tensor of a safetensors file lies, in the order of the bytes.
+    """Return where each tensor of a safetensors file is, in the order of the bytes.
 
-    Everything the header claims is checked against the file before it is believed; whatever does not hold
-    raises UserError naming the file and the tensor.
+    Everything that the header claims is checked against the file. Raises UserError, naming file and tensor,
+    for whatever is wrong.
     """
 
     def refuse(reason: str) -> NoReturn:
-        raise UserError(f"{file}: damaged safetensors file: {reason[:MAX_REASON]}; download or save it again")
+        raise UserError(
+            f"{file}: damaged safetensors file: {reason[:MAX_REASON_CHARACTERS]}; download or save it again"
+        )
 
     try:
-        with open(file, "rb", opener=regular) as stream:
+        with open(file, "rb", opener=open_regular) as stream:
             file_bytes = os.fstat(stream.fileno()).st_size
             prefix = stream.read(8)
             if len(prefix) < 8:
@@ -100,10 +108,10 @@ def read_header(file: Path) -> dict[str, TensorRange]:
 
 
 def build_header(tensors: Mapping[str, tuple[str, Sequence[int], int]], place: int | None = None) -> bytes:
-    """Return the first bytes of a safetensors file (length and header).
+    """Return the first bytes of a safetensors file: the length and the header.
 
-    `tensors` gives dtype, shape and byte length by name, in the order of their bytes. Padded with spaces so
-    that the tensors begin at a multiple of eight, or with `place` at that place within a disk block.
+    `tensors` gives dtype, shape and byte length by name, in the order of the bytes. Spaces pad the header so
+    that the tensors begin at a multiple of eight bytes, or with `place` at that offset within a disk block.
     """
     header: dict[str, Any] = {_METADATA_KEY: {"format": "pt"}}
     position = 0
@@ -127,7 +135,7 @@ def _tensor_range(file: Path, name: str, entry: Any, data_start: int) -> TensorR
     if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise ValueError(f"tensor {name!r} has impossible offsets {offsets!r}")
     try:
-        bits = elements(shape) * DTYPE_BITS[dtype]
+        bits = element_count(shape) * DTYPE_BITS[dtype]
     except ValueError as error:
         raise ValueError(f"tensor {name!r} has an impossible shape: {error}") from error
     length = offsets[1] - offsets[0]

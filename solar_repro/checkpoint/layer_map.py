@@ -1,4 +1,4 @@
-"""Layer maps: which layer of the base each layer of the deeper model is a copy of (paper, Sec. 2, Fig. 1)."""
+"""Layer maps: which base layer each layer of the deeper model copies (paper, Sec. 2, Fig. 1)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from solar_repro.errors import UserError
 
 @dataclass(frozen=True)
 class Seam:
-    """New layer `position` and the next, copies of base layers `below` and `above` that are no neighbours."""
+    """New layers `position` and `position` + 1 copy base layers `below` and `above`, no neighbours."""
 
     position: int
     below: int
@@ -24,7 +24,7 @@ class Seam:
 
 @dataclass(frozen=True)
 class LayerMap:
-    """New layer i copies base layer `layers[i]`; the output projections of `zeroed` new layers are zero."""
+    """New layer i copies base layer `layers[i]`; new layers in `zeroed` have zero output projections."""
 
     name: str
     base_layers: int
@@ -34,11 +34,6 @@ class LayerMap:
     def __post_init__(self) -> None:
         if not self.layers or not all(0 <= layer < self.base_layers for layer in self.layers):
             raise UserError(f"layer map {self.name}: every layer must lie in 0 … {self.base_layers - 1}")
-
-    @property
-    def distances(self) -> tuple[int, ...]:
-        """Layer distance in the base between each new layer and the next (len − 1 values)."""
-        return tuple(abs(below - above) for below, above in pairwise(self.layers))
 
     @property
     def seams(self) -> tuple[Seam, ...]:
@@ -57,7 +52,7 @@ class LayerMap:
 def dus(n: int, m: int) -> LayerMap:
     """Depth up-scaling: drop the last `m` layers of one copy and the first `m` of the other (paper, Sec. 2).
 
-    2(n − m) layers with one seam of distance n − 2m − 1; n=32, m=8 is SOLAR 10.7B.
+    The result has 2(n − m) layers with one seam of distance n − 2m − 1; n=32, m=8 gives SOLAR 10.7B.
     """
     if not 0 < m < n / 2:
         raise UserError(f"dus: m must lie between 1 and {(n - 1) // 2} for a base of {n} layers, not {m}")
@@ -65,17 +60,20 @@ def dus(n: int, m: int) -> LayerMap:
 
 
 def repeat(n: int) -> LayerMap:
-    """The whole model twice, n → 2n, the paper's foil: one seam of distance n − 1 (Sec. 2)."""
+    """Stack the whole model twice, n → 2n, as the paper's counterexample: one seam of distance n − 1 (Sec.
+
+    2).
+    """
     return LayerMap("repeat", n, (*range(n), *range(n)))
 
 
 def interleave(n: int) -> LayerMap:
-    """Each layer twice in place, 0 0 1 1 …, n → 2n: every distance is 0 or 1."""
+    """Repeat each layer in place, 0 0 1 1 …, n → 2n: between neighbours the distance is 0 or 1."""
     return LayerMap("interleave", n, tuple(layer for layer in range(n) for _ in range(2)))
 
 
 def ranges(text: str, n: int) -> LayerMap:
-    """Ranges as in mergekit's `layer_range`, ends excluded: "0-24,8-32" is `dus(32, 8)`."""
+    """Stack ranges of layers as mergekit's `layer_range` does, ends excluded: "0-24,8-32" is `dus(32, 8)`."""
     layers: list[int] = []
     for part in text.split(","):
         first, dash, end = part.strip().partition("-")
@@ -86,9 +84,9 @@ def ranges(text: str, n: int) -> LayerMap:
 
 
 def block_expansion(n: int, every: int) -> LayerMap:
-    """After each `every` layers a copy of the last with zero output projections: the function is unchanged.
+    """Insert after each `every` layers a copy of the last one that changes nothing.
 
-    LLaMA-Pro (arXiv 2401.02415), Sec. 3.2.
+    The copy's output projections are zero (LLaMA-Pro, arXiv 2401.02415, Sec. 3.2).
     """
     if every < 1 or n % every:
         raise UserError(f"block expansion: 'every' must divide the base's {n} layers, {every} does not")
@@ -103,9 +101,10 @@ def block_expansion(n: int, every: int) -> LayerMap:
 
 
 def parameters_of(config: Mapping[str, Any]) -> int:
-    """Parameter count of a Llama-shaped config (llama, mistral, qwen2, gemma); nothing is allocated.
+    """Return the number of parameters of a Llama-shaped config (llama, mistral, qwen2, gemma).
 
-    Mistral 7B 7,241,732,096; SOLAR 10.7B 10,731,524,096. Tied embeddings are counted once.
+    Mistral 7B has 7,241,732,096 and SOLAR 10.7B has 10,731,524,096. Tied embeddings count once. Raises
+    UserError for another model type or a missing key.
     """
     family = config.get("model_type")
     if family not in ("llama", "mistral", "qwen2", "gemma"):
@@ -131,8 +130,10 @@ def parameters_of(config: Mapping[str, Any]) -> int:
 
 
 def variant_map(kind: str, n: int, m: int | None = None) -> LayerMap:
-    """The layer map that a variant names, for a base of n layers: `dus` (with m), `dus:<m>`, `ranges:<text>`,
-    `repeat`, `interleave`, or `block_expansion` (a layer added to every two).
+    """Return the layer map that a variant names, for a base of n layers.
+
+    `kind` is `dus` (with `m`), `dus:<m>`, `ranges:<text>`, `repeat`, `interleave`, or `block_expansion`,
+    which adds a layer to every two.
     """
     kind, _, detail = kind.partition(":")
     if kind == "dus":

@@ -1,27 +1,32 @@
-"""Merging checkpoints (paper, Sec. 3.2, Tables 6 and 7): streamed, wide arithmetic, bounded memory."""
+"""Merges checkpoints (paper, Sec.
+
+3.2, Tables 6 and 7) tensor by tensor, in wide arithmetic and bounded memory.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from solar_repro.checkpoint.config import without_code
 from solar_repro.checkpoint.copying import CopyRange, copy_chunks
 from solar_repro.checkpoint.folder import carry_files, open_checkpoint
-from solar_repro.checkpoint.headers import DTYPE_BITS, FLOAT_DTYPES, TensorRange, elements
-from solar_repro.checkpoint.layout import SHARD_BYTES, create_shards, plan_shards
-from solar_repro.checkpoint.merge_inputs import align, by_pattern, config_differences, widest_dtype
-from solar_repro.checkpoint.merge_methods import METHODS, ON_TASK_VECTORS, Method, Recipe
+from solar_repro.checkpoint.headers import DTYPE_BITS, FLOAT_DTYPES, TensorRange, element_count
+from solar_repro.checkpoint.merge_inputs import align_tensors, by_pattern, config_differences, widest_dtype
+from solar_repro.checkpoint.merge_methods import TensorRecipe
+from solar_repro.checkpoint.merge_options import METHODS, TASK_VECTOR_METHODS, Dtype, Method
 from solar_repro.checkpoint.merge_report import MergeReport, report_on
 from solar_repro.checkpoint.merge_schedule import TensorMerge
-from solar_repro.checkpoint.merge_stream import stream
+from solar_repro.checkpoint.merge_stream import stream_merge
+from solar_repro.checkpoint.shards import SHARD_BYTES, create_shards, plan_shards
 from solar_repro.errors import UserError
 from solar_repro.safety.json_files import write_json
-from solar_repro.safety.places import require_space
+from solar_repro.safety.paths import require_space
 from solar_repro.store.hashing import FollowingHasher
 from solar_repro.terminal.progress import Progress
 
-Dtype = Literal["bfloat16", "float16", "float32", "float64"]
 _CODES: dict[Dtype, str] = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64"}
 
 
@@ -51,14 +56,15 @@ def merge(
     dare             task vectors thinned to `density` by `seed` and rescaled  (arXiv 2311.03099)
 
     `t` and `weights` may be given by pattern of the tensor name; the first that matches counts. `dtype` is
-    that of the output; None keeps the parents' own, widened where they differ. Config and tokenizer are the
-    first parent's. UserError names the tensor that is missing, of another shape, or holds NaN or Inf.
+    the output dtype; None keeps the parents' dtype, widened if they differ. `accumulate` is the dtype of the
+    arithmetic. Config and tokenizer are the first parent's. Raises UserError naming the tensor that is
+    missing, has another shape, or holds NaN or Inf.
     """
     _check(sources, method, base, density, scale, accumulate, dtype)
     _check_device(device)
     parents = [open_checkpoint(source) for source in sources]
     inputs = [*parents, *([open_checkpoint(base)] if base is not None else [])]
-    aligned = align(inputs)
+    aligned = align_tensors(inputs)
     merged = {name: ranges for name, ranges in aligned.tensors.items() if ranges[0].dtype in FLOAT_DTYPES}
     if not merged:
         raise UserError(f"{parents[0].folder}: holds no floating-point tensor; there is nothing to merge")
@@ -67,7 +73,7 @@ def merge(
     for name, ranges in aligned.tensors.items():
         own = widest_dtype(ranges[: len(parents)])
         code = _CODES[dtype] if dtype is not None and name in merged else own
-        length = elements(ranges[0].shape) * DTYPE_BITS[code] // 8
+        length = element_count(ranges[0].shape) * DTYPE_BITS[code] // 8
         planned[name] = TensorRange(Path(), code, ranges[0].shape, 0, length)
     shards = plan_shards(planned, shard_bytes)
     require_space(out, sum(shard.bytes for shard in shards))
@@ -96,7 +102,7 @@ def merge(
             if name not in merged
         ]
         copy_chunks(copies, lambda copy: hasher.written(copy.target, copy.target_offset, copy.length))
-        stream(jobs, accumulate, device, hasher, progress)
+        stream_merge(jobs, accumulate, device, hasher, progress)
         digests = hasher.digests()
     return report_on(jobs, aligned.names, list(sources), base, config_differences(inputs), digests)
 
@@ -116,7 +122,7 @@ def _check(
         raise UserError(f"merge: slerp takes two sources, not {len(sources)}")
     if len(sources) < 1:
         raise UserError("merge: no sources; give at least one checkpoint")
-    if (base is not None) != (method in ON_TASK_VECTORS):
+    if (base is not None) != (method in TASK_VECTOR_METHODS):
         raise UserError(f"merge: {method} {'needs a' if base is None else 'takes no'} base")
     if not math.isfinite(scale):
         raise UserError(f"merge: scale must be finite, not {scale}")
@@ -129,8 +135,6 @@ def _check(
 
 
 def _check_device(device: str) -> None:
-    import torch
-
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -147,7 +151,7 @@ def _recipes(
     density: float,
     scale: float,
     seed: int,
-) -> dict[str, Recipe]:
+) -> dict[str, TensorRecipe]:
     weight_of = by_pattern("weights", [1 / parents] * parents if weights is None else weights, names)
     t_of = by_pattern("t", t, names)
     for name in names:
@@ -158,15 +162,17 @@ def _recipes(
         if not 0 <= t_of[name] <= 1:
             raise UserError(f"t: {t_of[name]} for {name!r} does not lie in 0 … 1")
     return {
-        name: Recipe(method, tuple(map(float, weight_of[name])), float(t_of[name]), density, scale, seed)
+        name: TensorRecipe(
+            method, tuple(map(float, weight_of[name])), float(t_of[name]), density, scale, seed
+        )
         for name in names
     }
 
 
 def _config(config: Mapping[str, Any], planned: Mapping[str, TensorRange], tied: bool) -> dict[str, Any]:
-    """The first parent's config with the dtype of most of the output; untied if one of the parents is.
+    """Return the first parent's config with the dtype of most of the output; untied if a parent is.
 
-    The code that an `auto_map` names is not carried, and so the key goes too.
+    `auto_map` is removed, because the code that it names is not copied.
     """
     new = without_code(config)
     lengths: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""What a merge is made of: the parents' tensors brought together by name, and the settings of each tensor."""
+"""Aligns the tensors of a merge's parents by name, and selects settings for each tensor."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,32 +7,32 @@ from typing import TypeVar
 
 from solar_repro.checkpoint.folder import Checkpoint
 from solar_repro.checkpoint.headers import FLOAT_DTYPES, TensorRange
-from solar_repro.checkpoint.naming import LayerNames, embedding_name, head_name, is_recomputed
+from solar_repro.checkpoint.tensor_names import LayerNames, embedding_name, head_name, is_recomputed
 from solar_repro.errors import UserError
 
 _COMPARED_BYTES = 1 << 20
-# Config keys that say how a checkpoint was saved, not what it computes.
+# These config keys say how a checkpoint was saved, not what it computes.
 _INCIDENTAL = frozenset(["_name_or_path", "dtype", "torch_dtype", "transformers_version", "use_cache"])
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Aligned:
-    """For each tensor of the output the same tensor of every checkpoint."""
+class AlignedTensors:
+    """For each tensor of the output, the same tensor of every checkpoint."""
 
     tensors: Mapping[str, tuple[TensorRange, ...]]
     names: LayerNames
     tied: bool
-    """Whether the output's head is its embedding, and not stored."""
+    """Whether the output head is the embedding and is not stored."""
 
 
-def align(checkpoints: Sequence[Checkpoint]) -> Aligned:
-    """Bring the tensors of all checkpoints together by name, in the order of the first one's bytes.
+def align_tensors(checkpoints: Sequence[Checkpoint]) -> AlignedTensors:
+    """Align the tensors of all checkpoints by name, in the order of the first one's bytes.
 
-    They may be sharded differently, stored in different dtypes, and saved with or without the prefix of the
-    model inside (`transformer.`). Where one has an output head of its own, a tied one stands in with its
-    embedding. Buffers that are computed anew are left out. UserError names the tensor that is missing or of
-    another shape.
+    Checkpoints may be sharded differently, have different dtypes, and be saved with or without the prefix of
+    the inner model (`transformer.`). If one has an output head of its own, the embedding of a tied one is
+    used as its head. Buffers that are recomputed are left out. Raises UserError naming the tensor that is
+    missing or has another shape.
     """
     names = max((checkpoint.names for checkpoint in checkpoints), key=lambda names: len(names.prefix))
     views = [_view(checkpoint, names) for checkpoint in checkpoints]
@@ -53,11 +53,11 @@ def align(checkpoints: Sequence[Checkpoint]) -> Aligned:
                 )
             _refuse_unmergeable(name, tensor, first)
         tensors[name] = tuple(tensor for tensor in found if tensor is not None)
-    return Aligned(tensors, names, tied=head is None)
+    return AlignedTensors(tensors, names, tied=head is None)
 
 
 def config_differences(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """Config keys in which the checkpoints differ, but for those that only say how they were saved."""
+    """Return the config keys in which the checkpoints differ, except those about how they were saved."""
     first, *others = (checkpoint.config for checkpoint in checkpoints)
     keys = sorted({key for config in (first, *others) for key in config} - _INCIDENTAL)
     missing = object()
@@ -67,10 +67,10 @@ def config_differences(checkpoints: Sequence[Checkpoint]) -> list[str]:
 
 
 def by_pattern(setting: str, values: T | Mapping[str, T], names: Iterable[str]) -> dict[str, T]:
-    """The value of a setting for each tensor: one for all, or that of the first pattern that matches.
+    """Return the value of a setting for each tensor: one for all, or that of the first matching pattern.
 
-    Patterns are those of the shell (`*.mlp.*`). A tensor without a value and a pattern without a tensor are
-    errors.
+    Patterns are those of the shell (`*.mlp.*`). Raises UserError for a tensor without a pattern and a pattern
+    without a tensor.
     """
     if not isinstance(values, Mapping):
         return dict.fromkeys(names, values)
@@ -88,7 +88,7 @@ def by_pattern(setting: str, values: T | Mapping[str, T], names: Iterable[str]) 
 
 
 def widest_dtype(tensors: Sequence[TensorRange]) -> str:
-    """The dtype that holds all of these without loss: theirs if it is the same, else F32 or F64."""
+    """Return the dtype that holds all of these without loss: the common one, else F32 or F64."""
     dtypes = {tensor.dtype for tensor in tensors}
     if len(dtypes) == 1:
         return dtypes.pop()
@@ -96,10 +96,10 @@ def widest_dtype(tensors: Sequence[TensorRange]) -> str:
 
 
 def _view(checkpoint: Checkpoint, names: LayerNames) -> dict[str, TensorRange]:
-    """The tensors by the names that the output has, without what the model does not take from its files.
+    """Return the tensors by their names in the output, without those that the model does not load.
 
-    That is buffers, and a stored head that the config ties and that is the embedding. One that differs is
-    kept: transformers loads it in spite of the config.
+    These are recomputed buffers, and a stored head that the config ties and that equals the embedding. A head
+    that differs is kept, because transformers loads it in spite of the config.
     """
     own = checkpoint.names.prefix
     missing = names.prefix.removesuffix(own) if names.prefix != own and names.prefix.endswith(own) else ""

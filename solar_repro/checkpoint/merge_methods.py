@@ -1,8 +1,7 @@
 """The arithmetic of merging, block by block: average, SLERP, task arithmetic, TIES, DARE.
 
-A block is the same stretch of elements of every parent (and of the base, for methods on task vectors),
-widened to the accumulation dtype. What a method must know of a whole tensor first is gathered in earlier
-passes over it.
+A block is the same range of elements of every parent (and of the base, for methods on task vectors), widened
+to the accumulation dtype. What a method must know about a whole tensor is gathered in earlier passes over it.
 """
 
 import hashlib
@@ -10,24 +9,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations_with_replacement
-from typing import TYPE_CHECKING, Literal, get_args
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
-Method = Literal["average", "slerp", "ties", "dare", "task_arithmetic"]
-METHODS: tuple[Method, ...] = get_args(Method)
-ON_TASK_VECTORS: tuple[Method, ...] = ("ties", "dare", "task_arithmetic")
-# Passes over a tensor before the one that merges it: SLERP needs the angle, TIES the k-th largest magnitude,
-# found in two steps from the upper 16 and the lower 15 bits of the float32 magnitude.
+from solar_repro.checkpoint.merge_options import Method
+
+# These are passes over a tensor before the one that merges it. SLERP needs the angle. TIES needs the k-th
+# largest magnitude, found in two steps from the upper 16 and lower 15 bits of the float32 magnitude.
 EARLIER_PASSES: dict[Method, int] = {"average": 0, "slerp": 1, "ties": 2, "dare": 0, "task_arithmetic": 0}
-LINEAR_ABOVE = 0.9995  # |cos| beyond which SLERP is linear
+SLERP_LINEAR_ABOVE = 0.9995  # |cos| beyond which SLERP is linear
 _LOW_BITS = 15
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How one tensor is merged; `weights` has one number per parent, `density` is TIES' and DARE's."""
+class TensorRecipe:
+    """How one tensor is merged: `weights` has one number per parent; `density` is that of TIES and DARE."""
 
     method: Method
     weights: tuple[float, ...]
@@ -38,8 +35,8 @@ class Recipe:
 
 
 @dataclass
-class Findings:
-    """What is known of one tensor so far: inner products of the parents, and what a method's passes found."""
+class TensorStatistics:
+    """What earlier passes found in one tensor: inner products of the parents, and thresholds of TIES."""
 
     gram: dict[tuple[int, int], float] = field(default_factory=dict)
     bins: list[int] = field(default_factory=list)  # TIES: the upper bits of each parent's threshold
@@ -47,35 +44,35 @@ class Findings:
     thresholds: list[float] = field(default_factory=list)  # TIES: smallest magnitude kept, per parent
 
 
-def inner_products(parents: "Sequence[Tensor]") -> dict[tuple[int, int], float]:
-    """Dot products of all pairs of parents, themselves included."""
-    import torch
-
+def inner_products(parents: Sequence[Tensor]) -> dict[tuple[int, int], float]:
+    """Return the dot products of all pairs of parents, each with itself included."""
     pairs = combinations_with_replacement(range(len(parents)), 2)
     return {(i, j): torch.dot(parents[i], parents[j]).item() for i, j in pairs}
 
 
 def cosine(gram: dict[tuple[int, int], float], i: int, j: int) -> float | None:
-    """Cosine between parents i < j, None where one of them is zero."""
+    """Return the cosine between parents i < j, None if one of them is zero."""
     norms = math.sqrt(gram[i, i]) * math.sqrt(gram[j, j])
     return max(-1.0, min(1.0, gram[i, j] / norms)) if norms > 0 else None
 
 
 def slerp_weights(cos: float | None, t: float) -> tuple[float, float]:
-    """Weights of the two un-normalised parents; linear where the angle is too small or unknown.
+    """Return the weights of the two parents, which are not normalised.
 
-    Shoemake (1985), as applied to checkpoints by mergekit.
+    Linear if the angle is tiny or unknown.
+
+    The formula is Shoemake's (1985), as mergekit applies it to checkpoints.
     """
-    if cos is None or abs(cos) > LINEAR_ABOVE:
+    if cos is None or abs(cos) > SLERP_LINEAR_ABOVE:
         return 1.0 - t, t
     angle = math.acos(cos)
     return math.sin((1.0 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
 
 
-def effective_weights(recipe: Recipe, findings: Findings) -> tuple[float, ...]:
-    """Factor of each parent, then of the base where there is one.
+def effective_weights(recipe: TensorRecipe, findings: TensorStatistics) -> tuple[float, ...]:
+    """Return the factor of each parent, then of the base if there is one.
 
-    TIES chooses element by element: its factors are those before trimming.
+    TIES chooses element by element, so its factors are those before trimming.
     """
     if recipe.method == "average":
         return recipe.weights
@@ -88,8 +85,13 @@ def effective_weights(recipe: Recipe, findings: Findings) -> tuple[float, ...]:
 
 
 def merge_block(
-    recipe: Recipe, findings: Findings, name: str, number: int, parents: "list[Tensor]", base: "Tensor | None"
-) -> "Tensor":
+    recipe: TensorRecipe,
+    findings: TensorStatistics,
+    name: str,
+    number: int,
+    parents: list[Tensor],
+    base: Tensor | None,
+) -> Tensor:
     """Merge block `number` of tensor `name`; overwrites `parents` and returns the result in one of them."""
     if base is None:
         return _weighted_sum(parents, effective_weights(recipe, findings))
@@ -105,30 +107,26 @@ def merge_block(
     return merged.mul_(recipe.scale).add_(base)
 
 
-def _weighted_sum(parents: "list[Tensor]", weights: Sequence[float]) -> "Tensor":
+def _weighted_sum(parents: list[Tensor], weights: Sequence[float]) -> Tensor:
     total = parents[0].mul_(weights[0])
     for parent, weight in zip(parents[1:], weights[1:], strict=True):
         total.add_(parent, alpha=weight)
     return total
 
 
-def _drop_and_rescale(delta: "Tensor", recipe: Recipe, key: str) -> None:
+def _drop_and_rescale(delta: Tensor, recipe: TensorRecipe, key: str) -> None:
     """DARE (arXiv 2311.03099): keep each element with probability `density`, divide what is kept by it.
 
     The draw depends on seed, tensor, parent and block alone, not on threads or chunk sizes.
     """
-    import torch
-
     digest = hashlib.sha256(f"{recipe.seed}/{key}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
     kept = torch.rand(delta.shape, generator=generator, dtype=torch.float32) < recipe.density
     delta.mul_(kept.to(delta)).div_(recipe.density)
 
 
-def _ties(deltas: "list[Tensor]", weights: Sequence[float], thresholds: Sequence[float]) -> "Tensor":
+def _ties(deltas: list[Tensor], weights: Sequence[float], thresholds: Sequence[float]) -> Tensor:
     """TIES (arXiv 2306.01708): trim, elect the sign of the larger total mass, mean of those that agree."""
-    import torch
-
     for delta, threshold in zip(deltas, thresholds, strict=True):
         delta.mul_(delta.abs().float() >= threshold)
     weighted = [delta * weight for delta, weight in zip(deltas, weights, strict=True)]
@@ -141,10 +139,8 @@ def _ties(deltas: "list[Tensor]", weights: Sequence[float], thresholds: Sequence
     return total.div_(mass.where(mass != 0, 1.0))
 
 
-def histograms(findings: Findings, step: int, deltas: "Sequence[Tensor]") -> "list[Tensor]":
-    """TIES: counts per parent of a block, of upper bits, then of lower bits in the threshold's bin."""
-    import torch
-
+def histograms(findings: TensorStatistics, step: int, deltas: Sequence[Tensor]) -> list[Tensor]:
+    """Return a block's counts per parent for TIES: of upper bits, then of lower bits in one bin."""
     counted = []
     for number, delta in enumerate(deltas):
         bits = delta.abs().float().view(torch.int32)
@@ -157,14 +153,12 @@ def histograms(findings: Findings, step: int, deltas: "Sequence[Tensor]") -> "li
 
 
 def close_histograms(
-    findings: Findings, step: int, histogram: "Sequence[Tensor]", density: float, elements: int
+    findings: TensorStatistics, step: int, histogram: Sequence[Tensor], density: float, elements: int
 ) -> None:
-    """TIES: turn the counts of a pass into the bin, then into the threshold: the k-th largest magnitude.
+    """Turn the counts of a TIES pass into the bin, then into the threshold: the k-th largest magnitude.
 
-    k = density · elements, at least 1. Elements equal to the threshold are all kept.
+    k is density · elements, at least 1. All elements equal to the threshold are kept.
     """
-    import torch
-
     for number, counts in enumerate(histogram):
         wanted = max(1, int(density * elements)) if step == 0 else findings.below[number]
         from_top = counts.flip(0).cumsum(0)

@@ -1,6 +1,5 @@
-"""What a merge did: effective weights, cosines between the parents, tensors that fell back to linear."""
+"""What a merge did: effective weights, cosines between the parents, tensors merged linearly after all."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -8,21 +7,24 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from solar_repro.checkpoint.merge_methods import LINEAR_ABOVE, cosine, effective_weights
-from solar_repro.checkpoint.merge_schedule import TensorMerge
-from solar_repro.checkpoint.naming import LayerNames
+from matplotlib.figure import Figure
 
-OUTSIDE = "outside the layers"
+from solar_repro.checkpoint.merge_methods import SLERP_LINEAR_ABOVE, cosine, effective_weights
+from solar_repro.checkpoint.merge_schedule import TensorMerge
+from solar_repro.checkpoint.tensor_names import LayerNames
+from solar_repro.safety.json_files import write_json
+
+OUTSIDE_LAYERS = "outside the layers"
 
 
 @dataclass(frozen=True)
 class MergeReport:
-    """`effective_weights` and `cosines` are by tensor, `layer_cosines` by layer (and for the rest together).
+    """Report of a merge; `effective_weights` and `cosines` are by tensor, `layer_cosines` by layer.
 
-    Weights are in the order of the parents, then the base where there is one. Cosines are between the parents
-    of each of `pairs` (numbers of sources), over all elements of the tensor or layer; None where a parent is
-    zero. `digests` are the SHA-256 of the shards by file name; `config_differences` the keys in which the
-    parents' configs differ.
+    Weights are in the order of the parents, then the base if there is one. Cosines are between the parents of
+    each of `pairs` (indices of sources), over all elements of the tensor or layer, and None if a parent is
+    zero; tensors outside the layers share one entry. `digests` are the SHA-256 of the shards by file name,
+    and `config_differences` the keys in which the parents' configs differ.
     """
 
     method: str
@@ -38,15 +40,13 @@ class MergeReport:
 
     def write(self, file: Path) -> None:
         """Write the report as JSON."""
-        file.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        write_json(file, asdict(self))
 
     def plot(self, file: Path) -> None:
         """Plot the cosine between the parents by layer."""
-        from matplotlib.figure import Figure
-
         figure = Figure(figsize=(7, 3.5), layout="constrained")
         axes = figure.subplots()
-        layers = [key for key in self.layer_cosines if key != OUTSIDE]
+        layers = [key for key in self.layer_cosines if key != OUTSIDE_LAYERS]
         for number, (i, j) in enumerate(self.pairs):
             values = [self.layer_cosines[layer][number] for layer in layers]
             line = [math.nan if value is None else value for value in values]
@@ -65,16 +65,16 @@ def report_on(
     config_differences: Sequence[str],
     digests: Mapping[str, str],
 ) -> MergeReport:
-    """Put together what the tensors' findings say."""
+    """Collect what the passes over the tensors found."""
     recipe = tensors[0].recipe
     pairs = tuple(combinations(range(len(sources)), 2))
     grams: dict[str, dict[tuple[int, int], float]] = {}
     for tensor in tensors:
         place = names.split(tensor.name)
-        of_layer = grams.setdefault(OUTSIDE if place is None else str(place[0]), {})
+        of_layer = grams.setdefault(OUTSIDE_LAYERS if place is None else str(place[0]), {})
         for pair, product in tensor.findings.gram.items():
             of_layer[pair] = of_layer.get(pair, 0.0) + product
-    by_layer = sorted(grams, key=lambda key: math.inf if key == OUTSIDE else int(key))
+    by_layer = sorted(grams, key=lambda key: math.inf if key == OUTSIDE_LAYERS else int(key))
     cosines = {t.name: tuple(cosine(t.findings.gram, i, j) for i, j in pairs) for t in tensors}
     return MergeReport(
         method=recipe.method,
@@ -93,4 +93,4 @@ def report_on(
 
 
 def _is_linear(cosines: tuple[Any, ...]) -> bool:
-    return cosines[0] is None or abs(cosines[0]) > LINEAR_ABOVE
+    return cosines[0] is None or abs(cosines[0]) > SLERP_LINEAR_ABOVE

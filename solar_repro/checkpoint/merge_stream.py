@@ -1,11 +1,12 @@
-"""Tensors streamed through a merge: chunks read, merged and written by a few threads, in bounded memory."""
+"""Streams tensors through a merge: a few threads read, merge and write chunks in bounded memory."""
 
 import math
 import os
 from collections.abc import Sequence
 from itertools import combinations_with_replacement
 from threading import Lock, Thread
-from typing import TYPE_CHECKING
+
+import torch
 
 from solar_repro.checkpoint.headers import DTYPE_BITS
 from solar_repro.checkpoint.merge_methods import (
@@ -14,35 +15,32 @@ from solar_repro.checkpoint.merge_methods import (
     inner_products,
     merge_block,
 )
-from solar_repro.checkpoint.merge_schedule import Found, Task, TensorMerge, schedule
+from solar_repro.checkpoint.merge_schedule import ChunkStatistics, ChunkTask, TensorMerge, schedule
 from solar_repro.errors import UserError
-from solar_repro.safety.regular import opened
+from solar_repro.safety.regular_files import regular_descriptor
 from solar_repro.store.hashing import FollowingHasher
 from solar_repro.terminal.progress import Progress
 
-if TYPE_CHECKING:
-    import torch
-
 WORKERS = 4  # two compute while two wait for the disk
-BLOCK = 1 << 18  # elements whose arithmetic stays in the processor's cache
-BUFFER_BYTES = 48 << 20  # of one worker, all inputs together
-BASE = (-1, -1)  # key of the base's inner product with itself, looked at for NaN and Inf alone
+BLOCK_ELEMENTS = 1 << 18  # so many elements stay in the processor's cache
+BUFFER_BYTES = 48 << 20  # for all inputs of one worker
+BASE_PRODUCT = (-1, -1)  # key of the base's inner product with itself, which only reveals NaN and Inf
 
 
-def stream(
+def stream_merge(
     tensors: Sequence[TensorMerge], accumulate: str, device: str, hasher: FollowingHasher, progress: Progress
 ) -> None:
-    """Merge all tensors into their files, which exist at full size. The first error ends it and is raised.
+    """Merge all tensors into their files, which exist at full size; the first error ends it and is raised.
 
     `accumulate` names the dtype of the arithmetic, float32 or float64.
     """
-    import torch
-
     widest = (
         max(DTYPE_BITS[part.dtype] for tensor in tensors for part in (*tensor.inputs, tensor.output)) // 8
     )
     most_inputs = max(len(tensor.inputs) for tensor in tensors) + 1
-    chunk_elements = max(BLOCK, BUFFER_BYTES // (widest * most_inputs) // BLOCK * BLOCK)
+    chunk_elements = max(
+        BLOCK_ELEMENTS, BUFFER_BYTES // (widest * most_inputs) // BLOCK_ELEMENTS * BLOCK_ELEMENTS
+    )
     tasks = list(schedule(tensors, chunk_elements))
     run = _Run(tasks, hasher, progress)
     threads = torch.get_num_threads()
@@ -66,30 +64,26 @@ def stream(
 
 
 class _Buffers:
-    """One worker's memory: raw bytes of each input and the output, and a block of each in the wide dtype."""
+    """One worker's memory: raw bytes of each input and the output, and a wide block of each."""
 
     def __init__(self, inputs: int, chunk_elements: int, itemsize: int, accumulate: str, device: str) -> None:
-        import torch
-
         self.raw = [torch.empty(chunk_elements * itemsize, dtype=torch.uint8) for _ in range(inputs)]
         self.views = [memoryview(raw.numpy()) for raw in self.raw]
         dtype = getattr(torch, accumulate)
-        self.wide = [torch.empty(BLOCK, dtype=dtype, device=device) for _ in range(inputs)]
+        self.wide = [torch.empty(BLOCK_ELEMENTS, dtype=dtype, device=device) for _ in range(inputs)]
 
 
 class _Run:
-    """The state that the workers share."""
+    """State that the workers share."""
 
-    def __init__(self, tasks: list[Task], hasher: FollowingHasher, progress: Progress) -> None:
+    def __init__(self, tasks: list[ChunkTask], hasher: FollowingHasher, progress: Progress) -> None:
         self.tasks, self.hasher, self.progress = tasks, hasher, progress
         self.next = 0
         self.lock = Lock()
         self.error: BaseException | None = None
 
     def work(self, buffers: _Buffers) -> None:
-        import torch
-
-        torch.set_num_threads(1)  # of this thread: the workers themselves are the parallelism
+        torch.set_num_threads(1)  # for this thread only, because the workers run in parallel
         try:
             while (task := self._take()) is not None:
                 self._perform(task, buffers)
@@ -99,11 +93,11 @@ class _Run:
     def fail(self, error: BaseException) -> None:
         with self.lock:
             self.error = self.error or error
-        for task in self.tasks:  # nobody may wait for a pass that will not end
+        for task in self.tasks:  # no worker may wait for a pass that will not end
             for done in task.tensor.passes_done:
                 done.set()
 
-    def _take(self) -> Task | None:
+    def _take(self) -> ChunkTask | None:
         with self.lock:
             if self.error is not None or self.next == len(self.tasks):
                 return None
@@ -114,13 +108,11 @@ class _Run:
             for part in ahead.tensor.inputs:
                 size = DTYPE_BITS[part.dtype] // 8
                 start, length = part.offset + ahead.start * size, (ahead.stop - ahead.start) * size
-                with opened(part.file) as file:
+                with regular_descriptor(part.file) as file:
                     os.posix_fadvise(file, start, length, os.POSIX_FADV_WILLNEED)
         return task
 
-    def _perform(self, task: Task, buffers: _Buffers) -> None:
-        import torch
-
+    def _perform(self, task: ChunkTask, buffers: _Buffers) -> None:
         tensor, last = task.tensor, task.step == len(task.tensor.passes_done) - 1
         inputs = [self._read(task, number, buffers) for number in range(len(tensor.inputs))]
         if task.step:
@@ -128,9 +120,9 @@ class _Run:
             if self.error is not None:
                 return
         output = buffers.raw[-1].view(torch_dtype(tensor.output.dtype))
-        found = Found()
-        for start in range(0, task.stop - task.start, BLOCK):
-            block = slice(start, min(start + BLOCK, task.stop - task.start))
+        found = ChunkStatistics()
+        for start in range(0, task.stop - task.start, BLOCK_ELEMENTS):
+            block = slice(start, min(start + BLOCK_ELEMENTS, task.stop - task.start))
             wide = [
                 memory[: block.stop - start].copy_(raw[block])
                 for memory, raw in zip(buffers.wide, inputs, strict=False)
@@ -139,9 +131,9 @@ class _Run:
             if task.step == 0:
                 found.add_products(inner_products(wide))
                 if base is not None:
-                    found.add_products({BASE: inner_products([base])[0, 0]})
+                    found.add_products({BASE_PRODUCT: inner_products([base])[0, 0]})
             if last:
-                number = (task.start + start) // BLOCK
+                number = (task.start + start) // BLOCK_ELEMENTS
                 merged = merge_block(tensor.recipe, tensor.findings, tensor.name, number, wide, base)
                 low, high = merged.aminmax()
                 if not max(-low.item(), high.item()) <= torch.finfo(output.dtype).max:
@@ -161,12 +153,12 @@ class _Run:
             self._write(task, buffers)
         self._close(task, found)
 
-    def _read(self, task: Task, number: int, buffers: _Buffers) -> "torch.Tensor":
+    def _read(self, task: ChunkTask, number: int, buffers: _Buffers) -> torch.Tensor:
         part = task.tensor.inputs[number]
         size = DTYPE_BITS[part.dtype] // 8
         length = (task.stop - task.start) * size
         view, done = buffers.views[number][:length], 0
-        with opened(part.file) as file:
+        with regular_descriptor(part.file) as file:
             while done < length:
                 count = os.preadv(file, [view[done:]], part.offset + task.start * size + done)
                 if count == 0:
@@ -177,20 +169,20 @@ class _Run:
                 done += count
         return buffers.raw[number][:length].view(torch_dtype(part.dtype))
 
-    def _write(self, task: Task, buffers: _Buffers) -> None:
+    def _write(self, task: ChunkTask, buffers: _Buffers) -> None:
         target = task.tensor.output
         size = DTYPE_BITS[target.dtype] // 8
         offset, length = target.offset + task.start * size, (task.stop - task.start) * size
         done = 0
-        with opened(target.file, os.O_WRONLY) as file:
+        with regular_descriptor(target.file, os.O_WRONLY) as file:
             while done < length:
                 done += os.pwrite(file, buffers.views[-1][done:length], offset + done)
         self.hasher.written(target.file, offset, length)
         with self.lock:
             self.progress.advance(length)
 
-    def _close(self, task: Task, found: Found) -> None:
-        """Keep what a chunk found; the last chunk of a pass puts it all together, in the chunks' order."""
+    def _close(self, task: ChunkTask, found: ChunkStatistics) -> None:
+        """Keep what a chunk found; the last chunk of a pass combines all in the order of the chunks."""
         tensor, findings = task.tensor, task.tensor.findings
         with self.lock:
             tensor.parts[task.chunk] = found
@@ -207,14 +199,12 @@ class _Run:
         tensor.passes_done[task.step].set()
 
 
-def _refuse_not_finite(tensor: TensorMerge, inputs: "Sequence[torch.Tensor]") -> None:
+def _refuse_not_finite(tensor: TensorMerge, inputs: Sequence[torch.Tensor]) -> None:
     for part, values in zip(tensor.inputs, inputs, strict=True):
         if not values.isfinite().all():
             raise UserError(f"{part.file}: tensor {tensor.name!r} holds NaN or Inf; take another checkpoint")
 
 
-def torch_dtype(dtype: str) -> "torch.dtype":
-    """The torch dtype of a floating-point dtype of safetensors."""
-    import torch
-
+def torch_dtype(dtype: str) -> torch.dtype:
+    """Return the torch dtype of a floating-point dtype of safetensors."""
     return {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}[dtype]

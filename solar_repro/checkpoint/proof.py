@@ -1,9 +1,8 @@
-"""Whether a deeper model is what the layer map says, settled on the meta device before a byte is copied.
+"""Proves on the meta device, before a byte is copied, that a deeper model is what its layer map says.
 
-Base and deeper model are built from their configs with transformers' own classes, without weights and without
-code of the checkpoint's. Each layer of the deeper one must be what its source is: classes, parameters,
-attributes, the numbers its buffers come from, and every operation of a forward pass. What cannot be shown is
-refused.
+Base and deeper model are built from their configs with transformers' own classes, without weights or code of
+the checkpoint. Each layer of the deeper model must be what its source is: classes, parameters, attributes,
+the numbers of its buffers, and every operation of a forward pass. What cannot be proved is refused.
 """
 
 import re
@@ -11,12 +10,17 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from solar_repro.checkpoint.building import Built, Unproved, build, short
+import torch
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
 from solar_repro.checkpoint.config import follow_layers
 from solar_repro.checkpoint.folder import Checkpoint
 from solar_repro.checkpoint.headers import TensorRange
 from solar_repro.checkpoint.layer_map import LayerMap
-from solar_repro.checkpoint.naming import COUNT_KEYS, is_recomputed
+from solar_repro.checkpoint.meta_model import MetaModel, NotProved, build_on_meta, shorten
+from solar_repro.checkpoint.tensor_names import COUNT_KEYS, is_recomputed
+from solar_repro.checkpoint.tracing import CannotTrace, trace
 from solar_repro.errors import UserError
 
 _OWN_INDEX = re.compile(r".*(idx|index|layer_id|layer_num|layer_number|block_id).*")
@@ -25,42 +29,42 @@ _RULES = re.compile(r".*(layer|period|offset|interval|pattern|idx|every|sparse_s
 
 @dataclass(frozen=True)
 class _Pair:
-    """Base and deeper model, and how the layers of the one come from those of the other."""
+    """Base and deeper model, and which base layer each new layer copies."""
 
-    old: Built
-    new: Built
+    old: MetaModel
+    new: MetaModel
     layer_map: LayerMap
 
     def expected(self, key: str, value: Any) -> Any:
-        """A value of the base's as the deeper model should have it."""
+        """Return a value of the base as the deeper model should have it."""
         return follow_layers(key, value, self.layer_map.base_layers, self.layer_map)
 
     def is_count(self, one: Any, other: Any) -> bool:
-        """Whether the two are the numbers of layers, by whatever name."""
+        """Whether the two values are the numbers of layers, under any name."""
         return one == self.layer_map.base_layers and other == len(self.layer_map.layers)
 
 
-def prove(
+def prove_layer_map(
     base: Checkpoint,
     config: Mapping[str, Any],
     layer_map: LayerMap,
     tensors: Mapping[str, TensorRange],
     zeroed: Collection[str],
 ) -> None:
-    """Show that a model of this `config` and these `tensors` is the base's layers in the map's order.
+    """Prove that a model of this `config` and these `tensors` is the base's layers in the order of the map.
 
-    `zeroed` are the names whose tensors are zero; layers that hold them must leave what they get unchanged.
-    What cannot be shown: UserError that names the layer, the attribute and the config's keys.
+    `zeroed` names the tensors that are zero; layers that hold them must return what they are given. Raises
+    UserError, which names layer, attribute and config keys, for what cannot be proved.
     """
     try:
-        old, new = build(base.config, base.layers), build(config, len(layer_map.layers))
+        old, new = build_on_meta(base.config, base.layers), build_on_meta(config, len(layer_map.layers))
         pair = _Pair(old, new, layer_map)
         _same_settings(pair)
         _same_outside(pair)
         _same_layers(pair)
         zero = _fitting_names(base, new, tensors, zeroed)
         _same_computation(pair, zero)
-    except Unproved as reason:
+    except NotProved as reason:
         raise UserError(
             f"{base.folder / 'config.json'}: it is not proved that {layer_map.name} is right for this model: "
             f"{reason}{_rules(base.config)}; choose another layer map, or continue at your own risk with "
@@ -69,7 +73,7 @@ def prove(
 
 
 def _rules(config: Mapping[str, Any]) -> str:
-    """The config's keys that may say which layer is of which kind."""
+    """Return a hint with the config keys that may say which layer is of which kind."""
     keys = [
         key
         for key, value in config.items()
@@ -89,23 +93,23 @@ def _same_settings(pair: _Pair) -> None:
             continue
         expected, got = pair.expected(key, value), pair.new.settings.get(key)
         if got != expected and not pair.is_count(value, got):
-            raise Unproved(f"config key {key} would be {short(got)} and not {short(expected)}")
+            raise NotProved(f"config key {key} would be {shorten(got)} and not {shorten(expected)}")
 
 
 def _same_outside(pair: _Pair) -> None:
-    """All that belongs to no layer: classes, parameters, buffers."""
+    """Compare all that belongs to no layer: classes, parameters, buffers."""
     before, after = (dict(_outside(built)) for built in (pair.old, pair.new))
     for name in sorted(before.keys() ^ after.keys()):
-        raise Unproved(f"{name} exists in only one of the base and the new model")
+        raise NotProved(f"{name} exists in only one of the base and the new model")
     for name, module in before.items():
         if type(module) is not type(after[name]):
-            raise Unproved(
+            raise NotProved(
                 f"{name} would be a {type(after[name]).__name__} and not a {type(module).__name__}"
             )
         _same_module(module, after[name], name or "the model", pair, 0, 0)
 
 
-def _outside(built: Built) -> Iterator[tuple[str, Any]]:
+def _outside(built: MetaModel) -> Iterator[tuple[str, Any]]:
     for name, module in built.model.named_modules():
         if not f"{name}.".startswith(f"{built.prefix}."):
             yield name, module
@@ -120,26 +124,24 @@ def _same_layers(pair: _Pair) -> None:
             kinds = [type(module).__name__ for module in (given[name], made[name])]
             if kinds[0] != kinds[1]:
                 part = f"{where}: {name}" if name else f"{where},"
-                raise Unproved(f"{part} would be a {kinds[1]} and not a {kinds[0]}")
+                raise NotProved(f"{part} would be a {kinds[1]} and not a {kinds[0]}")
         for name in sorted(given.keys() ^ made.keys()):
             has = "would have" if name in made else "would lack"
-            raise Unproved(f"{where}, {has} {name}")
+            raise NotProved(f"{where}, {has} {name}")
         for name, module in given.items():
             _same_module(module, made[name], f"{where}: {name}".removesuffix(": "), pair, source, target)
 
 
 def _same_module(given: Any, made: Any, where: str, pair: _Pair, source: int, target: int) -> None:
-    import torch
-
     for kind in ("_parameters", "_buffers"):
         before, after = getattr(given, kind), getattr(made, kind)
         for name in sorted(before.keys() | after.keys()):
             one, other = before.get(name), after.get(name)
             shapes = [None if t is None else (tuple(t.shape), t.dtype) for t in (one, other)]
             if shapes[0] != shapes[1]:
-                raise Unproved(f"{where}: {name} would be {shapes[1]} and not {shapes[0]}")
+                raise NotProved(f"{where}: {name} would be {shapes[1]} and not {shapes[0]}")
             if kind == "_buffers" and one is not None and pair.old.made.of(one) != pair.new.made.of(other):
-                raise Unproved(f"{where}: the buffer {name} would hold other numbers")
+                raise NotProved(f"{where}: the buffer {name} would hold other numbers")
     before, after = (_attributes(module) for module in (given, made))
     for name in sorted(before.keys() | after.keys()):
         one, other = before.get(name), after.get(name)
@@ -154,7 +156,7 @@ def _same_module(given: Any, made: Any, where: str, pair: _Pair, source: int, ta
             and other - one == target - source
         ):
             continue
-        raise Unproved(f"{where}: {name} would be {short(other)} and not {short(one)}")
+        raise NotProved(f"{where}: {name} would be {shorten(other)} and not {shorten(one)}")
 
 
 def _attributes(module: Any) -> dict[str, Any]:
@@ -163,7 +165,7 @@ def _attributes(module: Any) -> dict[str, Any]:
 
 
 def _same_value(one: Any, other: Any) -> bool:
-    """Equality of plain values; objects that are none count as equal where their classes are."""
+    """Whether two values are equal; other objects than plain values count as equal if their classes are."""
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):
@@ -182,11 +184,11 @@ def _is_count(value: Any) -> bool:
 
 
 def _fitting_names(
-    base: Checkpoint, new: Built, tensors: Mapping[str, TensorRange], zeroed: Collection[str]
+    base: Checkpoint, new: MetaModel, tensors: Mapping[str, TensorRange], zeroed: Collection[str]
 ) -> set[str]:
-    """The model's parameters that are zero. Each tensor of the plan must be the model's, and the reverse.
+    """Return the model's parameters that are zero, once planned and expected tensors are the same set.
 
-    Quantised checkpoints hold tensors that the model has none of; of these the layers alone speak.
+    Quantised checkpoints hold tensors that the model does not have; for them only the layers are compared.
     """
     state = new.model.state_dict()
     wanted, called = set(state), _model_names(new.model, state)
@@ -196,22 +198,19 @@ def _fitting_names(
     if base.config.get("quantization_config") is None:
         tied = set(getattr(new.model, "all_tied_weights_keys", None) or ())
         for name in sorted(wanted - stored.keys() - tied):
-            raise Unproved(f"the model wants a tensor {name}, which the base lacks")
+            raise NotProved(f"the model wants a tensor {name}, which the base lacks")
         ignored = getattr(new.model, "_keys_to_ignore_on_load_unexpected", None) or ()
         buffers = {name for name, _ in new.model.named_buffers()}
         for name in sorted(stored.keys() - wanted - buffers - tied):
             own = stored[name][0]
             recomputed = is_recomputed(name, tensors[own].shape)
             if not recomputed and not any(re.search(pattern, name) for pattern in ignored):
-                raise Unproved(f"the base holds a tensor {own}, which the model has no place for")
+                raise NotProved(f"the base holds a tensor {own}, which the model has no place for")
     return {name for name, sources in stored.items() if set(sources) <= set(zeroed)}
 
 
 def _model_names(model: Any, wanted: Mapping[str, Any]) -> Callable[[str], str]:
-    """What transformers calls a stored tensor when it loads it."""
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
-
+    """Return the function that gives the name under which transformers loads a stored tensor."""
     rules = get_model_conversion_mapping(model)
     renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
     converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
@@ -220,31 +219,29 @@ def _model_names(model: Any, wanted: Mapping[str, Any]) -> Callable[[str], str]:
 
 
 def _same_computation(pair: _Pair, zero: Collection[str]) -> None:
-    from solar_repro.checkpoint.tracing import CannotTrace, trace
-
     old, new, layer_map = pair.old, pair.new, pair.layer_map
     try:
         before, after = trace(old.model, old.layers), trace(new.model, new.layers, zero)
     except CannotTrace as reason:
-        raise Unproved(f"its forward pass cannot be followed layer by layer: {reason}") from None
+        raise NotProved(f"its forward pass cannot be followed layer by layer: {reason}") from None
     for what, one, other in (
         ("before", before.before, after.before),
         ("behind", before.behind, after.behind),
     ):
         if one != other:
-            raise Unproved(f"what is computed {what} the layers would change: {_difference(one, other)}")
+            raise NotProved(f"what is computed {what} the layers would change: {_difference(one, other)}")
     for target, source in enumerate(layer_map.layers):
         if after.layers[target] != before.layers[source]:
-            raise Unproved(
+            raise NotProved(
                 f"new layer {target} would compute something else than its source {source}: "
                 f"{_difference(before.layers[source], after.layers[target])}"
             )
     steps = [*before.between, *after.between]
     if any(step != steps[0] for step in steps):
-        raise Unproved("what is computed between two layers depends on their numbers")
+        raise NotProved("what is computed between two layers depends on their numbers")
     for layer in layer_map.zeroed:
         if layer not in after.identities:
-            raise Unproved(
+            raise NotProved(
                 f"new layer {layer} would not hand on what it is given, though its output projections are "
                 "zero (a bias, a norm behind them, or a scale)"
             )
@@ -253,5 +250,5 @@ def _same_computation(pair: _Pair, zero: Collection[str]) -> None:
 def _difference(one: list[Any], other: list[Any]) -> str:
     for first, second in zip(one, other, strict=False):
         if first != second:
-            return f"{short(first)} would be {short(second)}"
+            return f"{shorten(first)} would be {shorten(second)}"
     return f"{len(one)} operations would be {len(other)}"

@@ -1,8 +1,8 @@
-"""What a decoder computes, written down operation by operation on PyTorch's meta device: no weights, no data.
+"""Records what a decoder computes, operation by operation, on PyTorch's meta device: no weights, no data.
 
-A trace tells of each layer which operations it makes, with which numbers, on its own parameters, on what the
-layer before it gave and on what was made before all layers. Two layers with the same trace are the same
-function of those, whatever their place.
+A trace says for each layer which operations it makes, with which numbers, on its own parameters, on what the
+previous layer returned and on what was made before all layers. Two layers with the same trace are the same
+function of those, wherever they are.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -15,75 +15,34 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten_with_path, tree_leaves
 
-from solar_repro.checkpoint.expressions import Literals, plain
+from solar_repro.checkpoint.known_values import KnownValues
+from solar_repro.checkpoint.tensor_origins import LiteralListener, comparable
 
-LENGTH = 7
-"""Tokens of the traced sequence: no size of a model, so that no shape is taken for another."""
-
-_MAKES_ZERO = frozenset(["zeros", "zeros_like", "new_zeros", "zero_"])
-_KEEPS_ZERO = frozenset(
-    [
-        "t",
-        "view",
-        "_unsafe_view",
-        "transpose",
-        "permute",
-        "expand",
-        "clone",
-        "slice",
-        "select",
-        "unbind",
-        "split",
-        "split_with_sizes",
-        "chunk",
-        "sum",
-        "mean",
-        "cat",
-        "stack",
-        "neg",
-        "abs",
-        "relu",
-        "gelu",
-        "silu",
-        "tanh",
-        "sqrt",
-        "alias",
-        "detach",
-        "unsqueeze",
-        "squeeze",
-        "reshape",
-        "_to_copy",
-        "flip",
-    ]
-)
-_ZERO_IF_FIRST = frozenset(["index_select", "gather", "index", "div", "repeat"])
-_ZERO_IF_ANY = frozenset(["mm", "bmm", "mul", "mul_", "_grouped_mm", "_scaled_mm", "dot", "mv"])
-_ADDS_INTO = frozenset(["index_add", "index_add_", "scatter_add", "scatter_add_"])
-_KEEPS_VALUE = frozenset(["view", "_unsafe_view", "clone", "alias", "detach", "reshape"])
-
+TRACED_TOKENS = 7
+"""Length of the traced sequence in tokens; no size of a model equals it, so no shape is mistaken."""
 
 _ANSWERS = {torch.bool: True, torch.float32: 1.0}
 
 
 class CannotTrace(Exception):
-    """The model's computation cannot be written down layer by layer; the message says why."""
+    """The model's computation cannot be recorded layer by layer; the message says why."""
 
 
 @dataclass
 class Trace:
-    """Operations before the layers, of each layer, between one layer and the next, and behind them."""
+    """Operations before the layers, in each layer, between two layers, and after the last."""
 
     before: list[Any] = field(default_factory=list)
     layers: list[list[Any]] = field(default_factory=list)
     between: list[list[Any]] = field(default_factory=list)
     behind: list[Any] = field(default_factory=list)
     identities: set[int] = field(default_factory=set)
-    """Layers that hand on what they are given, unchanged, because of the parameters that are zero."""
+    """Layers that return what they are given because of the parameters that are zero."""
 
 
 @dataclass(frozen=True)
 class _Made:
-    """A tensor's origin: the `number`th tensor made before the layers (-1), in a layer, between or behind."""
+    """A tensor's origin: the `number`th one made before the layers (-1), in a layer, between or after."""
 
     part: str
     layer: int
@@ -93,11 +52,11 @@ class _Made:
 def trace(model: torch.nn.Module, layers: torch.nn.ModuleList, zero: Collection[str] = frozenset()) -> Trace:
     """Trace one forward pass of a model on the meta device, without a cache.
 
-    `layers` is the model's list of layers; `zero` names parameters that are zero. What depends on values, or
-    does not run each layer once and in order, raises CannotTrace.
+    `layers` is the model's list of layers, and `zero` names parameters that are zero. Raises CannotTrace if
+    the pass depends on values or does not run each layer once and in order.
     """
     recorder = _Recorder(model, layers, zero)
-    tokens = torch.zeros((1, LENGTH), dtype=torch.long, device="meta")
+    tokens = torch.zeros((1, TRACED_TOKENS), dtype=torch.long, device="meta")
     recorder.name(tokens, "tokens")
     for module in model.modules():
         if getattr(getattr(module, "config", None), "pad_token_id", None) is not None:
@@ -115,7 +74,7 @@ def trace(model: torch.nn.Module, layers: torch.nn.ModuleList, zero: Collection[
 
 
 class _Recorder(TorchDispatchMode):
-    """Names each tensor by where it comes from, and writes each operation down in terms of those names."""
+    """Names each tensor by its origin, and records each operation in terms of those names."""
 
     def __init__(self, model: torch.nn.Module, layers: torch.nn.ModuleList, zero: Collection[str]) -> None:
         super().__init__()
@@ -127,13 +86,11 @@ class _Recorder(TorchDispatchMode):
         self._origins: dict[int, Any] = {}
         self._alive: list[torch.Tensor] = []
         self._given: dict[int, str] = {}
-        """In a layer: what the layer before it made, by the place among the arguments."""
+        """In a layer: tensors of the layer before, with their paths among the arguments."""
         self._given_at: list[set[str]] = []
         self._first: dict[str, _Made] = {}
-        """Where among the first layer's arguments lies what was made before all layers."""
-        self._zero: dict[int, torch.Tensor] = {}
-        self._same: dict[int, tuple[torch.Tensor, str]] = {}
-        """What has the value of an argument of the layer, and of which."""
+        """Paths among the first layer's arguments of tensors that were made before all layers."""
+        self._known = KnownValues()
         self._handed: list[dict[int, str | None]] = []
         self._used: list[set[tuple[int, str | None]]] = []
         places = {id(layer): number for number, layer in enumerate(layers)}
@@ -145,7 +102,7 @@ class _Recorder(TorchDispatchMode):
             origin = ("layer", prefixes[prefix], name.removeprefix(prefix)) if prefix else ("model", name)
             self._origins.setdefault(id(tensor), origin)
             if name in zero:
-                self._zero[id(tensor)] = tensor
+                self._known.add_zero(tensor)
 
     def name(self, tensor: torch.Tensor, name: str) -> None:
         self._origins[id(tensor)] = ("model", name)
@@ -160,7 +117,7 @@ class _Recorder(TorchDispatchMode):
                     layer.register_forward_hook(partial(self._leave, number)),
                 ):
                     stack.callback(handle.remove)
-            with Literals(self.name, self._indexed), self:
+            with LiteralListener(self.name, self._indexed), self:
                 yield
 
     def _indexed(self, index: str) -> None:
@@ -172,7 +129,7 @@ class _Recorder(TorchDispatchMode):
         paths = self._given_at[1] if len(self._layers) > 1 else set()
         if any(found != paths for found in self._given_at[1:]):
             raise CannotTrace("layers pass different things on")
-        # What the first layer is given comes from before all layers; it is called as in those behind it.
+        # The first layer gets tensors from before all layers; they are renamed as in the later layers.
         renamed = {self._first[path]: ("given", path) for path in paths if path in self._first}
         first = self.trace.layers[0]
         self.trace.before.append(tuple((path, self._first.get(path)) for path in sorted(paths)))
@@ -187,54 +144,55 @@ class _Recorder(TorchDispatchMode):
             raise CannotTrace(f"layer {number} is run out of order")
         arguments = [(str(path), leaf) for path, leaf in tree_flatten_with_path((args, kwargs))[0]]
         given: dict[int, str] = {}
-        said: list[Any] = []
+        recorded: list[Any] = []
         for path, leaf in arguments:
             origin = self._origins.get(id(leaf)) if isinstance(leaf, torch.Tensor) else None
             if isinstance(origin, _Made) and origin.part != "before":
-                self._render(leaf)  # refuses what an earlier layer made
+                self._render(leaf)  # raises if an earlier layer made it
                 given[id(leaf)] = path
-                said.append((path, ("given", path)))
+                recorded.append((path, ("given", path)))
                 continue
             if number == 0 and isinstance(origin, _Made):
                 self._first[path] = origin
-            said.append((path, self._render(leaf)))
+            recorded.append((path, self._render(leaf)))
         self._part, self._current, self._count = "layer", number, 0
-        self._entries = [("called with", tuple(said))]
+        self._entries = [("called with", tuple(recorded))]
         self.trace.layers.append(self._entries)
         self._given = given
         self._given_at.append(set(given.values()))
-        self._same = {
-            id(leaf): (leaf, path)
+        self._known.begin_layer(
+            (path, leaf)
             for path, leaf in arguments
             if isinstance(leaf, torch.Tensor) and (number == 0 or id(leaf) in given)
-        }
+        )
 
     def _leave(self, number: int, _: torch.nn.Module, args: Any, result: Any) -> None:
         leaves = [(str(path), leaf) for path, leaf in tree_flatten_with_path(result)[0]]
         self._entries.append(("returns", tuple((path, self._render(leaf)) for path, leaf in leaves)))
         tensors = [leaf for _, leaf in leaves if isinstance(leaf, torch.Tensor)]
-        self._handed.append({id(t): self._same.get(id(t), (t, None))[1] for t in tensors})
+        self._handed.append({id(t): self._known.argument(t) for t in tensors})
         self._used.append(set())
         self._part, self._count, self._entries = "between", 0, []
         for position, tensor in enumerate(tensors):
             self._alive.append(tensor)
             self._origins[id(tensor)] = _Made("layer", number, -1 - position)
-        self._given, self._same = {}, {}
+        self._given = {}
+        self._known.end_layer()
         if number == len(self._layers) - 1:
             self._part, self._entries = "behind", self.trace.behind
         else:
             self.trace.between.append(self._entries)
 
     def _render(self, value: Any) -> Any:
-        """A value as it stands in the trace."""
+        """Return a value as the trace records it."""
         if not isinstance(value, torch.Tensor):
-            return plain(value)
+            return comparable(value)
         if (path := self._given.get(id(value))) is not None:
             return ("given", path)
         origin = self._origins.get(id(value))
         if origin is None:
             if value.is_meta and not value.is_floating_point():
-                # An index such as `x[..., [-1]]`, whose numbers are said behind the operation.
+                # An index such as `x[..., [-1]]`, whose numbers are recorded behind the operation.
                 return ("index", str(value.dtype), tuple(value.shape))
             if value.is_meta:
                 raise CannotTrace("a tensor comes from outside the model")
@@ -257,64 +215,22 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         leaves = tree_flatten_with_path((args, kwargs))[0]
-        said = tuple((str(path), self._render(leaf)) for path, leaf in leaves)
+        recorded = tuple((str(path), self._render(leaf)) for path, leaf in leaves)
         if func is torch.ops.aten._local_scalar_dense.default:
-            # The model looks at a value, which nothing here has. One and the same answer, for base and deeper
-            # model alike, takes both down the same branch.
-            self._entries.append((str(func), said, ()))
+            # The model reads a value, but tensors have none here. The same answer for base and deeper model
+            # takes both down the same branch.
+            self._entries.append((str(func), recorded, ()))
             return _ANSWERS.get(args[0].dtype, 1)
         result = func(*args, **kwargs)
         made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-        self._follow_zeros(func, args, kwargs, made)
+        self._known.follow(func, args, kwargs, made)
         for tensor in made:
             self._alive.append(tensor)
             self._given.pop(id(tensor), None)
             self._origins[id(tensor)] = _Made(self._part, self._current, self._count)
             self._count += 1
-        self._entries.append((str(func), said, tuple((str(t.dtype), tuple(t.shape)) for t in made)))
+        self._entries.append((str(func), recorded, tuple((str(t.dtype), tuple(t.shape)) for t in made)))
         return result
-
-    def _follow_zeros(self, func: Any, args: Any, kwargs: Any, made: list[torch.Tensor]) -> None:
-        """Which of the tensors made are zero for certain, and which have the value of an argument."""
-        name = func.overloadpacket.__name__
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-        zero = [id(t) in self._zero for t in tensors]
-        first = tensors[0] if tensors else None
-        is_zero, same = False, None
-        if name in _MAKES_ZERO:
-            is_zero = True
-        elif name in _KEEPS_ZERO:
-            is_zero = bool(zero) and all(zero)
-        elif name in _ZERO_IF_FIRST:
-            is_zero = bool(zero) and zero[0] and not (name == "div" and any(zero[1:]))
-        elif name in _ZERO_IF_ANY:
-            is_zero = any(zero)
-        elif name in ("add", "add_", "sub") and len(tensors) == 2:
-            is_zero = all(zero)
-        elif name in ("addmm", "baddbmm"):
-            is_zero = zero[0] and any(zero[1:])
-        elif name in _ADDS_INTO:
-            is_zero = zero[0] and zero[-1]
-        if name in ("add", "add_") and len(tensors) == 2 and any(zero) and kwargs.get("alpha", 1) == 1:
-            same = self._same.get(id(tensors[0 if zero[1] else 1]))
-        elif name in _KEEPS_VALUE and first is not None:
-            same = self._same.get(id(first))
-        if func._schema.is_mutable and not is_zero:
-            # What shares memory with a tensor that is changed is not what it was.
-            for changed in made:
-                storage = changed.untyped_storage()._cdata
-                for table in (self._zero, self._same):
-                    for i, entry in list(table.items()):
-                        tensor = entry if isinstance(entry, torch.Tensor) else entry[0]
-                        if tensor.untyped_storage()._cdata == storage:
-                            del table[i]
-        for tensor in made:
-            self._zero.pop(id(tensor), None)
-            self._same.pop(id(tensor), None)
-            if is_zero:
-                self._zero[id(tensor)] = tensor
-            if same is not None:
-                self._same[id(tensor)] = (tensor, same[1])
 
 
 def _tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -1,4 +1,6 @@
-"""Depth up-scaling (paper, Sec. 2): the deeper model's shards are copied from the base as ranges of bytes.
+"""Depth up-scaling (paper, Sec.
+
+2): copies the base's tensors as ranges of bytes to the deeper model's shards.
 
 Nothing here imports torch, and no tensor passes through Python.
 """
@@ -13,34 +15,35 @@ from solar_repro.checkpoint.copying import CHUNK_BYTES, CopyRange, coalesce, cop
 from solar_repro.checkpoint.folder import Checkpoint, carry_files, open_checkpoint
 from solar_repro.checkpoint.headers import FLOAT_DTYPES, TensorRange
 from solar_repro.checkpoint.layer_map import LayerMap
-from solar_repro.checkpoint.layout import SHARD_BYTES, Shard, create_shards, plan_shards
-from solar_repro.checkpoint.naming import output_projections
+from solar_repro.checkpoint.shards import SHARD_BYTES, Shard, create_shards, plan_shards
+from solar_repro.checkpoint.tensor_names import output_projections
 from solar_repro.errors import UserError
 from solar_repro.safety.json_files import write_json
-from solar_repro.safety.places import require_space
+from solar_repro.safety.paths import require_space
 from solar_repro.store.hashing import FollowingHasher
 from solar_repro.terminal.progress import Progress
 
 
 @dataclass(frozen=True)
 class UpscalePlan:
-    """All that is known before a byte is written. `sources`: what each new tensor copies; zeroed: none."""
+    """Everything about an up-scaling before a byte is written."""
 
     base: Checkpoint
     layer_map: LayerMap
     config: dict[str, Any]
     shards: tuple[Shard, ...]
     sources: dict[str, TensorRange]
+    """The base's range that each new tensor copies; a zeroed tensor has none."""
     parameters: int
 
     @property
     def bytes(self) -> int:
-        """Size of all shards."""
+        """Size of all shards in bytes."""
         return sum(shard.bytes for shard in self.shards)
 
     @property
     def bytes_to_read(self) -> int:
-        """Bytes of the base that are needed, each counted once however often it is copied."""
+        """Bytes of the base that are read, each counted once however often it is copied."""
         return sum(tensor.length for tensor in set(self.sources.values()))
 
     def __str__(self) -> str:
@@ -60,9 +63,10 @@ class UpscalePlan:
 def plan_upscale(
     source: Path, layer_map: LayerMap, shard_bytes: int = SHARD_BYTES, unproved: bool = False
 ) -> UpscalePlan:
-    """Plan the deeper model; reads headers only. UserError where map and checkpoint don't fit each other.
+    """Plan the deeper model from the base's headers; raises UserError if map and checkpoint do not fit.
 
-    What is not known of the base's type is proved on PyTorch's meta device, or refused; `unproved`: neither.
+    If the base's type is not known to be plain, the plan is proved on PyTorch's meta device, or refused;
+    `unproved` skips the proof.
     """
     base = open_checkpoint(source)
     names = base.names
@@ -85,7 +89,7 @@ def plan_upscale(
         new |= {names.join(layer, rest): tensor for rest, tensor in tensors.items()}
         if layer in layer_map.zeroed:
             projections = output_projections(list(tensors))
-            # Of other types the proof tells whether it is enough.
+            # For other types the proof decides whether they are enough.
             if len({rest.rpartition(".")[0] for rest in projections}) < (2 if plain else 1):
                 raise UserError(
                     f"{base.folder}: cannot identify the output projections of layer {base_layer} among "
@@ -96,12 +100,12 @@ def plan_upscale(
         _refuse_quantised(base, {name: new[name] for name in zeroed})
     config = without_code(deepen_config(base, layer_map))
     if not plain:
-        from solar_repro.checkpoint.building import complete_config
-        from solar_repro.checkpoint.proof import prove
+        from solar_repro.checkpoint.meta_model import complete_config
+        from solar_repro.checkpoint.proof import prove_layer_map
 
         config = complete_config(base, config, layer_map)
         if not unproved:
-            prove(base, config, layer_map, new, zeroed)
+            prove_layer_map(base, config, layer_map, new, zeroed)
     deeper = Checkpoint(base.folder, config, new)
     sources = {name: tensor for name, tensor in new.items() if name not in zeroed}
     return UpscalePlan(
@@ -110,7 +114,7 @@ def plan_upscale(
 
 
 def _refuse_quantised(base: Checkpoint, zeroed: Mapping[str, TensorRange]) -> None:
-    """A quantised weight of zeros is not zero: its scale and its code table say what it is."""
+    """Refuse zeros in quantised weights: such a zero depends on the scale and the code table."""
     quantised = next((name for name, tensor in zeroed.items() if tensor.dtype not in FLOAT_DTYPES), None)
     if quantised or base.config.get("quantization_config"):
         what = f"{quantised} holds {zeroed[quantised].dtype}" if quantised else "quantization_config is set"
@@ -123,7 +127,7 @@ def _refuse_quantised(base: Checkpoint, zeroed: Mapping[str, TensorRange]) -> No
 def write_upscale(plan: UpscalePlan, out: Path, hashing: bool = True) -> dict[str, str]:
     """Write the planned model to `out`, an existing empty folder; the caller publishes it.
 
-    Returns the SHA-256 of each shard by file name (empty without `hashing`).
+    Returns the SHA-256 of each shard by file name, an empty dictionary without `hashing`.
     """
     require_space(out, plan.bytes)
     create_shards(plan.shards, out)
@@ -152,7 +156,7 @@ def write_upscale(plan: UpscalePlan, out: Path, hashing: bool = True) -> dict[st
 
 
 def _chunks(plan: UpscalePlan, out: Path) -> list[CopyRange]:
-    """The copies in chunks; all copies of a range of the base follow one another, so that it is read once."""
+    """Return the copies in chunks; those of one range of the base are adjacent, so that it is read once."""
     copies = coalesce(
         CopyRange(source.file, source.offset, out / shard.name, tensor.offset, tensor.length)
         for shard in plan.shards

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from solar_repro.data.text_generator import Request
-from solar_repro.safety.regular import own
-from solar_repro.store.publish import share_file, shared_folder
+from solar_repro.safety.regular_files import open_own_file
+from solar_repro.store.disk import make_shared_folder, share_file_with_group
 
 MOST_TOKENS = 10**9
 
@@ -57,14 +57,14 @@ class AnswerFile:
     """
 
     def __init__(self, folder: Path, model: str, max_tokens: int) -> None:
-        shared_folder(folder)
+        make_shared_folder(folder)
         self.path = folder / "answers.jsonl"
         self.model, self.max_tokens = model, max_tokens
         self._lock = threading.Lock()
         self._answers: dict[str, Answer] = {}
         whole = 0
-        with open(self.path, "ab+", opener=own) as lines:
-            share_file(lines.fileno(), folder)
+        with open(self.path, "ab+", opener=open_own_file) as lines:
+            share_file_with_group(lines.fileno(), folder)
             _wait_for_others(lines)  # a line that another process is writing is not one that was cut short
             lines.seek(0)
             damaged = 0
@@ -89,7 +89,7 @@ class AnswerFile:
         key = self._key(request)
         line = json.dumps({"key": key} | asdict(answer), ensure_ascii=False) + "\n"
         with self._lock:
-            with open(self.path, "ab", opener=own, buffering=0) as out:
+            with open(self.path, "ab", opener=open_own_file, buffering=0) as out:
                 _wait_for_others(out)
                 end = out.seek(0, os.SEEK_END)
                 try:

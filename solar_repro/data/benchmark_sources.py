@@ -9,7 +9,7 @@ from typing import Any
 
 from solar_repro.data.hub_card import read_card
 from solar_repro.errors import UserError
-from solar_repro.safety.regular import refuse_strangers
+from solar_repro.safety.regular_files import refuse_foreign_links
 from solar_repro.store.fingerprint import folder_fingerprint
 
 
@@ -42,7 +42,7 @@ def in_mirror(hub_id: str, mirror: Path | None) -> bool:
 def mirror_configs(folder: Path) -> Mapping[str, dict[str, list[str]]]:
     """Files by split of each configuration of a mirrored data set, from its README's `configs`."""
     readme = folder / "README.md"
-    refuse_strangers(folder)
+    refuse_foreign_links(folder)
     if not readme.is_file():
         raise UserError(
             f"{readme}: missing; it must list the data set's files under `configs`, as on the hub"

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from solar_repro.data.report import Report
 from solar_repro.safety.redact import printable
-from solar_repro.store.digests import default_folder, file_digests
+from solar_repro.store.fingerprint import default_cache_folder, file_digests
 from solar_repro.store.hashing import sha256
 from solar_repro.store.lock import locked
-from solar_repro.store.publish import replacing
+from solar_repro.store.publish import replace_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,7 +38,7 @@ def arrow_rows(
     """
     from datasets import Dataset
 
-    folder = folder or default_folder()
+    folder = folder or default_cache_folder()
     rows_file, report_file = folder / f"{key}.arrow", folder / f"{key}.json"
     with _made_once(report_file):
         sound = _sound([rows_file])
@@ -60,7 +60,7 @@ def arrow_shards(
     """
     from datasets import Dataset, concatenate_datasets
 
-    folder = folder or default_folder()
+    folder = folder or default_cache_folder()
     with _made_once(folder / key):
         files = []
         while (file := folder / f"{key}-{len(files):05}.arrow").with_suffix(".json").is_file():
@@ -106,7 +106,7 @@ def _write(file: Path, tables: "Iterator[pa.Table]", about: Callable[[], Any]) -
     """Write rows, then what there is to tell of them, and their digest."""
     import pyarrow as pa
 
-    with replacing(file, _ADVICE) as partial:
+    with replace_file(file, _ADVICE) as partial:
         with partial.open("wb") as out:
             writer = None
             for table in tables:
@@ -114,6 +114,6 @@ def _write(file: Path, tables: "Iterator[pa.Table]", about: Callable[[], Any]) -
                 writer.write_table(table)
             writer.close()
         digest = sha256(partial)
-    with replacing(file.with_suffix(".json"), _ADVICE) as partial:
+    with replace_file(file.with_suffix(".json"), _ADVICE) as partial:
         text = json.dumps({"sha256": digest, "about": about()}, indent=1, ensure_ascii=False)
         partial.write_text(text, encoding="utf-8")

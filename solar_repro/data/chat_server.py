@@ -18,8 +18,8 @@ from urllib3.exceptions import TimeoutError as Slow
 from solar_repro.data.answer_file import Answer, AnswerFile, Counts, is_count
 from solar_repro.data.text_generator import Request
 from solar_repro.errors import UserError
-from solar_repro.safety.deadline import DeadlineAdapter, Late, deadline
-from solar_repro.safety.redact import name_secret, one_line, shown_uri
+from solar_repro.safety.deadline import DeadlineAdapter, DeadlineExceeded, deadline
+from solar_repro.safety.redact import add_secret_variable, one_line, shown_uri
 from solar_repro.scales.math_generation import ChatServer
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class ChatClient:
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, DeadlineAdapter(pool_maxsize=server.concurrency))
         self._session.headers["Accept-Encoding"] = "identity"  # what is read is as large as what was sent
-        name_secret(server.key_variable)
+        add_secret_variable(server.key_variable)
         if key := os.environ.get(server.key_variable):
             self._session.headers["Authorization"] = f"Bearer {key}"
 
@@ -118,7 +118,7 @@ class ChatClient:
                 ) as response,
             ):
                 content = _read(response)
-        except (requests.Timeout, Slow, Late):
+        except (requests.Timeout, Slow, DeadlineExceeded):
             return None, "timeout", 0.0
         except (requests.RequestException, HTTPError, OSError):
             return None, "connection", 0.0

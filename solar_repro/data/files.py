@@ -23,7 +23,7 @@ from solar_repro.data.text_rows import (
 )
 from solar_repro.errors import UserError
 from solar_repro.safety.redact import one_line
-from solar_repro.safety.regular import refuse_strangers
+from solar_repro.safety.regular_files import refuse_foreign_links
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,7 +54,7 @@ def data_files(folder: Path, split: str, config: str | None = None) -> list[Path
     """
     import datasets
 
-    refuse_strangers(folder)
+    refuse_foreign_links(folder)
     read_card(folder)
     with _listed(folder):
         configs = datasets.get_dataset_config_names(str(folder))

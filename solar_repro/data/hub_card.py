@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from solar_repro.errors import UserError
-from solar_repro.safety.plain_yaml import read_yaml, why
-from solar_repro.safety.regular import regular
+from solar_repro.safety.plain_yaml import read_yaml, yaml_error_text
+from solar_repro.safety.regular_files import open_regular
 
 MOST_BYTES = 1 << 20
 _METADATA = re.compile(r"\s*---[\r\n]+(.*?)[\r\n]+---(?:\r\n|\n|$)", re.DOTALL)
@@ -27,7 +27,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder / _HIDDEN}: would be read in place of README.md; move its content there")
     card = folder / "README.md"
     try:
-        with open(card, "rb", opener=regular) as source:
+        with open(card, "rb", opener=open_regular) as source:
             raw = source.read(MOST_BYTES + 1)
     except FileNotFoundError:
         return {}
@@ -39,7 +39,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         found = _METADATA.match(raw.decode("utf-8-sig"))
         metadata = read_yaml(found[1], MOST_BYTES) if found else None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{card}: its metadata is not YAML: {why(error)}") from None
+        raise UserError(f"{card}: its metadata is not YAML: {yaml_error_text(error)}") from None
     if metadata is None:
         return {}
     if not isinstance(metadata, dict):

@@ -12,7 +12,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from solar_repro.data.answer_file import Answer, AnswerFile, Counts
 from solar_repro.data.text_generator import Request
 from solar_repro.errors import UserError
-from solar_repro.safety.trial import render
+from solar_repro.safety.sandbox import render_chat_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -59,7 +59,7 @@ class LocalModel:
         conversations = [[{"role": "user", "content": request.prompt}] for request in requests]
         tokens = {name: str(token) for name, token in self._tokenizer.special_tokens_map.items()}
         template = self._tokenizer.get_chat_template()
-        return render(template, tokens, conversations, f"model {self._tokenizer.name_or_path}")
+        return render_chat_template(template, tokens, conversations, f"model {self._tokenizer.name_or_path}")
 
     def _batch(self, requests: Sequence[Request], texts: list[str]) -> list[Answer]:
         inputs = self._tokenizer(

@@ -1,13 +1,13 @@
 """Where a data set lies: the local mirror first, then the hub."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from solar_repro.errors import UserError
 from solar_repro.store.fingerprint import folder_fingerprint
+from solar_repro.store.hub import REVISION, hub_commit, hub_snapshot
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,7 @@ class Location:
         """Where its files are; a set of the hub is downloaded whole into the Hugging Face cache."""
         if self.path is not None:
             return self.path
-        from huggingface_hub import snapshot_download
-
-        with _hub_errors(self.hub_id, None):
-            return Path(snapshot_download(self.hub_id, repo_type="dataset", revision=self.revision))
+        return hub_snapshot(self.hub_id, "dataset", _not_found(self.hub_id, None), self.revision)
 
     @property
     def stand_in(self) -> bool:
@@ -48,23 +45,15 @@ def locate(hub_id: str, mirror: Path | None, stand_in: str | None = None) -> Loc
             raise UserError(f"data set {candidate!r} is not a hub id; write it as <org>/<name>")
         if mirror is not None and (mirror / candidate).is_dir():
             return Location(hub_id, candidate, mirror / candidate)
-    from huggingface_hub import HfApi
-
-    with _hub_errors(hub_id, mirror):
-        return Location(hub_id, hub_id, None, HfApi().dataset_info(hub_id).sha)
+    return Location(hub_id, hub_id, None, hub_commit(hub_id, "dataset", _not_found(hub_id, mirror)))
 
 
-@contextmanager
-def _hub_errors(hub_id: str, mirror: Path | None) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # the hub's client raises OSError, ValueError or its HTTP library's own
-        looked_in = f"not in the mirror {mirror}" if mirror else "no mirror is set (data.mirror)"
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"data set {hub_id}: {looked_in}, and it could not be fetched from the hub ({reason}); "
-            f"put it at <mirror>/{hub_id} or go online"
-        ) from None
+def _not_found(hub_id: str, mirror: Path | None) -> Callable[[str], str]:
+    looked_in = f"not in the mirror {mirror}" if mirror else "no mirror is set (data.mirror)"
+    return lambda reason: (
+        f"data set {hub_id}: {looked_in}, and it could not be fetched from the hub ({reason}); "
+        f"put it at <mirror>/{hub_id} or go online"
+    )
 
 
 def folder_location(folder: Path) -> Location:
@@ -86,5 +75,5 @@ def fingerprint(location: Location, cache_dir: Path | None = None) -> str:
     Hidden files are left out. A file's digest is remembered in `cache_dir`, so that a set is read once.
     """
     if location.revision is not None:
-        return f"revision:{location.revision}"
+        return f"{REVISION}{location.revision}"
     return folder_fingerprint(location.folder, cache_dir)

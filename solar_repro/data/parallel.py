@@ -9,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from solar_repro.errors import UserError
-from solar_repro.terminal.stopping import ready_to_hear, starting_unheard
+from solar_repro.terminal.stopping import block_signals, unblock_sigterm
 
 _work: Callable[[Any], Any]
 """A process's own, set once at its start."""
@@ -26,7 +26,7 @@ def in_order(work: Callable[[Any], Any], parts: Iterable[Any], num_proc: int) ->
         return
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_proc, fresh, initializer=_begin, initargs=(work,)) as pool:
-        with starting_unheard():
+        with block_signals():
             done = pool.map(_do, parts)
         try:
             yield from done
@@ -47,7 +47,7 @@ def _begin(work: Callable[[Any], Any]) -> None:
     _work = work
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes share the cores already
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    ready_to_hear()
+    unblock_sigterm()
 
 
 def _end_with_parent() -> None:

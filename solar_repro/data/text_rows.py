@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from solar_repro.errors import UserError
-from solar_repro.safety.regular import regular
+from solar_repro.safety.regular_files import open_regular
 
 ARRAY_CHARACTERS = 1 << 16
 LONGEST_ROW = 1 << 26
@@ -76,7 +76,7 @@ def open_bytes(file: Path) -> Iterator[BinaryIO]:
     compression = COMPRESSIONS.get(file.suffix)
     try:
         if compression is None:
-            with open(file, "rb", opener=regular) as source:
+            with open(file, "rb", opener=open_regular) as source:
                 yield source
         else:
             with io.BufferedReader(_Unfolded(file, compression)) as source:

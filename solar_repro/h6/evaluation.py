@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from solar_repro.checkpoint.load import load_model, model_digest
+from solar_repro.checkpoint.load import load_for_scoring, model_digest
 from solar_repro.errors import UserError
 from solar_repro.h6.samples import item_row, write_samples
 from solar_repro.h6.scores import ColumnScore, Scores, write_scores
@@ -51,7 +51,7 @@ def evaluate_h6(
     from solar_repro.h6.adapter import SharedPrefixLM
     from solar_repro.h6.journal import Journal
 
-    loaded_model, tokenizer = load_model(model, device=device, dtype=dtype)
+    loaded_model, tokenizer = load_for_scoring(model, device=device, dtype=dtype)
     encodings = tasks.encodings.setdefault(_tokenizer_digest(tokenizer), {})
     lm = SharedPrefixLM(
         loaded_model, tokenizer, batch_tokens=batch_tokens, max_length=max_length, encodings=encodings
@@ -73,7 +73,7 @@ def evaluate_h6(
     task_scores: dict[str, dict[str, Any]] = {}
     columns: dict[str, ColumnScore] = {}
     total = sum(len(requests) for loaded in tasks.loaded for requests in loaded.instances)
-    with Progress("evaluate", total, "requests", most=True) as progress:
+    with Progress("evaluate", total, "requests", is_main=True) as progress:
         journal = Journal(path, items, progress)
         engine: LM = lm
         engine.set_cache_hook(journal)
@@ -135,7 +135,7 @@ def _settings(
         "shared_prefixes": lm.fast,
         "bos_token": tokenizer.bos_token,
         "prefix_token_id": lm.prefix_token_id,
-        "tokenizer_adds": tokenizer("")["input_ids"],  # without an end: see `leave_out_end`
+        "tokenizer_adds": tokenizer("")["input_ids"],  # without an end: see `drop_trailing_tokens`
     }
 
 

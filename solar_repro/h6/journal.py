@@ -13,8 +13,8 @@ from lm_eval.api.instance import Instance
 
 from solar_repro.errors import UserError
 from solar_repro.safety.redact import printable
-from solar_repro.safety.regular import own
-from solar_repro.store.publish import share_file, shared_folder
+from solar_repro.safety.regular_files import open_own_file
+from solar_repro.store.disk import make_shared_folder, share_file_with_group
 from solar_repro.terminal.progress import Progress
 
 
@@ -38,9 +38,9 @@ class Journal:
         self._file = None
         if path is None:
             return
-        shared_folder(path.parent)
-        self._file = os.fdopen(own(path, os.O_RDWR | os.O_CREAT), "r+b")
-        share_file(self._file.fileno(), path.parent)
+        make_shared_folder(path.parent)
+        self._file = os.fdopen(open_own_file(path, os.O_RDWR | os.O_CREAT), "r+b")
+        share_file_with_group(self._file.fileno(), path.parent)
         whole = self._file.read()
         end = whole.rfind(b"\n") + 1
         kept = [_kept(line) for line in whole[:end].splitlines()]

@@ -1,14 +1,13 @@
 """Table 2 from the released checkpoints: which rows this device can score, and what each takes."""
 
-import difflib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from solar_repro.checkpoint.folder import open_checkpoint
-from solar_repro.checkpoint.given import locate_model
-from solar_repro.errors import UserError
+from solar_repro.checkpoint.model_source import locate_model
+from solar_repro.errors import UserError, nearest
 from solar_repro.paper.variants import RELEASED, Released
 
 ROOM_FOR_ACTIVATIONS = 2 * 1024**3
@@ -60,9 +59,9 @@ def candidates(rows: str | None, mirror: Path | None, batch_tokens: int, memory:
     chosen = []
     for name in rows.split(",") if rows else list(known):
         if not (released := known.get(name.strip().lower())):
-            nearest = difflib.get_close_matches(name.strip().lower(), known, n=1, cutoff=0.4)
-            names = [known[nearest[0]].row] if nearest else [released.row for released in RELEASED]
-            raise UserError(f"rows: {name.strip()!r} is not a row of Table 2; use {', '.join(names)}")
+            names = nearest(name.strip().lower(), known) or list(known)
+            rows = ", ".join(known[found].row for found in names)
+            raise UserError(f"rows: {name.strip()!r} is not a row of Table 2; use {rows}")
         chosen.append(_judge(released, locate_model(released.hub_id, mirror), batch_tokens, memory))
     return chosen
 

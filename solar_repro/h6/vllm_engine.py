@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from solar_repro.checkpoint.load import leave_out_end
+from solar_repro.checkpoint.load import drop_trailing_tokens
 from solar_repro.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,5 +39,5 @@ def start_vllm(model: Path | str, dtype: str, instead_of: "SharedPrefixLM") -> "
         batch_size="auto",
         load_format="safetensors",
     )
-    leave_out_end(engine.tokenizer, model)
+    drop_trailing_tokens(engine.tokenizer, model)
     return engine

@@ -17,9 +17,9 @@ from solar_repro.microworld.tokenizer import stored_texts, train_tokenizer
 from solar_repro.microworld.write import CORPUS
 from solar_repro.scales.microworld import BaseTraining
 from solar_repro.store.result import METRICS
-from solar_repro.store.saving import Saving
+from solar_repro.store.resume import ResumeFolder
 from solar_repro.terminal.progress import Progress
-from solar_repro.terminal.stopping import asked_to_end
+from solar_repro.terminal.stopping import deferred_stop
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,12 +34,12 @@ def train_base(
     out: Path,
     settings: BaseTraining,
     log: Callable[[dict[str, float], int], None],
-    saving: Saving | None = None,
+    resume: ResumeFolder | None = None,
 ) -> None:
     """Train tokenizer and model, and save both to `out` as a Hugging Face folder (bf16 safetensors).
 
     `log(metrics, step)` gets loss (nats per token), learning_rate and tokens_per_second, at the end
-    validation_loss. The same mirror, settings and number of threads give the same bytes. With `saving` the
+    validation_loss. The same mirror, settings and number of threads give the same bytes. With `resume` the
     state is kept, and a training cut off goes on where it was last saved, to the same bytes; Stopped where
     the process was asked to end. Raises UserError where the corpus is missing or does not fill one batch.
     """
@@ -61,10 +61,10 @@ def train_base(
     model.train()
     optimizers = _optimizers(model, settings)
     tokens_a_step = settings.batch_size * settings.context_length
-    newest = saving and saving.newest()
+    newest = resume and resume.newest_checkpoint()
     done = read_state(newest / STATE_FILE, model, optimizers) if newest else 0
     total = (settings.steps - done) * tokens_a_step
-    with asked_to_end() as asked, Progress("base", total, "tokens", most=True) as progress:
+    with deferred_stop() as asked, Progress("base", total, "tokens", is_main=True) as progress:
         started, told, saved_at = time.monotonic(), done, time.monotonic()
         order = islice(_batches(len(blocks), settings), done, None)
         for step in range(done + 1, settings.steps + 1):
@@ -84,12 +84,12 @@ def train_base(
                 speed = (step - told) * tokens_a_step / max(now - started, 1e-9)
                 log({"loss": loss.item(), "learning_rate": rate, "tokens_per_second": speed}, step)
                 started, told = now, step
-            if saving and (asked.is_set() or saving.is_due(step, saved_at)):
-                saving.make_room()
-                state = saving.state(step)
+            if resume and (asked.is_set() or resume.is_due(step, saved_at)):
+                resume.remove_old_checkpoints()
+                state = resume.new_checkpoint(step)
                 state.mkdir(parents=True, exist_ok=True)
                 write_state(state / STATE_FILE, model, optimizers, step)
-                saving.finish(state, out / METRICS)
+                resume.publish_checkpoint(state, out / METRICS)
                 saved_at = now
                 if asked.is_set():
                     raise Stopped(f"stopped at step {step} of {settings.steps}; its state is saved")

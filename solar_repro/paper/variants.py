@@ -4,14 +4,13 @@ A `Variant` says what a model is made from, by which stage, on which data. How b
 scale's business (`solar_repro.scales.settings`). `python -m solar_repro.paper.variants` prints the graph.
 """
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
-from solar_repro.errors import UserError
+from solar_repro.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -273,9 +272,7 @@ def variant(name: str) -> Variant:
     if match := re.fullmatch(r"upscaled((?:_\d+-\d+)+)", name):
         layers = match[1].removeprefix("_").replace("_", ",")
         return Variant(name, "upscale", ("base",), layer_map=f"ranges:{layers}")
-    known = [*PAPER, *CONTROLS, *ALIASES]
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
+    hint = did_you_mean(name, [*PAPER, *CONTROLS, *ALIASES])
     raise UserError(f"variant {name!r} does not exist; {hint}")
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from solar_repro.checkpoint.given import fingerprint_model
+from solar_repro.checkpoint.model_source import fingerprint_model
 from solar_repro.contract import MergeSettings
 from solar_repro.errors import UserError
 from solar_repro.plan.step import Step

@@ -1,6 +1,5 @@
 """Variants × scale = a graph of steps, each with a key made of everything that can change its result."""
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -11,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from solar_repro.checkpoint.folder import open_checkpoint
-from solar_repro.checkpoint.given import fingerprint_model, locate_model
 from solar_repro.checkpoint.layer_map import variant_map
+from solar_repro.checkpoint.model_source import fingerprint_model, locate_model
 from solar_repro.checkpoint.upscale import plan_upscale
 from solar_repro.contract import (
     BaseSettings,
@@ -35,12 +34,12 @@ from solar_repro.data.files import data_files, require_columns
 from solar_repro.data.filters import table_8_fingerprints
 from solar_repro.data.locate import fingerprint, locate, text_location
 from solar_repro.device import own_precision
-from solar_repro.errors import UserError
+from solar_repro.errors import UserError, did_you_mean
 from solar_repro.microworld.trained_base import shipped_base
 from solar_repro.paper import variants
 from solar_repro.paper.benchmarks import COLUMN_NAMES, COLUMNS
 from solar_repro.plan.step import UNKNOWN, Step, ordered
-from solar_repro.safety.places import expanded
+from solar_repro.safety.paths import expand_home
 from solar_repro.scales.settings import EMBEDDED, Evaluate, Scale
 
 
@@ -142,8 +141,7 @@ class Plan:
     def data(self, dataset: str) -> Step:
         """One set of Table 1 prepared and reported by itself, with the base's tokenizer."""
         if dataset not in variants.DATASETS:
-            nearest = difflib.get_close_matches(dataset, variants.DATASETS, n=1, cutoff=0.3)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(variants.DATASETS)}"
+            hint = did_you_mean(dataset, variants.DATASETS)
             raise UserError(f"data set {dataset!r} is not in Table 1; {hint}")
         return self._once("data", dataset, lambda: self._data(dataset))
 
@@ -177,7 +175,7 @@ class Plan:
     def _base_folder(self) -> Path | None:
         """Where the base lies on this machine; None for the embedded one and those of the hub."""
         base = self.scale.base.model
-        folder = Path(expanded(base))
+        folder = Path(expand_home(base))
         return folder if base != EMBEDDED and folder.is_dir() else None
 
     @cached_property
@@ -415,7 +413,7 @@ class Plan:
 
     def _given(self, model: str, setting: str) -> Subject:
         place = locate_model(model, self._mirror)
-        name = Path(os.path.abspath(expanded(model))).name  # of `.` too
+        name = Path(os.path.abspath(expand_home(model))).name  # of `.` too
         return Subject(name, place=place, digest=fingerprint_model(place, setting))
 
     def _evaluate(self, subject: Subject, evaluate: Evaluate) -> Step:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 
 from solar_repro.plan.provenance import made_in
-from solar_repro.store.lock import Held, locked
+from solar_repro.store.leftovers import final_place, original_of_damaged, process_of, remove, working_folders
+from solar_repro.store.lock import LockHeld, locked
 from solar_repro.store.manifest import MANIFEST_FILE
 from solar_repro.store.owner import is_dead
-from solar_repro.store.publish import published_as, remove, set_aside_from, worker, working_folders
-from solar_repro.store.saving import job_for, saved_for
+from solar_repro.store.resume import result_of_job_file, result_of_resume_folder
 
 _RESULT = re.compile(r".+-([0-9a-f]{8})")
 ELSEWHERE = "registered elsewhere"
@@ -57,7 +57,7 @@ class Unneeded:
                 if not _may_be_removed(self.path):
                     return "belongs to another user"
                 remove(self.path)
-        except Held:
+        except LockHeld:
             return "in use"
         except OSError as error:
             return f"cannot be removed ({error.strerror})"
@@ -96,17 +96,17 @@ def _in_store(store: Path, planned: set[str], server: Server) -> list[Unneeded]:
             why = "no run" if run_id and server.has(run_id) else ELSEWHERE
             found.append(_unneeded(path, why, path, lambda key=key: not server.knows(key)))
     for path in sorted(store.iterdir()):
-        result = saved_for(path) or job_for(path)
+        result = result_of_resume_folder(path) or result_of_job_file(path)
         if result and (result.name not in planned or result.exists()):
-            kept = any(set_aside_from(state) for state in path.glob("*"))
+            kept = any(original_of_damaged(state) for state in path.glob("*"))
             found.append(_unneeded(path, DAMAGED if kept else "unfinished work", result, lambda: True))
-        elif saved_for(path):
+        elif result_of_resume_folder(path):
             found += [
                 _unneeded(state, DAMAGED, result, lambda: True)
                 for state in sorted(path.glob("*"))
-                if set_aside_from(state)
+                if original_of_damaged(state)
             ]
-        elif result := set_aside_from(path):
+        elif result := original_of_damaged(path):
             found.append(_unneeded(path, DAMAGED, result, lambda: True))
     return found
 
@@ -115,11 +115,11 @@ def _left_by_others(folder: Path) -> list[Unneeded]:
     """What is written beside its place in a folder, and not by a process that lives."""
     found = []
     for path in working_folders(folder):
-        process = worker(path)
+        process = process_of(path)
         if is_dead(process) is False:
             continue
         why = "left by a dead process" if is_dead(process) else STRANGE
-        found.append(_unneeded(path, why, published_as(path), lambda process=process: bool(is_dead(process))))
+        found.append(_unneeded(path, why, final_place(path), lambda process=process: bool(is_dead(process))))
     return found
 
 

@@ -18,20 +18,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solar_repro.errors import Stopped, UserError
-from solar_repro.terminal import progress
+from solar_repro.terminal import events
 from solar_repro.terminal.stopping import (
-    asked_to_end,
-    heeding,
+    block_signals,
+    deferred_stop,
+    handle_signals,
     interruptible,
-    ready_to_hear,
-    starting_unheard,
+    unblock_sigterm,
 )
 
 if TYPE_CHECKING:
     from solar_repro.plan.step import Step
     from solar_repro.running.runner import Runner
-    from solar_repro.tracking.commands import Given
-    from solar_repro.tracking.tracking import Finished
+    from solar_repro.tracking.commands import Invocation
+    from solar_repro.tracking.reader import FinishedRun
 
 GRACE_SECONDS = 60
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -43,7 +43,7 @@ _idle = threading.Event()
 """Whether the worker makes nothing."""
 
 
-def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) -> dict[str, Finished]:
+def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) -> dict[str, FinishedRun]:
     """Make steps whose other inputs are finished, `jobs` at a time; their runs by key.
 
     The cores are shared out evenly. Of the steps that can be made, the one that most others wait for goes
@@ -56,19 +56,19 @@ def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) 
         for key in _ancestors(step) & weight.keys():
             weight[key] += 1
     first = total - len(steps) + 1
-    made: dict[str, Finished] = {}
-    running: dict[Future[Finished], Step] = {}
+    made: dict[str, FinishedRun] = {}
+    running: dict[Future[FinishedRun], Step] = {}
     error: Exception | None = None
     stopped: list[str] = []
     broken: list[str] = []
     told = False
     tracker = runner.tracker
-    own = (tracker.name, tracker.scale, tracker.run_id, tracker.accepted, tracker.given)
+    own = (tracker.name, tracker.scale, tracker.run_id, tracker.accepted, tracker.invocation)
     options = {"upload": runner.upload, "save": runner.save, "watch": runner.watch}
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with (
         _hearing() as (heard, telling),
-        asked_to_end() as asked,
+        deferred_stop() as asked,
         ProcessPoolExecutor(
             jobs,
             multiprocessing.get_context("spawn"),
@@ -88,7 +88,7 @@ def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) 
                 ready.sort(key=lambda step: -weight[step.key])
                 for step in ready[: jobs - len(running)]:
                     number = first + len(made) + len(running)
-                    with starting_unheard():
+                    with block_signals():
                         running[pool.submit(_make, waiting.pop(step.key), (number, total))] = step
             finished, _ = wait(running, SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED)
             _pass_on(heard)
@@ -119,7 +119,7 @@ def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) 
 @contextmanager
 def _hearing() -> Iterator[tuple[Connection | None, Connection | None]]:
     """Where there is a live display: a connection for workers' events, its reading end first."""
-    if progress.listener is None:
+    if events.listener is None:
         yield None, None
         return
     heard, telling = multiprocessing.Pipe(duplex=False)
@@ -130,11 +130,11 @@ def _hearing() -> Iterator[tuple[Connection | None, Connection | None]]:
 
 def _pass_on(heard: Connection | None) -> None:
     while heard is not None and heard.poll():
-        progress.listener(heard.recv())
+        events.listener(heard.recv())
 
 
 @contextmanager
-def _killed_in_haste(runner: Runner, running: Mapping[Future[Finished], Step]) -> Iterator[None]:
+def _killed_in_haste(runner: Runner, running: Mapping[Future[FinishedRun], Step]) -> Iterator[None]:
     """Where the process is asked to end a second time, nobody is waited for."""
     try:
         yield
@@ -159,25 +159,25 @@ def _start(
     threads: int,
     telling: Connection | None,
     store: Path,
-    own: tuple[str, str, str, tuple[str, ...], Given],
+    own: tuple[str, str, str, tuple[str, ...], Invocation],
     options: Mapping[str, Any],
 ) -> None:
     global _runner
     _idle.set()
-    _heeding.enter_context(heeding(hasty=False))
-    ready_to_hear()
+    _heeding.enter_context(handle_signals(ends_on_second=False))
+    unblock_sigterm()
     threading.Thread(target=_end_with_parent, args=(telling is not None,), daemon=True).start()
     if telling is not None:
 
-        def tell(event: progress.Event) -> None:
+        def tell(event: events.Event) -> None:
             with suppress(OSError):  # the parent is gone: the end of this process is on its way
                 telling.send(event)  # short, so that a pipe takes it whole or not at all
 
-        progress.listener = tell
+        events.listener = tell
     import torch
 
     from solar_repro.running.runner import Runner
-    from solar_repro.tracking.tracking import Tracker
+    from solar_repro.tracking.tracker import Tracker
 
     torch.set_num_threads(threads)
     _runner = Runner(store, Tracker(*own), **options)
@@ -197,8 +197,8 @@ def _end_with_parent(shown: bool) -> None:
     os._exit(1)
 
 
-def _make(step: Step, position: tuple[int, int]) -> Finished:
-    progress.told_of = step.label
+def _make(step: Step, position: tuple[int, int]) -> FinishedRun:
+    events.line_prefix = step.label
     _runner.position, _runner.tells_of = position, step.key
     _idle.clear()
     try:

@@ -26,15 +26,15 @@ from pydantic_core import to_jsonable_python
 from solar_repro.contract import Digests, Inputs, StageSettings
 from solar_repro.errors import Stopped, UserError
 from solar_repro.plan.step import Step, ordered
-from solar_repro.safety.regular import own
+from solar_repro.safety.regular_files import open_own_file
 from solar_repro.scales.execution import Launch
 from solar_repro.stages.table import STAGES
 from solar_repro.store.manifest import MANIFEST_FILE
-from solar_repro.store.publish import write_whole
+from solar_repro.store.publish import write_atomically
 from solar_repro.store.result import Log
-from solar_repro.store.saving import Saving, job_file
-from solar_repro.terminal import progress
-from solar_repro.terminal.stopping import asked_to_end
+from solar_repro.store.resume import ResumeFolder, job_file
+from solar_repro.terminal import events
+from solar_repro.terminal.stopping import deferred_stop
 
 CONFIGS = Path(__file__).parent / "launchers"
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -49,7 +49,7 @@ class Job:
     out: Path
     settings: StageSettings
     inputs: Inputs
-    saving: Saving | None
+    resume: ResumeFolder | None
 
 
 def launch(file: Path, job: Job, log: Log, how: Launch) -> Digests:
@@ -65,11 +65,11 @@ def launch(file: Path, job: Job, log: Log, how: Launch) -> Digests:
         content = {
             "id": uuid.uuid4().hex,
             "address": listener.address,
-            "shown": progress.listener is not None,
+            "shown": events.listener is not None,
         }
-        write_whole(file, json.dumps(to_jsonable_python(content | vars(job))))
+        write_atomically(file, json.dumps(to_jsonable_python(content | vars(job))))
         try:
-            with _started(file, how) as process, asked_to_end() as asked:
+            with _started(file, how) as process, deferred_stop() as asked:
                 told = False
                 while process.poll() is None:
                     if asked.is_set() and "pid" in found and not told:
@@ -106,7 +106,7 @@ def follow(store: Path, targets: list[Step], how: Launch) -> None:
             if told and told["id"] != joined:
                 print(f"{step.label:<28} joining", file=sys.stderr, flush=True)
                 joined = told["id"]
-                with asked_to_end() as asked, _started(job, how) as process:
+                with deferred_stop() as asked, _started(job, how) as process:
                     failed = process.wait()  # machine 0, asked too, has all ranks save their state
                 if asked.is_set():
                     raise Stopped(f"{step.label}: stopped with machine 0")
@@ -121,7 +121,7 @@ def read_job(file: Path) -> dict[str, Any] | None:
     Others may write to the store: a link, a FIFO, a huge file or one of another shape is a UserError.
     """
     try:
-        with open(file, "rb", opener=own) as stream:
+        with open(file, "rb", opener=open_own_file) as stream:
             told = json.loads(stream.read(_MAX_JOB_BYTES + 1))
     except FileNotFoundError:
         return None
@@ -147,9 +147,9 @@ def _listen(door: Listener, log: Log, found: dict[str, Any]) -> None:
                 log(message["metrics"], message["step"])
                 rank_0.send_bytes(b"kept")
             elif "progress" in message:
-                told = progress.Told(*message["progress"])
-                if (listener := progress.listener) is not None:
-                    listener(told._replace(key=progress.at_work))
+                told = events.WorkEvent(*message["progress"])
+                if (listener := events.listener) is not None:
+                    listener(told._replace(key=events.current_step))
             else:
                 found |= message
 

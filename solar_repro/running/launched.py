@@ -14,9 +14,9 @@ from pydantic import TypeAdapter
 from solar_repro.errors import Stopped, UserError
 from solar_repro.running.launch import read_job
 from solar_repro.stages.table import STAGES
-from solar_repro.store.saving import Saving
-from solar_repro.terminal import progress
-from solar_repro.terminal.stopping import heeding, interruptible
+from solar_repro.store.resume import ResumeFolder
+from solar_repro.terminal import events
+from solar_repro.terminal.stopping import handle_signals, interruptible
 
 
 def main(job: Path) -> None:
@@ -27,16 +27,16 @@ def main(job: Path) -> None:
     stage = STAGES[told["stage"]]
     settings = stage.settings.model_validate(told["settings"])
     inputs = stage.inputs.model_validate(told["inputs"])
-    saving = TypeAdapter(Saving | None).validate_python(told["saving"])
+    resume = TypeAdapter(ResumeFolder | None).validate_python(told["resume"])
     if int(os.environ["RANK"]):
-        progress.silent = True
+        events.silent = True
         with tempfile.TemporaryDirectory() as scratch:  # what rank 0 writes is the result
-            _end_quietly(lambda: stage.run(Path(scratch), _no_log, settings, inputs, saving))
+            _end_quietly(lambda: stage.run(Path(scratch), _no_log, settings, inputs, resume))
         return
-    with heeding(hasty=False), Client(told["address"], "AF_UNIX") as parent:
+    with handle_signals(ends_on_second=False), Client(told["address"], "AF_UNIX") as parent:
         _send(parent, {"pid": os.getpid()})
         if told["shown"]:
-            progress.listener = lambda event: _send(parent, {"progress": event})
+            events.listener = lambda event: _send(parent, {"progress": event})
 
         def log(metrics: Mapping[str, float], step: int = 0) -> None:
             _send(parent, {"metrics": {name: float(value) for name, value in metrics.items()}, "step": step})
@@ -44,7 +44,7 @@ def main(job: Path) -> None:
 
         try:
             with interruptible():
-                digests = stage.run(Path(told["out"]), log, settings, inputs, saving) or {}
+                digests = stage.run(Path(told["out"]), log, settings, inputs, resume) or {}
             _send(parent, {"digests": digests})
         except UserError as error:
             _send(parent, {"error": str(error)})
@@ -61,7 +61,7 @@ def _no_log(metrics: Mapping[str, float], step: int = 0) -> None:
 def _end_quietly(work: Any) -> None:
     """Rank 0 tells of what all ranks meet."""
     try:
-        with heeding(hasty=False), interruptible():
+        with handle_signals(ends_on_second=False), interruptible():
             work()
     except UserError:
         raise _quiet_end(2) from None

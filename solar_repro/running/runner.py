@@ -9,7 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from solar_repro.checkpoint.given import model_folder, models_of, refuse_changed, with_models
+from solar_repro.checkpoint.model_source import (
+    model_folder,
+    models_by_role,
+    refuse_changed_model,
+    with_model_folders,
+)
 from solar_repro.contract import Digests
 from solar_repro.errors import Stopped, UserError
 from solar_repro.paper.benchmarks import COLUMNS
@@ -19,25 +24,26 @@ from solar_repro.plan.provenance import made_in, result_digest, verify_result, w
 from solar_repro.plan.step import Step, ordered
 from solar_repro.running.jobs import make_side_by_side
 from solar_repro.running.launch import Job, launch
-from solar_repro.safety.places import require_space, require_writable
+from solar_repro.safety.paths import require_space, require_writable
 from solar_repro.safety.redact import one_line, printable
 from solar_repro.scales.execution import Launch, Save
 from solar_repro.scales.settings import Shape
 from solar_repro.stages.table import STAGES
+from solar_repro.store.leftovers import is_empty, set_aside_damaged
 from solar_repro.store.lock import locked
-from solar_repro.store.manifest import MANIFEST_FILE, ManifestError, listed_alone
-from solar_repro.store.publish import Occupied, is_empty, publish, set_aside
+from solar_repro.store.manifest import MANIFEST_FILE, ManifestError, only_listed_files
+from solar_repro.store.publish import PlaceOccupied, publish
 from solar_repro.store.result import METRICS, NOTES, Log
-from solar_repro.store.saving import ROWS, Saving, job_file, run_of, saving_folder
-from solar_repro.terminal import progress
-from solar_repro.terminal.progress import Planned, State, Turn
-from solar_repro.terminal.remaining import Work
-from solar_repro.terminal.stopping import end_if_asked
-from solar_repro.tracking.metric_log import read_metrics
-from solar_repro.tracking.reader import Finished, different
-from solar_repro.tracking.run_inputs import short
-from solar_repro.tracking.system_metrics import watched
-from solar_repro.tracking.tracking import Tracker, failing, send_metrics
+from solar_repro.store.resume import RESUME_METRICS, ResumeFolder, job_file, resume_folder, run_of_checkpoint
+from solar_repro.terminal import events
+from solar_repro.terminal.events import PlanEvent, StepEvent, StepState
+from solar_repro.terminal.remaining import StepCost
+from solar_repro.terminal.stopping import raise_if_stop_requested
+from solar_repro.tracking.metric_log import read_metrics, send_metrics
+from solar_repro.tracking.reader import FinishedRun, conflicting_results
+from solar_repro.tracking.run_inputs import short_digest
+from solar_repro.tracking.system_metrics import log_system_metrics
+from solar_repro.tracking.tracker import Tracker, mark_failed
 
 OFTEN = Save()
 HERE = Launch()
@@ -74,8 +80,8 @@ class Runner:
         """Number of the step that is made, and of how many, for the lines that tell of it."""
         self.tells_of: str | None = None
         """Key of the only step that is told of; nothing: all."""
-        self.made: dict[str, Finished] = {}
-        self.reused: dict[str, Finished] = {}
+        self.made: dict[str, FinishedRun] = {}
+        self.reused: dict[str, FinishedRun] = {}
 
     def all(self, targets: list[Step]) -> None:
         """Make every target, and what it stands on; which runs those are is kept with the tracker's own."""
@@ -98,20 +104,20 @@ class Runner:
 
     def tell_plan(self, targets: list[Step]) -> None:
         """Tell the live display, where there is one, which steps there are and what each costs."""
-        if progress.listener is None:
+        if events.listener is None:
             return
         steps = ordered(targets)
         works = {
-            step.key: Work(
+            step.key: StepCost(
                 step.stage,
                 told_flops(step, self.shape),
                 tuple(parent.key for parent in step.inputs.values()),
             )
             for step in steps
         }
-        progress.listener(Planned(works, tuple(printable(step.label) for step in steps), self.jobs))
+        events.listener(PlanEvent(works, tuple(printable(step.label) for step in steps), self.jobs))
 
-    def get(self, step: Step, run_id: str | None = None) -> Finished:
+    def get(self, step: Step, run_id: str | None = None) -> FinishedRun:
         """The finished result of the step, made if need be (in the given run, else in a nested one)."""
         known = self.made.get(step.key) or self.reused.get(step.key)
         if known is None:
@@ -121,10 +127,10 @@ class Runner:
                 known = self._cached(step, not unlocked)
                 if known is None:
                     parents = {role: self.get(parent) for role, parent in step.inputs.items()}
-                    end_if_asked()
+                    raise_if_stop_requested()
                     if unlocked:
                         self._say(step, f"no lock can be had ({unlocked}): let nobody else make it meanwhile")
-                    progress.at_work = step.key
+                    events.current_step = step.key
                     try:
                         known = self.made[step.key] = self._run(step, parents, run_id, not unlocked)
                     except Stopped as stopped:
@@ -134,7 +140,7 @@ class Runner:
                         self._say(step, "failed", "failed")
                         raise
                     finally:
-                        progress.at_work = ""
+                        events.current_step = ""
         if run_id not in (None, known.run_id):
             self.tracker.reuse(run_id, known)
         return known
@@ -144,7 +150,7 @@ class Runner:
             self.store / step.folder, lambda owner: self._say(step, f"waiting for {owner}", "waiting")
         )
 
-    def _cached(self, step: Step, alone: bool) -> Finished | None:
+    def _cached(self, step: Step, alone: bool) -> FinishedRun | None:
         folder = self.store / step.folder
         candidates = self.tracker.candidates(step.key)
         here = _is_here(folder, step)
@@ -157,7 +163,7 @@ class Runner:
             # Finished, but this server does not know it: it was unreachable at the end, or is another one.
             parents = {role: self.get(parent) for role, parent in step.inputs.items()}
             left_open, _ = self.tracker.unfinished(step.key, folder)
-            run_id = left_open[0] if left_open and alone else self.tracker.child(step)
+            run_id = left_open[0] if left_open and alone else self.tracker.open_child(step)
             found = self._register(step, parents, run_id, folder)
             self._say(step, "registered", "found")
         elif found := self._download(candidates, folder, step):
@@ -167,7 +173,7 @@ class Runner:
         self.reused[step.key] = replace(found, output=folder)
         return self.reused[step.key]
 
-    def _download(self, candidates: Sequence[Finished], folder: Path, step: Step) -> Finished | None:
+    def _download(self, candidates: Sequence[FinishedRun], folder: Path, step: Step) -> FinishedRun | None:
         """Fetch the step's result from the artifacts of a run that has it whole; None where none has.
 
         Runs that differ in it are a UserError: which of them is right nobody can tell from here.
@@ -178,7 +184,7 @@ class Runner:
             digests = {found: self.tracker.offered(found, step.key) for found in candidates}
             candidates = [found for found, digest in digests.items() if digest]
             if len({digests[found] for found in candidates}) > 1:
-                raise UserError(different(step.label, candidates))
+                raise UserError(conflicting_results(step.label, candidates))
         for found in candidates:
             try:
                 with publish(folder) as work:
@@ -197,22 +203,22 @@ class Runner:
         return None
 
     def _run(
-        self, step: Step, parents: Mapping[str, Finished], given: str | None, alone: bool = True
-    ) -> Finished:
+        self, step: Step, parents: Mapping[str, FinishedRun], given: str | None, alone: bool = True
+    ) -> FinishedRun:
         """Make the step; `alone`: this process holds its lock."""
         require_writable(self.store, "store", "-P store=")
         folder = self.store / step.folder
-        saving = self._saving(step)
-        saved = saving.sound() if saving else None
-        run_id = run_of(saved) if saved else None
+        resume = self._resume_folder(step)
+        saved = resume.intact_checkpoint() if resume else None
+        run_id = run_of_checkpoint(saved) if saved else None
         if run_id is None or not self.tracker.reopen(run_id):
-            run_id = given or self.tracker.child(step)
+            run_id = given or self.tracker.open_child(step)
         started = time.monotonic()
-        with failing(self.tracker.client, run_id):
+        with mark_failed(self.tracker.client, run_id):
             left_open, elsewhere = self.tracker.unfinished(step.key, folder)
             for dead in left_open if alone else ():  # this process holds the lock, so theirs are gone
                 if dead != run_id:
-                    self.tracker.bury(dead)
+                    self.tracker.close_killed(dead)
             also = f" (as another run does, on {', '.join(elsewhere)})" if elsewhere else ""
             self._say(step, f"going on from {saved.name}{also}" if saved else f"running{also}", "begun")
             self.tracker.describe(run_id, step, parents, folder)
@@ -221,78 +227,82 @@ class Runner:
             digests: dict[str, str] = {}
             models = {
                 role: model_folder(place, step.data[role])
-                for role, place in models_of(step.places).items()
+                for role, place in models_by_role(step.places).items()
                 if role in step.data
             }
             adopted = False
             try:
                 with publish(folder, digests) as work:
                     inputs = {role: found.output for role, found in parents.items()}
-                    kept = read_metrics(saved / ROWS) if saved else []
-                    given = {**inputs, **with_models(step.places, models)}
-                    own = saving and replace(saving, run_id=run_id)
+                    kept = read_metrics(saved / RESUME_METRICS) if saved else []
+                    given = {**inputs, **with_model_folders(step.places, models)}
+                    own = resume and replace(resume, run_id=run_id)
                     with (
                         self.tracker.metric_log(run_id, work / METRICS, kept) as log,
                         self._watched(step, run_id, goes_on=saved is not None),
                     ):
                         digests |= self._run_stage(step, work, log, given, own)
                     for role, model in models.items():
-                        refuse_changed(model, step.data[role], role)
+                        refuse_changed_model(model, step.data[role], role)
                     write_provenance(work, step, run_id)
-            except Occupied:
+            except PlaceOccupied:
                 verify_result(folder, step)
                 adopted = True
                 self._say(step, "another process has made it meanwhile: its result is taken", "found")
             found = registered(self.tracker.candidates(step.key), folder) if adopted else None
             if found is not None:
-                self.tracker.give_up(run_id, found)
+                self.tracker.close_as_reused(run_id, found)
                 return replace(found, output=folder)
             send_metrics(
                 self.tracker.client, run_id, read_metrics(folder / METRICS) if adopted else log.undelivered
             )
             finished = self._log_result(step, parents, run_id, folder)
             self.tracker.finish(run_id)
-            if saving:
-                saving.remove()
+            if resume:
+                resume.remove()
         seconds = time.monotonic() - started
         self._say(step, f"done in {seconds:.1f} s", "made", seconds, _outcome(step, folder))
         return finished
 
     def _run_stage(
-        self, step: Step, work: Path, log: Log, given: Mapping[str, Any], saving: Saving | None
+        self, step: Step, work: Path, log: Log, given: Mapping[str, Any], resume: ResumeFolder | None
     ) -> Digests:
         stage = STAGES[step.stage]
         inputs = stage.inputs.model_validate(given)
         if self.how.is_needed and stage.trains:
-            job = Job(step.stage, work, step.settings, inputs, saving)
+            job = Job(step.stage, work, step.settings, inputs, resume)
             return launch(job_file(self.store / step.folder), job, log, self.how)
-        return stage.run(work, log, step.settings, inputs, saving) or {}
+        return stage.run(work, log, step.settings, inputs, resume) or {}
 
     def _watched(self, step: Step, run_id: str, goes_on: bool) -> AbstractContextManager[None]:
         stage = STAGES[step.stage]
         watch = self.watch and (stage.resumes or stage.scores is not None)  # it trains or evaluates
-        return watched(run_id, goes_on) if watch else nullcontext()
+        return log_system_metrics(run_id, goes_on) if watch else nullcontext()
 
-    def _saving(self, step: Step) -> Saving | None:
+    def _resume_folder(self, step: Step) -> ResumeFolder | None:
         if not STAGES[step.stage].resumes:
             return None
-        return Saving(saving_folder(self.store / step.folder), self.save.minutes, self.save.steps)
+        return ResumeFolder(resume_folder(self.store / step.folder), self.save.minutes, self.save.steps)
 
-    def _register(self, step: Step, parents: Mapping[str, Finished], run_id: str, folder: Path) -> Finished:
+    def _register(
+        self, step: Step, parents: Mapping[str, FinishedRun], run_id: str, folder: Path
+    ) -> FinishedRun:
         """Log a result that lies in the store as a run, without making it again."""
-        with failing(self.tracker.client, run_id):
+        with mark_failed(self.tracker.client, run_id):
             self.tracker.describe(run_id, step, parents, folder)
             send_metrics(self.tracker.client, run_id, read_metrics(folder / METRICS))
             finished = self._log_result(step, parents, run_id, folder)
             self.tracker.finish(run_id)
         return finished
 
-    def _log_result(self, step: Step, parents: Mapping[str, Finished], run_id: str, folder: Path) -> Finished:
+    def _log_result(
+        self, step: Step, parents: Mapping[str, FinishedRun], run_id: str, folder: Path
+    ) -> FinishedRun:
         model_id = None
-        with listed_alone(folder) as own:
+        with only_listed_files(folder) as own:
             if step.makes_model:
                 model_id = self.tracker.log_model(run_id, step, own, self.upload)
-                self.tracker.tell_of_model(run_id, step, parents, folder, model_id)
+                self.tracker.link_model(run_id, step, parents, folder, model_id)
                 self.tracker.log_folder(run_id, own / NOTES, NOTES)
             elif self.upload or STAGES[step.stage].scores:
                 self.tracker.log_folder(run_id, own, "output")
@@ -300,7 +310,7 @@ class Runner:
         if (scored := STAGES[step.stage].scores) in parents:
             rows = read_metrics(folder / METRICS)
             measured_on = {
-                name: (column.hub_id, short(step.data[column.hub_id]))
+                name: (column.hub_id, short_digest(step.data[column.hub_id]))
                 for column in COLUMNS
                 if column.hub_id in step.data
                 for name in (column.name, f"{column.name}_stderr")
@@ -308,18 +318,18 @@ class Runner:
             send_metrics(self.tracker.client, run_id, rows, parents[scored].model_id, measured_on)
             # On the model's own run as well, so that the UI's comparison shows settings beside scores.
             send_metrics(self.tracker.client, parents[scored].run_id, rows)
-        self.tracker.record(run_id, folder)
-        return Finished(run_id, self.tracker.experiment_id, model_id, folder)
+        self.tracker.record_result(run_id, folder)
+        return FinishedRun(run_id, self.tracker.experiment_id, model_id, folder)
 
     def _say(
-        self, step: Step, what: str, state: State | None = None, seconds: float = 0.0, note: str = ""
+        self, step: Step, what: str, state: StepState | None = None, seconds: float = 0.0, note: str = ""
     ) -> None:
         """Say what becomes of a step, in the live display where there is one, else in a line."""
         if self.tells_of not in (None, step.key):
             return
-        if progress.listener is not None and state is not None:
+        if events.listener is not None and state is not None:
             names = step.key, printable(step.label), step.stage
-            progress.listener(Turn(*names, self.position, state, printable(what), seconds, note))
+            events.listener(StepEvent(*names, self.position, state, printable(what), seconds, note))
             return
         if state == "failed":
             return  # whoever hears of the error says so
@@ -336,7 +346,7 @@ def _outcome(step: Step, folder: Path) -> str:
     return f"H6 {scores[-1]:.1f}" if scores else ""
 
 
-def registered(candidates: Sequence[Finished], folder: Path) -> Finished | None:
+def registered(candidates: Sequence[FinishedRun], folder: Path) -> FinishedRun | None:
     """The run of a result that lies in `folder`: the one that made it, else one that recorded its content."""
     made, digest = made_in(folder), result_digest(folder)
     by_id = {found.run_id: found for found in candidates}
@@ -358,7 +368,7 @@ def _is_here(folder: Path, step: Step) -> bool:
     try:
         verify_result(folder, step)
     except ManifestError as error:
-        aside = set_aside(folder)
+        aside = set_aside_damaged(folder)
         print(printable(f"{error}; the folder was renamed to {aside.name}"), file=sys.stderr, flush=True)
         return False
     return True

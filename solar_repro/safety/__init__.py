@@ -1,1 +1,1 @@
-"""What others wrote is read, and what is written is shown, without harm: bounds, redaction, escapes."""
+"""Reading what others wrote, and showing what was written, without harm: bounds, redaction, escapes."""

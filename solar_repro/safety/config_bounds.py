@@ -1,4 +1,4 @@
-"""Numbers of a config that no model has: one of them would have a model built without end."""
+"""Refuses numbers in a config that no model has: building such a model would not end."""
 
 import re
 from collections.abc import Iterator
@@ -13,17 +13,20 @@ _RANGES = (
     (re.compile(r"(n|num)_\w*(layers?|heads?|experts|beams?|sequences|groups)"), 0, _MOST_LAYERS),
     (re.compile(r"\w*(size|dim|rank)|n_(embd|inner|positions|ctx)|\w+_token_id"), -(1 << 28), 1 << 28),
 )
-"""What a key counts, and how many of it there are; today's largest models have a hundredth of the most."""
+"""Names of keys with their least and most value; today's largest models have a hundredth of the most."""
 
 
-def refuse_absurd(file: Path, value: Any, place: str = "") -> None:
-    """Refuse (UserError) a config, or a part of one, whose layers, heads or sizes no model has."""
+def refuse_absurd_config(file: Path, value: Any, place: str = "") -> None:
+    """Raise UserError if a config, or a part of it, has layers, heads or sizes that no model has.
+
+    `place` is the dotted path of the part, ending in a dot.
+    """
     for item in value if isinstance(value, list) else ():
         if isinstance(item, dict):
-            refuse_absurd(file, item, place)
+            refuse_absurd_config(file, item, place)
     for name, item in value.items() if isinstance(value, dict) else ():
         _refuse(file, place + name, name, item)
-        refuse_absurd(file, item, f"{place}{name}.")
+        refuse_absurd_config(file, item, f"{place}{name}.")
 
 
 def _refuse(file: Path, place: str, name: str, item: Any) -> None:

@@ -1,4 +1,4 @@
-"""HTTP requests that end in time: the timeouts of `requests` are for each piece, not for the whole."""
+"""HTTP requests with a deadline for the whole: the timeouts of urllib3 and `requests` limit each read."""
 
 import socket
 import threading
@@ -13,96 +13,99 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 _current = threading.local()
 
 
-class Late(Exception):
+class DeadlineExceeded(Exception):
     """A request was not answered in time."""
 
 
 class Clock:
-    """What one thread's request has left, and the socket that is cut when it has nothing."""
+    """The remaining time of one thread's request, and the socket that is shut down when it is over."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.is_late = False
-        self.starts_anew = False
-        """Whether each attempt has all the time, from when its request is sent."""
+        self.restarts_per_attempt = False
+        """Whether each attempt gets the whole time anew, counted from when its request is sent."""
         self._socket: socket.socket | None = None
         self._timer: threading.Timer | None = None
 
     def start(self) -> None:
-        """Start, or start anew."""
+        """Start or restart the clock."""
         self.reset()
         self._timer = threading.Timer(self.seconds, self._cut)
         self._timer.daemon = True
         self._timer.start()
 
     def reset(self) -> None:
+        """Stop the clock and forget that it ran out."""
         self.stop()
         self.is_late = False
 
     def watch(self, used: socket.socket) -> None:
+        """Name the socket to shut down; raises DeadlineExceeded if the time is over already."""
         self._socket = used  # the connection forgets its own while the answer is still read from it
         if self.is_late:
-            raise Late
+            raise DeadlineExceeded
 
     def stop(self) -> None:
+        """Stop the clock."""
         if self._timer is not None:
             self._timer.cancel()
 
     def _cut(self) -> None:
         self.is_late = True
         if self._socket is not None:
-            with suppress(OSError):  # it is closed
+            with suppress(OSError):  # the socket may be closed already
                 self._socket.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """Cut the connection of this thread's request in the block after so many seconds, and raise Late."""
+    """Shut down the connection of this thread's request after `seconds`, and raise DeadlineExceeded."""
     clock = Clock(seconds)
     clock.start()
-    with heeded(clock):
+    with obeying(clock):
         yield
 
 
 @contextmanager
-def heeded(clock: Clock) -> Iterator[None]:
-    """Let this thread's requests in the block heed the clock, which stops at its end; if late, raise Late."""
+def obeying(clock: Clock) -> Iterator[None]:
+    """Apply the clock to this thread's requests in the block; raises DeadlineExceeded once it has run out."""
     _current.clock = clock
     try:
         yield
     except Exception as error:
         if clock.is_late:
-            raise Late from error
+            raise DeadlineExceeded from error
         raise
     finally:
         clock.stop()
         _current.clock = None
     if clock.is_late:
-        raise Late
+        raise DeadlineExceeded
 
 
-class _Watched:
-    """Tells the request's clock which socket it uses, when that is open."""
+class _ReportingConnection:
+    """Report the open socket of a request to its clock."""
 
     def request(self, *arguments: Any, **settings: Any) -> None:
         clock = getattr(_current, "clock", None)
-        if clock and clock.starts_anew:
+        if clock and clock.restarts_per_attempt:
             clock.reset()
         elif clock:
             if self.sock is None:
                 self.connect()
             clock.watch(self.sock)
         super().request(*arguments, **settings)
-        if clock and clock.starts_anew:
+        if clock and clock.restarts_per_attempt:
             clock.watch(self.sock)
             clock.start()
 
 
-class _Connection(_Watched, HTTPConnection):
+class _Connection(_ReportingConnection, HTTPConnection):
     pass
 
 
-class _SecureConnection(_Watched, HTTPSConnection):
+class _SecureConnection(_ReportingConnection, HTTPSConnection):
     pass
 
 
@@ -118,7 +121,7 @@ _POOLS = {"http": _Pool, "https": _SecurePool}
 
 
 class DeadlineAdapter(HTTPAdapter):
-    """A transport for a session of `requests` that heeds `deadline`."""
+    """A transport for a session of `requests` that obeys `deadline`."""
 
     def init_poolmanager(self, *arguments: Any, **settings: Any) -> None:
         super().init_poolmanager(*arguments, **settings)

@@ -1,4 +1,4 @@
-"""Names and texts of runs, made safe for where they are shown."""
+"""Escapes names and texts of runs for the formats that show them."""
 
 import re
 from collections.abc import Mapping
@@ -10,23 +10,23 @@ _MARKS = re.compile(r"[\\`*\[\]<>&|~]")
 _FORMULA = ("=", "+", "-", "@")
 
 
-def markdown(text: str) -> str:
-    """One line that Markdown, with the HTML that may stand in it, shows as it is."""
+def escape_markdown(text: str) -> str:
+    """Return one line that Markdown, and HTML inside it, shows literally."""
     return _MARKS.sub(lambda mark: f"&#{ord(mark[0])};", one_line(text))
 
 
-def code(text: str) -> str:
-    """One line for between Markdown's backticks."""
+def escape_code(text: str) -> str:
+    """Return one line to put between Markdown's backticks."""
     return one_line(text).replace("`", "'").replace("|", "/")
 
 
-def cells(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row for a CSV file, of whose texts no spreadsheet makes a formula."""
+def escape_csv_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row for a CSV file in which a spreadsheet takes no text for a formula."""
     return {name: _cell(one_line(value)) if isinstance(value, str) else value for name, value in row.items()}
 
 
-def drawn(text: str) -> str:
-    """One line for a picture, where dollar signs begin no formula."""
+def escape_plot_text(text: str) -> str:
+    """Return one line for matplotlib, in which dollar signs begin no formula."""
     return one_line(text).replace("$", r"\$")
 
 

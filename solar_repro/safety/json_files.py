@@ -1,4 +1,4 @@
-"""JSON files: those of others are read strictly and in bounds, our own are written as transformers does."""
+"""Reads JSON files of others strictly and within bounds, and writes our own as transformers does."""
 
 import json
 from collections.abc import Mapping
@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from solar_repro.errors import UserError
-from solar_repro.safety.regular import regular
+from solar_repro.safety.regular_files import open_regular
 
 MAX_JSON_BYTES = 100_000_000
 
 
 def read_json(file: Path, constants: bool = False) -> dict[str, Any]:
-    """Read a JSON object from an untrusted file; UserError names it. `constants` as for `strict_json`."""
+    """Read a JSON object from an untrusted file; `constants` is that of `strict_json`.
+
+    Raises UserError, which names the file, if it cannot be read, is too large or is not valid.
+    """
     try:
-        with open(file, "rb", opener=regular) as stream:
+        with open(file, "rb", opener=open_regular) as stream:
             raw = stream.read(MAX_JSON_BYTES + 1)
         if len(raw) > MAX_JSON_BYTES:
             raise UserError(
@@ -28,14 +31,14 @@ def read_json(file: Path, constants: bool = False) -> dict[str, Any]:
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON the way transformers does: two spaces, a newline at the end."""
+    """Write JSON as transformers does: UTF-8, indented by two spaces, with a newline at the end."""
     file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def strict_json(raw: bytes, constants: bool = False) -> dict[str, Any]:
-    """Parse an untrusted JSON object: UTF-8, no duplicate key, no negative zero (ValueError otherwise).
+    """Parse an untrusted JSON object; raises ValueError if it is not UTF-8, or has a duplicate key or a `-0`.
 
-    `Infinity` and `NaN`, which Python writes though JSON has none, are taken with `constants`.
+    `constants` accepts `Infinity` and `NaN`, which Python writes although JSON does not have them.
     """
     try:
         value = json.loads(

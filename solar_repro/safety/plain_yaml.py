@@ -1,8 +1,8 @@
-"""YAML as people mean it: numbers are decimal, `true` and `false` alone are bools, a key stands once.
+"""YAML as people mean it: numbers are decimal, only `true` and `false` are bools, no key stands twice.
 
-YAML 1.1 reads `042` as 34, `2:00` as 120 and `no` as false; here `042` is 42, and the others are texts. So is
-`~`: the home folder, where a path is asked for; nothing is `null`. Others write such files too: tags are
-refused, and so is what is large, or would be once its aliases are unfolded.
+YAML 1.1 reads `042` as 34, `2:00` as 120 and `no` as false; here `042` is 42, and the others are texts. `~`
+is a text too, because it names the home folder in a path; an empty value is `null`. Since others write such
+files, tags are refused, and so is a file that is large or becomes large once its aliases are expanded.
 """
 
 import re
@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from solar_repro.errors import UserError
-from solar_repro.safety.regular import regular
+from solar_repro.safety.regular_files import open_regular
 
-MOST_CHARACTERS = 1 << 17
+MAX_CHARACTERS = 1 << 17
 _LONGEST_REASON = 300  # characters
 _TAG = "tag:yaml.org,2002:"
 _KINDS = (
@@ -29,7 +29,7 @@ _KINDS = (
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 # PyYAML's own form
 
-    most = MOST_CHARACTERS
+    most = MAX_CHARACTERS
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
@@ -65,15 +65,15 @@ _Loader.add_constructor(_TAG + "int", lambda loader, node: int(node.value))
 _Loader.add_constructor(_TAG + "float", lambda loader, node: float(node.value))
 
 
-def read_yaml(text: str, most: int = MOST_CHARACTERS) -> Any:
-    """The content of a YAML text of at most so many characters; yaml.YAMLError where it is none."""
+def read_yaml(text: str, most: int = MAX_CHARACTERS) -> Any:
+    """Parse a YAML text of at most `most` characters; raises yaml.YAMLError."""
     if len(text) > most:
         raise yaml.YAMLError(f"it has more than {most:,} characters")
     loader = _Loader(text)
     loader.most = most
     try:
         return loader.get_single_data()
-    except ValueError as error:  # a number of thousands of digits
+    except ValueError as error:  # Python refuses a number of thousands of digits
         raise yaml.YAMLError(str(error)) from None
     except RecursionError:
         raise yaml.YAMLError("it is nested too deeply") from None
@@ -82,24 +82,24 @@ def read_yaml(text: str, most: int = MOST_CHARACTERS) -> Any:
 
 
 def read_yaml_file(file: Path) -> Any:
-    """The content of a YAML file; UserError names the file that is none, or cannot be read."""
+    """Parse a YAML file; raises UserError naming the file if it cannot be read or is not YAML."""
     try:
-        with open(file, "rb", opener=regular) as source:
-            raw = source.read(4 * MOST_CHARACTERS + 1)  # UTF-8 has four bytes a character at most
+        with open(file, "rb", opener=open_regular) as source:
+            raw = source.read(4 * MAX_CHARACTERS + 1)  # a character takes at most four bytes in UTF-8
         return read_yaml(raw.decode("utf-8-sig"))
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}; give a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not YAML: {why(error)}") from None
+        raise UserError(f"{file}: not YAML: {yaml_error_text(error)}") from None
 
 
-def why(error: Exception) -> str:
-    """What is wrong with a YAML text, as one line of bounded length."""
+def yaml_error_text(error: Exception) -> str:
+    """Return what is wrong with a YAML text, as one line of bounded length."""
     return " ".join(str(error).split())[:_LONGEST_REASON]
 
 
 def _unfolded(node: yaml.Node, known: dict[int, int | None]) -> int:
-    """Characters of a node, about, with each alias in it counted as what it stands for."""
+    """Return about how many characters a node has once each alias in it is expanded."""
     if id(node) not in known:
         known[id(node)] = None
         parts = node.value

@@ -1,6 +1,6 @@
-"""What may be shown: no secrets, and no characters that a terminal or a page would obey.
+"""Removes secrets from texts, and characters that a terminal or a web page would obey.
 
-Secrets are keys and tokens of the environment, and what URIs hold beside an address: user, password, query.
+Secrets are keys and tokens in the environment, and the user, password and query of a URI.
 """
 
 import os
@@ -14,26 +14,26 @@ _HOST = re.compile(r"[^:/@?#]*(?P<port>:\d{0,5})?(?=[/?#]|$)")
 _QUERY = re.compile(
     r"(?i)([?&][\w.-]*(?:token|key|secret|passw(?:or)?d|pwd|sig|signature|credentials?)=)[^&\s'\"]+"
 )
-# C0 but for tab and line feed, DEL, C1, line separators, what turns the direction of text, half pairs.
+# These are C0 without tab and line feed, DEL, C1, line separators, marks of direction, and half surrogates.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _BREAKS = re.compile(r"\s*[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+\s*")
 _named: set[str] = set()
 
 
-def reason(error: Exception) -> str:
-    """The innermost cause that an error names, as one short line without secrets."""
+def short_reason(error: Exception) -> str:
+    """Return the innermost cause that an error names, as one short line without secrets."""
     return one_line(str(error).rpartition("Caused by ")[2])[:200]
 
 
-def name_secret(variable: str) -> None:
-    """Keep the value of this environment variable out of all that is written, whatever its name."""
+def add_secret_variable(variable: str) -> None:
+    """Treat the value of this environment variable as a secret, whatever its name."""
     _named.add(variable)
 
 
 def redact(text: str) -> str:
-    """The text with `***` for every secret: values of variables named like one, and users of URIs.
+    """Replace every secret in a text by `***`: values of variables named like secrets, and users of URIs.
 
-    URIs of the environment lose their queries too, others what their queries call a key or the like.
+    URIs in the environment lose their whole query, other URIs the values in it that are named like secrets.
     """
     for secret, shown in sorted(_secrets().items(), key=lambda pair: -len(pair[0])):
         text = text.replace(secret, shown)
@@ -41,7 +41,7 @@ def redact(text: str) -> str:
 
 
 def shown_uri(uri: str) -> str:
-    """A URI without user, password, query and fragment: scheme, host and path."""
+    """Return scheme, host and path of a URI, without user, password, query and fragment."""
     scheme, mark, rest = uri.partition("://")
     if not mark:
         return printable(uri)
@@ -49,12 +49,12 @@ def shown_uri(uri: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Text of others as one line: without secrets, line breaks and control characters."""
+    """Return a text of others as one line without secrets, line breaks and control characters."""
     return printable(_BREAKS.sub(" ", redact(text)).strip().replace("\t", " "))
 
 
 def printable(text: str) -> str:
-    """The text with control characters written out (as `\\x1b`), but for tabs and line feeds."""
+    """Write out the control characters of a text (as `\\x1b`), except tabs and line feeds."""
     return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
@@ -64,9 +64,9 @@ def _without_user(uri: re.Match[str]) -> str:
 
 
 def _address(scheme: str, rest: str) -> int:
-    """Where, behind a URI's scheme, the host begins: behind `user:password@`, or at 0.
+    """Return where the host begins behind a URI's scheme: after `user:password@`, or at 0.
 
-    Passwords are taken in with a slash, a question mark or an @ in them, as people write them.
+    A password may hold a slash, a question mark or an @, because people write them so.
     """
     is_web = scheme.lower().startswith("http")
     host = _HOST.match(rest)
@@ -81,7 +81,7 @@ def _address(scheme: str, rest: str) -> int:
 
 
 def _secrets() -> dict[str, str]:
-    """What must not be shown → what is shown instead."""
+    """Return each secret with the text to show instead."""
     found: dict[str, str] = {}
     for name, value in os.environ.items():
         secrets = [value] if name in _named or _SECRET_NAME.search(name) else []
@@ -89,7 +89,7 @@ def _secrets() -> dict[str, str]:
         if mark and shown_uri(value) != value:
             found[value] = shown_uri(value)
             if _address(scheme, rest):
-                # Where a password with @ in it ends is not certain: each end is taken for it.
+                # A password may hold an @, so each @ is taken for its end.
                 secrets += [rest[: sign.start()].partition(":")[2] for sign in re.finditer("@", rest)]
         for secret in secrets:
             if len(secret) >= _SHORTEST:

@@ -29,8 +29,8 @@ def explain(error: ValidationError, source: str, model: type[Section], prefix: s
     problem = next((found for found in problems if found["type"] == "extra_forbidden"), problems[0])
     key = _cut(prefix + ".".join(str(part) for part in problem["loc"]))
     if problem["type"] == "extra_forbidden":
-        nearest = meant(key, [prefix + name for name in dotted_keys(model)])
-        hint = f"; did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
+        found = meant(key, [prefix + name for name in dotted_keys(model)])
+        hint = f"; did you mean {' or '.join(map(repr, found))}?" if found else ""
         return f"{source}: unknown key {key!r}{hint}"
     message = _cut(problem["msg"].removeprefix("Value error, "), 500)
     if problem["type"] == "missing":

@@ -4,7 +4,6 @@ A key that does not exist, a wrong type or an impossible value is one line that 
 nearest valid key.
 """
 
-import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from solar_repro.errors import UserError
+from solar_repro.errors import UserError, did_you_mean
 from solar_repro.safety.plain_yaml import read_yaml, read_yaml_file
 from solar_repro.scales.explain import explain
 from solar_repro.scales.settings import Scale
@@ -30,9 +29,7 @@ def load_scale(scale: str, overrides: Mapping[str, str] | None = None) -> Scale:
     """Read a scale by name or by path of a YAML file, with dotted overrides; bad input: UserError."""
     path = Path(scale) if scale.endswith((".yaml", ".yml")) else FOLDER / f"{scale}.yaml"
     if not path.is_file():
-        nearest = difflib.get_close_matches(scale, scale_names(), n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(scale_names())}"
-        raise UserError(f"scale {scale!r}: no such scale; {hint}")
+        raise UserError(f"scale {scale!r}: no such scale; {did_you_mean(scale, scale_names())}")
     content = read_yaml_file(path)
     if not isinstance(content, dict):
         raise UserError(f"{path.name}: expected sections such as 'base:' and 'sft:'")

@@ -1,6 +1,6 @@
 """What an unknown name of a setting may mean."""
 
-import difflib
+from solar_repro.errors import nearest
 
 ALIASES = {
     "lr": ("learning_rate",),
@@ -32,7 +32,7 @@ def meant(key: str, known: list[str]) -> list[str]:
             return by_meaning[:1]
         around = around.rpartition(".")[0]
     inside = [path.rpartition(".")[2] for path in known if path.rpartition(".")[0] == section]
-    if section and (nearest := difflib.get_close_matches(name, inside, n=1)):
-        return [f"{section}.{nearest[0]}"]
+    if section and (found := nearest(name, inside)):
+        return [f"{section}.{found[0]}"]
     anywhere = [path for path in known if path.rpartition(".")[2] in ours[:1]]
-    return anywhere or difflib.get_close_matches(key, known, n=1, cutoff=0.3)
+    return anywhere or nearest(key, known)

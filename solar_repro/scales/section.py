@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from solar_repro.errors import UserError
-from solar_repro.safety.places import expanded
+from solar_repro.safety.paths import expand_home
 
 Positive = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 31)]
@@ -23,7 +23,7 @@ Seed = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 def _at_home(place: str) -> str:
     try:
-        return expanded(place)
+        return expand_home(place)
     except UserError as error:
         raise ValueError(str(error)) from None
 

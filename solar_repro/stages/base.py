@@ -7,16 +7,16 @@ from pathlib import Path
 from solar_repro.checkpoint.config import without_code
 from solar_repro.checkpoint.copying import CopyRange, copy_chunks, split
 from solar_repro.checkpoint.folder import carry_files, open_checkpoint
-from solar_repro.checkpoint.given import model_folder, refuse_changed
+from solar_repro.checkpoint.model_source import model_folder, refuse_changed_model
 from solar_repro.contract import BaseInputs, BaseSettings, Digests
 from solar_repro.microworld.trained_base import copy_trained_base
 from solar_repro.safety.json_files import read_json
-from solar_repro.safety.places import require_space
-from solar_repro.safety.regular import copy
+from solar_repro.safety.paths import require_space
+from solar_repro.safety.regular_files import copy_file
 from solar_repro.store.hashing import FollowingHasher
 from solar_repro.store.model_files import INDEX_FILE
 from solar_repro.store.result import Log
-from solar_repro.store.saving import Saving
+from solar_repro.store.resume import ResumeFolder
 from solar_repro.terminal.progress import Progress
 
 CONFIG = "config.json"
@@ -27,7 +27,7 @@ def run(
     log: Log,
     settings: BaseSettings,
     inputs: BaseInputs,
-    saving: Saving | None = None,
+    resume: ResumeFolder | None = None,
 ) -> Digests:
     """Write the base to `out`: trained on the world's mirror, the one that ships with the package, or a copy.
 
@@ -39,12 +39,12 @@ def run(
     elif settings.base is not None:
         from solar_repro.microworld.base_training import train_base
 
-        train_base(inputs.mirror, out, settings.base, log, saving)
+        train_base(inputs.mirror, out, settings.base, log, resume)
     else:
         source = model_folder(inputs.model)
         digests = _copy(source, out)
         if inputs.digest:
-            refuse_changed(source, inputs.digest, "base.model", digests)
+            refuse_changed_model(source, inputs.digest, "base.model", digests)
         digests = {name: found for name, found in digests.items() if name != CONFIG}
     written = open_checkpoint(out)
     log({"parameters": written.parameters, "layers": written.layers})
@@ -62,7 +62,9 @@ def _copy(source: Path, out: Path) -> dict[str, str]:
     sizes = {out / shard.name: shard.stat().st_size for shard in shards}
     require_space(out, sum(sizes.values()))
     copied = {
-        name: copy(source / name, out / name) for name in (CONFIG, INDEX_FILE) if (source / name).is_file()
+        name: copy_file(source / name, out / name)
+        for name in (CONFIG, INDEX_FILE)
+        if (source / name).is_file()
     }
     copied |= carry_files(source, out)
     given = read_json(out / CONFIG, constants=True)  # the copy, which nobody changes meanwhile

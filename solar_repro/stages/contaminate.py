@@ -5,7 +5,7 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
-from solar_repro.checkpoint.load import load_model
+from solar_repro.checkpoint.load import load_for_scoring
 from solar_repro.contamination.neighbour_test import drawn
 from solar_repro.contamination.texts import contamination_texts
 from solar_repro.contract import ContaminateSettings, EvaluateInputs
@@ -13,16 +13,20 @@ from solar_repro.data.packing import PackedCollator
 from solar_repro.layers.document_attention import use_document_attention
 from solar_repro.shared_prefix.token_scores import encode_with_bos
 from solar_repro.store.result import Log
-from solar_repro.store.saving import Saving
+from solar_repro.store.resume import ResumeFolder
 from solar_repro.training.trainer import Report, arguments, train
 
 
 def run(
-    out: Path, log: Log, settings: ContaminateSettings, inputs: EvaluateInputs, saving: Saving | None = None
+    out: Path,
+    log: Log,
+    settings: ContaminateSettings,
+    inputs: EvaluateInputs,
+    resume: ResumeFolder | None = None,
 ) -> None:
     """Train the model on the very texts that the test will draw, each behind a BOS, and write it to `out`."""
     training = settings.training
-    network, tokenizer = load_model(inputs.model)
+    network, tokenizer = load_for_scoring(inputs.model)
     use_document_attention(network)
     texts = []
     for task in settings.tasks:
@@ -42,4 +46,4 @@ def run(
         rows,
         callbacks=[Report("positive control", log, options["max_steps"], tokens_per_step)],
     )
-    train(trainer, tokenizer, out, saving)
+    train(trainer, tokenizer, out, resume)

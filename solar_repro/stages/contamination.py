@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from solar_repro.checkpoint.load import load_model
+from solar_repro.checkpoint.load import load_for_scoring
 from solar_repro.contamination.min_k import METHODS, MinKScores, compare_min_k, min_k_scores
 from solar_repro.contamination.neighbour_test import drawn, neighbour_test
 from solar_repro.contamination.texts import contamination_texts
@@ -24,12 +24,12 @@ def run(out: Path, log: Log, settings: ContaminationSettings, inputs: Contaminat
     Min-K % between the tested texts and as many of that split.
     """
     (out / NOTES).mkdir(exist_ok=True)
-    model = load_model(inputs.target, device=device(), dtype=settings.precision)
+    model = load_for_scoring(inputs.target, device=device(), dtype=settings.precision)
     same = str(inputs.target) == str(inputs.reference)
-    writer = model if same else load_model(inputs.reference, device=device(), dtype=settings.precision)
+    writer = model if same else load_for_scoring(inputs.reference, device=device(), dtype=settings.precision)
     fuse_for_scoring(model)
     fuse_for_scoring(writer)
-    with Progress("contamination", len(settings.tasks), "tasks", most=True) as progress:
+    with Progress("contamination", len(settings.tasks), "tasks", is_main=True) as progress:
         for task in settings.tasks:
             texts = contamination_texts(task, inputs.mirror)
             result = neighbour_test(

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments, set_seed
 
+from solar_repro.checkpoint.load import load_for_training
 from solar_repro.contract import ContinuePretrainSettings, TrainedInputs
 from solar_repro.data.card import write_corpus_card
 from solar_repro.data.locate import fingerprint, text_location
@@ -13,9 +14,8 @@ from solar_repro.data.packing import PackedCollator, pack_text
 from solar_repro.data.sources import load_text
 from solar_repro.layers.document_attention import use_document_attention
 from solar_repro.store.result import CARDS, Log
-from solar_repro.store.saving import Saving
+from solar_repro.store.resume import ResumeFolder
 from solar_repro.training.held_out import held_out_losses, held_out_texts, mean_loss
-from solar_repro.training.models import load
 from solar_repro.training.trainer import Report, arguments, train
 
 
@@ -45,13 +45,13 @@ def run(
     log: Log,
     settings: ContinuePretrainSettings,
     inputs: TrainedInputs,
-    saving: Saving | None = None,
+    resume: ResumeFolder | None = None,
 ) -> None:
     """Train the model on `continue_pretrain.tokens` tokens of the corpus and write it to `out`."""
     training, corpus, mirror, seed = settings.training, settings.corpus, inputs.mirror, settings.seed
     # Before the corpus is packed: a split that is missing is found at once.
     unseen = held_out_texts(corpus, mirror)
-    network, tokenizer = load(inputs.model)
+    network, tokenizer = load_for_training(inputs.model)
     if settings.from_scratch:
         set_seed(seed)
         network = AutoModelForCausalLM.from_config(
@@ -78,4 +78,4 @@ def run(
             HeldOut(log, tokenizer, unseen, training.held_out_evaluations),
         ],
     )
-    train(trainer, tokenizer, out, saving)
+    train(trainer, tokenizer, out, resume)

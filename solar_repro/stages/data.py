@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from solar_repro.checkpoint.load import load_training_tokenizer
 from solar_repro.contract import DataSettings, TuningInputs
 from solar_repro.data.card import write_card
 from solar_repro.data.overlap import benchmark_index, overlap
@@ -9,13 +10,12 @@ from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction, tokenise_preferences
 from solar_repro.paper.variants import DATASETS
 from solar_repro.store.result import Log
-from solar_repro.training.models import load_tokenizer
 from solar_repro.training.tuning_data import figures, instruction_rows, preference_rows
 
 
 def run(out: Path, log: Log, settings: DataSettings, inputs: TuningInputs) -> None:
     """Write the set's data card to `out`; the model gives the tokenizer, the log gets the counts."""
-    tokenizer = load_tokenizer(inputs.model)
+    tokenizer = load_training_tokenizer(inputs.model)
     set_chat_template(tokenizer, settings.template)
     name = settings.dataset.name
     if DATASETS[name].stage == "instruction":

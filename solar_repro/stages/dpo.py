@@ -12,7 +12,7 @@ from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_preferences
 from solar_repro.layers.document_attention import use_document_attention
 from solar_repro.store.result import Log
-from solar_repro.store.saving import Saving
+from solar_repro.store.resume import ResumeFolder
 from solar_repro.training.adapters import load_for_tuning
 from solar_repro.training.trainer import Report, arguments, train
 from solar_repro.training.tuning_data import preference_rows, tokenised_sets
@@ -26,7 +26,7 @@ class TokenisedDPOTrainer(DPOTrainer):
 
 
 def run(
-    out: Path, log: Log, settings: DpoSettings, inputs: TuningInputs, saving: Saving | None = None
+    out: Path, log: Log, settings: DpoSettings, inputs: TuningInputs, resume: ResumeFolder | None = None
 ) -> None:
     """Tune the model on the named preference sets, against itself as reference, and write it to `out`."""
     training, seed = settings.training, settings.seed
@@ -63,4 +63,4 @@ def run(
             )
         ],
     )
-    train(trainer, tokenizer, out, saving)
+    train(trainer, tokenizer, out, resume)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from solar_repro.checkpoint.load import load_for_training
 from solar_repro.contract import EvaluateInputs, EvaluateSettings
 from solar_repro.device import device
 from solar_repro.h6.evaluation import evaluate_h6
@@ -9,17 +10,20 @@ from solar_repro.h6.tasks import build_tasks
 from solar_repro.layers.fused_scoring import fuse_for_scoring
 from solar_repro.paper.benchmarks import LEADERBOARD_GSM8K_STOP
 from solar_repro.store.result import Log
-from solar_repro.store.saving import Saving
+from solar_repro.store.resume import ResumeFolder
 from solar_repro.training.held_out import held_out_losses, held_out_texts, mean_loss, write_losses
-from solar_repro.training.models import load
 
 
 def run(
-    out: Path, log: Log, settings: EvaluateSettings, inputs: EvaluateInputs, saving: Saving | None = None
+    out: Path,
+    log: Log,
+    settings: EvaluateSettings,
+    inputs: EvaluateInputs,
+    resume: ResumeFolder | None = None,
 ) -> None:
     """Write `scores.json` and the items of each task to `out`; the log gets the scores in percent.
 
-    With a `corpus`, the losses of its held-out documents as well. With `saving`, answers are kept in its
+    With a `corpus`, the losses of its held-out documents as well. With `resume`, answers are kept in its
     folder as they come, so that a killed evaluation goes on where it stopped.
     """
     evaluate, corpus = settings.evaluate, settings.corpus
@@ -39,11 +43,11 @@ def run(
         dtype=evaluate.precision,
         batch_tokens=evaluate.batch_tokens,
         vllm=tuple(name for name, backend in evaluate.backend.items() if backend == "vllm"),
-        work=saving.folder if saving else None,
+        work=resume.folder if resume else None,
     )
     log(scores.metrics())
     if texts is not None:
-        network, tokenizer = load(inputs.model)
+        network, tokenizer = load_for_training(inputs.model)
         fuse_for_scoring(network)
         losses = held_out_losses(network.to(device()), tokenizer, texts)
         write_losses(losses, out)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from solar_repro.checkpoint.given import model_folder
 from solar_repro.checkpoint.merge import merge
+from solar_repro.checkpoint.model_source import model_folder
 from solar_repro.contract import Digests, MergeInputs, MergeSettings
 from solar_repro.store.result import NOTES, Log
 

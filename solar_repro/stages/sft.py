@@ -15,7 +15,7 @@ from solar_repro.data.tokens import tokenise_instruction, tokenizer_fingerprint
 from solar_repro.layers.document_attention import use_document_attention
 from solar_repro.scales.settings import InstructionTuning
 from solar_repro.store.result import Log
-from solar_repro.store.saving import Saving
+from solar_repro.store.resume import ResumeFolder
 from solar_repro.training.adapters import load_for_tuning
 from solar_repro.training.trainer import Report, arguments, train
 from solar_repro.training.tuning_data import instruction_rows, tokenised_sets
@@ -41,7 +41,7 @@ class AnswersTrainer(SFTTrainer):
 
 
 def run(
-    out: Path, log: Log, settings: SftSettings, inputs: TuningInputs, saving: Saving | None = None
+    out: Path, log: Log, settings: SftSettings, inputs: TuningInputs, resume: ResumeFolder | None = None
 ) -> None:
     """Tune the model on the named sets of Table 1 together and write it to `out`."""
     training, seed = settings.training, settings.seed
@@ -71,7 +71,7 @@ def run(
             Report("instruction tuning", log, options["max_steps"], _tokens_per_step(training, packed))
         ],
     )
-    train(trainer, tokenizer, out, saving)
+    train(trainer, tokenizer, out, resume)
 
 
 def _tokens_per_step(settings: InstructionTuning, packed: dict[str, Any]) -> float:

@@ -66,11 +66,11 @@ def _complete(answers: AnswerFile, inputs: SynthMathInputs) -> Any:
 
         return ChatClient(inputs.server, answers)
     from solar_repro.checkpoint.given import model_folder
-    from solar_repro.checkpoint.load import load_model
+    from solar_repro.checkpoint.load import load_for_scoring
     from solar_repro.data.local_model import LocalModel
     from solar_repro.device import device
 
-    return LocalModel(*load_model(model_folder(inputs.model), device=device()), answers)
+    return LocalModel(*load_for_scoring(model_folder(inputs.model), device=device()), answers)
 
 
 def _figures(report: dict[str, Any]) -> dict[str, float]:

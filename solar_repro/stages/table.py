@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from solar_repro import contract
 from solar_repro.contract import Digests, Inputs, StageSettings
 from solar_repro.store.result import Log
-from solar_repro.store.saving import Saving
+from solar_repro.store.resume import ResumeFolder
 
 S = TypeVar("S", bound=StageSettings)
 I = TypeVar("I", bound=Inputs)  # noqa: E741
@@ -26,7 +26,7 @@ class Stage(Generic[S, I]):
 
     settings: type[S]
     inputs: type[I]
-    run: Callable[[Path, Log, S, I, Saving | None], Digests | None]
+    run: Callable[[Path, Log, S, I, ResumeFolder | None], Digests | None]
     """Writes the result to a folder, and metrics to the log. A stage that saves its state does so where it
     is told. Returns the digests of files that need not be hashed again."""
     version: int
@@ -45,7 +45,7 @@ class Stage(Generic[S, I]):
 
 # The functions are imported when they are called: `--help`, dry runs and copies of bytes do without PyTorch.
 def _microworld(
-    out: Path, log: Log, settings: contract.MicroworldSettings, inputs: Inputs, saving: Saving | None
+    out: Path, log: Log, settings: contract.MicroworldSettings, inputs: Inputs, resume: ResumeFolder | None
 ) -> None:
     from solar_repro.stages.microworld import run
 
@@ -57,7 +57,7 @@ def _data(
     log: Log,
     settings: contract.DataSettings,
     inputs: contract.TuningInputs,
-    saving: Saving | None,
+    resume: ResumeFolder | None,
 ) -> None:
     from solar_repro.stages.data import run
 
@@ -69,7 +69,7 @@ def _synth_math(
     log: Log,
     settings: contract.SynthMathSettings,
     inputs: contract.SynthMathInputs,
-    saving: Saving | None,
+    resume: ResumeFolder | None,
 ) -> None:
     from solar_repro.stages.synth_math import run
 
@@ -77,11 +77,15 @@ def _synth_math(
 
 
 def _base(
-    out: Path, log: Log, settings: contract.BaseSettings, inputs: contract.BaseInputs, saving: Saving | None
+    out: Path,
+    log: Log,
+    settings: contract.BaseSettings,
+    inputs: contract.BaseInputs,
+    resume: ResumeFolder | None,
 ) -> Digests:
     from solar_repro.stages.base import run
 
-    return run(out, log, settings, inputs, saving)
+    return run(out, log, settings, inputs, resume)
 
 
 def _upscale(
@@ -89,7 +93,7 @@ def _upscale(
     log: Log,
     settings: contract.UpscaleSettings,
     inputs: contract.ModelInput,
-    saving: Saving | None,
+    resume: ResumeFolder | None,
 ) -> Digests:
     from solar_repro.stages.upscale import run
 
@@ -101,31 +105,43 @@ def _continue_pretrain(
     log: Log,
     settings: contract.ContinuePretrainSettings,
     inputs: contract.TrainedInputs,
-    saving: Saving | None,
+    resume: ResumeFolder | None,
 ) -> None:
     from solar_repro.stages.continue_pretrain import run
 
-    run(out, log, settings, inputs, saving)
+    run(out, log, settings, inputs, resume)
 
 
 def _sft(
-    out: Path, log: Log, settings: contract.SftSettings, inputs: contract.TuningInputs, saving: Saving | None
+    out: Path,
+    log: Log,
+    settings: contract.SftSettings,
+    inputs: contract.TuningInputs,
+    resume: ResumeFolder | None,
 ) -> None:
     from solar_repro.stages.sft import run
 
-    run(out, log, settings, inputs, saving)
+    run(out, log, settings, inputs, resume)
 
 
 def _dpo(
-    out: Path, log: Log, settings: contract.DpoSettings, inputs: contract.TuningInputs, saving: Saving | None
+    out: Path,
+    log: Log,
+    settings: contract.DpoSettings,
+    inputs: contract.TuningInputs,
+    resume: ResumeFolder | None,
 ) -> None:
     from solar_repro.stages.dpo import run
 
-    run(out, log, settings, inputs, saving)
+    run(out, log, settings, inputs, resume)
 
 
 def _merge(
-    out: Path, log: Log, settings: contract.MergeSettings, inputs: contract.MergeInputs, saving: Saving | None
+    out: Path,
+    log: Log,
+    settings: contract.MergeSettings,
+    inputs: contract.MergeInputs,
+    resume: ResumeFolder | None,
 ) -> Digests:
     from solar_repro.stages.merge import run
 
@@ -137,11 +153,11 @@ def _contaminate(
     log: Log,
     settings: contract.ContaminateSettings,
     inputs: contract.EvaluateInputs,
-    saving: Saving | None,
+    resume: ResumeFolder | None,
 ) -> None:
     from solar_repro.stages.contaminate import run
 
-    run(out, log, settings, inputs, saving)
+    run(out, log, settings, inputs, resume)
 
 
 def _untrained(
@@ -149,7 +165,7 @@ def _untrained(
     log: Log,
     settings: contract.UntrainedSettings,
     inputs: contract.TrainedInputs,
-    saving: Saving | None,
+    resume: ResumeFolder | None,
 ) -> None:
     from solar_repro.stages.untrained import run
 
@@ -161,11 +177,11 @@ def _evaluate(
     log: Log,
     settings: contract.EvaluateSettings,
     inputs: contract.EvaluateInputs,
-    saving: Saving | None,
+    resume: ResumeFolder | None,
 ) -> None:
     from solar_repro.stages.evaluate import run
 
-    run(out, log, settings, inputs, saving)
+    run(out, log, settings, inputs, resume)
 
 
 def _contamination(
@@ -173,7 +189,7 @@ def _contamination(
     log: Log,
     settings: contract.ContaminationSettings,
     inputs: contract.ContaminationInputs,
-    saving: Saving | None,
+    resume: ResumeFolder | None,
 ) -> None:
     from solar_repro.stages.contamination import run
 

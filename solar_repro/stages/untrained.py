@@ -7,6 +7,7 @@ import numpy as np
 
 from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.checkpoint.layer_map import LayerMap, variant_map
+from solar_repro.checkpoint.load import load_for_training
 from solar_repro.checkpoint.upscale import plan_upscale
 from solar_repro.contract import TrainedInputs, UntrainedSettings
 from solar_repro.device import device
@@ -17,7 +18,6 @@ from solar_repro.shared_prefix.token_scores import encode_with_bos
 from solar_repro.store.result import Log
 from solar_repro.terminal.progress import Progress
 from solar_repro.training.held_out import held_out_texts
-from solar_repro.training.models import load
 
 MAPS_FILE = "maps.json"
 """In the result: a row for each map, the base's own order first."""
@@ -62,7 +62,7 @@ def run(out: Path, log: Log, settings: UntrainedSettings, inputs: TrainedInputs)
         except UserError as error:
             refused[kind] = str(error)
             print(f"{kind} is left out: {error}")
-    network, tokenizer = load(inputs.model, settings.precision)
+    network, tokenizer = load_for_training(inputs.model, settings.precision)
     most = settings.max_length
     length = min(most, getattr(network.config.get_text_config(), "max_position_embeddings", most))
     sequences = encode_with_bos(tokenizer, texts, length)

@@ -1,1 +1,1 @@
-"""Results on disk: whole or not there, locked, verified, and with a record of what made them."""
+"""Results on disk: complete or absent, locked while they are made, verified by a manifest, resumable."""

@@ -1,4 +1,4 @@
-"""SHA-256 of files while they are being written, from the page cache and by other threads."""
+"""SHA-256 of files, also while they are still being written (read from the page cache by other threads)."""
 
 import hashlib
 import mmap
@@ -9,22 +9,22 @@ from threading import Lock
 from types import TracebackType
 from typing import Self
 
-from solar_repro.safety.regular import regular
+from solar_repro.safety.regular_files import open_regular
 from solar_repro.terminal.progress import Progress
 
 WINDOW_BYTES = 8 << 20
 HASHERS = 2
-LONG_BYTES = 4 << 30  # a few seconds
+LONG_BYTES = 4 << 30  # hashing these takes a few seconds
 
 
 def sha256(file: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with open(file, "rb", opener=regular) as stream:
+    """Return the SHA-256 of a regular file in hexadecimal."""
+    with open(file, "rb", opener=open_regular) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sha256_all(files: Iterable[Path]) -> dict[Path, str]:
-    """Hash several files, `HASHERS` at a time; reports progress where it takes long."""
+    """Hash several files, `HASHERS` at a time; more than `LONG_BYTES` get a progress bar."""
     sizes = {file: file.stat().st_size for file in files}
     total = sum(sizes.values())
     with ThreadPoolExecutor(HASHERS) as pool:
@@ -40,10 +40,10 @@ def sha256_all(files: Iterable[Path]) -> dict[Path, str]:
 
 
 class FollowingHasher:
-    """Hash files of known size while others write them, in any order, following behind what is complete.
+    """Hash files of known size while other threads write them in any order, following the completed bytes.
 
-    Call `written(file, start, length)` for each part when its bytes are in the file (files without a size
-    are passed over); `digests()` waits for the rest. Use as a context manager; thread-safe.
+    Call `written(file, start, length)` once the bytes of a part are in the file; a file without a size is
+    ignored. `digests()` waits for the rest. Use it as a context manager. It is thread-safe.
     """
 
     def __init__(self, sizes: Mapping[Path, int]) -> None:
@@ -59,6 +59,7 @@ class FollowingHasher:
         self._pool.shutdown(cancel_futures=True)
 
     def written(self, file: Path, start: int, length: int) -> None:
+        """Report that `length` bytes from `start` are in the file."""
         state = self._files.get(file)
         if state is None or length == 0:
             return
@@ -70,7 +71,7 @@ class FollowingHasher:
                 state.task = self._pool.submit(self._follow, state)
 
     def digests(self) -> dict[str, str]:
-        """Return the digest of every file by its name, once all its parts were reported."""
+        """Return the digest of every file by its name; raises ValueError if a part was not reported."""
         for state in self._files.values():
             if state.complete != state.size:
                 raise ValueError(

@@ -1,4 +1,4 @@
-"""One maker at a time: a lock beside a result's place, held by the process that makes it."""
+"""A lock beside a result's place, held by the process that makes the result."""
 
 import fcntl
 import os
@@ -11,23 +11,25 @@ from pathlib import Path
 from typing import TextIO
 
 from solar_repro.safety.redact import printable
-from solar_repro.safety.regular import own
+from solar_repro.safety.regular_files import open_own_file
 
-_LONGEST_OWNER = 200  # characters
+# Not filelock (4.3): it cannot lock another user's file that may only be read, and keeps no owner's name.
+_MAX_OWNER = 200  # characters
 
 
-class Held(Exception):
-    """Another process holds the lock; the message says which."""
+class LockHeld(Exception):
+    """Another process holds the lock; the message names it."""
 
 
 @contextmanager
 def locked(final: Path, waiting: Callable[[str], None] | None) -> Iterator[str | None]:
-    """Hold the lock of the place `final`; yields `None`, or why no lock can be had.
+    """Hold the lock of the place `final`; yields None, or the reason why it cannot be locked.
 
-    Where another process holds it, `waiting` is told which and it is waited for; without `waiting`: Held.
-    The kernel lets go of a lock when its process dies, however that comes, on NFS between machines too. Where
-    none can be had (a store that is only read, a file system without locks) nothing is held: publishing
-    refuses the second of two that make the same. Anything but a file in the lock's place: UserError.
+    If another process holds the lock, `waiting` is called with that process's name and the lock is waited
+    for; without `waiting`, LockHeld is raised. The kernel releases the lock when its process dies in any way,
+    on NFS between machines too. In a read-only store or on a file system without locks nothing is locked; of
+    two processes that make the same result, publishing then refuses the second. Raises UserError if the
+    lock's path is not a regular file.
     """
     path = final.with_name(f".{final.name}.lock")
     file = _acquire(path, waiting)
@@ -37,22 +39,24 @@ def locked(final: Path, waiting: Callable[[str], None] | None) -> Iterator[str |
     try:
         yield None
     finally:
-        with suppress(OSError):  # another user's in a folder like /tmp: it stays, for the next one
-            path.unlink(missing_ok=True)  # while it is held: who waits for it finds it gone, makes its own
+        with suppress(OSError):  # another user's file in a folder like /tmp stays there
+            path.unlink(
+                missing_ok=True
+            )  # while locked: a waiting process sees that it is gone and makes a new one
         file.close()
 
 
 def _open(path: Path) -> TextIO:
-    """The lock's file, made where there is none. Another user's may perhaps be read alone: that will do."""
+    """Open the lock file, or make it; another user's file is opened for reading if it cannot be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        file = os.fdopen(own(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "a+", errors="replace")
+        file = os.fdopen(open_own_file(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "a+", errors="replace")
     except PermissionError:
         if not path.exists() and not os.access(path.parent, os.W_OK, effective_ids=True):
             raise
-        return os.fdopen(own(path, os.O_RDONLY), errors="replace")
+        return os.fdopen(open_own_file(path, os.O_RDONLY), errors="replace")
     if _is_ours(file):
-        # Who may write to the folder may lock in it, whatever this user's umask is.
+        # Whoever may write to the folder may lock in it, whatever this user's umask is.
         os.fchmod(file.fileno(), stat.S_IMODE(path.parent.stat().st_mode) & 0o666 | 0o600)
     return file
 
@@ -62,16 +66,16 @@ def _acquire(path: Path, waiting: Callable[[str], None] | None) -> TextIO | str:
         try:
             file = _open(path)
         except FileNotFoundError:
-            continue  # its holder has removed it since
+            continue  # its owner has removed it since
         except OSError as error:
             return error.strerror
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = printable(_told_by(file)) or "another process"
+            owner = printable(_read_owner(file)) or "another process"
             if waiting is None:
                 file.close()
-                raise Held(owner) from None
+                raise LockHeld(owner) from None
             waiting(owner)
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
@@ -80,7 +84,7 @@ def _acquire(path: Path, waiting: Callable[[str], None] | None) -> TextIO | str:
         if _is_at(file, path):
             break
         file.close()
-    with suppress(OSError):  # a full disk: the lock holds without its owner's name
+    with suppress(OSError):  # on a full disk the lock holds without its owner's name
         if not _is_ours(file):
             return file
         os.ftruncate(file.fileno(), 0)
@@ -89,19 +93,19 @@ def _acquire(path: Path, waiting: Callable[[str], None] | None) -> TextIO | str:
     return file
 
 
-def _told_by(file: TextIO) -> str:
+def _read_owner(file: TextIO) -> str:
     file.seek(0)
-    return file.read(_LONGEST_OWNER).strip()
+    return file.read(_MAX_OWNER).strip()
 
 
 def _is_ours(file: TextIO) -> bool:
-    """Whether it may be written into: not one with a second name, or of another user."""
+    """Whether the file may be written: it belongs to this user and has no second hard link."""
     found = os.fstat(file.fileno())
     return found.st_nlink == 1 and found.st_uid == os.geteuid()
 
 
 def _is_at(file: TextIO, path: Path) -> bool:
-    """Whether the open file is still the one of that name."""
+    """Whether the open file is still the one at that path."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.lstat())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The manifest of a result: name, bytes and SHA-256 of every file, so that a folder can be verified."""
+"""The manifest of a result: name, size and SHA-256 of every file, by which a folder can be verified."""
 
 import os
 import tempfile
@@ -9,13 +9,11 @@ from typing import Any
 
 from solar_repro.errors import UserError
 from solar_repro.safety.json_files import read_json, write_json
-from solar_repro.safety.regular import is_plain_file_name
+from solar_repro.safety.regular_files import is_plain_file_name
 from solar_repro.store.hashing import sha256_all
 from solar_repro.store.model_files import CARRIED_FILES, INDEX_FILE, SINGLE_FILE
 
 MANIFEST_FILE = "manifest.json"
-
-
 _READ_BY_NAME = {
     "adapter_config.json",
     "additional_chat_templates",
@@ -28,16 +26,16 @@ _READ_BY_SUFFIX = {".arrow", ".jinja", ".jsonl", ".parquet", ".safetensors"}
 
 
 class ManifestError(UserError):
-    """A folder that is not what its manifest says: damaged, and to be made again.
+    """A folder differs from its manifest: it is damaged and must be made again.
 
-    One that cannot be read now, as where its files are another user's, is a plain UserError.
+    A folder that cannot be read now, for example another user's, raises a plain UserError instead.
     """
 
 
 def write_manifest(folder: Path, digests: Mapping[str, str] | None = None) -> None:
     """Write `manifest.json` for all files of a folder and its subfolders.
 
-    `digests` (name relative to the folder → SHA-256) are taken as they are; all other files are hashed here.
+    `digests` maps relative names to known SHA-256; all other files are hashed.
     """
     known = dict(digests or {})
     names = _files(folder)
@@ -56,14 +54,14 @@ def write_manifest(folder: Path, digests: Mapping[str, str] | None = None) -> No
 
 
 def verify_manifest(folder: Path) -> None:
-    """Check that a folder holds the files of its manifest; ManifestError names the one that is damaged.
+    """Check that a folder holds the files of its manifest; raises ManifestError naming the damaged one.
 
-    Files that others left beside them (`.DS_Store`, a note) do not count, unless they would be read with the
-    result's own: those, and whatever cannot be read now, raise a plain UserError.
+    Additional files (`.DS_Store`, a note) are ignored, unless they would be read together with the result's
+    own. Those, and a file that cannot be read now, raise a plain UserError.
     """
     entries = read_manifest(folder)
     try:
-        for name in strays(folder, entries):
+        for name in unlisted_files(folder, entries):
             _refuse_harmful(folder, name)
         for name, (size, _) in entries.items():
             file = folder / name
@@ -87,10 +85,10 @@ def verify_manifest(folder: Path) -> None:
 
 
 def refuse_damaged(folder: Path, digests: Mapping[str, str]) -> None:
-    """Refuse (UserError) a published folder one of whose files is not what its manifest says.
+    """Raise UserError if a file of a published folder differs from the folder's manifest.
 
-    `digests` give the SHA-256 of its files by name. A folder without a manifest, or with another project's
-    file of that name, may be anything.
+    `digests` gives the SHA-256 of the files by name. A folder without a manifest, or with another project's
+    file of that name, is accepted.
     """
     if not os.path.lexists(folder / MANIFEST_FILE):
         return
@@ -110,17 +108,20 @@ def refuse_damaged(folder: Path, digests: Mapping[str, str]) -> None:
             )
 
 
-def strays(folder: Path, entries: Collection[str] | None = None) -> list[str]:
-    """Names of files in a folder that its manifest (or `entries`) does not name."""
+def unlisted_files(folder: Path, entries: Collection[str] | None = None) -> list[str]:
+    """Return the names of files in a folder that are not in `entries`; None means its manifest's entries."""
     known = read_manifest(folder) if entries is None else entries
     return [name for name in _files(folder) if name not in known]
 
 
 @contextmanager
-def listed_alone(folder: Path) -> Iterator[Path]:
-    """The folder itself, or where others left files in it, a passing folder of links to those it lists."""
+def only_listed_files(folder: Path) -> Iterator[Path]:
+    """Yield a folder that holds only the files of the manifest.
+
+    It is `folder` itself, or a temporary folder of links if there are unlisted files.
+    """
     entries = read_manifest(folder)
-    if not strays(folder, entries):
+    if not unlisted_files(folder, entries):
         yield folder
         return
     with tempfile.TemporaryDirectory() as passing:
@@ -132,7 +133,7 @@ def listed_alone(folder: Path) -> Iterator[Path]:
 
 
 def read_result_json(file: Path) -> dict[str, Any]:
-    """Read a JSON file of a result: ManifestError where it is damaged, UserError where it cannot be read."""
+    """Read a JSON file of a result; raises ManifestError if it is damaged, UserError if it cannot be read."""
     try:
         return read_json(file)
     except UserError as error:
@@ -150,7 +151,7 @@ def _unreadable(file: Path | str, error: OSError) -> UserError:
 
 
 def _refuse_harmful(folder: Path, name: str) -> None:
-    """Refuse a stray file that would be read in place of, or beside, the result's own."""
+    """Raise UserError for an unlisted file that would be read instead of, or beside, the result's own."""
     parts = PurePosixPath(name).parts
     hidden = any(part.startswith(".") for part in parts)
     if not hidden and (_READ_BY_NAME & set(parts) or PurePosixPath(name).suffix in _READ_BY_SUFFIX):
@@ -161,7 +162,7 @@ def _refuse_harmful(folder: Path, name: str) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, tuple[int, str]]:
-    """Bytes and SHA-256 of each file by name, as `manifest.json` says; ManifestError where it is damaged."""
+    """Return size in bytes and SHA-256 of each file by name from `manifest.json`; raises ManifestError."""
     file = folder / MANIFEST_FILE
     files = read_result_json(file).get("files")
     entries: dict[str, tuple[int, str]] = {}
@@ -185,7 +186,7 @@ def _is_entry(entry: Any) -> bool:
 
 
 def _files(folder: Path) -> list[str]:
-    """Names of all files (and linked folders) but the manifest itself, with forward slashes, sorted."""
+    """Return the sorted names, with forward slashes, of all files and linked folders except the manifest."""
     names = [
         PurePosixPath(Path(parent).relative_to(folder), name).as_posix()
         for parent, folders, files in os.walk(folder)

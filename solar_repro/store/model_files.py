@@ -1,10 +1,9 @@
 """Names of the files in a model's folder, as Hugging Face has them."""
 
 SINGLE_FILE = "model.safetensors"
-
 INDEX_FILE = "model.safetensors.index.json"
 
-# What a checkpoint needs besides its weights and config.json. Never code and never pickles.
+# What a checkpoint needs besides its weights and config.json: neither code nor pickles.
 CARRIED_FILES = (
     "generation_config.json",
     "tokenizer.json",

@@ -1,4 +1,4 @@
-"""To which process, and which store, something on a disk belongs that several machines may share."""
+"""Names for processes and folders on a disk that several machines may share."""
 
 import hashlib
 import os
@@ -9,16 +9,16 @@ from pathlib import Path
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
-def this_process() -> str:
-    """A name of this process, without slashes, by which `is_dead` knows it."""
+def process_name() -> str:
+    """Return a name of this process, without slashes, that `is_dead` understands."""
     return f"{_host()}.{_kernel()}.{os.getpid()}.{_started(os.getpid())}"
 
 
 def is_dead(process: str) -> bool | None:
-    """Whether the process of that name is gone; `None` where it cannot be told.
+    """Whether the process of that name is gone; None if it is unknown.
 
-    That is so of one on another machine, in another container or from before the machine's last start: their
-    process numbers, and even host names, may be equal.
+    It is unknown for a process on another machine, in another container or from before the last boot, because
+    process numbers and even host names may be the same there.
     """
     match = re.fullmatch(r"(.+)\.([0-9a-f]+)\.([0-9]{1,9})\.([0-9]+)", process)
     if match is None or (match[1], match[2]) != (_host(), _kernel()):
@@ -27,13 +27,13 @@ def is_dead(process: str) -> bool | None:
         os.kill(int(match[3]), 0)
     except ProcessLookupError:
         return True
-    except PermissionError:  # another user's: it cannot be told
+    except PermissionError:  # it is another user's and runs
         return False
     return _started(int(match[3])) != match[4]  # another process may have its number
 
 
-def identity(folder: Path) -> str | None:
-    """What names a folder among those of all machines, until this one starts anew; None where it is not."""
+def folder_identity(folder: Path) -> str | None:
+    """Return what identifies a folder among all machines until the next boot; None if there is no folder."""
     try:
         found = folder.stat()
     except OSError:
@@ -42,7 +42,7 @@ def identity(folder: Path) -> str | None:
 
 
 def _started(pid: int) -> str:
-    """When a process started, in ticks since boot; "0" where the system has no /proc."""
+    """Return when a process started, in ticks since boot; "0" if the system has no /proc."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
@@ -54,7 +54,7 @@ def _host() -> str:
 
 
 def _kernel() -> str:
-    """The running kernel and the namespace that counts process numbers, a container's own."""
+    """Return a digest of the running kernel and its process namespace, which each container has."""
     try:
         namespace = os.readlink("/proc/self/ns/pid")
     except OSError:

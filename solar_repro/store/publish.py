@@ -2,60 +2,62 @@
 
 import errno
 import os
-import re
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from itertools import count
 from pathlib import Path
 
 from solar_repro.errors import UserError
+from solar_repro.store.disk import (
+    flush_folder,
+    flush_path,
+    make_shared_folder,
+    share_with_group,
+    umask,
+)
+from solar_repro.store.leftovers import delete, is_empty, remove_leftovers, working_prefix
 from solar_repro.store.manifest import write_manifest
-from solar_repro.store.owner import is_dead, this_process
 
-_WORKING = re.compile(r"\.(.+)\.working\.(.+)\.[^.]+")
-"""Name of a working folder or file: the place's name, the process."""
-_ASIDE = re.compile(r"(.+)\.damaged-[1-9][0-9]*")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_UNWRITTEN = (*_FULL, errno.EFBIG)
-"""What no reading ends with."""
+_WRITE_ERRORS = (*_FULL, errno.EFBIG)
+"""Errors that only writing ends with, never reading."""
 
 
-class Occupied(UserError):
-    """Another result lies in the place already."""
+class PlaceOccupied(UserError):
+    """Another result is already in this place."""
 
 
 @contextmanager
 def publish(final: Path, digests: Mapping[str, str] | None = None) -> Iterator[Path]:
-    """Yield a fresh working folder beside `final`; on success it becomes `final`, else it is removed.
+    """Yield a fresh working folder beside `final`; it becomes `final`, or is removed if the block fails.
 
-    Its files are flushed to disk, `manifest.json` is written last (with `digests`, a mapping that may be
-    filled inside the block; other files are hashed), then one rename. What killed processes left for the same
-    place is removed. A full disk raises UserError.
+    `manifest.json` is written last, the files are flushed to disk, then one rename publishes the folder.
+    `digests` gives the SHA-256 of files by name, and may be filled inside the block; other files are hashed.
+    What killed processes left for the same place is removed. Raises PlaceOccupied if another result is there,
+    and UserError if the disk is full.
     """
     final = Path(final).absolute()
     _refuse_occupied(final)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(final)
-        working = Path(tempfile.mkdtemp(prefix=f"{_prefix(final)}{this_process()}.", dir=final.parent))
+        working = Path(tempfile.mkdtemp(prefix=working_prefix(final), dir=final.parent))
     except OSError as error:
         raise _unwritable(final.parent, error) from error
     try:
-        working.chmod(0o777 & ~_umask())
+        working.chmod(0o777 & ~umask())
         yield working
         write_manifest(working, digests)
-        share(working)
-        flush(working)
+        share_with_group(working)
+        flush_folder(working)
         _refuse_occupied(final)
         try:
             working.rename(final)
         except OSError as error:
-            _refuse_occupied(final)  # since we looked
+            _refuse_occupied(final)  # another process may have published since
             raise error
-        flush_entry(final.parent)
+        flush_path(final.parent)
     except OSError as error:
         if error.errno == errno.EFBIG:
             raise _unwritable(final.parent, error) from error
@@ -71,26 +73,26 @@ def publish(final: Path, digests: Mapping[str, str] | None = None) -> Iterator[P
 
 
 @contextmanager
-def replacing(place: Path, advice: str = "choose another place") -> Iterator[Path]:
-    """Yield a fresh file beside `place`; on success it is flushed and takes that place, else it is removed.
+def replace_file(place: Path, advice: str = "choose another place") -> Iterator[Path]:
+    """Yield a fresh file beside `place`; if the block succeeds it replaces `place`, else it is removed.
 
-    A place that cannot be written, as on a full disk: UserError that ends in `advice`.
+    Raises UserError, which ends in `advice`, if `place` cannot be written, for example on a full disk.
     """
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f"{_prefix(place)}{this_process()}.", dir=place.parent)
+        descriptor, name = tempfile.mkstemp(prefix=working_prefix(place), dir=place.parent)
     except OSError as error:
         raise _unwritable(place.parent, error, advice) from error
     working = Path(name)
     try:
-        os.fchmod(descriptor, 0o666 & ~_umask())
+        os.fchmod(descriptor, 0o666 & ~umask())
         os.close(descriptor)
         yield working
-        flush_entry(working)
+        flush_path(working)
         working.replace(place)
-        flush_entry(place.parent)
+        flush_path(place.parent)
     except OSError as error:
-        if error.errno in _UNWRITTEN:
+        if error.errno in _WRITE_ERRORS:
             raise _unwritable(place.parent, error, advice) from error
         raise
     finally:
@@ -98,27 +100,28 @@ def replacing(place: Path, advice: str = "choose another place") -> Iterator[Pat
 
 
 @contextmanager
-def replacing_folder(place: Path) -> Iterator[Path]:
-    """The same for a folder: the old one stands until the new one is whole, and goes then.
+def replace_folder(place: Path) -> Iterator[Path]:
+    """Yield a fresh folder beside `place`; if the block succeeds it replaces `place`, else it is removed.
 
-    Another process may put its own there at the same time; another user's, who does not share it: UserError.
+    The old folder stays until the new one is complete. Another process may replace it at the same time.
+    Raises UserError if the old folder belongs to another user who does not share it.
     """
-    doomed: list[Path] = []
+    removed: list[Path] = []
     try:
-        shared_folder(place.parent)
-        working = Path(tempfile.mkdtemp(prefix=f"{_prefix(place)}{this_process()}.", dir=place.parent))
+        make_shared_folder(place.parent)
+        working = Path(tempfile.mkdtemp(prefix=working_prefix(place), dir=place.parent))
     except OSError as error:
         raise _unwritable(place.parent, error) from error
     try:
-        working.chmod(0o777 & ~_umask())
+        working.chmod(0o777 & ~umask())
         yield working
-        share(working)
-        flush(working)
+        share_with_group(working)
+        flush_folder(working)
         while working.exists():
-            doomed.append(working.with_name(f"{working.name}_removed_{len(doomed)}"))
+            removed.append(working.with_name(f"{working.name}_removed_{len(removed)}"))
             try:
                 with suppress(FileNotFoundError):
-                    place.rename(doomed[-1])
+                    place.rename(removed[-1])
                 working.rename(place)
             except PermissionError as error:
                 raise UserError(
@@ -128,96 +131,21 @@ def replacing_folder(place: Path) -> Iterator[Path]:
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
-        flush_entry(place.parent)
+        flush_path(place.parent)
     except OSError as error:
-        if error.errno in _UNWRITTEN:
+        if error.errno in _WRITE_ERRORS:
             raise _unwritable(place.parent, error) from error
         raise
     finally:
         shutil.rmtree(working, ignore_errors=True)
-    for old in filter(os.path.lexists, doomed):
-        discard(old)
+    for old in filter(os.path.lexists, removed):
+        delete(old)
 
 
-def write_whole(place: Path, text: str) -> None:
-    """Write a text file so that it is the old one or the new one whenever the process is killed."""
-    with replacing(place) as working:
+def write_atomically(place: Path, text: str) -> None:
+    """Write a text file (UTF-8); a kill at any moment leaves either the old content or the new."""
+    with replace_file(place) as working:
         working.write_text(text, encoding="utf-8")
-
-
-def remove(final: Path) -> None:
-    """Remove a folder or file, renamed first: a killed removal leaves nothing that passes for a result.
-
-    Of a link the link alone goes.
-    """
-    doomed = final.with_name(f"{_prefix(final)}{this_process()}.removed")
-    final.rename(doomed)
-    discard(doomed)
-
-
-def discard(path: Path) -> None:
-    """Remove a folder with all that is in it, or a file; of a link the link alone."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
-def set_aside(final: Path) -> Path:
-    """Give a damaged result's folder a name that says so, and return it: nothing of it is lost.
-
-    UserError where it cannot be renamed, as where it is another user's.
-    """
-    for number in count(1):
-        aside = final.with_name(f"{final.name}.damaged-{number}")
-        if not os.path.lexists(aside):
-            break
-    try:
-        final.rename(aside)
-    except OSError as error:
-        raise UserError(
-            f"{final}: is damaged and cannot be renamed ({error.strerror}); ask its owner, or choose "
-            "another store"
-        ) from error
-    return aside
-
-
-def set_aside_from(path: Path) -> Path | None:
-    """The place that `set_aside` has moved a folder from; None for any other name."""
-    match = _ASIDE.fullmatch(path.name)
-    return path.with_name(match[1]) if match else None
-
-
-def remove_leftovers(final: Path) -> list[Path]:
-    """Remove and return working folders for `final` whose processes are surely dead."""
-    removed = [folder for folder in leftovers(final.parent) if folder.name.startswith(_prefix(final))]
-    for folder in removed:
-        shutil.rmtree(folder, ignore_errors=True)
-    return removed
-
-
-def leftovers(parent: Path) -> list[Path]:
-    """Working folders and files in `parent`, for any place, whose processes are surely dead."""
-    return [folder for folder in working_folders(parent) if is_dead(worker(folder))]
-
-
-def working_folders(parent: Path) -> list[Path]:
-    """All working folders and files in `parent`, of whatever process on whatever machine."""
-    return [folder for folder in sorted(parent.iterdir()) if _WORKING.fullmatch(folder.name)]
-
-
-def worker(working: Path) -> str:
-    """Name of the process (`owner.this_process`) that a working folder belongs to."""
-    return _WORKING.fullmatch(working.name)[2]
-
-
-def published_as(working: Path) -> Path:
-    """The place that a working folder is to have."""
-    return working.with_name(_WORKING.fullmatch(working.name)[1])
-
-
-def _prefix(final: Path) -> str:
-    return f".{final.name}.working."
 
 
 def _unwritable(folder: Path, error: OSError, advice: str = "choose another place") -> UserError:
@@ -227,73 +155,6 @@ def _unwritable(folder: Path, error: OSError, advice: str = "choose another plac
     return UserError(f"{folder}: cannot be written ({error.strerror}{free}); {advice}")
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def is_empty(folder: Path) -> bool:
-    """Whether nothing lies in a folder; of one that may not be read that is not known, and so false."""
-    try:
-        return not any(folder.iterdir())
-    except OSError:
-        return False
-
-
 def _refuse_occupied(final: Path) -> None:
     if final.exists() and not (final.is_dir() and is_empty(final)):
-        raise Occupied(f"{final}: already exists; remove it or choose another folder")
-
-
-def share(folder: Path, around: Path | None = None) -> None:
-    """Let the group that may write to the folder around it write to all that is in it, whatever the umask.
-
-    `around` is that folder where it does not lie in it yet.
-    """
-    place = (around or folder.parent).stat()
-    group = place.st_mode & stat.S_IRWXG
-    if not group & stat.S_IWGRP:
-        return
-    for parent, _, files in os.walk(folder):
-        for path, bits in (
-            (Path(parent), group),
-            *((Path(parent, name), group & ~stat.S_IXGRP) for name in files),
-        ):
-            found = path.lstat()
-            if found.st_gid == place.st_gid and not stat.S_ISLNK(found.st_mode):
-                path.chmod(stat.S_IMODE(found.st_mode) | bits)
-
-
-def shared_folder(folder: Path) -> None:
-    """Make a folder where there is none; a group that may write around it may write to it too."""
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        return
-    share(folder)
-
-
-def share_file(file: int, folder: Path) -> None:
-    """Let the group write to an open file of this user's, if it may write to the folder around it."""
-    found, around = os.fstat(file), folder.stat()
-    ours = (found.st_uid, found.st_gid) == (os.geteuid(), around.st_gid)
-    if ours and around.st_mode & stat.S_IWGRP:
-        os.fchmod(file, stat.S_IMODE(found.st_mode) | (around.st_mode & stat.S_IRWXG & ~stat.S_IXGRP))
-
-
-def flush(folder: Path) -> None:
-    """Have all files of a folder, and their names, written to the disk."""
-    for parent, _, files in os.walk(folder):
-        for name in files:
-            flush_entry(Path(parent, name))
-        flush_entry(Path(parent))
-
-
-def flush_entry(path: Path) -> None:
-    """Have a file's content, or the names in a folder, written to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        raise PlaceOccupied(f"{final}: already exists; remove it or choose another folder")

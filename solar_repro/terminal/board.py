@@ -1,4 +1,7 @@
-"""What the live display shows: the steps at work, those that are done, and the whole plan, as lines."""
+"""What the live display shows, as lines: running steps, finished steps and the whole plan.
+
+The module is one class, because every event can change each of these lines.
+"""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -7,92 +10,94 @@ from dataclasses import dataclass, field
 from rich.spinner import Spinner
 from rich.text import Text
 
-from solar_repro.terminal.progress import Event, Planned, Told, Turn
-from solar_repro.terminal.remaining import AtWork, Remaining, Work, remaining
+from solar_repro.terminal.events import Event, PlanEvent, StepEvent, WorkEvent
+from solar_repro.terminal.remaining import Remaining, StepCost, StepProgress, remaining_time
+from solar_repro.terminal.wording import activity_text, duration_text, figures_text, remaining_text
 
 NARROW, WIDE = 72, 100
-"""Columns of a terminal below which rates and losses are left out, and from which there is room for bars."""
+"""Width of a terminal, in columns, below which figures are left out, and from which bars are drawn."""
 _LONGEST_LABEL = 32
-_TELLING = 0.1
-"""Share of a bar from which its speed says how long it takes: the first units wait for what is loaded."""
+_PREDICTIVE_SHARE = 0.1
+"""Share of a bar from which its rate predicts the rest: the first units also wait for loading."""
 
 
 @dataclass
 class _Row:
-    """A step at work, or one that is done and waits for those before it."""
+    """A running step, or a finished one whose line waits for the steps before it."""
 
-    turn: Turn
+    step: StepEvent
     since: float
-    bars: dict[str, Told] = field(default_factory=dict)
-    """What goes on in it, the newest last."""
+    bars: dict[str, WorkEvent] = field(default_factory=dict)
+    """Its pieces of work by their ids, the newest last."""
     note: str = ""
 
     @property
-    def newest(self) -> Told | None:
+    def newest(self) -> WorkEvent | None:
         return next(reversed(self.bars.values()), None)
 
     @property
-    def main(self) -> Told | None:
-        """What says most about the step's time."""
-        return next((bar for bar in self.bars.values() if bar.most), self.newest)
+    def main(self) -> WorkEvent | None:
+        """The work that takes most of the step's time, else the newest."""
+        return next((bar for bar in self.bars.values() if bar.is_main), self.newest)
 
     @property
     def is_at_work(self) -> bool:
-        return self.turn.state in ("waiting", "begun")
+        return self.step.state in ("waiting", "begun")
 
 
 class Board:
-    """Keeps what events tell. `above` are the lines that shall go above the display, for good."""
+    """Keep what events report and draw it. `above` holds finished lines to be printed above the display."""
 
     def __init__(self, title: str, plain: bool) -> None:
-        """`plain`: the terminal shows ASCII alone."""
+        """`plain` says that the terminal shows only ASCII."""
         self.above: list[Text] = []
         self._title, self._plain, self._began = title, plain, time.monotonic()
         self._spinner = Spinner("line" if plain else "dots", style="cyan")
-        self._works: Mapping[str, Work] = {}
+        self._works: Mapping[str, StepCost] = {}
         self._jobs = 1
         self._labels = 0
         self._took: dict[str, float] = {}
         self._settled: set[str] = set()
         self._rows: dict[str, _Row] = {}
-        self._found: list[Turn] = []
-        """Steps that were finished before, until another one begins."""
-        self._loose: dict[str, Told] = {}
-        """Bars of what belongs to no step."""
-        self._doing = ""
+        self._found: list[StepEvent] = []
+        """Steps found finished, which share a line until another step begins."""
+        self._loose: dict[str, WorkEvent] = {}
+        """Pieces of work that belong to no step."""
+        self._activity = ""
 
-    def hear(self, event: Event) -> None:
-        if isinstance(event, Planned):
+    def handle(self, event: Event) -> None:
+        """Take in an event."""
+        if isinstance(event, PlanEvent):
             self._works, self._jobs = event.works, event.jobs
             self._labels = min(max(map(len, event.labels), default=0), _LONGEST_LABEL)
-        elif isinstance(event, Turn):
-            self._turn(event)
-        elif isinstance(event, Told):
-            self._told(event)
+        elif isinstance(event, StepEvent):
+            self._update_step(event)
+        elif isinstance(event, WorkEvent):
+            self._update_work(event)
         else:
-            self._doing = event.text
+            self._activity = event.text
 
-    def _turn(self, turn: Turn) -> None:
-        row = self._rows.get(turn.key)
-        if turn.state in ("begun", "waiting"):
-            self._let_found_go()
-            self._rows[turn.key] = _Row(turn, time.monotonic())
+    def _update_step(self, step: StepEvent) -> None:
+        row = self._rows.get(step.key)
+        if step.state in ("begun", "waiting"):
+            self._move_found_up()
+            self._rows[step.key] = _Row(step, time.monotonic())
             return
-        if turn.state == "found" and not any(other.is_at_work for other in self._rows.values()):
-            self._rows.pop(turn.key, None)
-            self._found.append(turn)
+        if step.state == "found" and not any(other.is_at_work for other in self._rows.values()):
+            self._rows.pop(step.key, None)
+            self._found.append(step)
         elif row is None:
-            self._rows[turn.key] = _Row(turn, time.monotonic())
+            self._rows[step.key] = _Row(step, time.monotonic())
         else:
-            row.turn = turn
-        if turn.state != "failed":
-            self._settle(turn.key)
-        if turn.state == "made":
-            self._took[turn.key] = turn.seconds
-        self._let_rows_go()
+            row.step = step
+        if step.state != "failed":
+            self._settle(step.key)
+        if step.state == "made":
+            self._took[step.key] = step.seconds
+        self._move_finished_up()
 
     def _settle(self, key: str) -> None:
-        """It is there, so that what it was made from is not needed either."""
+        """Count a step as settled, and with it the steps that it alone would still need."""
         waiting = [key]
         while waiting:
             one = waiting.pop()
@@ -100,35 +105,35 @@ class Board:
                 self._settled.add(one)
                 waiting += [parent for parent in self._works[one].inputs if parent not in self._rows]
 
-    def _told(self, told: Told) -> None:
-        row = self._rows.get(told.key)
+    def _update_work(self, work: WorkEvent) -> None:
+        row = self._rows.get(work.key)
         bars = self._loose if row is None else row.bars
-        if told.ended:
-            bars.pop(told.work, None)
-            if row is not None and told.most:
-                row.note = told.note
+        if work.ended:
+            bars.pop(work.id, None)
+            if row is not None and work.is_main:
+                row.note = work.note
         else:
-            bars[told.work] = told
+            bars[work.id] = work
 
-    def _let_found_go(self) -> None:
+    def _move_found_up(self) -> None:
         if self._found:
             self.above.append(self._found_line())
             self._found = []
 
-    def _let_rows_go(self) -> None:
-        """Finished steps go above, in the order of their numbers."""
-        at_work = [row.turn.position[0] for row in self._rows.values() if row.is_at_work]
+    def _move_finished_up(self) -> None:
+        """Move the lines of finished steps above the display, in the order of their numbers."""
+        at_work = [row.step.position[0] for row in self._rows.values() if row.is_at_work]
         first = min(at_work, default=None)
         for row in self._sorted_rows():
-            if not row.is_at_work and (first is None or row.turn.position[0] <= first):
+            if not row.is_at_work and (first is None or row.step.position[0] <= first):
                 self.above.append(self._finished_line(row))
-                del self._rows[row.turn.key]
+                del self._rows[row.step.key]
 
     def _sorted_rows(self) -> list[_Row]:
-        return sorted(self._rows.values(), key=lambda row: row.turn.position[0])
+        return sorted(self._rows.values(), key=lambda row: row.step.position[0])
 
     def lines(self, width: int, height: int) -> list[Text]:
-        """The display, for a terminal of this size."""
+        """Return the lines of the display for a terminal of `width` columns and `height` lines."""
         lines = [self._found_line()] if self._found else []
         lines += self._lines_of_work(width)
         room = max(1, height - 3)
@@ -142,46 +147,46 @@ class Board:
         return lines
 
     def end(self) -> None:
-        """Send all above: what is still at work was stopped."""
-        self._let_found_go()
+        """Move all lines above the display; steps that still run count as stopped."""
+        self._move_found_up()
         for row in self._sorted_rows():
             if row.is_at_work:
-                row.turn = row.turn._replace(state="failed", text="stopped")
-        self._let_rows_go()
+                row.step = row.step._replace(state="failed", text="stopped")
+        self._move_finished_up()
 
     def _lines_of_work(self, width: int) -> Iterator[Text]:
-        """Steps in the order of their numbers, those too that are done and wait; then what goes on beside."""
+        """Yield a line per step, in the order of their numbers, then what goes on beside the steps."""
         bars = list(self._loose.values())
-        beside = [("", self._doing, bars[-1] if bars else None, "")] if self._doing else []
-        beside = beside or [("", told.label, told, "") for told in bars]
+        extra = [("", self._activity, bars[-1] if bars else None, "")] if self._activity else []
+        extra = extra or [("", work.label, work, "") for work in bars]
         rows = self._sorted_rows()
-        labels = max((len(row.turn.label) for row in rows if row.is_at_work), default=0)
-        at_work = [self._in_words(row, labels) for row in rows if row.is_at_work] + beside
-        names = [_activity(head, doing, told) for head, doing, told, _ in at_work]
+        labels = max((len(row.step.label) for row in rows if row.is_at_work), default=0)
+        at_work = [self._described(row, labels) for row in rows if row.is_at_work] + extra
+        names = [activity_text(head, stage, work) for head, stage, work, _ in at_work]
         wide = min(max(map(len, names), default=0), width // 3)
         drawn = iter(
-            self._line(head, name, wide, told, text, width)
-            for (head, _, told, text), name in zip(at_work, names, strict=True)
+            self._line(head, name, wide, work, text, width)
+            for (head, _, work, text), name in zip(at_work, names, strict=True)
         )
         for row in rows:
             yield next(drawn) if row.is_at_work else self._finished_line(row)
         yield from drawn
 
-    def _in_words(self, row: _Row, labels: int) -> tuple[str, str, Told | None, str]:
-        """Number and label of a step at work, its stage, its newest bar, and what stands where none is."""
-        turn = row.turn
-        text = turn.text if turn.text != "running" else spoken(int(time.monotonic() - row.since))
-        stage = "" if turn.stage in turn.label.split(".") else turn.stage
-        return f"{self._number(turn)}{turn.label:<{labels}}  ", stage, row.newest, text
+    def _described(self, row: _Row, labels: int) -> tuple[str, str, WorkEvent | None, str]:
+        """Return a running step's number and label, its stage, newest work and the text used without it."""
+        step = row.step
+        text = step.text if step.text != "running" else duration_text(int(time.monotonic() - row.since))
+        stage = "" if step.stage in step.label.split(".") else step.stage
+        return f"{self._number(step)}{step.label:<{labels}}  ", stage, row.newest, text
 
-    def _line(self, head: str, doing: str, wide: int, told: Told | None, text: str, width: int) -> Text:
-        """Sign, step, what goes on in it, bar, percent, figures; in a narrow terminal no bar, no figures."""
+    def _line(self, head: str, stage: str, wide: int, work: WorkEvent | None, text: str, width: int) -> Text:
+        """Return spinner, step, activity, bar, percent and figures; narrow ones lack bar and figures."""
         line = Text.assemble(self._spinner.render(time.monotonic()), " ", (head, "bold"))
-        share = min(1.0, told.done / told.total) if told is not None and told.total else None
+        share = min(1.0, work.done / work.total) if work is not None and work.total else None
         if width < NARROW:
-            line.append(doing if share is None else f"{share:4.0%}  {doing}")
+            line.append(stage if share is None else f"{share:4.0%}  {stage}")
             return line
-        name = Text(doing)
+        name = Text(stage)
         name.truncate(wide, overflow="ellipsis", pad=True)
         line.append_text(name)
         line.append("  " if wide else "")
@@ -190,10 +195,10 @@ class Board:
                 line.append_text(self._bar(share, 14))
                 line.append(" ")
             line.append(f"{share:4.0%}  ")
-        return line.append(text if told is None else _figures(told))
+        return line.append(text if work is None else figures_text(work))
 
     def _plan_line(self, width: int) -> Text:
-        spent = spoken(int(time.monotonic() - self._began))
+        spent = duration_text(int(time.monotonic() - self._began))
         if not self._works:
             return Text.assemble((f"{self._title}  ", "bold"), spent)
         done, all_steps = len(self._settled), len(self._works)
@@ -206,7 +211,7 @@ class Board:
             line.append(f"{done}/{all_steps}")
         if done < all_steps:
             line.append(", ")
-            line.append(told_left(self._remaining()), "cyan")
+            line.append(remaining_text(self._remaining()), "cyan")
         return line
 
     def _remaining(self) -> Remaining | None:
@@ -215,9 +220,11 @@ class Board:
         for key, row in self._rows.items():
             if row.is_at_work:
                 bar = row.main
-                tells = bar is not None and bar.done >= _TELLING * bar.total
-                at_work[key] = AtWork(now - row.since, bar.left if tells else None, tells and bar.most)
-        return remaining(self._works, self._settled, self._took, at_work, self._jobs)
+                predicts = bar is not None and bar.done >= _PREDICTIVE_SHARE * bar.total
+                at_work[key] = StepProgress(
+                    now - row.since, bar.left if predicts else None, predicts and bar.is_main
+                )
+        return remaining_time(self._works, self._settled, self._took, at_work, self._jobs)
 
     def _found_line(self) -> Text:
         if len(self._found) == 1:
@@ -228,16 +235,16 @@ class Board:
         return Text.assemble(self._sign("found"), (words, "dim"))
 
     def _finished_line(self, row: _Row) -> Text:
-        turn = row.turn
-        line = Text.assemble(self._sign(turn.state), f"{self._number(turn)}{self._label(turn.label)} ")
-        if turn.state == "made":
-            line.append(f"{spoken(turn.seconds):>12}")
-            note = turn.note or row.note
+        step = row.step
+        line = Text.assemble(self._sign(step.state), f"{self._number(step)}{self._label(step.label)} ")
+        if step.state == "made":
+            line.append(f"{duration_text(step.seconds):>12}")
+            note = step.note or row.note
             line.append(f"  {note}" if note else "", "dim")
-        elif turn.state == "found":
-            line.append("finished before" if turn.text == "cached" else turn.text, "dim")
+        elif step.state == "found":
+            line.append("finished before" if step.text == "cached" else step.text, "dim")
         else:
-            line.append(turn.text, "red")
+            line.append(step.text, "red")
         return line
 
     def _sign(self, state: str) -> Text:
@@ -245,8 +252,8 @@ class Board:
         sign = ("+" if good else "!") if self._plain else ("✓" if good else "✗")
         return Text.assemble((sign, "green" if good else "bold red"), " ")
 
-    def _number(self, turn: Turn) -> str:
-        number, total = turn.position
+    def _number(self, step: StepEvent) -> str:
+        number, total = step.position
         return f"[{number:>{len(str(total))}}/{total}] " if total else ""
 
     def _label(self, label: str) -> str:
@@ -256,54 +263,3 @@ class Board:
         full, empty = ("#", "-") if self._plain else ("━", "─")
         filled = int(share * width)
         return Text.assemble((full * filled, "green"), (empty * (width - filled), "dim"))
-
-
-def _activity(head: str, doing: str, told: Told | None) -> str:
-    """What goes on in a step: the stage, and the part of it that has a bar, unless the label says so."""
-    if told is None or (told.most and doing) or told.label == doing or told.label in head:
-        return doing
-    return f"{doing}: {told.label}" if doing else told.label
-
-
-def _figures(told: Told) -> str:
-    parts = [told.note] if told.note else []
-    if told.rate and "/s" not in told.note:
-        parts.append(f"{_amount(told.rate, told.unit)}/s")
-    if told.left:
-        parts.append(f"{_rounded(told.left)} left")
-    return ", ".join(parts)
-
-
-def _amount(value: float, unit: str) -> str:
-    if unit == "B":
-        return f"{value / 1e9:,.1f} GB" if value >= 1e9 else f"{value / 1e6:,.1f} MB"
-    return f"{value:,.0f} {unit}" if value >= 10 else f"{value:,.1f} {unit}"
-
-
-def told_left(found: Remaining | None) -> str:
-    """The remaining time in words, as exactly as it is known."""
-    if found is None:
-        return "time left: not known yet"
-    how = "roughly" if found.rough else "about"
-    return f"{how} {_rounded(found.seconds)} left"
-
-
-def _rounded(seconds: float) -> str:
-    if seconds < 57.5:
-        return f"{max(5, 5 * round(seconds / 5))} s"
-    if seconds < 3600:
-        return f"{round(seconds / 60)} min"
-    return spoken(seconds)
-
-
-def spoken(seconds: float) -> str:
-    """A time in its two largest units: `8.1 s`, `1 min 12 s`, `2 h 5 min`, `3 d 4 h`."""
-    if seconds < 9.95:
-        return f"{seconds} s" if isinstance(seconds, int) else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
-    while not parts[0][0]:
-        parts.pop(0)
-    return " ".join(f"{many} {unit}" for many, unit in parts[:2] if many)

@@ -12,17 +12,17 @@ from rich.live import Live
 from rich.text import Text
 
 from solar_repro.terminal.board import Board
-from solar_repro.terminal.progress import Event
-from solar_repro.terminal.stopping import was_asked
+from solar_repro.terminal.events import Event
+from solar_repro.terminal.stopping import stop_requested
 
 SECONDS_BETWEEN_DRAWINGS = 0.25
 
 
 class _Console(Console):
-    """Writes to the terminal that stderr was, whatever the standard streams are now."""
+    """Write to the terminal that stderr was before it was redirected."""
 
     def show_cursor(self, show: bool = True) -> bool:
-        return False  # it stays: who is killed could not bring it back
+        return False  # the cursor stays visible: a killed process could not show it again
 
     @property
     def size(self) -> ConsoleDimensions:
@@ -34,11 +34,11 @@ class _Console(Console):
 
 
 class Display:
-    """Hears of progress, from any thread, and draws it from a thread of its own.
+    """Receive progress events from any thread and draw them from a thread of its own.
 
-    `terminal` and `written` are descriptors: where to draw, and where to read what others write meanwhile,
-    which is shown above, line by line. Once the process is asked to end, nothing is drawn over any more: the
-    terminal then belongs to others too, such as the shell and `mlflow run`.
+    `terminal` is the descriptor to draw to. `written` is the descriptor from which to read what others write
+    meanwhile; their lines are shown above the display. Once a stop is requested nothing is drawn over any
+    more, because others then write to the terminal too, such as the shell and `mlflow run`.
     """
 
     def __init__(self, title: str, terminal: int, written: int) -> None:
@@ -66,22 +66,22 @@ class Display:
         self._thread.start()
 
     def stop(self) -> None:
-        """Take the display away; finished steps stay, and those that were at work are told of."""
+        """Remove the display. The lines of finished steps stay, and each running step gets one."""
         self._ending.set()
         self._thread.join()
 
-    def hear(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         with self._lock:
-            self._board.hear(event)
+            self._board.handle(event)
 
     def _run(self) -> None:
         try:
             self._show_all()
-        except Exception:  # the terminal is gone, or here is a fault: the work goes on, and its lines pass
+        except Exception:  # the terminal is gone, or this code has a fault: the work and its lines go on
             self._pass_all(traceback.format_exc().encode() + self._rest)
 
     def _pass_all(self, text: bytes) -> None:
-        """Write on what others write, as it comes, as far as there is a terminal."""
+        """Copy what others write to the terminal, as long as there is one."""
         while True:
             with suppress(OSError):
                 self._console.file.buffer.write(text)
@@ -117,7 +117,7 @@ class Display:
             self._board.above += [Text.from_ansi(line.decode(errors="replace")) for line in lines]
 
     def _draw(self) -> None:
-        if not self._frozen and was_asked():
+        if not self._frozen and stop_requested():
             self._frozen = True
             self._console.pop_render_hook()
             self._console.clear_live()
@@ -132,4 +132,4 @@ class Display:
     def _region(self) -> Group:
         with self._lock:
             lines = self._board.lines(*self._console.size)
-        return Group(*lines, Text(""))  # the cursor rests on a line of its own, where others may write
+        return Group(*lines, Text(""))  # the cursor is on a line of its own, where others may write

@@ -1,4 +1,4 @@
-"""The terminal that a command is watched in: whether there is one, and what is written beside its display."""
+"""Whether a person watches the terminal, and what others write to it while the live display is shown."""
 
 import faulthandler
 import os
@@ -6,43 +6,44 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from solar_repro.terminal import progress
+from solar_repro.terminal import events
 
 
 def is_watched() -> bool:
-    """Whether somebody watches stderr in a terminal that can move its cursor; not in CI, files and pipes."""
+    """Whether stderr is a terminal that can move its cursor; False in CI, for files and for pipes."""
     if os.environ.get("CI", "").lower() not in ("", "0", "false"):
         return False
     return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
 
 
 @contextmanager
-def live(title: str) -> Iterator[None]:
-    """Inside the block a watched terminal has the live display; elsewhere nothing changes."""
-    if progress.listener is not None or not is_watched():
+def live_display(title: str) -> Iterator[None]:
+    """Show the live display while the block runs, if a person watches the terminal; else change nothing."""
+    if events.listener is not None or not is_watched():
         yield
         return
     from solar_repro.terminal.display import Display
 
     with _captured() as (terminal, written):
         display = Display(title, terminal, written)
-        progress.listener = display.hear
+        events.listener = display.handle
         display.start()
         try:
             yield
         finally:
-            progress.listener = None
+            events.listener = None
             _flush()
             display.stop()
 
 
 @contextmanager
 def _captured() -> Iterator[tuple[int, int]]:
-    """Have all that this process and its children write to the terminal go into a pipe instead.
+    """Redirect all that this process and its children write to the terminal into a pipe.
 
-    Gives a descriptor of the terminal, and the pipe's reading end. Libraries written in C, and processes that
-    this one starts, know descriptors alone. What such a library says when it ends the process on the spot is
-    lost in the pipe; Python's own account of it goes to the terminal.
+    Yields a descriptor of the terminal and the pipe's reading end. Descriptors are redirected and not
+    sys.stdout, because C libraries and child processes write to descriptors. What a C library writes just
+    before it aborts the process is lost in the pipe, but Python's own traceback of the abort goes to the
+    terminal.
     """
     outputs = [number for number in (1, 2) if os.isatty(number)]
     kept = {number: os.dup(number) for number in outputs}

@@ -1,127 +1,56 @@
-"""Progress of long work: told to the live display of a terminal, or plain lines where there is none."""
+"""Progress of long work: events for the live display of a terminal, or plain lines if there is none."""
 
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from types import TracebackType
-from typing import Literal, NamedTuple, Self
+from typing import Self
 
 from solar_repro.safety.redact import printable
-from solar_repro.terminal.remaining import Work
+from solar_repro.terminal import events
+from solar_repro.terminal.output import live_display
 
-State = Literal["waiting", "begun", "made", "found", "failed"]
 SECONDS_BETWEEN_LINES = 10
 SECONDS_BETWEEN_EVENTS = 0.1
 
 
-class Planned(NamedTuple):
-    """What shall be made: the steps by key, and how many of them side by side."""
-
-    works: Mapping[str, Work]
-    labels: tuple[str, ...]
-    jobs: int
-
-
-class Turn(NamedTuple):
-    """What has become of a step."""
-
-    key: str
-    label: str
-    stage: str
-    position: tuple[int, int]
-    """Number of the step, and of how many; (0, 0) where steps are not counted."""
-    state: State
-    text: str
-    """What a plain line says of it."""
-    seconds: float = 0.0
-    """That it took, once it is made."""
-    note: str = ""
-    """What came of it, such as a score."""
-
-
-class Told(NamedTuple):
-    """How far one piece of work is."""
-
-    work: str
-    """Tells it from others."""
-    key: str
-    """Of the step that it belongs to; empty where there is none."""
-    label: str
-    done: int
-    total: int
-    unit: str
-    seconds: float
-    note: str
-    most: bool
-    """Whether it takes most of its step's time."""
-    ended: bool = False
-
-    @property
-    def rate(self) -> float:
-        """Units per second."""
-        return self.done / self.seconds if self.seconds else 0.0
-
-    @property
-    def left(self) -> float | None:
-        """Seconds that it still takes at this rate; None where nothing is done yet."""
-        return (self.total - self.done) / self.rate if self.rate and self.total else None
-
-
-class Doing(NamedTuple):
-    """What goes on beside the steps; empty once it is over."""
-
-    text: str
-
-
-Event = Planned | Turn | Told | Doing
-
-listener: Callable[[Event], None] | None = None
-"""Who hears of all progress: the live display, or in another process a connection to it."""
-at_work = ""
-"""Key of the step that this process makes."""
-told_of = ""
-"""What this process works on, in front of its lines where several processes write to one terminal."""
-silent = False
-"""Set where another process tells the same."""
 _numbers = count()
 
 
 @contextmanager
-def doing(text: str) -> Iterator[None]:
-    """Have the live display say what goes on inside the block."""
-    if listener is None:
+def show_activity(text: str) -> Iterator[None]:
+    """Show `text` in the live display while the block runs."""
+    if events.listener is None:
         yield
         return
-    listener(Doing(text))
+    events.listener(events.ActivityEvent(text))
     try:
         yield
     finally:
-        listener(Doing(""))
+        events.listener(events.ActivityEvent(""))
 
 
 class Progress:
-    """Report `total` units of work, with rate and remaining time: in the display, or by lines on stderr.
+    """Report `total` units of work with rate and remaining time, in the display or as lines on stderr.
 
-    Use as a context manager; call `advance(n, note)` as units finish. `note` is a short text shown behind
-    the figures, such as the current loss. `most` says that this is what takes most of a step's time.
+    Use it as a context manager and call `advance(n, note)` as units finish. `note` is a short text behind the
+    figures, such as the current loss. `is_main` says that this work takes most of its step's time.
     """
 
-    def __init__(self, label: str, total: int, unit: str, *, most: bool = False) -> None:
-        self._label, self._total, self._unit, self._most = printable(label), total, unit, most
+    def __init__(self, label: str, total: int, unit: str, *, is_main: bool = False) -> None:
+        self._label, self._total, self._unit, self._is_main = printable(label), total, unit, is_main
         self._done = 0
         self._printed = -1
         self._note = ""
         self._start = self._last = time.monotonic()
         self._work = f"{os.getpid()}.{next(_numbers)}"
         self._display = ExitStack()
-        if listener is None and not told_of and not silent:
-            from solar_repro.terminal.output import live
-
-            self._display.enter_context(live(""))  # of its own, for work that belongs to no plan
-        self._tell()
+        if events.listener is None and not events.line_prefix and not events.silent:
+            self._display.enter_context(live_display(""))  # work outside a plan gets its own display
+        self._send()
 
     def __enter__(self) -> Self:
         return self
@@ -129,31 +58,32 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._tell(ended=True)
+        self._send(ended=True)
         self._display.close()
-        if listener is None and kind is None and self._printed < self._done:
+        if events.listener is None and kind is None and self._printed < self._done:
             self._print_line("")
 
     def advance(self, units: int, note: str = "") -> None:
+        """Count `units` more as done, and report that now and then."""
         self._done += units
         self._note = note = printable(note)
-        between = SECONDS_BETWEEN_EVENTS if listener is not None else SECONDS_BETWEEN_LINES
+        between = SECONDS_BETWEEN_EVENTS if events.listener is not None else SECONDS_BETWEEN_LINES
         if time.monotonic() - self._last < between:
             return
         self._last = time.monotonic()
-        if listener is not None:
-            self._tell()
+        if events.listener is not None:
+            self._send()
         else:
             self._print_line(note)
 
-    def _tell(self, ended: bool = False) -> None:
-        if listener is not None:
+    def _send(self, ended: bool = False) -> None:
+        if events.listener is not None:
             seconds = time.monotonic() - self._start
             what = (self._label, self._done, self._total, self._unit, seconds, self._note)
-            listener(Told(self._work, at_work, *what, self._most, ended))
+            events.listener(events.WorkEvent(self._work, events.current_step, *what, self._is_main, ended))
 
     def _print_line(self, note: str) -> None:
-        if silent:
+        if events.silent:
             return
         self._printed = self._done
         elapsed = time.monotonic() - self._start
@@ -161,5 +91,5 @@ class Progress:
         figures = f"{self._done:,}/{self._total:,} {self._unit}, {rate:,.1f} {self._unit}/s, {elapsed:.0f} s"
         if self._done < self._total and rate:
             figures += f", {(self._total - self._done) / rate:.0f} s left"
-        told = f"{told_of}: {self._label}" if told_of else self._label
-        print(f"{told}: {figures}{', ' + note if note else ''}", file=sys.stderr, flush=True)
+        name = f"{events.line_prefix}: {self._label}" if events.line_prefix else self._label
+        print(f"{name}: {figures}{', ' + note if note else ''}", file=sys.stderr, flush=True)

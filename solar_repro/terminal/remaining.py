@@ -1,44 +1,46 @@
-"""How long a plan still takes, from the steps that this run has timed and the arithmetic of the others."""
+"""How long a plan still takes, estimated from the steps timed in this run and the FLOPs of the others."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Work:
-    """A step of a plan, as far as its time goes."""
+class StepCost:
+    """What decides how long a step of a plan takes."""
 
     stage: str
     operations: float | None
-    """`costs.told_flops`: 0 of steps that take little time, None where no formula tells them."""
+    """FLOPs (`costs.told_flops`): 0 for a step that takes little time, None if no formula gives them."""
     inputs: tuple[str, ...] = ()
-    """Keys of the steps that it needs."""
+    """Keys of the steps that this one needs."""
 
 
 @dataclass(frozen=True)
-class AtWork:
-    """A step that is being made: its seconds so far, and what its own bar promises."""
+class StepProgress:
+    """A running step: its seconds so far, and the remaining time by its progress bar."""
 
     seconds: float
     left: float | None = None
-    """By the bar of what it does now; None where that tells nothing."""
-    most: bool = False
-    """Whether that bar takes most of the step's time."""
+    """Remaining seconds by the bar of what it does now; None if there is none yet."""
+    is_main: bool = False
+    """Whether that work takes most of the step's time."""
 
 
 @dataclass(frozen=True)
 class Remaining:
+    """The estimated remaining time of a plan."""
+
     seconds: float
     rough: bool
     """Whether a stage remains of which no step was timed."""
 
 
-def expected(work: Work, timed: Sequence[tuple[Work, float]]) -> tuple[float | None, bool]:
-    """Seconds that a step takes, and whether timed steps of its own stage say so.
+def expected_seconds(work: StepCost, timed: Sequence[tuple[StepCost, float]]) -> tuple[float | None, bool]:
+    """Return the seconds that a step takes, and whether timed steps of its own stage say so.
 
-    Steps of its stage were timed: their mean, or in proportion to the operations, where a formula tells them.
-    Else none for a step that takes little time; the speed of all timed steps, in operations; the mean of the
-    timed steps that take long. None where nothing of that was timed.
+    If steps of its stage were timed, this is their mean, scaled by FLOPs if a formula gives them. Otherwise
+    it is 0 for a step that takes little time, or follows from the FLOPs per second of all timed steps, or is
+    the mean of all long steps. The seconds are None if no such step was timed.
     """
     heavy = [(one, seconds) for one, seconds in timed if one.operations != 0]
     of_stage = [pair for pair in timed if pair[0].stage == work.stage]
@@ -55,32 +57,32 @@ def expected(work: Work, timed: Sequence[tuple[Work, float]]) -> tuple[float | N
     return seconds * work.operations / sum(one.operations for one, _ in pairs), bool(of_stage)
 
 
-def remaining(
-    works: Mapping[str, Work],
+def remaining_time(
+    works: Mapping[str, StepCost],
     settled: Iterable[str],
     took: Mapping[str, float],
-    at_work: Mapping[str, AtWork],
+    at_work: Mapping[str, StepProgress],
     jobs: int,
 ) -> Remaining | None:
-    """Time until every step is settled; None as long as nothing tells it.
+    """Return the time until every step is settled, None as long as it cannot be estimated.
 
-    `took`: seconds of the steps that were made in this run. A step at work takes what its own bar says, and
-    at least what is expected of it. The sum is shared out between `jobs`; no chain of steps, each of which
-    needs the one before, can take less than its own sum.
+    `took` gives the seconds of the steps made in this run. A running step takes what its own bar says, and at
+    least what is expected of it. `jobs` steps run side by side, but a chain of steps, each of which needs the
+    one before, takes at least the sum of its steps.
     """
     timed = [(works[key], seconds) for key, seconds in took.items() if key in works]
     timed += [
         (works[key], one.seconds + one.left)
         for key, one in at_work.items()
-        if key in works and one.most and one.left is not None
+        if key in works and one.is_main and one.left is not None
     ]
     open_steps = works.keys() - set(settled)
     need: dict[str, float] = {}
     rough = False
     for key in open_steps:
-        seconds, sure = expected(works[key], timed)
+        seconds, sure = expected_seconds(works[key], timed)
         now = at_work.get(key)
-        if now is not None and now.most and now.left is not None:
+        if now is not None and now.is_main and now.left is not None:
             need[key] = now.left
             continue
         if seconds is None:

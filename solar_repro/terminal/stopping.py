@@ -1,6 +1,6 @@
-"""How a process ends when it is asked to: by SIGTERM (Slurm, spot machines, `kill`) or Ctrl-C.
+"""How a process stops on SIGTERM (sent by Slurm, spot machines and `kill`) or Ctrl-C.
 
-Asked once, it closes its runs, and what can be saved is saved. Asked again, it ends at once.
+On the first signal it saves its state and closes its runs. On the second it ends at once.
 """
 
 import os
@@ -15,62 +15,65 @@ from types import FrameType
 from solar_repro.errors import Stopped
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-SECONDS_OF_ONE_WISH = 2.0
-"""`mlflow run` passes on as SIGTERM the Ctrl-C that the terminal sends to all: two signals, one wish."""
-SAVING = b"asked to end: what is at work saves its state; asked once more, it ends at once\n"
+SAME_REQUEST_SECONDS = 2.0
+"""Signals this close together count as one: `mlflow run` repeats a Ctrl-C as SIGTERM."""
+SAVING_MESSAGE = b"asked to end: what is at work saves its state; asked once more, it ends at once\n"
 
 
 @dataclass
-class Asked:
-    """Whether the process was asked to end. A signal's handler sets it, so it takes no lock."""
+class StopRequest:
+    """Whether the process was asked to stop. A signal handler sets it, so it takes no lock."""
 
-    hasty: bool
-    """Whether to end at once when asked again; else whoever insists kills the process."""
+    ends_on_second: bool
+    """Whether a second signal ends the process at once; otherwise only SIGKILL does."""
     raises: bool = False
+    """Whether the first signal raises Stopped."""
     number: int = 0
-    """The signal that asked first."""
+    """The first signal's number; 0 before any came."""
     at: float = 0.0
+    """When it came, in seconds of the monotonic clock."""
 
     def is_set(self) -> bool:
         return self.number != 0
 
 
-_asked: Asked | None = None
-"""The process's own, while it heeds signals."""
+_asked: StopRequest | None = None
+"""The request of this process; None outside `handle_signals`."""
 
 
-def _note(number: int, frame: FrameType | None) -> None:
+def _on_signal(number: int, frame: FrameType | None) -> None:
     if not _asked.is_set():
         _asked.number, _asked.at = number, time.monotonic()
         if _asked.raises:
             raise Stopped("stopped")
-        if _asked.hasty:
-            os.write(2, SAVING)  # a print may be what the signal has interrupted
-    elif _asked.hasty and time.monotonic() - _asked.at > SECONDS_OF_ONE_WISH:
+        if _asked.ends_on_second:
+            os.write(2, SAVING_MESSAGE)  # the signal may have interrupted a print, so print cannot be used
+    elif _asked.ends_on_second and time.monotonic() - _asked.at > SAME_REQUEST_SECONDS:
         raise Stopped("ended at once")
 
 
-def was_asked() -> bool:
-    """Whether this process was asked to end; any thread may look."""
+def stop_requested() -> bool:
+    """Whether this process was asked to stop. Any thread may call it."""
     return _asked is not None and _asked.is_set()
 
 
 @contextmanager
-def heeding(*, hasty: bool) -> Iterator[Asked]:
-    """Inside the block the signals no longer kill: they set what is yielded, or what a block around it has.
+def handle_signals(*, ends_on_second: bool) -> Iterator[StopRequest]:
+    """Inside the block signals do not kill the process: they set the StopRequest that is yielded.
 
-    Only the main thread may handle signals; in others nothing is ever set. Ctrl-C stays ignored where it was.
+    A nested block yields the outer block's request. Only the main thread can handle signals, so in another
+    thread the request is never set. A signal that was ignored before stays ignored.
     """
     global _asked
     if threading.current_thread() is not threading.main_thread():
-        yield Asked(hasty)
+        yield StopRequest(ends_on_second)
         return
     if _asked is not None:
         yield _asked
         return
-    _asked = Asked(hasty)
-    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, _note) for number in heard}
+    _asked = StopRequest(ends_on_second)
+    handled = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _on_signal) for number in handled}
     try:
         yield _asked
     finally:
@@ -81,21 +84,21 @@ def heeding(*, hasty: bool) -> Iterator[Asked]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Inside the block, within `heeding`, being asked to end raises Stopped, also if that came before."""
+    """Inside the block, within `handle_signals`, a stop request raises Stopped, even an earlier one."""
     with _raising(_asked, True):
-        end_if_asked()
+        raise_if_stop_requested()
         yield
 
 
 @contextmanager
-def asked_to_end() -> Iterator[Asked]:
-    """Inside the block being asked to end raises nothing: who works there looks, saves and stops."""
-    with heeding(hasty=False) as asked, _raising(asked, False):
+def deferred_stop() -> Iterator[StopRequest]:
+    """Inside the block a stop request raises nothing: the work looks at it, saves its state and stops."""
+    with handle_signals(ends_on_second=False) as asked, _raising(asked, False):
         yield asked
 
 
 @contextmanager
-def _raising(asked: Asked, whether: bool) -> Iterator[None]:
+def _raising(asked: StopRequest, whether: bool) -> Iterator[None]:
     before, asked.raises = asked.raises, whether
     try:
         yield
@@ -103,17 +106,17 @@ def _raising(asked: Asked, whether: bool) -> Iterator[None]:
         asked.raises = before
 
 
-def end_if_asked() -> None:
-    """Raise Stopped where the process was asked to end and what worked then came to its end all the same."""
-    if was_asked() and _asked.raises:
+def raise_if_stop_requested() -> None:
+    """Raise Stopped if a stop was requested during work that finished all the same."""
+    if stop_requested() and _asked.raises:
         raise Stopped("stopped")
 
 
 @contextmanager
-def starting_unheard() -> Iterator[None]:
-    """Processes started inside the block hear neither signal until they are `ready_to_hear`.
+def block_signals() -> Iterator[None]:
+    """Start processes inside the block with SIGTERM blocked until `unblock_sigterm`, and Ctrl-C for good.
 
-    Ctrl-C, which a terminal sends to all its processes, they never hear: their parent tells them.
+    A terminal sends Ctrl-C to all its processes; the parent passes it on.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -122,6 +125,6 @@ def starting_unheard() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def ready_to_hear() -> None:
-    """From here on a process that was started unheard hears SIGTERM."""
+def unblock_sigterm() -> None:
+    """From here on this process, which was started in `block_signals`, receives SIGTERM."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])

@@ -1,1 +1,1 @@
-"""What is written to an MLflow tracking server and read from it."""
+"""Everything that is written to an MLflow tracking server or read from it."""

@@ -1,26 +1,23 @@
-"""What the MLflow UI says of a run, in Markdown."""
+"""The descriptions of runs in the MLflow UI, in Markdown."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from solar_repro.contract import TuningSettings
 from solar_repro.paper import variants
-from solar_repro.safety.escapes import code, markdown
+from solar_repro.plan.step import Step
+from solar_repro.safety.escapes import escape_code, escape_markdown
 from solar_repro.safety.redact import one_line
-from solar_repro.tracking.commands import GIVEN_ROLE, Given, step_command
-
-if TYPE_CHECKING:
-    from solar_repro.plan.step import Step
-    from solar_repro.tracking.tracking import Finished
+from solar_repro.tracking.commands import EXTERNAL_MODEL_ROLE, Invocation, step_command
+from solar_repro.tracking.reader import FinishedRun
 
 NOTE = "mlflow.note.content"
 """Tag that the UI shows as the description of a run or an experiment."""
 MODEL_TRAINING = "workflowType=machine_learning"
-"""In an address of the UI: show what belongs to model training, and not to GenAI, which is its default."""
-LONGEST_NOTE = 8000  # characters of a run's tag
+"""In a URL of the UI: show the pages of model training, not those of GenAI, which are the default."""
+MAX_NOTE_CHARACTERS = 8000  # characters that fit in a tag of a run
 _LONGEST_SETTINGS = 2500
-_TOLD_ROLES = ("target", "reference")  # of the contamination test; elsewhere the names say it
+_NAMED_ROLES = ("target", "reference")  # of the contamination test; elsewhere the model's name says it
 
 _STAGES = {
     "microworld": "The embedded world: a mirror of the hub, which holds the corpus, the data sets of Table 1 "
@@ -42,15 +39,15 @@ _STAGES = {
 
 
 def step_note(
-    step: "Step", given: Given, parents: Mapping[str, "Finished"], output: Path, model: str = ""
+    step: Step, invocation: Invocation, parents: Mapping[str, FinishedRun], output: Path, model: str = ""
 ) -> str:
-    """What a step's run says of it: its place in the paper, what it is made from, settings, command.
+    """Return the description of a step's run: its place in the paper, inputs, settings and command.
 
-    `model`: a link to its checkpoint in the UI, once there is one.
+    `model` is a link to its checkpoint in the UI, empty before there is one.
     """
-    result = f"`{code(str(output))}`"
+    result = f"`{escape_code(str(output))}`"
     parts = [
-        f"**{markdown(step.label)}**: {_STAGES[step.stage]} {_place_in_paper(step)}".strip(),
+        f"**{escape_markdown(step.label)}**: {_STAGES[step.stage]} {_place_in_paper(step)}".strip(),
         f"Checkpoint: {model}, in {result}." if model else f"Result: {result}.",
     ]
     made_from = [_link(step, role, found) for role, found in parents.items()]
@@ -64,44 +61,44 @@ def step_note(
         parts.append(" ".join(sentences))
     if settings := _settings(step):
         parts.append(f"Settings: {settings}.")
-    parts.append(f"The command that makes it:\n\n```\n{step_command(step, given)}\n```")
-    return fitted("\n\n".join(parts))
+    parts.append(f"The command that makes it:\n\n```\n{step_command(step, invocation)}\n```")
+    return fit_note("\n\n".join(parts))
 
 
-def _link(step: "Step", role: str, found: "Finished") -> str:
-    link = f"[{markdown(step.inputs[role].label)}]({run_path(found.experiment_id, found.run_id)})"
-    return f"{link} ({role})" if role in _TOLD_ROLES else link
+def _link(step: Step, role: str, found: FinishedRun) -> str:
+    link = f"[{escape_markdown(step.inputs[role].label)}]({run_path(found.experiment_id, found.run_id)})"
+    return f"{link} ({role})" if role in _NAMED_ROLES else link
 
 
-def invocation_note(name: str, given: Given) -> str:
-    """What the run of a command says, until more is known."""
-    typed = f", started by\n\n```\n{one_line(given.typed)}\n```" if given.typed else "."
-    return fitted(
-        f"**{markdown(name)}**: the run of one command{typed}\n\nWhat the command makes is nested under this "
-        "run. Where a finished result was found, it was taken from the run that had made it; `steps.json` "
-        "names the runs."
+def invocation_note(name: str, invocation: Invocation) -> str:
+    """Return the description of a command's own run until its results are known."""
+    typed = f", started by\n\n```\n{one_line(invocation.typed)}\n```" if invocation.typed else "."
+    return fit_note(
+        f"**{escape_markdown(name)}**: the run of one command{typed}\n\nWhat the command makes is nested "
+        "under this run. Where a finished result was found, it was taken from the run that had made it; "
+        "`steps.json` names the runs."
     )
 
 
 def run_path(experiment_id: str, run_id: str) -> str:
-    """Where a run stands in the UI, from whichever address that is opened."""
+    """Return the relative URL of a run in the UI."""
     return f"#/experiments/{experiment_id}/runs/{run_id}?{MODEL_TRAINING}"
 
 
 def model_link(experiment_id: str, model_id: str) -> str:
-    """Markdown that links to a logged model in the UI."""
-    return f"[{markdown(model_id)}](#/experiments/{experiment_id}/models/{model_id}?{MODEL_TRAINING})"
+    """Return a Markdown link to a logged model in the UI."""
+    return f"[{escape_markdown(model_id)}](#/experiments/{experiment_id}/models/{model_id}?{MODEL_TRAINING})"
 
 
-def fitted(text: str, most: int = LONGEST_NOTE) -> str:
-    """The text, cut at the end of a line where the server would refuse it."""
+def fit_note(text: str, most: int = MAX_NOTE_CHARACTERS) -> str:
+    """Return the text, cut at the end of a line if the server would refuse it."""
     if len(text) <= most:
         return text
     return text[: most - 3].rpartition("\n")[0] + "\n\n…"
 
 
-def _place_in_paper(step: "Step") -> str:
-    role = GIVEN_ROLE.get(step.stage)
+def _place_in_paper(step: Step) -> str:
+    role = EXTERNAL_MODEL_ROLE.get(step.stage)
     if role and role not in step.inputs:
         return "Of a model that the paper does not name."
     model = step.inputs[role] if step.stage == "evaluate" else step
@@ -114,13 +111,13 @@ def _place_in_paper(step: "Step") -> str:
     return f"In the paper: {named}."
 
 
-def _settings(step: "Step") -> str:
-    """Settings that are set, but for what names places and data sets."""
-    told = []
+def _settings(step: Step) -> str:
+    """Return the settings that have a value, without those of places and data sets."""
+    shown = []
     for name, value in step.parameters().items():
         if name.startswith(("places.", "datasets.")) or value in ("", "None"):
             continue
-        told.append(f"`{code(name.removeprefix(f'{step.stage}.'))} = {code(value)}`")
-    while told and len(", ".join(told)) > _LONGEST_SETTINGS:
-        told[-2:] = ["…"]
-    return ", ".join(told)
+        shown.append(f"`{escape_code(name.removeprefix(f'{step.stage}.'))} = {escape_code(value)}`")
+    while shown and len(", ".join(shown)) > _LONGEST_SETTINGS:
+        shown[-2:] = ["…"]
+    return ", ".join(shown)

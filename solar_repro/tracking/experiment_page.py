@@ -1,28 +1,25 @@
-"""What the MLflow UI shows of an experiment: its mode, a description, and a view of the scores."""
+"""How the MLflow UI shows an experiment: its mode, its description, and a view of the scores."""
 
 import contextlib
 import json
-from typing import TYPE_CHECKING
+
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 
 from solar_repro.paper.benchmarks import COLUMN_NAMES
 from solar_repro.tracking.descriptions import MODEL_TRAINING, NOTE
-
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
 
 _KIND = "mlflow.experimentKind"
 _VIEW = "scores"
 _SEVERAL = 20
 
 
-def describe_experiment(client: "MlflowClient", experiment_id: str) -> None:
-    """Let the UI open an experiment for model training, with a description and a view of the scores.
+def describe_experiment(client: MlflowClient, experiment_id: str) -> None:
+    """Make the UI open an experiment for model training, with a description and a view of the scores.
 
-    What somebody has set stays, and an experiment that has runs of others is left alone. So is one that this
-    user may not change.
+    What is already set stays. An experiment with runs of other projects, or that this user may not change, is
+    left alone.
     """
-    from mlflow.exceptions import MlflowException
-
     tags = client.get_experiment(experiment_id).tags
     missing = {name: value for name, value in _experiment_tags(experiment_id).items() if name not in tags}
     if not missing or not all(
@@ -51,7 +48,7 @@ def _experiment_tags(experiment_id: str) -> dict[str, str]:
     paper = "[arXiv 2312.15166](https://arxiv.org/abs/2312.15166)"
     runs = f"#/experiments/{experiment_id}/runs?{MODEL_TRAINING}"
     note = (
-        # First, for the UI shows one line until it is opened, and begins among traces.
+        # This comes first because the UI opens on traces and shows one line of a description.
         f"**[Open the runs]({runs})** (*Model training*, at the top left) — "
         f"SOLAR 10.7B, reproduced ({paper}): a base model is made deeper by depth up-scaling, trained "
         "on, tuned to follow instructions, aligned by DPO and merged, at a size that the *scale* says.\n\n"

@@ -1,4 +1,4 @@
-"""Metrics of a run in the making: kept in a file of the result, delivered to the server by a thread."""
+"""Metrics of a running step: written to a file of the result and sent to the server by a thread."""
 
 import json
 import sys
@@ -6,32 +6,37 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from solar_repro.safety.redact import reason
+from mlflow.entities import Metric
+from mlflow.tracking import MlflowClient
 
-Row = dict[str, Any]
+from solar_repro.safety.redact import short_reason
+
+MetricRow = dict[str, Any]
 """`key`, `value`, `timestamp` (ms), `step`."""
 
+_BATCH = 1000  # metrics that MLflow takes in one request
 SECONDS_BETWEEN_DELIVERIES = 5.0
-LONGEST_WAIT = 60.0
+MAX_SECONDS_BETWEEN_DELIVERIES = 60.0
 
 
 class MetricLog:
-    """Metrics of one run: a line each in `file` at once, delivered in order by `send` every few seconds.
+    """Write each metric of a run to `file` at once, and `send` them in order every few seconds.
 
-    Training never waits for the server. While `send` raises, rows are kept and tried again at growing
-    intervals; it may be given rows a second time that it took but could not confirm.
+    Training never waits for the server. While `send` raises, rows are kept and sent again at growing
+    intervals; rows that it accepted without confirming may be sent twice.
 
-    Of work that goes on where it was saved, `kept` are the rows up to there and `delivered` names, as (key,
-    step), what the server has, perhaps from beyond: neither is written or sent a second time.
+    When work resumes, `kept` are the rows up to its checkpoint, and `delivered` holds the (key, step) of what
+    the server has, perhaps from after the checkpoint. Neither is written or sent a second time.
     """
 
     def __init__(
         self,
-        send: Callable[[list[Row]], None],
+        send: Callable[[list[MetricRow]], None],
         file: Path,
-        kept: Sequence[Row] = (),
+        kept: Sequence[MetricRow] = (),
         delivered: Collection[tuple[str, int]] = (),
     ) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +44,7 @@ class MetricLog:
         self._file = file.open("a", encoding="utf-8", buffering=1)
         self._kept: frozenset[tuple[str, int]] = frozenset()
         self._delivered = frozenset(delivered)
-        self._waiting: list[Row] = []
+        self._waiting: list[MetricRow] = []
         self._lost = False
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -57,28 +62,32 @@ class MetricLog:
             ]
         )
 
-    def _add(self, rows: Iterable[Row]) -> None:
+    def _add(self, rows: Iterable[MetricRow]) -> None:
         rows = [row for row in rows if _place(row) not in self._kept]
         self._file.writelines(json.dumps(row) + "\n" for row in rows)
         with self._lock:
             self._waiting += [row for row in rows if _place(row) not in self._delivered]
 
     def close(self) -> None:
-        """Try once more to deliver what waits."""
+        """Stop the thread and try once more to send the waiting rows."""
         self._closing.set()
         self._thread.join()
         self._file.close()
         self._deliver()
 
     @property
-    def undelivered(self) -> list[Row]:
-        """Rows that no `send` has confirmed."""
+    def undelivered(self) -> list[MetricRow]:
+        """Rows that `send` has not confirmed."""
         return self._waiting
 
     def _deliver_often(self) -> None:
         wait = SECONDS_BETWEEN_DELIVERIES
         while not self._closing.wait(wait):
-            wait = SECONDS_BETWEEN_DELIVERIES if self._deliver() else min(2 * wait, LONGEST_WAIT)
+            wait = (
+                SECONDS_BETWEEN_DELIVERIES
+                if self._deliver()
+                else min(2 * wait, MAX_SECONDS_BETWEEN_DELIVERIES)
+            )
 
     def _deliver(self) -> bool:
         with self._lock:
@@ -86,9 +95,9 @@ class MetricLog:
         try:
             if rows:
                 self._send(rows)
-        except Exception as error:  # whatever a client of any kind of server raises
+        except Exception as error:  # each kind of server raises its own client's errors
             if not self._lost:
-                _say(f"metrics cannot be delivered ({reason(error)}); they are kept, the work goes on")
+                _say(f"metrics cannot be delivered ({short_reason(error)}); they are kept, the work goes on")
             self._lost = True
             return False
         with self._lock:
@@ -99,14 +108,34 @@ class MetricLog:
         return True
 
 
-def read_metrics(file: Path) -> list[Row]:
-    """The rows that a `MetricLog` has kept."""
+def read_metrics(file: Path) -> list[MetricRow]:
+    """Return the rows that a `MetricLog` wrote; none if there is no such file."""
     if not file.is_file():
         return []
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def _place(row: Row) -> tuple[str, int]:
+def send_metrics(
+    client: MlflowClient,
+    run_id: str,
+    rows: list[dict[str, Any]],
+    model_id: str | None = None,
+    datasets: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+) -> None:
+    """Send rows to the server; with `model_id` they count for that logged model too.
+
+    `datasets` maps a metric's name to name and digest of the run's data set that it is measured on.
+    """
+    metrics = [
+        Metric(*(row[part] for part in ("key", "value", "timestamp", "step")), model_id, *measured_on)
+        for row in rows
+        for measured_on in [datasets.get(row["key"], (None, None))]
+    ]
+    for start in range(0, len(metrics), _BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+
+
+def _place(row: MetricRow) -> tuple[str, int]:
     return row["key"], row["step"]
 
 

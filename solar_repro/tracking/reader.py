@@ -1,42 +1,38 @@
-"""What is read from a tracking server: runs and their results, of anybody who may write there."""
+"""Reads runs and their results from a tracking server, to which anybody may have written."""
 
 import contextlib
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from solar_repro.errors import UserError
-from solar_repro.plan.provenance import verify_key
+from mlflow.entities import Metric, Run
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from solar_repro.errors import UserError, nearest
+from solar_repro.safety.bounded_http import limit_requests
 from solar_repro.safety.redact import one_line
-from solar_repro.store.hashing import sha256
-from solar_repro.store.manifest import MANIFEST_FILE, read_manifest, verify_manifest
-from solar_repro.store.owner import identity
-from solar_repro.store.result import NOTES
-from solar_repro.tracking.artifacts import Missing, fetch_result, offered, read_artifact
+from solar_repro.store.owner import folder_identity
+from solar_repro.tracking.artifacts import ArtifactMissing, fetch_result, offered_digest
 from solar_repro.tracking.server import (
-    UNKNOWN,
-    can_go_on,
+    NOT_FOUND_CODES,
+    artifact_errors,
     experiments,
+    is_temporary,
     pages,
-    reaching,
     server_uri,
 )
 
-if TYPE_CHECKING:
-    from mlflow.entities import Metric, Run
-    from mlflow.tracking import MlflowClient
-
 _RUN_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
 _MOST_OF_A_KEY = 100
-"""Runs that are looked at to find a step's."""
-_MOST_REQUESTS = 20  # for one metric's history, of 25,000 points each
+"""Most runs of one key that are looked at."""
+_MAX_HISTORY_REQUESTS = 20  # each returns 25,000 points of a metric
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedRun:
     """A finished run of a step."""
 
     run_id: str
@@ -44,7 +40,7 @@ class Finished:
     model_id: str | None
     output: Path
     digest: str | None = None
-    """What the run recorded of its result's content (`result_digest`)."""
+    """Digest of the result that the run recorded (`result_digest`); None in a run of before."""
     made_by: str = "unknown"
     """Who made the result, as the run says."""
 
@@ -52,8 +48,8 @@ class Finished:
         return f"run {self.run_id} (experiment {self.experiment_id}, made by {self.made_by})"
 
 
-def different(label: str, found: Sequence[Any]) -> str:
-    """What is said of runs that have different results of one step."""
+def conflicting_results(label: str, found: Sequence[Any]) -> str:
+    """Return the message about runs that have different results of one step."""
     return (
         f"{label}: {len(found)} runs have different results of it: {', '.join(map(str, found[:4]))}; delete "
         "those that are wrong, or name the experiments that are accepted (-P tracking.experiments=NAME)"
@@ -63,22 +59,22 @@ def different(label: str, found: Sequence[Any]) -> str:
 class Reader:
     """One command's view of a tracking server."""
 
-    def __init__(self, client: "MlflowClient", accepted: tuple[str, ...] = ()) -> None:
-        """`accepted`: the experiments whose results are taken, by name; none: all."""
+    def __init__(self, client: MlflowClient, accepted: tuple[str, ...] = ()) -> None:
+        """`accepted` names the experiments whose results are used; an empty tuple accepts all."""
         self.client = client
         self.accepted = accepted
         self._accepted = {self._experiment(name): name for name in accepted}
 
-    def accepts(self, run: "Run") -> bool:
-        """Whether a run's results are taken: its experiment is one of those that were named, if any were."""
+    def accepts(self, run: Run) -> bool:
+        """Whether the results of a run are used: its experiment is among the accepted ones."""
         return not self._accepted or run.info.experiment_id in self._accepted
 
-    def candidates(self, key: str) -> list[Finished]:
-        """The FINISHED runs with this key, newest first, in the experiments that are accepted."""
+    def candidates(self, key: str) -> list[FinishedRun]:
+        """Return the FINISHED runs with this key in the accepted experiments, newest first."""
         return [_finished(run) for run in self.runs_of(key)]
 
-    def runs_of(self, key: str) -> "list[Run]":
-        """The same as MLflow has them; UserError for more than are made by accident."""
+    def runs_of(self, key: str) -> list[Run]:
+        """Return the same as MLflow runs; raises UserError if there are suspiciously many."""
         found = self.search(f"tags.`solar.key` = '{key}'", most=_MOST_OF_A_KEY + 1)
         if len(found) > _MOST_OF_A_KEY:
             raise UserError(
@@ -88,29 +84,28 @@ class Reader:
         return [run for run in found if run.data.tags.get("solar.key") == key and self.accepts(run)]
 
     def knows(self, key: str) -> bool:
-        """Whether a run has a key that begins so: one that could not be closed is registered later."""
+        """Whether any run has a key that begins so, even a run that was never closed."""
         return bool(self.search(f"tags.`solar.key` LIKE '{key}%'", most=1, status=None, everywhere=True))
 
     def has(self, run_id: str) -> bool:
-        """Whether this server has a run of that id, perhaps deleted."""
-        from mlflow.exceptions import MlflowException
+        """Whether this server has a run of that id, which may be deleted."""
+        return self._find(run_id) is not None
 
+    def _find(self, run_id: str) -> Run | None:
         try:
-            self.client.get_run(run_id)
+            return self.client.get_run(run_id)
         except MlflowException as error:
-            if error.error_code not in UNKNOWN:
+            if error.error_code not in NOT_FOUND_CODES:
                 raise
-            return False
-        return True
+            return None
 
     def unfinished(self, key: str, output: Path) -> tuple[list[str], list[str]]:
-        """Runs of this key that nobody has closed: ids of those that write to this very `output`, and the
-        names of the machines where others write elsewhere.
+        """Return unclosed runs of this key: ids of those that write to `output`, and machines of the others.
 
-        Host names and paths may be equal on two machines: what counts is the folder itself.
+        Two machines may have the same host names and paths, so the identity of the folder decides.
         """
         ours, others = [], []
-        here = str(output), identity(output.parent)
+        here = str(output), folder_identity(output.parent)
         for run in self.search(f"tags.`solar.key` = '{key}'", status="RUNNING", everywhere=True):
             tags = run.data.tags
             if here[1] and (tags.get("solar.output"), tags.get("solar.store")) == here:
@@ -126,9 +121,12 @@ class Reader:
         most: int = 50_000,
         status: str | None = "FINISHED",
         everywhere: bool = False,
-    ) -> "list[Run]":
-        """Runs that match an MLflow filter, newest first; of the experiment that is named, else of those that
-        are accepted, or of all."""
+    ) -> list[Run]:
+        """Return the runs that match an MLflow filter, newest first, at most `most`.
+
+        They come from the `experiment` that is named, else from the accepted ones, or from all
+        (`everywhere`).
+        """
         if experiment is not None:
             within: Iterable[Iterable[str]] = [[self._experiment(experiment)]]
         else:
@@ -138,7 +136,7 @@ class Reader:
         runs = [run for page in within for run in self._runs_in(list(page), query, most)]
         return sorted(runs, key=lambda run: run.info.end_time or 0, reverse=True)[:most]
 
-    def _runs_in(self, ids: list[str], query: str, most: int) -> "list[Run]":
+    def _runs_in(self, ids: list[str], query: str, most: int) -> list[Run]:
         runs: list[Run] = []
 
         def ask(token: str | None) -> Any:
@@ -151,112 +149,79 @@ class Reader:
             )
 
         for page in pages(ask, lambda run: run.info.run_id):
-            # A run's id becomes part of a path.
+            # A run's id becomes part of a path, so only plain ones are accepted.
             runs += [run for run in page if _RUN_ID.fullmatch(run.info.run_id)]
             if len(runs) >= most:
                 break
         return runs
 
-    def history(self, run_id: str, metric: str) -> "list[Metric]":
-        """All that was logged of a metric; UserError for more than a training logs."""
-        from solar_repro.safety.bounded_http import requests_up_to
-
-        with requests_up_to(_MOST_REQUESTS):
+    def history(self, run_id: str, metric: str) -> list[Metric]:
+        """Return all logged values of a metric; raises UserError for more than a training logs."""
+        with limit_requests(_MAX_HISTORY_REQUESTS):
             return self.client.get_metric_history(run_id, metric)
 
     def _experiment(self, name: str) -> str:
-        """Id of the experiment of that name; UserError where there is none, or it is deleted."""
+        """Return the id of the experiment of that name; raises UserError if it is missing or deleted."""
         found = self.client.get_experiment_by_name(name)
         if found is not None and found.lifecycle_stage == "active":
             return found.experiment_id
         if found is not None:
             raise UserError(f"experiment {name!r}: it is deleted; restore it or name another")
         names = [other for page in experiments(self.client) for other in page.values()]
-        nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or sorted(names)[:10]
+        alike = nearest(name, names, most=3) or sorted(names)[:10]
         raise UserError(
             f"experiment {name!r}: not on this tracking server; it has {len(names)} experiments, the nearest "
-            "names are: "
-            f"{', '.join(nearest)}"
+            f"names are: {', '.join(alike)}"
         )
 
-    def offered(self, found: Finished, key: str) -> str | None:
-        """`result_digest` of the artifacts of a finished run; None where they are no result with this key.
+    def offered(self, found: FinishedRun, key: str) -> str | None:
+        """Return the `result_digest` of a finished run's artifacts.
 
-        Where that cannot be told, for a lost connection or want of a library: an error.
+        None if they hold no result with this key.
+
+        Raises if that cannot be decided because of a lost connection or a missing library.
         """
-        with _looking():
+        with _ignoring_missing():
             uri = self._artifacts(found)
-            with reaching(uri, "read"):
-                return offered(uri, key)
+            with artifact_errors(uri, "read"):
+                return offered_digest(uri, key)
         return None
 
-    def download(self, found: Finished, destination: Path, stage: str) -> bool:
-        """Fetch a finished step's folder from the server's artifacts; False where it is not there.
+    def download(self, found: FinishedRun, destination: Path, stage: str) -> bool:
+        """Fetch a finished step's folder from the server's artifacts; return False if it is not there.
 
-        Where that cannot be told, for a lost connection or want of a library: an error. It may be weeks of
-        work. ManifestError for files that no such step leaves.
+        Raises if that cannot be decided because of a lost connection or a missing library, since the result
+        may be weeks of work; and ManifestError for files that no such step leaves.
         """
-        with _looking():
+        with _ignoring_missing():
             uri = self._artifacts(found)
-            with reaching(uri, "read"):
+            with artifact_errors(uri, "read"):
                 fetch_result(uri, destination, stage)
             return True
         return False
 
-    def _artifacts(self, found: Finished) -> str:
+    def _artifacts(self, found: FinishedRun) -> str:
         if found.model_id:
             return self.client.get_logged_model(found.model_id).artifact_location
         return f"{self.client.get_run(found.run_id).info.artifact_uri}/output"
 
 
-def result_of(run: "Run", scratch: Path) -> Path:
-    """Folder of a finished run's result: in its store, else its artifacts, fetched below `scratch`.
-
-    It is whole, and was made with the run's key; else Missing or ManifestError.
-    """
-    key = run.data.tags.get("solar.key", "")
-    folder = Path(run.data.tags.get("solar.output", ""))
-    if not (folder / MANIFEST_FILE).is_file():
-        folder = scratch / run.info.run_id
-        folder.mkdir(parents=True, exist_ok=True)
-        with reaching(run.info.artifact_uri, "read"):
-            fetch_result(f"{run.info.artifact_uri}/output", folder, run.data.tags.get("solar.stage", ""))
-    verify_manifest(folder)
-    verify_key(folder, key)
-    return folder
-
-
-def note_of(run: "Run", name: str) -> Any:
-    """What a JSON file holds that the run left among its notes; Missing where there is none."""
-    folder = Path(run.data.tags.get("solar.output", ""))
-    if (folder / MANIFEST_FILE).is_file():
-        verify_key(folder, run.data.tags.get("solar.key", ""))
-        listed = read_manifest(folder).get(f"{NOTES}/{name}")
-        if listed is None or sha256(folder / NOTES / name) != listed[1]:
-            raise Missing(f"{folder / NOTES / name}: missing or damaged")
-        return read_artifact(str(folder / NOTES), name)
-    with reaching(run.info.artifact_uri, "read"):
-        return read_artifact(f"{run.info.artifact_uri}/{NOTES}", name)
-
-
 @contextlib.contextmanager
-def _looking() -> Iterator[None]:
-    """Pass over what is not on the server."""
-    from mlflow.exceptions import MlflowException
-
+def _ignoring_missing() -> Iterator[None]:
+    """Ignore what is not on the server."""
     try:
         yield
-    except Missing:
+    except ArtifactMissing:
         pass
     except MlflowException as error:
-        if can_go_on(error):
+        if is_temporary(error):
             raise
 
 
-def _finished(run: "Run") -> Finished:
+def _finished(run: Run) -> FinishedRun:
     info, tags = run.info, run.data.tags
     who = f"{tags.get('solar.user', 'unknown')} on {tags.get('solar.host', 'unknown')}"
-    return Finished(
+    return FinishedRun(
         info.run_id,
         info.experiment_id,
         tags.get("solar.model_id"),

@@ -1,4 +1,4 @@
-"""The tracking server as a whole: whether it answers, what is said when it fails, and where its UI is."""
+"""The tracking server itself: whether it answers, messages about its failures, and where its UI is."""
 
 import contextlib
 import os
@@ -11,30 +11,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solar_repro.errors import Stopped, UserError
-from solar_repro.safety.redact import reason, redact, shown_uri
+from solar_repro.safety.redact import redact, short_reason, shown_uri
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-_IMPATIENT = {
+_SHORT_TIMEOUTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "PGCONNECT_TIMEOUT": "10",
 }
-"""For requests that may fail: MLflow's own patience is some four minutes for each."""
-UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-"""MLflow's codes for an id that the server does not have, or that is none."""
+"""Short timeouts for requests that may fail; MLflow's default is about four minutes for each."""
+NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""MLflow's error codes for an id that the server does not have or that is malformed."""
 _PAGE = 1000
-MOST_PAGES = 1000
-"""Of one answer; with `LONGEST_QUESTION`, seconds for all of them, the end of a server that names a next page
-for ever."""
-LONGEST_QUESTION = 1800.0
+MAX_PAGES = 1000
+"""Most pages of one answer; with MAX_QUERY_SECONDS it stops a server that always names a next page."""
+MAX_QUERY_SECONDS = 1800.0
 _LOST_CODES = ("TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED")
 _LOST = re.compile(r"API request to .* failed with (timeout |)exception|failed with error code (429|50[234])")
 
 
 def connect() -> "MlflowClient":
-    """A client of the tracking server, after one request has shown that it answers; else UserError."""
+    """Return a client of the tracking server after one request succeeded; raises UserError otherwise."""
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient, get_tracking_uri
     from sqlalchemy.exc import SQLAlchemyError
@@ -43,39 +42,39 @@ def connect() -> "MlflowClient":
 
     install()
     try:
-        with impatient():
+        with short_timeouts():
             _try_data_base(get_tracking_uri())
             client = MlflowClient()
             if get_tracking_uri().startswith("http"):
-                client = _Careful(client)
+                client = _CheckedClient(client)
             client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, OSError, ImportError, sqlite3.Error) as error:
         raise UserError(
-            f"tracking server {server_uri()} does not answer ({reason(error)}); "
+            f"tracking server {server_uri()} does not answer ({short_reason(error)}); "
             "start it or set MLFLOW_TRACKING_URI"
         ) from None
     return client
 
 
-class _Careful:
-    """A client of a server whose answers may be anything: one that is none of MLflow's is MlflowException."""
+class _CheckedClient:
+    """A client that raises MlflowException for answers that are not MLflow's."""
 
     def __init__(self, client: "MlflowClient") -> None:
         self._client = client
 
     def __getattr__(self, name: str) -> Any:
-        asking = getattr(self._client, name)
+        method = getattr(self._client, name)
 
         def ask(*given: Any, **named: Any) -> Any:
-            with understood():
-                return asking(*given, **named)
+            with checked_answers():
+                return method(*given, **named)
 
         return ask
 
 
 @contextlib.contextmanager
-def understood() -> Iterator[None]:
-    """What MLflow's client raises for an answer that it cannot make sense of becomes MlflowException."""
+def checked_answers() -> Iterator[None]:
+    """Turn what MLflow's client raises for a malformed answer into MlflowException."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException
 
@@ -83,13 +82,13 @@ def understood() -> Iterator[None]:
         yield
     except (MlflowException, RequestException, OSError, ImportError):
         raise
-    except Exception as error:  # protobuf's, json's, or of the first line that expected something else
+    except Exception as error:  # protobuf and json raise their own errors, other code whatever it meets
         what = f"{type(error).__name__}: {error}"
         raise MlflowException(f"the server's answer is malformed ({what[:300]})") from error
 
 
 def _try_data_base(uri: str) -> None:
-    """Open the data base once; MLflow tries ten times, for two minutes, whatever the reason."""
+    """Open the database once; MLflow would try ten times, for two minutes, whatever the reason."""
     from mlflow.store.db.db_types import DATABASE_ENGINES
     from mlflow.store.db.utils import create_sqlalchemy_engine
     from sqlalchemy.engine import make_url
@@ -109,7 +108,7 @@ def _try_data_base(uri: str) -> None:
         except (OSError, sqlite3.Error) as error:
             if "locked" not in str(error):
                 raise UserError(
-                    f"tracking database {file}: cannot be written ({reason(error)}); "
+                    f"tracking database {file}: cannot be written ({short_reason(error)}); "
                     "set MLFLOW_TRACKING_URI to one that can be written"
                 ) from None
     elif kind in DATABASE_ENGINES:
@@ -117,17 +116,17 @@ def _try_data_base(uri: str) -> None:
 
 
 def server_uri() -> str:
-    """The tracking server's URI without user, password and query."""
+    """Return the tracking server's URI without user, password and query."""
     from mlflow import get_tracking_uri
 
     return shown_uri(get_tracking_uri())
 
 
-def can_go_on(error: BaseException) -> bool:
-    """Whether the same command, given again, goes on where this error has ended it.
+def is_temporary(error: BaseException) -> bool:
+    """Whether the same command, given again, can continue after this error.
 
-    It does after being asked to end, and where a connection was lost that comes back. What a server refuses
-    it refuses again.
+    It can after a stop request and after a lost connection. A request that the server refused is refused
+    again.
     """
     if isinstance(error, Stopped):
         return True
@@ -143,7 +142,7 @@ def can_go_on(error: BaseException) -> bool:
     text = str(error)
     if "is larger than" in text or "page after page" in text:  # `bounded_http` has cut it
         return False
-    if "(sqlite3." in text:  # MLflow calls all that it says temporary
+    if "(sqlite3." in text:  # MLflow calls all errors of SQLite temporary
         return "locked" in text
     if "SSLError" in text or "too many 500 error" in text:
         return False
@@ -151,43 +150,45 @@ def can_go_on(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def explained(store: Path) -> Iterator[None]:
-    """A server that is lost, or refuses, raises UserError: one line that says where finished results are."""
+def server_errors(store: Path) -> Iterator[None]:
+    """Turn failures of the server into a UserError of one line that says where finished results are kept."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException
 
     try:
         yield
     except (MlflowException, RequestException) as error:
-        promise = ", and the same command registers them and continues from there" if can_go_on(error) else ""
+        promise = (
+            ", and the same command registers them and continues from there" if is_temporary(error) else ""
+        )
         raise UserError(
-            f"tracking server {server_uri()} failed ({reason(error)}); "
+            f"tracking server {server_uri()} failed ({short_reason(error)}); "
             f"finished results are kept in {store}{promise}"
         ) from None
 
 
 @contextlib.contextmanager
-def reaching(artifacts: str, doing: str) -> Iterator[None]:
-    """What a kind of artifact store raises becomes UserError, but for a connection that was lost."""
+def artifact_errors(artifacts: str, doing: str) -> Iterator[None]:
+    """Turn what an artifact store raises into UserError, except a lost connection."""
     try:
         yield
     except UserError:
         raise
-    except Exception as error:  # boto3's, a cloud's client's, the file system's, or one is not installed
-        if can_go_on(error):
+    except Exception as error:  # each kind of artifact store raises its own client's errors
+        if is_temporary(error):
             raise
         raise UserError(
-            f"artifact store {redact(artifacts)}: cannot be {doing} from this machine ({reason(error)}); "
-            "name an experiment whose artifacts it can reach (MLFLOW_EXPERIMENT_NAME), or install what that "
-            "store needs"
+            f"artifact store {redact(artifacts)}: cannot be {doing} from this machine "
+            f"({short_reason(error)}); name an experiment whose artifacts it can reach "
+            "(MLFLOW_EXPERIMENT_NAME), or install what that store needs"
         ) from None
 
 
 @contextlib.contextmanager
-def impatient() -> Iterator[None]:
-    """Requests inside the block give up after seconds. MLflow takes this from the environment alone."""
-    before = {name: os.environ.get(name) for name in _IMPATIENT}
-    os.environ.update(_IMPATIENT)
+def short_timeouts() -> Iterator[None]:
+    """Make requests inside the block give up within seconds, through the environment that MLflow reads."""
+    before = {name: os.environ.get(name) for name in _SHORT_TIMEOUTS}
+    os.environ.update(_SHORT_TIMEOUTS)
     try:
         yield
     finally:
@@ -199,14 +200,14 @@ def impatient() -> Iterator[None]:
 
 
 def pages(ask: "Callable[[str | None], Any]", name: "Callable[[Any], str]") -> Iterator[Any]:
-    """The pages of an answer, each as `ask` gives it for the last one's token.
+    """Yield the pages of an answer; `ask` takes a page's token and returns that page.
 
-    A server that names a next page for ever is a UserError: each page must hold what none before it held, by
-    `name`, and all of them come within `LONGEST_QUESTION`.
+    `name` returns what identifies an item. Raises UserError if a page holds only items of earlier pages, or
+    if there are more than MAX_PAGES pages or MAX_QUERY_SECONDS have passed.
     """
     seen: set[str] = set()
-    token, until = None, time.monotonic() + LONGEST_QUESTION
-    for _ in range(MOST_PAGES):
+    token, until = None, time.monotonic() + MAX_QUERY_SECONDS
+    for _ in range(MAX_PAGES):
         page = ask(token)
         yield page
         names = set(map(name, page))
@@ -223,10 +224,10 @@ def pages(ask: "Callable[[str | None], Any]", name: "Callable[[Any], str]") -> I
 
 
 def experiments(client: "MlflowClient") -> Iterator[dict[str, str]]:
-    """All experiments that are not deleted, a thousand at a time: id → name."""
+    """Yield all experiments that are not deleted, a thousand at a time, as id → name."""
 
     def ask(token: str | None) -> Any:
-        # In the order they were made: one made meanwhile moves none to a page that was read.
+        # In order of creation, a new experiment moves no other to a page that was read already.
         return client.search_experiments(max_results=_PAGE, order_by=["experiment_id ASC"], page_token=token)
 
     for page in pages(ask, lambda found: found.experiment_id):
@@ -234,12 +235,12 @@ def experiments(client: "MlflowClient") -> Iterator[dict[str, str]]:
 
 
 def ui_address() -> str:
-    """Where the MLflow UI answers: the tracking server, without a password, or where `mlflow ui` serves."""
+    """Return the URL of the MLflow UI: the tracking server without password, or where `mlflow ui` serves."""
     uri = server_uri()
     return uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
 
 
 def ui_command() -> str:
-    """The command that shows the runs in a browser; of a server its address."""
+    """Return the command that shows the runs in a browser, or the URL of a tracking server."""
     uri = server_uri()
     return ui_address() if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"

@@ -7,9 +7,9 @@ whole checkpoint either way: the adapters are added to the model's own weights i
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from solar_repro.checkpoint.load import load_for_training
 from solar_repro.errors import UserError
 from solar_repro.scales.settings import Lora, Tuning
-from solar_repro.training.models import load
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -23,7 +23,7 @@ def load_for_tuning(
     """A checkpoint's model and tokenizer, to be trained whole or by adapters. peft missing: UserError."""
     lora = settings.lora
     if lora is None:
-        return load(folder)
+        return load_for_training(folder)
     try:
         from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     except ImportError:
@@ -31,7 +31,7 @@ def load_for_tuning(
     from transformers import set_seed
 
     # The frozen weights need no more digits than what is computed with them.
-    model, tokenizer = load(folder, settings.precision, **_quantisation(lora))
+    model, tokenizer = load_for_training(folder, settings.precision, **_quantisation(lora))
     if lora.quantised:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     set_seed(seed)  # the adapters begin at random
@@ -64,7 +64,7 @@ def merged(model: "PeftModel", weights: "dict[str, Tensor]") -> "PreTrainedModel
 
     config = model.peft_config["default"]
     adapters = get_peft_model_state_dict(model, state_dict=weights)
-    whole, _ = load(Path(config.base_model_name_or_path))
+    whole, _ = load_for_training(Path(config.base_model_name_or_path))
     adapted = get_peft_model(whole, config)
     set_peft_model_state_dict(adapted, adapters)
     return adapted.merge_and_unload()

@@ -12,11 +12,11 @@ from transformers import PrinterCallback, TrainerCallback
 
 from solar_repro.errors import Stopped, UserError
 from solar_repro.store.result import METRICS, Log
-from solar_repro.store.saving import Saving
+from solar_repro.store.resume import ResumeFolder
 from solar_repro.terminal.progress import Progress
-from solar_repro.terminal.stopping import Asked, asked_to_end
+from solar_repro.terminal.stopping import StopRequest, deferred_stop
 from solar_repro.training.adapters import merged
-from solar_repro.training.models import save
+from solar_repro.training.save import save_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer
@@ -84,7 +84,7 @@ class Report(TrainerCallback):
         self._started = self._ended = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._progress = Progress(self._label, self._steps - state.global_step, "steps", most=True)
+        self._progress = Progress(self._label, self._steps - state.global_step, "steps", is_main=True)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._started = time.monotonic()
@@ -104,21 +104,21 @@ class Report(TrainerCallback):
         self._progress.__exit__(None, None, None)
 
 
-class Saves(TrainerCallback):
+class SaveForResume(TrainerCallback):
     """Has the trainer save its state when the time or the steps have come, or when the process shall end.
 
     Stands last among the callbacks, so that what others log of a step is kept with its state. Of several
     processes, rank 0 decides.
     """
 
-    def __init__(self, saving: Saving, metrics: Path, asked: Asked) -> None:
-        self._saving, self._metrics, self._asked = saving, metrics, asked
+    def __init__(self, resume: ResumeFolder, metrics: Path, asked: StopRequest) -> None:
+        self._resume, self._metrics, self._asked = resume, metrics, asked
         self._saved_at = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        due = self._asked.is_set() or self._saving.is_due(state.global_step, self._saved_at)
+        due = self._asked.is_set() or self._resume.is_due(state.global_step, self._saved_at)
         if due and state.is_world_process_zero:
-            self._saving.make_room()
+            self._resume.remove_old_checkpoints()
         control.should_save = _as_rank_0(due, args.device)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -127,7 +127,7 @@ class Saves(TrainerCallback):
         if torch.distributed.is_initialized():
             torch.distributed.barrier()  # all have written their part
         if state.is_world_process_zero:
-            self._saving.finish(self._saving.state(state.global_step), self._metrics)
+            self._resume.publish_checkpoint(self._resume.new_checkpoint(state.global_step), self._metrics)
         self._saved_at = time.monotonic()
         if _as_rank_0(self._asked.is_set(), args.device):
             raise Stopped(f"stopped at step {state.global_step} of {state.max_steps}; its state is saved")
@@ -144,19 +144,21 @@ def _as_rank_0(decision: bool, device: Any) -> bool:
     return bool(decided)
 
 
-def train(trainer: "Trainer", tokenizer: "PreTrainedTokenizerBase", out: Path, saving: Saving | None) -> None:
+def train(
+    trainer: "Trainer", tokenizer: "PreTrainedTokenizerBase", out: Path, resume: ResumeFolder | None
+) -> None:
     """Run a trainer without its own printing, from the newest saved state if there is one; write the model.
 
     Raises Stopped where the process was asked to end, with the state saved.
     """
     trainer.remove_callback(PrinterCallback)
-    if saving is None:
+    if resume is None:
         trainer.train()
     else:
-        trainer.args.output_dir = str(saving.writing)
-        newest = saving.newest()
-        with asked_to_end() as asked:
-            trainer.add_callback(Saves(saving, out / METRICS, asked))
+        trainer.args.output_dir = str(resume.unfinished)
+        newest = resume.newest_checkpoint()
+        with deferred_stop() as asked:
+            trainer.add_callback(SaveForResume(resume, out / METRICS, asked))
             trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # from all processes that hold a part
     if trainer.is_world_process_zero():
@@ -166,4 +168,4 @@ def train(trainer: "Trainer", tokenizer: "PreTrainedTokenizerBase", out: Path, s
             weights = model.state_dict()
         # Gathered from shards, the two names of a tied weight are two tensors.
         weights |= {name: weights[source] for name, source in model.all_tied_weights_keys.items()}
-        save(model, weights, tokenizer, out)
+        save_checkpoint(model, weights, tokenizer, out)

@@ -15,6 +15,6 @@ def place(finished, tmp_path, monkeypatch):
 
 @pytest.fixture
 def tracker(place):
-    from solar_repro.tracking.tracking import Tracker
+    from solar_repro.tracking.tracker import Tracker
 
     return Tracker("test", "check")

@@ -22,7 +22,7 @@ def test_the_walk_tells_right_from_refused_and_from_what_cannot_be_built():
 
 
 def test_the_walk_sees_what_is_wrong(monkeypatch):
-    monkeypatch.setattr("solar_repro.checkpoint.proof.prove", lambda *_: None)
+    monkeypatch.setattr("solar_repro.checkpoint.proof.prove_layer_map", lambda *_: None)
     assert answers(["jamba", "diffllama"]) == {"jamba": ["wrong", "wrong"], "diffllama": ["wrong", "wrong"]}
 
 

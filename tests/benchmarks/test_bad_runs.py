@@ -23,7 +23,7 @@ from solar_repro.plan.plan import Plan
 from solar_repro.plan.provenance import write_provenance
 from solar_repro.scales.load import load_scale
 from solar_repro.store.manifest import write_manifest
-from solar_repro.tracking.tracking import Tracker
+from solar_repro.tracking.tracker import Tracker
 from tests.fake_mlflow import FakeClient
 from tests.steps import bare_step
 
@@ -47,7 +47,7 @@ def client():
 
 @pytest.fixture
 def tracker(client, monkeypatch):
-    monkeypatch.setattr("solar_repro.tracking.tracking.connect", lambda: client)
+    monkeypatch.setattr("solar_repro.tracking.tracker.connect", lambda: client)
     return Tracker("compare", "check", client.create_run("0").info.run_id)
 
 

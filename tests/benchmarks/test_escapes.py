@@ -20,9 +20,9 @@ from benchmarks.tables import TABLES, csv_rows
 from benchmarks.verdicts import judge
 from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.errors import UserError
-from solar_repro.safety.escapes import cells, drawn, markdown
+from solar_repro.safety.escapes import escape_csv_row, escape_markdown, escape_plot_text
 from solar_repro.scales.load import load_scale
-from solar_repro.tracking.commands import command
+from solar_repro.tracking.commands import mlflow_command
 from tests.benchmarks.fakes import fake_runs
 
 FORMULA = "=cmd|' /C calc'!A0"
@@ -46,7 +46,7 @@ HOSTILE = [
 @example("\n=1")
 @example("\u202e=1")
 def test_no_text_of_a_csv_file_is_a_formula_or_breaks_a_line(text):
-    (value,) = cells({"name": text}).values()
+    (value,) = escape_csv_row({"name": text}).values()
     assert not value.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
     assert len(value.splitlines()) <= 1
 
@@ -75,7 +75,7 @@ def test_names_of_runs_in_csv_and_pictures(name, tmp_path):
 @example("$x^{")
 @example("a\x1bb")
 def test_any_name_can_be_drawn(text):
-    shown = drawn(text)
+    shown = escape_plot_text(text)
     assert not re.search(r"(?<!\\)\$", shown)
     assert not re.search(r"[\x00-\x1f\x7f-\x9f]", shown)
 
@@ -86,7 +86,7 @@ def test_any_name_can_be_drawn(text):
 @example("[click](javascript:alert(1))")
 @example("![x](http://elsewhere.example/x.png)")
 def test_no_text_is_markup_in_markdown(text):
-    assert not set("<>|[]`*\n") & set(markdown(text))
+    assert not set("<>|[]`*\n") & set(escape_markdown(text))
 
 
 def test_what_a_scale_says_in_markdown():
@@ -113,14 +113,16 @@ def test_names_in_a_card_stay_in_their_place(hub_id):
     "value", ["$(touch ran)", "`touch ran`", "a; touch ran", "a' 'b", "a\ntouch ran", "1e-5"]
 )
 def test_a_command_of_the_report_can_be_pasted(value, tmp_path):
-    text = command("main", "smoke", {"base.model": value})
+    text = mlflow_command("main", "smoke", {"base.model": value})
     assert shlex.split(text)[-1] == f"base.model={value}".replace("\n", " ")
     subprocess.run(["bash", "-c", f"mlflow() {{ :; }}; {text}"], cwd=tmp_path, check=True)
     assert not list(tmp_path.iterdir())
 
 
 def test_plain_commands_look_as_ever():
-    assert command("main", "smoke", {"sft.learning_rate": "1e-5"}).endswith("-P sft.learning_rate=1e-5")
+    assert mlflow_command("main", "smoke", {"sft.learning_rate": "1e-5"}).endswith(
+        "-P sft.learning_rate=1e-5"
+    )
 
 
 @pytest.mark.parametrize(

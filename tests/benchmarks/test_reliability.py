@@ -14,7 +14,7 @@ from benchmarks import reliability
 from benchmarks.reliability import Worker, compared, contents, left_open, undisturbed_for, workers
 from solar_repro.errors import UserError
 from solar_repro.store.manifest import write_manifest
-from solar_repro.store.publish import replacing_folder
+from solar_repro.store.publish import replace_folder
 
 
 def test_a_result_with_other_bytes_or_none_is_a_difference(finished, tmp_path):
@@ -116,7 +116,7 @@ def test_a_worker_that_waits_for_another_loses_nothing(tmp_path):
 
 
 def write_report(out, text):
-    with replacing_folder(out) as work:
+    with replace_folder(out) as work:
         (work / "compare.html").write_text(text)
 
 

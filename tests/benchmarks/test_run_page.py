@@ -10,7 +10,7 @@ from benchmarks.run_page import compare_path, headline, note, ui_lines
 from benchmarks.tables import TABLES
 from benchmarks.verdicts import judge
 from solar_repro.paper import variants
-from solar_repro.tracking.descriptions import LONGEST_NOTE
+from solar_repro.tracking.descriptions import MAX_NOTE_CHARACTERS
 from tests.benchmarks.fakes import fake_runs
 
 EVERY = {**variants.PAPER, **variants.CONTROLS}
@@ -26,7 +26,7 @@ def runs():
 def test_the_description_has_verdicts_scores_and_command_and_fits(runs):
     results = judge(CLAIMS, runs, TABLES)
     text = note(runs, results, "A caveat.", "mlflow run . -e main")
-    assert len(text) <= LONGEST_NOTE
+    assert len(text) <= MAX_NOTE_CHARACTERS
     assert not text.endswith("…")
     assert text.startswith(
         f"**SOLAR 10.7B at scale `check`, beside the paper. Of {len(CLAIMS)} claims: 0 repr"

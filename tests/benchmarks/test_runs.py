@@ -7,7 +7,7 @@ from mlflow.exceptions import MlflowException
 
 from benchmarks.runs import EVALUATE, MODEL, of_server
 from solar_repro.errors import UserError
-from solar_repro.tracking.tracking import Tracker
+from solar_repro.tracking.tracker import Tracker
 from tests.fake_mlflow import FakeClient
 
 
@@ -18,7 +18,7 @@ def client():
 
 @pytest.fixture
 def tracker(client, monkeypatch):
-    monkeypatch.setattr("solar_repro.tracking.tracking.connect", lambda: client)
+    monkeypatch.setattr("solar_repro.tracking.tracker.connect", lambda: client)
     return Tracker("compare", "check", client.create_run("0").info.run_id)
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from solar_repro.checkpoint.headers import build_header, elements, read_header
+from solar_repro.checkpoint.headers import build_header, element_count, read_header
 from solar_repro.errors import UserError
 from tests.tiny_decoders import raw_file
 
@@ -105,7 +105,7 @@ def test_a_missing_file_is_a_user_error(tmp_path: Path) -> None:
 
 
 def test_elements() -> None:
-    assert elements(()) == 1
-    assert elements((3, 0, 2)) == 0
+    assert element_count(()) == 1
+    assert element_count((3, 0, 2)) == 0
     with pytest.raises(ValueError, match="huge"):
-        elements((2**40, 2**40))
+        element_count((2**40, 2**40))

@@ -71,7 +71,7 @@ def test_slerp(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if chunk_elements:
-        monkeypatch.setattr(merge_stream, "BLOCK", chunk_elements)
+        monkeypatch.setattr(merge_stream, "BLOCK_ELEMENTS", chunk_elements)
         monkeypatch.setattr(merge_stream, "BUFFER_BYTES", 1)
     sources = [saved("mistral", 0), saved("mistral", 1)]
     made, report = run(tmp_path / "out", sources, "slerp", t=t)
@@ -119,7 +119,7 @@ def test_ties_over_many_chunks_is_ties_at_once(
     sources, base = [saved("llama", 1), saved("llama", 2)], saved("llama", 0)
     options = {"base": base, "weights": [0.4, 0.6], "density": 0.3}
     once, _ = run(tmp_path / "once", sources, "ties", **options)
-    monkeypatch.setattr(merge_stream, "BLOCK", 16)
+    monkeypatch.setattr(merge_stream, "BLOCK_ELEMENTS", 16)
     monkeypatch.setattr(merge_stream, "BUFFER_BYTES", 1)
     many, _ = run(tmp_path / "many", sources, "ties", **options)
     for name, tensor in once.items():

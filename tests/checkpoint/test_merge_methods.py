@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from solar_repro.checkpoint.merge_methods import (
-    Findings,
-    Recipe,
+    TensorRecipe,
+    TensorStatistics,
     close_histograms,
     cosine,
     effective_weights,
@@ -19,9 +19,9 @@ from solar_repro.checkpoint.merge_methods import (
 )
 
 
-def recipe(method: str, weights: tuple[float, ...] = (0.3, 0.7), **changes: float) -> Recipe:
+def recipe(method: str, weights: tuple[float, ...] = (0.3, 0.7), **changes: float) -> TensorRecipe:
     settings = {"t": 0.5, "density": 0.4, "scale": 1.0, "seed": 0, **changes}
-    return Recipe(method, weights, **settings)  # type: ignore[arg-type]
+    return TensorRecipe(method, weights, **settings)  # type: ignore[arg-type]
 
 
 def test_slerp_follows_the_arc() -> None:
@@ -46,7 +46,7 @@ def test_cosine() -> None:
 
 
 def thresholds(deltas: list[torch.Tensor], density: float, blocks: int = 3) -> list[float]:
-    findings = Findings()
+    findings = TensorStatistics()
     for step in (0, 1):
         counted = [
             histograms(findings, step, parts)
@@ -92,7 +92,7 @@ def test_ties(weights: tuple[float, ...]) -> None:
     generator = np.random.default_rng(0)
     base, *parents = generator.normal(size=(4, 500)).astype(np.float32)
     deltas = [torch.from_numpy(p - base) for p in parents]
-    found = Findings(thresholds=thresholds(deltas, 0.4))
+    found = TensorStatistics(thresholds=thresholds(deltas, 0.4))
     made = merge_block(
         recipe("ties", weights, scale=0.8),
         found,
@@ -107,9 +107,11 @@ def test_ties(weights: tuple[float, ...]) -> None:
 
 def test_task_arithmetic() -> None:
     base, a, b = torch.randn(3, 100, dtype=torch.float64)
-    made = merge_block(recipe("task_arithmetic", scale=2.0), Findings(), "w", 0, [a.clone(), b.clone()], base)
+    made = merge_block(
+        recipe("task_arithmetic", scale=2.0), TensorStatistics(), "w", 0, [a.clone(), b.clone()], base
+    )
     torch.testing.assert_close(made, base + 2 * (0.3 * (a - base) + 0.7 * (b - base)))
-    assert effective_weights(recipe("task_arithmetic", scale=2.0), Findings()) == pytest.approx(
+    assert effective_weights(recipe("task_arithmetic", scale=2.0), TensorStatistics()) == pytest.approx(
         (0.6, 1.4, -1.0)
     )
 
@@ -118,7 +120,12 @@ def dare(seed: int, name: str = "w", block: int = 0, density: float = 0.4) -> to
     """Two task vectors of ones."""
     base = torch.zeros(20_000)
     return merge_block(
-        recipe("dare", seed=seed, density=density), Findings(), name, block, [base + 1, base + 1], base
+        recipe("dare", seed=seed, density=density),
+        TensorStatistics(),
+        name,
+        block,
+        [base + 1, base + 1],
+        base,
     )
 
 

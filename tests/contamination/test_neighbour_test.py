@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.compare import TABLES
-from solar_repro.checkpoint.load import load_model
+from solar_repro.checkpoint.load import load_for_scoring
 from solar_repro.contamination.min_k import compare_min_k, min_k_scores
 from solar_repro.contamination.neighbour_test import drawn, neighbour_test
 from solar_repro.contamination.neighbours import TopKSampler, sequence_losses, write_neighbours
@@ -47,7 +47,7 @@ def _train(model, tokenizer, texts, steps, rate):
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory):
     """A model that has learnt the language of the texts from others of its kind."""
-    base = load_model(make_model(tmp_path_factory.mktemp("base"), context=256))
+    base = load_for_scoring(make_model(tmp_path_factory.mktemp("base"), context=256))
     return _train(*base, _texts(3, 120), steps=60, rate=1e-2)
 
 

@@ -42,7 +42,7 @@ def test_hub_set_is_fetched_when_its_files_are_wanted(monkeypatch, tmp_path):
     found = locate("org/name", None)
     assert (found.revision, asked) == ("abc", [])
     assert found.folder == tmp_path
-    assert asked == [(("org/name",), {"repo_type": "dataset", "revision": "abc"})]
+    assert asked == [(("org/name",), {"repo_type": "dataset", "revision": "abc", "allow_patterns": None})]
 
 
 def test_missing_folder(tmp_path):

@@ -8,7 +8,7 @@ from datasets import load_dataset
 from solar_repro.data.locate import locate
 from solar_repro.data.sources import RowFilter, load_instruction, load_preferences
 from solar_repro.errors import UserError
-from solar_repro.store.digests import MEMORY
+from solar_repro.store.fingerprint import _MEMORY
 
 
 def turn(role: str, content: str) -> dict[str, str]:
@@ -247,10 +247,10 @@ def test_filter_comes_before_the_cap(numbered, cache):
 
 def test_prepared_once(numbered, cache):
     first = load_instruction("alpaca_gpt4", numbered, cache_dir=cache)
-    files = {file: file.stat().st_mtime_ns for file in cache.iterdir() if file.name != MEMORY}
+    files = {file: file.stat().st_mtime_ns for file in cache.iterdir() if file.name != _MEMORY}
     again = load_instruction("alpaca_gpt4", numbered, cache_dir=cache)
     assert {file: file.stat().st_mtime_ns for file in files} == files
-    assert set(cache.iterdir()) == {*files, cache / MEMORY}
+    assert set(cache.iterdir()) == {*files, cache / _MEMORY}
     assert (again.report, again.key) == (first.report, first.key)
     assert again.dataset["row_id"][:] == first.dataset["row_id"][:]
 
@@ -264,7 +264,7 @@ def test_kill_while_writing_leaves_nothing_that_passes_for_rows(numbered, cache)
             load_instruction(
                 "alpaca_gpt4", numbered, row_filters=[RowFilter("filter", "k", killed, {})], cache_dir=cache
             )
-    assert {file.name for file in cache.iterdir()} == {MEMORY}
+    assert {file.name for file in cache.iterdir()} == {_MEMORY}
 
 
 def test_changed_content_is_another_set(write_set, mirror, cache):

@@ -20,7 +20,7 @@ from solar_repro.data.templates import set_chat_template
 from solar_repro.data.text_generator import ANSWER, REPHRASE, Request, generate
 from solar_repro.errors import Stopped, UserError
 from solar_repro.scales.math_generation import ChatServer
-from solar_repro.terminal.stopping import heeding, interruptible
+from solar_repro.terminal.stopping import handle_signals, interruptible
 from tests.model_server import ModelServer, serving
 
 PROBLEMS = [
@@ -132,7 +132,7 @@ def test_who_is_asked_to_end_does_not_wait_for_another_attempt(served, tmp_path)
     served.fault = busy
     client = ask(served, tmp_path, first_wait=30.0)
     begun = time.monotonic()
-    with heeding(hasty=False), interruptible():
+    with handle_signals(ends_on_second=False), interruptible():
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
         with pytest.raises(Stopped):
             run(client)

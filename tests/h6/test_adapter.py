@@ -11,7 +11,7 @@ from lm_eval.models.huggingface import HFLM
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from solar_repro.checkpoint.load import load_model
+from solar_repro.checkpoint.load import load_for_scoring
 from solar_repro.errors import UserError
 from solar_repro.h6.adapter import FULL_ATTENTION_FAMILIES, SharedPrefixLM
 from tests.tiny_benchmarks import WORDS, make_model
@@ -39,8 +39,8 @@ def _choice_requests(seed=0, items=6):
 
 
 def _adapters(folder, batch_tokens=512, **settings):
-    model, tokenizer = load_model(folder)
-    stock = HFLM(pretrained=load_model(folder)[0], tokenizer=tokenizer, batch_size=4, **settings)
+    model, tokenizer = load_for_scoring(folder)
+    stock = HFLM(pretrained=load_for_scoring(folder)[0], tokenizer=tokenizer, batch_size=4, **settings)
     return SharedPrefixLM(model, tokenizer, batch_tokens=batch_tokens, **settings), stock
 
 
@@ -74,7 +74,7 @@ def test_an_eos_behind_every_text_is_left_out(tmp_path, family, bos, capsys):
     tokenizer.save(str(file))
     requests = _choice_requests(items=2)
     plain, ends = (
-        SharedPrefixLM(*load_model(tmp_path / name), batch_tokens=512) for name in ("plain", "ends")
+        SharedPrefixLM(*load_for_scoring(tmp_path / name), batch_tokens=512) for name in ("plain", "ends")
     )
     assert ends.loglikelihood(requests) == plain.loglikelihood(requests)
     (pair,) = ends.encode_pairs([("sun moon", " river")])

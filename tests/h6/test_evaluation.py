@@ -15,7 +15,7 @@ from lm_eval import evaluate
 from lm_eval.models.huggingface import HFLM
 from safetensors.numpy import load_file, save_file
 
-from solar_repro.checkpoint.load import load_model, model_digest
+from solar_repro.checkpoint.load import load_for_scoring, model_digest
 from solar_repro.errors import UserError
 from solar_repro.h6.evaluation import evaluate_h6, mean_stderr
 from solar_repro.h6.scores import read_scores
@@ -42,7 +42,7 @@ def scored(tasks, model, tmp_path_factory):
 @pytest.fixture(scope="module")
 def harness(tasks, mirror, model):
     """The harness's own evaluation: its tasks, its loop, its adapter."""
-    loaded, tokenizer = load_model(model)
+    loaded, tokenizer = load_for_scoring(model)
     lm = HFLM(pretrained=loaded, tokenizer=tokenizer, batch_size=4, max_length=900)
     samples = {own.name: list(own.items) for own in tasks.loaded}
     theirs = {"tasks": harness_tasks(mirror, tasks.loaded)}
@@ -96,11 +96,11 @@ def test_the_weights_do_not_stay_beside_the_next_models(mirror, model, tmp_path,
     loaded = []
 
     def load(*arguments, **settings):
-        found = load_model(*arguments, **settings)
+        found = load_for_scoring(*arguments, **settings)
         loaded.append(weakref.ref(found[0]))
         return found
 
-    monkeypatch.setattr("solar_repro.h6.evaluation.load_model", load)
+    monkeypatch.setattr("solar_repro.h6.evaluation.load_for_scoring", load)
     part = build_tasks(mirror, limits={"Winogrande": 1}, columns=["Winogrande"])
     gc.disable()
     try:

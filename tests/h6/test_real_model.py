@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from lm_eval.models.huggingface import HFLM
 
-from solar_repro.checkpoint.load import load_model
+from solar_repro.checkpoint.load import load_for_scoring
 from solar_repro.contamination.neighbour_test import neighbour_test
 from solar_repro.contamination.texts import contamination_texts
 from solar_repro.h6.adapter import SharedPrefixLM
@@ -19,10 +19,10 @@ def tasks(shared):
 
 @pytest.fixture(scope="module")
 def adapters(shared):
-    model, tokenizer = load_model(shared / "models/stories260K")
+    model, tokenizer = load_for_scoring(shared / "models/stories260K")
     ours = SharedPrefixLM(model, tokenizer, batch_tokens=2048)
     return ours, HFLM(
-        pretrained=load_model(shared / "models/stories260K")[0], tokenizer=tokenizer, batch_size=4
+        pretrained=load_for_scoring(shared / "models/stories260K")[0], tokenizer=tokenizer, batch_size=4
     )
 
 
@@ -45,6 +45,6 @@ def test_generated_texts(adapters, tasks):
 
 def test_a_model_of_children_stories_has_not_seen_gsm8k(shared):
     texts = contamination_texts("GSM8K", shared / "hub")
-    model = load_model(shared / "models/stories260K")
+    model = load_for_scoring(shared / "models/stories260K")
     settings = {"examples": 3, "neighbours": 10, "batch_tokens": 8192}
     assert neighbour_test(model, model, texts, **settings).share == 0

@@ -7,7 +7,7 @@ import types
 import pytest
 from lm_eval.models.huggingface import HFLM
 
-from solar_repro.checkpoint.load import load_model
+from solar_repro.checkpoint.load import load_for_scoring
 from solar_repro.errors import UserError
 from solar_repro.h6 import vllm_engine
 from solar_repro.h6.evaluation import evaluate_h6
@@ -33,7 +33,7 @@ def test_the_harnesss_adapter_answers_the_named_tasks_alone(tasks, model, tmp_pa
 
         def __init__(self, pretrained, **settings):
             built.append({"pretrained": pretrained, **settings})
-            loaded, tokenizer = load_model(pretrained)
+            loaded, tokenizer = load_for_scoring(pretrained)
             super().__init__(loaded, tokenizer=tokenizer, max_length=settings["max_model_len"], batch_size=2)
 
         def generate_until(self, requests, disable_tqdm=False):

@@ -14,7 +14,7 @@ from solar_repro.microworld.base_training import train_base
 from solar_repro.microworld.tokenizer import train_tokenizer
 from solar_repro.scales.microworld import BaseTraining
 from solar_repro.store.result import METRICS
-from solar_repro.store.saving import ROWS, Saving
+from solar_repro.store.resume import RESUME_METRICS, ResumeFolder
 from solar_repro.tracking.metric_log import MetricLog, read_metrics
 
 TINY = BaseTraining(
@@ -124,7 +124,7 @@ class Killed(Exception):
 
 def test_a_training_that_was_cut_off_ends_with_the_same_bytes(mirror: Path, trained, tmp_path):
     out, logged = trained
-    saving = Saving(tmp_path / "saved", minutes=1e-9)
+    resume = ResumeFolder(tmp_path / "saved", minutes=1e-9)
     first = MetricLog(lambda rows: None, tmp_path / "first" / METRICS)
 
     def cut_off(metrics: dict, step: int) -> None:
@@ -133,13 +133,13 @@ def test_a_training_that_was_cut_off_ends_with_the_same_bytes(mirror: Path, trai
         first(metrics, step)
 
     with pytest.raises(Killed):
-        train_base(mirror, tmp_path / "first", TINY, cut_off, saving)
+        train_base(mirror, tmp_path / "first", TINY, cut_off, resume)
     assert not (tmp_path / "first" / "model.safetensors").exists()
-    (saving.newest() / "state.safetensors").write_bytes(b"torn by a power cut")
-    state = saving.sound()
+    (resume.newest_checkpoint() / "state.safetensors").write_bytes(b"torn by a power cut")
+    state = resume.intact_checkpoint()
     assert state.name == "checkpoint-13"
-    second = MetricLog(lambda rows: None, tmp_path / "base" / METRICS, read_metrics(state / ROWS))
-    train_base(mirror, tmp_path / "base", TINY, second, saving)
+    second = MetricLog(lambda rows: None, tmp_path / "base" / METRICS, read_metrics(state / RESUME_METRICS))
+    train_base(mirror, tmp_path / "base", TINY, second, resume)
     losses = [
         (row["step"], row["value"])
         for row in read_metrics(tmp_path / "base" / METRICS)

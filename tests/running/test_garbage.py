@@ -11,8 +11,9 @@ import pytest
 
 from solar_repro.running.garbage import DAMAGED, ELSEWHERE, STRANGE, unneeded
 from solar_repro.store import owner
+from solar_repro.store.leftovers import set_aside_damaged
 from solar_repro.store.lock import locked
-from solar_repro.store.publish import publish, set_aside
+from solar_repro.store.publish import publish
 
 
 @pytest.fixture
@@ -146,7 +147,7 @@ def test_what_is_removed_of_a_steps_work_takes_the_steps_lock(store):
 
 def dead_process():
     """Name of a process of this machine that is gone."""
-    ask = "from solar_repro.store.owner import this_process; print(this_process())"
+    ask = "from solar_repro.store.owner import process_name; print(process_name())"
     return subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True).stdout.strip()
 
 
@@ -185,11 +186,11 @@ def test_a_store_that_is_not_there_holds_nothing(tmp_path):
 
 
 def test_what_was_set_aside_as_damaged_is_listed_as_such(store):
-    result = set_aside(store / "solar-11111111")
+    result = set_aside_damaged(store / "solar-11111111")
     states = [store / f".{name}.saved" / "checkpoint-2" for name in ("sft_v1-33333333", "other-66666666")]
     for state in states:
         state.mkdir(parents=True)
-    inner, outer = map(set_aside, states)
+    inner, outer = map(set_aside_damaged, states)
     listed = {item.path: item for item in unneeded(store, {"other-66666666"}, EVERYTHING)}
     # The one beside a finished result goes with its folder, the other's work goes on.
     assert {path: item.why for path, item in listed.items()} == dict.fromkeys(
@@ -214,7 +215,7 @@ def test_a_job_that_a_killed_machine_left_is_found_unless_its_training_goes_on(s
 WRITING = """
 import os, sys
 from pathlib import Path
-from solar_repro.store.publish import replacing, replacing_folder, write_whole
+from solar_repro.store.publish import replace_file, replace_folder, write_atomically
 place = Path(sys.argv[2])
 with globals()[sys.argv[1]](place) as work:
     (work / "a.csv" if work.is_dir() else work).write_text("half of the n")
@@ -222,11 +223,11 @@ with globals()[sys.argv[1]](place) as work:
 """
 
 
-@pytest.mark.parametrize("how", ["replacing", "replacing_folder"])
+@pytest.mark.parametrize("how", ["replace_file", "replace_folder"])
 def test_a_report_that_is_killed_while_written_is_the_old_one_and_what_is_left_is_found(tmp_path, how):
     place = tmp_path / "report" / "check"
     place.parent.mkdir()
-    old = place / "a.csv" if how == "replacing_folder" else place
+    old = place / "a.csv" if how == "replace_folder" else place
     old.parent.mkdir(exist_ok=True)
     old.write_text("the old one")
     subprocess.run([sys.executable, "-c", WRITING, how, str(place)], check=False)

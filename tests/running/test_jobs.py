@@ -12,8 +12,8 @@ from solar_repro.errors import UserError
 from solar_repro.plan.plan import Plan
 from solar_repro.running.runner import Runner
 from solar_repro.scales.load import load_scale
-from solar_repro.store.publish import published_as, worker, working_folders
-from solar_repro.tracking.tracking import Tracker
+from solar_repro.store.leftovers import final_place, process_of, working_folders
+from solar_repro.tracking.tracker import Tracker
 
 
 def test_steps_are_made_side_by_side_under_one_run_and_then_found(own_place, capfd):
@@ -61,8 +61,8 @@ def test_a_process_that_is_killed_is_one_line_and_leaves_nothing_open(own_place)
     def kill():
         while True:
             for path in working_folders(own_place.store):
-                if published_as(path).name == targets[0].folder:
-                    os.kill(int(worker(path).split(".")[-2]), signal.SIGKILL)
+                if final_place(path).name == targets[0].folder:
+                    os.kill(int(process_of(path).split(".")[-2]), signal.SIGKILL)
                     return
             time.sleep(0.05)
 

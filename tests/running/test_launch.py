@@ -21,7 +21,7 @@ from solar_repro.scales.execution import Launch
 from solar_repro.scales.load import load_scale
 from solar_repro.stages.table import STAGES
 from solar_repro.store.publish import publish
-from solar_repro.store.saving import Saving, job_file
+from solar_repro.store.resume import ResumeFolder, job_file
 from tests.conftest import ROOT
 from tests.runs import Workplace
 from tests.steps import run_step
@@ -100,7 +100,7 @@ def test_two_processes_end_as_one_does(finished, tmp_path, variant):
 def test_two_processes_that_are_asked_to_end_save_their_state_and_go_on(finished, tmp_path, capfd):
     step, inputs = training(finished, "solar")
     alone = in_one_process(step, tmp_path / "one", inputs)
-    saving = Saving(tmp_path / "saved", minutes=10)
+    resume = ResumeFolder(tmp_path / "saved", minutes=10)
     out = tmp_path / "out"
     (out / "solar").mkdir(parents=True)
     (out / "solar" / "metrics.jsonl").touch()
@@ -114,10 +114,10 @@ def test_two_processes_that_are_asked_to_end_save_their_state_and_go_on(finished
 
     curve = Asked()
     with pytest.raises(Stopped, match=r"stopped at step [23] of 4; its state is saved"):
-        launch(tmp_path / "job.json", job(step, inputs, out, saving), curve, two("fsdp2"))
-    assert list(saving.newest().glob("pytorch_model_fsdp*"))  # in shards
+        launch(tmp_path / "job.json", job(step, inputs, out, resume), curve, two("fsdp2"))
+    assert list(resume.newest_checkpoint().glob("pytorch_model_fsdp*"))  # in shards
     assert "Traceback" not in capfd.readouterr().err
-    launch(tmp_path / "job.json", job(step, inputs, out, saving), curve, two("fsdp2"))
+    launch(tmp_path / "job.json", job(step, inputs, out, resume), curve, two("fsdp2"))
     assert curve.values["loss"] == pytest.approx(alone.values["loss"], abs=1e-4)
     held_out = "recovery/held_out_loss"
     assert curve.values[held_out][-1] == pytest.approx(alone.values[held_out][-1], abs=1e-4)

@@ -14,9 +14,9 @@ from solar_repro.running.runner import Runner
 from solar_repro.scales.execution import Save
 from solar_repro.scales.load import load_scale
 from solar_repro.store.result import METRICS
-from solar_repro.store.saving import Saving, saving_folder
+from solar_repro.store.resume import ResumeFolder, resume_folder
 from solar_repro.tracking.metric_log import MetricLog, read_metrics
-from solar_repro.tracking.tracking import Tracker
+from solar_repro.tracking.tracker import Tracker
 from tests.runs import forget
 
 
@@ -42,12 +42,12 @@ def test_a_training_goes_on_where_it_was_saved(
         if "loss" in metrics and how is Stopped and number == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    make_room = Saving.make_room
+    make_room = ResumeFolder.remove_old_checkpoints
 
-    def cut_off_with_two_states(saving):
-        if len(list(saving.folder.glob("checkpoint-*"))) == 2:
+    def cut_off_with_two_states(resume):
+        if len(list(resume.folder.glob("checkpoint-*"))) == 2:
             raise Killed
-        make_room(saving)
+        make_room(resume)
 
     def make():
         tracker = Tracker("again", "check")
@@ -56,11 +56,11 @@ def test_a_training_goes_on_where_it_was_saved(
     with monkeypatch.context() as patch:
         patch.setattr(MetricLog, "__call__", cut_off)
         if damaged:
-            patch.setattr(Saving, "make_room", cut_off_with_two_states)
+            patch.setattr(ResumeFolder, "remove_old_checkpoints", cut_off_with_two_states)
         with pytest.raises(how):
             make()
     if damaged:
-        weights = saving_folder(own_place.store / step.folder) / f"checkpoint-{damaged}" / "model.safetensors"
+        weights = resume_folder(own_place.store / step.folder) / f"checkpoint-{damaged}" / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
     done = make()
     told = capfd.readouterr().err

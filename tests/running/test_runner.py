@@ -18,9 +18,8 @@ from solar_repro.scales.load import load_scale
 from solar_repro.store.lock import locked
 from solar_repro.store.manifest import verify_manifest
 from solar_repro.tracking import metric_log
-from solar_repro.tracking.metric_log import MetricLog, read_metrics
-from solar_repro.tracking.reader import Finished
-from solar_repro.tracking.tracking import send_metrics
+from solar_repro.tracking.metric_log import MetricLog, read_metrics, send_metrics
+from solar_repro.tracking.reader import FinishedRun
 from tests.proxy import Proxy
 from tests.runs import Workplace, copy_of, serving
 from tests.steps import bare_step
@@ -221,7 +220,7 @@ def test_metrics_survive_connections_that_are_refused_cut_held_up_and_slow(serve
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     monkeypatch.setattr(metric_log, "SECONDS_BETWEEN_DELIVERIES", 0.02)
-    monkeypatch.setattr(metric_log, "LONGEST_WAIT", 0.05)
+    monkeypatch.setattr(metric_log, "MAX_SECONDS_BETWEEN_DELIVERIES", 0.05)
     with Proxy(server[0]) as proxy:
         client = MlflowClient(f"http://127.0.0.1:{proxy.port}")
         run_id = client.create_run("0").info.run_id
@@ -247,7 +246,7 @@ class OtherTracker:
         self.run_id = run_id
 
     def candidates(self, key):
-        return [Finished(self.run_id, "0", None, None)]
+        return [FinishedRun(self.run_id, "0", None, None)]
 
     def download(self, found, work, stage):
         shutil.copytree(self.artifacts, work, dirs_exist_ok=True)
@@ -289,7 +288,7 @@ def test_what_is_downloaded_must_be_what_was_asked_for(finished, tmp_path):
 def test_space_is_looked_for_before_a_training_stage(finished, tmp_path, monkeypatch):
     step = Plan(load_scale("check", {"sft.learning_rate": "1e-5"})).model("sft_v1")
     runner = Runner(tmp_path, OtherTracker(), upload=False)
-    parents = {"model": Finished("run", "0", None, finished.folder("solar"))}
+    parents = {"model": FinishedRun("run", "0", None, finished.folder("solar"))}
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(UserError, match=r"[\d,]{6,} bytes are needed, 1,000 are free; free some"):
         runner._run(step, parents, "run")

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from solar_repro.errors import UserError
 from solar_repro.safety import bounded_http
-from solar_repro.safety.bounded_http import LONGEST_ASKED_WAIT, files_up_to
+from solar_repro.safety.bounded_http import MAX_RETRY_AFTER, limit_file_size
 from solar_repro.tracking.reader import Reader
-from solar_repro.tracking.server import connect, explained
+from solar_repro.tracking.server import connect, server_errors
 from tests.tracking_server import serving
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -41,7 +41,7 @@ def drip(handler, start, piece):
 def served(monkeypatch):
     """A server that a test has answer as it likes; nothing is tried a second time."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr("solar_repro.tracking.server._IMPATIENT", {})
+    monkeypatch.setattr("solar_repro.tracking.server._SHORT_TIMEOUTS", {})
     with serving(lambda handler: {}) as server:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
         yield server
@@ -89,29 +89,31 @@ def packed(handler):
 
 @pytest.mark.parametrize("answer", [endless, packed])
 def test_an_answer_without_end_is_not_read_to_it(served, answer, monkeypatch):
-    monkeypatch.setattr(bounded_http, "LARGEST_ANSWER", 100_000)
+    monkeypatch.setattr(bounded_http, "MAX_ANSWER_BYTES", 100_000)
     served.answer = answer
     with pytest.raises(UserError, match=r"does not answer \(.*is larger than 100,000 bytes"):
         connect()
 
 
 def test_a_file_is_not_read_beyond_what_its_manifest_says(served, tmp_path):
-    from solar_repro.tracking.artifacts import Missing, fetch
+    from solar_repro.tracking.artifacts import ArtifactMissing, fetch
 
     connect()
     served.answer = endless
-    with pytest.raises(Missing, match=r"artifact config.json: cannot be had .*is larger than 500 bytes"):
+    with pytest.raises(
+        ArtifactMissing, match=r"artifact config.json: cannot be had .*is larger than 500 bytes"
+    ):
         fetch(f"{served.uri}/artifacts", "config.json", tmp_path / "file", 500)
     assert not (tmp_path / "file").exists()
 
 
 def test_an_error_of_a_download_is_not_read_without_end(served, tmp_path, monkeypatch):
-    from solar_repro.tracking.artifacts import Missing, fetch
+    from solar_repro.tracking.artifacts import ArtifactMissing, fetch
 
-    monkeypatch.setattr(bounded_http, "LARGEST_ANSWER", 1000)
+    monkeypatch.setattr(bounded_http, "MAX_ANSWER_BYTES", 1000)
     connect()
     served.answer = lambda handler: handler.reply(404, b"x" * 5000)
-    with pytest.raises(Missing), files_up_to(10**9):
+    with pytest.raises(ArtifactMissing), limit_file_size(10**9):
         fetch(f"{served.uri}/artifacts", "config.json", tmp_path / "file", 10**9)
 
 
@@ -124,7 +126,7 @@ def test_a_server_may_ask_for_so_long_a_wait_and_no_longer(served, asked, monkey
     served.answer = lambda handler: handler.reply(429, b"", Retry_After=asked)
     with pytest.raises(UserError):
         connect()
-    assert max(waits, default=0) <= LONGEST_ASKED_WAIT
+    assert max(waits, default=0) <= MAX_RETRY_AFTER
 
 
 def experiment(number):
@@ -152,7 +154,7 @@ def paged(what, make, same):
 @pytest.mark.parametrize("same", [True, False])
 @pytest.mark.parametrize(("what", "make"), [("experiments", experiment), ("runs", run)])
 def test_pages_without_end_are_one_line(served, what, make, same, monkeypatch):
-    monkeypatch.setattr("solar_repro.tracking.server.MOST_PAGES", 20)
+    monkeypatch.setattr("solar_repro.tracking.server.MAX_PAGES", 20)
     reader = Reader(connect())
     served.answer = paged(what, make, same)
     with pytest.raises(UserError, match=rf"{served.uri}: gives page after page without end; set MLFLOW_TR"):
@@ -175,7 +177,7 @@ def test_a_metrics_history_without_end_is_refused(served, tmp_path):
     metric = {"key": "loss", "value": 1.0, "timestamp": 1, "step": 1}
     numbers = itertools.count()
     served.answer = lambda handler: {"metrics": [metric], "next_page_token": f"page{next(numbers)}"}
-    with pytest.raises(UserError, match="page after page without end") as said, explained(tmp_path):
+    with pytest.raises(UserError, match="page after page without end") as said, server_errors(tmp_path):
         reader.history("r0", "loss")
     assert "goes on" not in str(said.value)
     assert len(served.asked) < 50
@@ -195,8 +197,8 @@ BODY = JSON.map(lambda value: json.dumps(value).encode()) | st.binary()
 def module_served():
     with pytest.MonkeyPatch.context() as patch, serving(lambda handler: {}) as server:
         patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        patch.setattr("solar_repro.tracking.server._IMPATIENT", {})
-        patch.setattr("solar_repro.tracking.server.MOST_PAGES", 5)
+        patch.setattr("solar_repro.tracking.server._SHORT_TIMEOUTS", {})
+        patch.setattr("solar_repro.tracking.server.MAX_PAGES", 5)
         patch.setenv("MLFLOW_TRACKING_URI", server.uri)
         server.reader = Reader(connect())
         yield server
@@ -221,7 +223,7 @@ def test_whatever_a_server_answers_is_one_line(module_served, tmp_path_factory, 
         lambda: reader.search(experiment="e"),
     ):
         try:
-            with explained(tmp_path_factory.getbasetemp()):
+            with server_errors(tmp_path_factory.getbasetemp()):
                 ask()
         except UserError:
             pass  # nothing else may come

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from solar_repro.safety import redact as module
-from solar_repro.safety.redact import name_secret, one_line, printable, redact, shown_uri
+from solar_repro.safety.redact import add_secret_variable, one_line, printable, redact, shown_uri
 
 
 def test_secrets_of_the_environment_and_of_uris_are_hidden(monkeypatch):
@@ -81,7 +81,7 @@ def test_a_variable_that_was_named_holds_a_secret(monkeypatch):
     monkeypatch.setattr(module, "_named", set())
     monkeypatch.setenv("MY_SERVER", "planted-value")
     assert redact("planted-value") == "planted-value"
-    name_secret("MY_SERVER")
+    add_secret_variable("MY_SERVER")
     assert redact("refused: planted-value") == "refused: ***"
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from solar_repro.checkpoint.load import load_model
+from solar_repro.checkpoint.load import load_for_scoring
 from solar_repro.contamination.min_k import lowest_mean, min_k_scores
 from solar_repro.errors import UserError
 from solar_repro.shared_prefix.token_scores import encode_with_bos, token_scores
@@ -13,7 +13,7 @@ TEXTS = ["sun moon river stone", "green apple bread under the cold house at nigh
 
 def _naive(folder, text, max_length):
     """Log-probabilities and z-scores of one text by one forward in float64, from the definitions."""
-    model, tokenizer = load_model(folder)
+    model, tokenizer = load_for_scoring(folder)
     tokens = [1, *tokenizer(text, add_special_tokens=False)["input_ids"]][:max_length]
     with torch.no_grad():
         log_probs = model.double()(torch.tensor([tokens])).logits[0, :-1].log_softmax(-1).numpy()
@@ -26,14 +26,14 @@ def _naive(folder, text, max_length):
 @pytest.mark.parametrize("max_length", [6, 512])
 def test_held_out_loss_is_over_all_predicted_tokens(model, max_length):
     expected = -np.concatenate([_naive(model, text, max_length)[0] for text in TEXTS]).mean()
-    network, tokenizer = load_model(model)
+    network, tokenizer = load_for_scoring(model)
     network.config.max_position_embeddings = max_length
     found = mean_loss(held_out_losses(network, tokenizer, TEXTS))
     assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_slices_and_small_batches_change_nothing(model, monkeypatch):
-    network, tokenizer = load_model(model)
+    network, tokenizer = load_for_scoring(model)
     sequences = encode_with_bos(tokenizer, TEXTS, 512)
     whole = token_scores(network, sequences, batch_tokens=512, standardise=True)
     sizes = []
@@ -51,7 +51,7 @@ def test_slices_and_small_batches_change_nothing(model, monkeypatch):
 
 
 def test_min_k_follows_the_definitions(model):
-    scores = min_k_scores(load_model(model), TEXTS, k=(0.2, 0.5), batch_tokens=512)
+    scores = min_k_scores(load_for_scoring(model), TEXTS, k=(0.2, 0.5), batch_tokens=512)
     for share in (0.2, 0.5):
         for index, text in enumerate(TEXTS):
             picked, standard = _naive(model, text, 2048)
@@ -63,8 +63,8 @@ def test_min_k_follows_the_definitions(model):
 
 def test_nothing_to_score_is_the_users_mistake(model):
     with pytest.raises(UserError, match="not one token"):
-        held_out_losses(*load_model(model), [""])
+        held_out_losses(*load_for_scoring(model), [""])
     with pytest.raises(UserError, match="text 1 is empty"):
-        min_k_scores(load_model(model), ["sun", " "], batch_tokens=512)
+        min_k_scores(load_for_scoring(model), ["sun", " "], batch_tokens=512)
     with pytest.raises(UserError, match="k="):
-        min_k_scores(load_model(model), ["sun"], k=(20,), batch_tokens=512)
+        min_k_scores(load_for_scoring(model), ["sun"], k=(20,), batch_tokens=512)

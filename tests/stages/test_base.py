@@ -4,11 +4,11 @@ import shutil
 
 import pytest
 
-from solar_repro.checkpoint.given import fingerprint_model
+from solar_repro.checkpoint.load import load_training_tokenizer
+from solar_repro.checkpoint.model_source import fingerprint_model
 from solar_repro.errors import UserError
 from solar_repro.stages import base
 from solar_repro.stages.base import as_llama, run
-from solar_repro.training.models import load_tokenizer
 from tests.tiny_benchmarks import make_model
 from tests.tiny_decoders import random_model
 
@@ -92,7 +92,7 @@ def test_a_base_without_tokenizer_is_taken_and_training_says_what_it_misses(mist
     (tmp_path / "out").mkdir()
     run(tmp_path / "out", quiet, model=str(mistral))
     with pytest.raises(UserError, match=r"out: cannot be loaded as a tokenizer .*tokenizer\.json") as told:
-        load_tokenizer(tmp_path / "out")
+        load_training_tokenizer(tmp_path / "out")
     assert "\n" not in str(told.value)
 
 

@@ -9,9 +9,8 @@ from solar_repro.data.benchmark_sources import mirror_configs
 from solar_repro.data.files import data_files
 from solar_repro.data.locate import Location, fingerprint
 from solar_repro.errors import UserError
-from solar_repro.store import digests as module
-from solar_repro.store.digests import MEMORY
-from solar_repro.store.fingerprint import folder_fingerprint
+from solar_repro.store import fingerprint as module
+from solar_repro.store.fingerprint import _MEMORY, folder_fingerprint
 
 
 @pytest.fixture
@@ -62,7 +61,7 @@ def test_names_count(folder, cache):
 
 @pytest.mark.parametrize("way", ["in place", "renamed"])
 def test_a_change_that_keeps_size_and_time_of_modification_counts(folder, cache, monkeypatch, way):
-    monkeypatch.setattr(module, "SETTLED_NS", -(10**18))  # every file is taken for an old one
+    monkeypatch.setattr(module, "_SETTLED_NS", -(10**18))  # every file is taken for an old one
     file = folder / "README.md"
     os.utime(file, ns=(1, 1))
     first = folder_fingerprint(folder, cache)
@@ -77,7 +76,7 @@ def test_a_change_that_keeps_size_and_time_of_modification_counts(folder, cache,
 
 
 def test_a_file_that_has_just_changed_is_read_again(folder, cache, monkeypatch):
-    monkeypatch.setattr(module, "SETTLED_NS", 10**18)
+    monkeypatch.setattr(module, "_SETTLED_NS", 10**18)
     first = folder_fingerprint(folder, cache)
     stamp = (folder / "README.md").stat()
     (folder / "README.md").write_text("other")
@@ -86,7 +85,7 @@ def test_a_file_that_has_just_changed_is_read_again(folder, cache, monkeypatch):
 
 
 def test_unchanged_files_are_read_once(folder, cache, monkeypatch):
-    monkeypatch.setattr(module, "SETTLED_NS", -(10**18))
+    monkeypatch.setattr(module, "_SETTLED_NS", -(10**18))
     read = []
     digest = module._digest
     monkeypatch.setattr(module, "_digest", lambda path: read.append(path) or digest(path))
@@ -99,7 +98,7 @@ def test_unchanged_files_are_read_once(folder, cache, monkeypatch):
 
 
 def remembered(cache):
-    return {path for file in (cache / MEMORY).iterdir() for path in json.loads(file.read_text())}
+    return {path for file in (cache / _MEMORY).iterdir() for path in json.loads(file.read_text())}
 
 
 def test_files_that_are_gone_are_forgotten(folder, cache):
@@ -113,15 +112,15 @@ def test_files_that_are_gone_are_forgotten(folder, cache):
 
 def test_what_is_remembered_of_a_folder_does_not_grow_with_other_folders(folder, cache, tmp_path):
     folder_fingerprint(folder, cache)
-    files = {file: file.read_bytes() for file in (cache / MEMORY).iterdir()}
+    files = {file: file.read_bytes() for file in (cache / _MEMORY).iterdir()}
     folder_fingerprint(shutil.copytree(folder, tmp_path / "other"), cache)
     assert {file: file.read_bytes() for file in files} == files
-    assert len(list((cache / MEMORY).iterdir())) == 2 * len(files)
+    assert len(list((cache / _MEMORY).iterdir())) == 2 * len(files)
 
 
 def test_damaged_memory_is_made_anew(folder, cache):
     first = folder_fingerprint(folder, cache)
-    for file in (cache / MEMORY).iterdir():
+    for file in (cache / _MEMORY).iterdir():
         file.write_text("{ not json")
     assert folder_fingerprint(folder, cache) == first
 

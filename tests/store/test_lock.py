@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from solar_repro.errors import UserError
-from solar_repro.store.lock import Held, locked
+from solar_repro.store.lock import LockHeld, locked
 
 HOLDER = """
 import sys
@@ -46,7 +46,7 @@ def test_a_lock_leaves_nothing_behind(tmp_path):
 
 def test_the_second_is_told_who_holds_it(tmp_path, holder):
     with (
-        pytest.raises(Held, match=rf"process {holder.pid} on .*, since 20"),
+        pytest.raises(LockHeld, match=rf"process {holder.pid} on .*, since 20"),
         locked(tmp_path / "result", None),
     ):
         pytest.fail("the block must not run")
@@ -109,13 +109,13 @@ def may_be_read_alone(tmp_path, monkeypatch):
 
 
 def test_another_users_lock_is_held_though_it_may_be_read_alone(tmp_path, holder, may_be_read_alone):
-    with pytest.raises(Held, match=f"process {holder.pid} "), locked(tmp_path / "result", None):
+    with pytest.raises(LockHeld, match=f"process {holder.pid} "), locked(tmp_path / "result", None):
         pytest.fail("the block must not run")
     holder.kill()
     holder.wait()
     with locked(tmp_path / "result", None) as unlocked:
         assert unlocked is None
-        with pytest.raises(Held), locked(tmp_path / "result", None):
+        with pytest.raises(LockHeld), locked(tmp_path / "result", None):
             pytest.fail("the block must not run")
 
 
@@ -169,7 +169,7 @@ def test_a_file_with_another_name_is_locked_but_not_written_into(tmp_path):
 
 def test_the_name_of_an_owner_is_shown_without_what_a_terminal_would_obey(tmp_path, holder):
     (tmp_path / ".result.lock").write_bytes(b"\x1b[2J" + b"x" * 1000 + b"\xff")
-    with pytest.raises(Held) as held, locked(tmp_path / "result", None):
+    with pytest.raises(LockHeld) as held, locked(tmp_path / "result", None):
         pass
     assert "\x1b" not in str(held.value)
     assert len(str(held.value)) < 250

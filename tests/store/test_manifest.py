@@ -13,8 +13,8 @@ import pytest
 from solar_repro.errors import UserError
 from solar_repro.store.manifest import (
     ManifestError,
-    listed_alone,
-    strays,
+    only_listed_files,
+    unlisted_files,
     verify_manifest,
     write_manifest,
 )
@@ -115,8 +115,8 @@ def test_what_others_left_in_a_folder_damages_nothing_and_is_not_handed_out(fold
     own = {path.relative_to(folder) for path in folder.rglob("*")}
     STRAYS[name](folder / name)
     verify_manifest(folder)
-    assert strays(folder) == [name]
-    with listed_alone(folder) as listed:
+    assert unlisted_files(folder) == [name]
+    with only_listed_files(folder) as listed:
         assert {path.relative_to(listed) for path in listed.rglob("*")} == own
         verify_manifest(folder)
         assert (listed / "a.txt").read_text() == "content of a.txt"
@@ -125,7 +125,7 @@ def test_what_others_left_in_a_folder_damages_nothing_and_is_not_handed_out(fold
 
 def test_a_folder_without_strays_is_handed_out_as_it_is(folder: Path) -> None:
     write_manifest(folder)
-    with listed_alone(folder) as listed:
+    with only_listed_files(folder) as listed:
         assert listed == folder
 
 

@@ -15,14 +15,9 @@ import pytest
 from solar_repro.checkpoint.layer_map import dus
 from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
 from solar_repro.errors import UserError
+from solar_repro.store.leftovers import set_aside_damaged
 from solar_repro.store.manifest import verify_manifest
-from solar_repro.store.publish import (
-    publish,
-    replacing,
-    replacing_folder,
-    set_aside,
-    write_whole,
-)
+from solar_repro.store.publish import publish, replace_file, replace_folder, write_atomically
 from tests.tiny_decoders import LAYERS
 
 
@@ -217,7 +212,7 @@ def test_what_is_damaged_is_set_aside_under_a_name_that_says_so(tmp_path):
     for number in (1, 2):
         (tmp_path / "base-12345678").mkdir()
         (tmp_path / "base-12345678" / "weights").write_text(f"{number}")
-        assert set_aside(tmp_path / "base-12345678") == tmp_path / f"base-12345678.damaged-{number}"
+        assert set_aside_damaged(tmp_path / "base-12345678") == tmp_path / f"base-12345678.damaged-{number}"
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "base-12345678.damaged-1",
         "base-12345678.damaged-2",
@@ -233,14 +228,14 @@ def test_what_cannot_be_set_aside_is_said_in_one_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "rename", refusing)
     with pytest.raises(UserError, match=r"result: is damaged and cannot be renamed \(Permission denied\)"):
-        set_aside(tmp_path / "result")
+        set_aside_damaged(tmp_path / "result")
 
 
 def test_a_file_is_swapped_only_once_it_is_on_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place, flushed = tmp_path / "new" / "baseline.json", os.fsync
-    write_whole(place, "old")
+    write_atomically(place, "old")
     events: list[str] = []
 
     def fsync(descriptor: int) -> None:
@@ -249,7 +244,7 @@ def test_a_file_is_swapped_only_once_it_is_on_the_disk(
         flushed(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    write_whole(place, "new")
+    write_atomically(place, "new")
     assert events == ["file while old", "new while new"]
     assert list(place.parent.iterdir()) == [place]
     beside = tmp_path / "plain"
@@ -257,10 +252,10 @@ def test_a_file_is_swapped_only_once_it_is_on_the_disk(
     assert place.stat().st_mode == beside.stat().st_mode
 
 
-@pytest.mark.parametrize("how", [replacing, replacing_folder])
+@pytest.mark.parametrize("how", [replace_file, replace_folder])
 def test_an_error_leaves_the_old_one_alone(how: Callable, tmp_path: Path) -> None:
     old = tmp_path / "place"
-    if how is replacing:
+    if how is replace_file:
         old.write_text("old")
     else:
         old.mkdir()
@@ -268,17 +263,17 @@ def test_an_error_leaves_the_old_one_alone(how: Callable, tmp_path: Path) -> Non
     with pytest.raises(KeyboardInterrupt), how(old):
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == [old]
-    assert (old if how is replacing else old / "a").read_text() == "old"
+    assert (old if how is replace_file else old / "a").read_text() == "old"
 
 
 def test_a_folder_takes_the_place_of_another(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        with replacing_folder(tmp_path / "report") as work:
+        with replace_folder(tmp_path / "report") as work:
             (work / name).write_text("")
     assert list(tmp_path.rglob("*")) == [tmp_path / "report", tmp_path / "report" / "b"]
 
 
-@pytest.mark.parametrize("how", [replacing, replacing_folder])
+@pytest.mark.parametrize("how", [replace_file, replace_folder])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_place_that_cannot_be_written_is_one_line(how: Callable, number: int, tmp_path: Path) -> None:
     message = f"^{tmp_path}: cannot be written .*; choose another"
@@ -288,7 +283,7 @@ def test_a_place_that_cannot_be_written_is_one_line(how: Callable, number: int, 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("how", [replacing, replacing_folder])
+@pytest.mark.parametrize("how", [replace_file, replace_folder])
 def test_a_place_in_no_folder_is_one_line_before_anything_is_made(how: Callable, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file: cannot be written"), how(tmp_path / "file" / "place"):
@@ -296,5 +291,5 @@ def test_a_place_in_no_folder_is_one_line_before_anything_is_made(how: Callable,
 
 
 def test_what_cannot_be_read_meanwhile_is_not_laid_at_the_places_door(tmp_path: Path) -> None:
-    with pytest.raises(PermissionError), replacing(tmp_path / "place"):
+    with pytest.raises(PermissionError), replace_file(tmp_path / "place"):
         raise PermissionError(errno.EACCES, "Permission denied", "/data/rows.parquet")

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from solar_repro.checkpoint.given import (
+from solar_repro.checkpoint.model_source import (
     fingerprint_model,
     model_folder,
-    models_of,
-    refuse_changed,
-    with_models,
+    models_by_role,
+    refuse_changed_model,
+    with_model_folders,
 )
 from solar_repro.errors import UserError
 from solar_repro.plan.merge_recipe import MergeRecipe, merge_step
@@ -28,7 +28,7 @@ from solar_repro.running.runner import Runner, _is_here
 from solar_repro.scales.load import load_scale
 from solar_repro.store.fingerprint import folder_fingerprint
 from solar_repro.store.manifest import verify_manifest, write_manifest
-from solar_repro.tracking.reader import Finished
+from solar_repro.tracking.reader import FinishedRun
 from tests.steps import bare_step
 
 STEP = SimpleNamespace(key="0123456789abcdef", folder="base-01234567", label="base")
@@ -138,7 +138,7 @@ def runner_that(does, tmp_path, monkeypatch):
     tracker = MagicMock()
     tracker.candidates.return_value = []
     tracker.unfinished.return_value = [], []
-    tracker.child.return_value = "run"
+    tracker.open_child.return_value = "run"
     runner = Runner(tmp_path / "store", tracker, upload=False)
 
     def stage(step, work, log, options):
@@ -173,18 +173,18 @@ def test_a_model_of_the_hub_is_taken_at_the_commit_that_its_key_names(tmp_path, 
     asked = []
     monkeypatch.setattr(
         "huggingface_hub.snapshot_download",
-        lambda model, revision, allow_patterns: asked.append((model, revision)) or str(tmp_path),
+        lambda model, repo_type, revision, allow_patterns: asked.append((model, revision)) or str(tmp_path),
     )
     assert model_folder("org/name", "revision:0123abc") == tmp_path
     assert asked == [("org/name", "0123abc")]
-    refuse_changed(tmp_path, "revision:0123abc", "model")
+    refuse_changed_model(tmp_path, "revision:0123abc", "model")
 
 
 def test_the_models_of_a_merge_are_found_one_by_one(tmp_path):
     places = {"models": ["org/one", "org/two"], "base": None, "device": "cpu"}
-    assert models_of(places)["model_2"] == "org/two"
+    assert models_by_role(places)["model_2"] == "org/two"
     found = {"model_1": tmp_path / "1", "model_2": tmp_path / "2"}
-    changed = with_models(places, found)
+    changed = with_model_folders(places, found)
     assert changed == {"models": [tmp_path / "1", tmp_path / "2"], "base": None, "device": "cpu"}
 
 
@@ -207,7 +207,7 @@ class Faster:
             self.known = found
 
 
-@pytest.mark.parametrize("known", [Finished("theirs", "0", "m-1", None), None])
+@pytest.mark.parametrize("known", [FinishedRun("theirs", "0", "m-1", None), None])
 def test_a_whole_result_that_another_has_published_meanwhile_is_taken(known, tmp_path, monkeypatch, capsys):
     faster = Faster(tmp_path, monkeypatch, known)
     done = faster.runner.get(faster.step)
@@ -217,7 +217,7 @@ def test_a_whole_result_that_another_has_published_meanwhile_is_taken(known, tmp
     tracker = faster.runner.tracker
     if known:
         assert done.run_id == "theirs"
-        tracker.give_up.assert_called_once_with("run", faster.known)
+        tracker.close_as_reused.assert_called_once_with("run", faster.known)
         tracker.finish.assert_not_called()
     else:  # the other's server is another one
         assert done.run_id == "run"

@@ -4,21 +4,21 @@ import re
 
 import pytest
 
-from solar_repro.terminal.board import Board, spoken, told_left
-from solar_repro.terminal.progress import Planned, Told, Turn
-from solar_repro.terminal.remaining import Remaining, Work
+from solar_repro.terminal.board import Board, duration_text, remaining_text
+from solar_repro.terminal.events import PlanEvent, StepEvent, WorkEvent
+from solar_repro.terminal.remaining import Remaining, StepCost
 
 WORKS = {
-    "base": Work("base", 0.0),
-    "upscaled": Work("upscale", 0.0, ("base",)),
-    "solar": Work("continue_pretrain", 6e9, ("upscaled",)),
-    "sft_v3": Work("sft", 3e9, ("solar",)),
-    "dpo_v2": Work("dpo", 4e9, ("sft_v3",)),
+    "base": StepCost("base", 0.0),
+    "upscaled": StepCost("upscale", 0.0, ("base",)),
+    "solar": StepCost("continue_pretrain", 6e9, ("upscaled",)),
+    "sft_v3": StepCost("sft", 3e9, ("solar",)),
+    "dpo_v2": StepCost("dpo", 4e9, ("sft_v3",)),
 }
 
 
 def turn(board, name, state, text="running", seconds=0.0):
-    board.hear(Turn(name, name, WORKS[name].stage, (0, 0), state, text, seconds))
+    board.handle(StepEvent(name, name, WORKS[name].stage, (0, 0), state, text, seconds))
 
 
 def lines(board, width=110):
@@ -27,13 +27,13 @@ def lines(board, width=110):
 
 def test_what_a_finished_step_was_made_from_is_not_needed():
     board = Board("dpo_v2", plain=False)
-    board.hear(Planned(WORKS, tuple(WORKS), 1))
+    board.handle(PlanEvent(WORKS, tuple(WORKS), 1))
     turn(board, "solar", "found", "cached")
     found, plan = lines(board)
     assert found == "✓ solar    finished before"
     assert "  3 of 5 steps, 0 s, time left: not known yet" in plan
     turn(board, "sft_v3", "begun")
-    board.hear(Told("1", "sft_v3", "alpaca_gpt4: tokenising", 3, 10, "rows", 2.0, "", most=False))
+    board.handle(WorkEvent("1", "sft_v3", "alpaca_gpt4: tokenising", 3, 10, "rows", 2.0, "", is_main=False))
     assert re.fullmatch(
         r". sft_v3  sft: alpaca_gpt4: tokenising  ━+─+  30%  1\.5 rows/s, 5 s left", lines(board)[0]
     )
@@ -51,7 +51,7 @@ def test_what_a_finished_step_was_made_from_is_not_needed():
 
 def test_in_a_terminal_of_ascii_alone():
     board = Board("main", plain=True)
-    board.hear(Planned(WORKS, tuple(WORKS), 1))
+    board.handle(PlanEvent(WORKS, tuple(WORKS), 1))
     turn(board, "base", "begun")
     turn(board, "base", "failed", "failed")
     assert all(line.plain.isascii() for line in [*board.above, *board.lines(110, 30)])
@@ -70,6 +70,6 @@ def test_in_a_terminal_of_ascii_alone():
     ],
 )
 def test_times_in_words(seconds, words, left):
-    assert spoken(seconds) == words
-    assert told_left(Remaining(seconds, rough=False)) == f"about {left} left"
-    assert told_left(Remaining(seconds, rough=True)) == f"roughly {left} left"
+    assert duration_text(seconds) == words
+    assert remaining_text(Remaining(seconds, rough=False)) == f"about {left} left"
+    assert remaining_text(Remaining(seconds, rough=True)) == f"roughly {left} left"

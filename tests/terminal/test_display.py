@@ -16,31 +16,32 @@ from tests.screen import watched
 WORLD = """
 import os, subprocess, sys
 from entry_points.command import run_main
-from solar_repro.terminal import progress
+from solar_repro.terminal import events, progress
 from solar_repro.errors import UserError
-from solar_repro.terminal.progress import Doing, Planned, Progress, Told, Turn
-from solar_repro.terminal.remaining import Work
-from solar_repro.terminal.output import live
+from solar_repro.terminal.events import ActivityEvent, PlanEvent, StepEvent, WorkEvent
+from solar_repro.terminal.progress import Progress
+from solar_repro.terminal.remaining import StepCost
+from solar_repro.terminal.output import live_display
 
 NAMES = ["microworld", "sft_v1", "sft_v2", "sft_v1.evaluate"]
 STAGES = ["microworld", "sft", "sft", "evaluate"]
 
 def turn(number, state, seconds=0.0, text="running"):
     label, stage = NAMES[number - 1], STAGES[number - 1]
-    tell(Turn(label, label, stage, (number, 4), state, text, seconds))
+    tell(StepEvent(label, label, stage, (number, 4), state, text, seconds))
 
-def told(number, done, total, note, most=True, label="sft", ended=False):
-    tell(Told(f"bar {number}", NAMES[number - 1], label, done, total, "steps", 10.0, note, most, ended))
+def told(number, done, total, note, is_main=True, label="sft", ended=False):
+    tell(WorkEvent(f"bar {number}", NAMES[number - 1], label, done, total, "steps", 10.0, note, most, ended))
 
 def tell(event):
-    progress.listener(event)
+    events.listener(event)
 
 def wait():
     sys.stdin.readline()
 
 def plan():
-    works = {name: Work(stage, float(stage == "sft")) for name, stage in zip(NAMES, STAGES)}
-    tell(Planned(works, tuple(NAMES), 2))
+    works = {name: StepCost(stage, float(stage == "sft")) for name, stage in zip(NAMES, STAGES)}
+    tell(PlanEvent(works, tuple(NAMES), 2))
 """
 
 
@@ -48,7 +49,8 @@ def script(body: str) -> list[str]:
     """A process that does this inside the display, as an entry point."""
     inside = "".join(f"        {line}\n" for line in body.strip().splitlines())
     main = (
-        f"def main():\n    with live('main check'):\n{inside}    print('the closing block')\nrun_main(main)\n"
+        f"def main():\n    with live_display('main check'):\n{inside}"
+        "    print('the closing block')\nrun_main(main)\n"
     )
     return ["-c", WORLD + main]
 
@@ -132,7 +134,7 @@ def test_a_narrow_terminal_is_not_overrun(columns):
 def test_no_more_lines_than_the_terminal_has():
     body = """
 for number in range(12):
-    tell(Turn(f"k{number}", f"model_{number}", "merge", (number + 1, 12), "begun", "running"))
+    tell(StepEvent(f"k{number}", f"model_{number}", "merge", (number + 1, 12), "begun", "running"))
 wait()
 """
     with watched(script(body), 80, 6) as terminal:
@@ -178,9 +180,9 @@ def test_without_colour():
 PLAIN = """
 from solar_repro.terminal import progress
 from solar_repro.terminal.progress import Progress
-from solar_repro.terminal.output import live
+from solar_repro.terminal.output import live_display
 progress.SECONDS_BETWEEN_LINES = progress.SECONDS_BETWEEN_EVENTS = 0
-with live("main check"), Progress("sft", 2, "steps") as bar:
+with live_display("main check"), Progress("sft", 2, "steps") as bar:
     bar.advance(1, "loss 2.345")
     bar.advance(1, "loss 2.123")
 """
@@ -203,7 +205,7 @@ def test_plain_lines_in_a_pipe():
 
 
 def test_work_of_no_plan_has_a_display_of_its_own():
-    body = "import sys\n" + PLAIN.replace('live("main check"), ', "")
+    body = "import sys\n" + PLAIN.replace('live_display("main check"), ', "")
     body = body.replace('bar.advance(1, "loss 2.123")', "sys.stdin.readline()")
     with watched(["-c", body]) as terminal:
         (line,) = terminal.until(has("50%"))
@@ -255,7 +257,7 @@ def test_a_fault_of_the_display_costs_nothing_but_the_display():
         TWO_AT_WORK
         + """
 def fault(*size): raise KeyError("a fault")
-progress.listener.__self__._board.lines = fault
+events.listener.__self__._board.lines = fault
 os.write(2, 5000 * b"a line that is longer than others\\n")
 print("what else is written")
 wait()

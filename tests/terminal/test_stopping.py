@@ -13,7 +13,12 @@ from entry_points.command import run_main
 from solar_repro.errors import Stopped
 from solar_repro.h6.journal import Journal
 from solar_repro.terminal import stopping
-from solar_repro.terminal.stopping import asked_to_end, end_if_asked, heeding, interruptible
+from solar_repro.terminal.stopping import (
+    deferred_stop,
+    handle_signals,
+    interruptible,
+    raise_if_stop_requested,
+)
 from tests.conftest import ROOT
 from tests.runs import Workplace, at_check
 
@@ -106,7 +111,7 @@ def test_asked_twice_they_are_not_waited_for(own_place):
     for worker in workers:
         os.kill(worker, signal.SIGSTOP)  # it would never answer
     process.send_signal(TERM)
-    time.sleep(stopping.SECONDS_OF_ONE_WISH + 0.5)
+    time.sleep(stopping.SAME_REQUEST_SECONDS + 0.5)
     process.send_signal(TERM)
     told = process.communicate(timeout=20)[1]
     assert process.returncode == 143
@@ -143,28 +148,28 @@ def test_an_entry_point_ends_with_one_line_and_the_signals_code(number, code, ca
 
 
 def test_who_saves_is_not_interrupted_and_what_comes_after_is(capfd):
-    with heeding(hasty=True) as process, interruptible():
-        with asked_to_end() as asked:
+    with handle_signals(ends_on_second=True) as process, interruptible():
+        with deferred_stop() as asked:
             ask(INT)
             assert asked.is_set()
         assert process.number == INT
         with pytest.raises(Stopped):
-            end_if_asked()
+            raise_if_stop_requested()
     assert "asked once more, it ends at once" in capfd.readouterr().err
 
 
 def test_signals_that_come_together_are_one_wish(monkeypatch):
-    with heeding(hasty=True), asked_to_end():
+    with handle_signals(ends_on_second=True), deferred_stop():
         ask(INT)
         ask(TERM)
-        monkeypatch.setattr(stopping, "SECONDS_OF_ONE_WISH", 0.0)
+        monkeypatch.setattr(stopping, "SAME_REQUEST_SECONDS", 0.0)
         with pytest.raises(Stopped, match="ended at once"):
             ask(TERM)
 
 
-def test_who_is_not_hasty_bears_any_number(monkeypatch):
-    monkeypatch.setattr(stopping, "SECONDS_OF_ONE_WISH", 0.0)
-    with heeding(hasty=False), interruptible():
+def test_where_a_second_signal_ends_nothing_any_number_is_borne(monkeypatch):
+    monkeypatch.setattr(stopping, "SAME_REQUEST_SECONDS", 0.0)
+    with handle_signals(ends_on_second=False), interruptible():
         with pytest.raises(Stopped):
             ask(TERM)
         ask(TERM)
@@ -175,7 +180,7 @@ def test_the_signals_are_given_back_and_an_ignored_ctrl_c_stays_ignored():
     before = signal.getsignal(TERM), signal.getsignal(INT)
     try:
         signal.signal(INT, signal.SIG_IGN)
-        with heeding(hasty=True) as asked:
+        with handle_signals(ends_on_second=True) as asked:
             ask(INT)
             assert not asked.is_set()
         assert (signal.getsignal(TERM), signal.getsignal(INT)) == (before[0], signal.SIG_IGN)

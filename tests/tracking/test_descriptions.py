@@ -10,22 +10,22 @@ from entry_points.command import parse
 from solar_repro.plan.plan import Plan
 from solar_repro.scales.load import as_yaml, load_scale
 from solar_repro.stages.table import STAGES
-from solar_repro.tracking.commands import Given, step_command
+from solar_repro.tracking.commands import Invocation, step_command
 from solar_repro.tracking.descriptions import (
-    LONGEST_NOTE,
+    MAX_NOTE_CHARACTERS,
     NOTE,
-    fitted,
+    fit_note,
     invocation_note,
     model_link,
     step_note,
 )
 from solar_repro.tracking.experiment_page import describe_experiment
-from solar_repro.tracking.tracking import Finished
+from solar_repro.tracking.reader import FinishedRun
 from tests.conftest import ROOT
 from tests.fake_mlflow import FakeClient
 from tests.steps import bare_step
 
-GIVEN = Given("check", {"sft.learning_rate": "1e-5"}, seed=42, typed="python -m entry_points.main")
+GIVEN = Invocation("check", {"sft.learning_rate": "1e-5"}, seed=42, typed="python -m entry_points.main")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def plan():
 
 def note(step, given=GIVEN, **named):
     parents = {
-        role: Finished(f"run-{role}", "7", None, Path("/store", parent.folder))
+        role: FinishedRun(f"run-{role}", "7", None, Path("/store", parent.folder))
         for role, parent in step.inputs.items()
     }
     return step_note(step, given, parents, Path("/store", step.folder), **named)
@@ -77,7 +77,7 @@ def test_where_the_paper_has_it(plan, choose, says):
 def test_every_step_of_the_plan_has_a_description_that_the_server_takes(plan):
     steps = [*plan.everything(), plan.data("openorca"), plan.untrained()]
     assert {step.stage for step in steps} == set(STAGES)
-    assert all(len(note(step)) < LONGEST_NOTE and not note(step).endswith("…") for step in steps)
+    assert all(len(note(step)) < MAX_NOTE_CHARACTERS and not note(step).endswith("…") for step in steps)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_every_command_names_an_entry_point_that_takes_its_parameters(plan):
 
 def test_the_command_of_another_seed_and_of_a_file(plan):
     again = Plan(load_scale("check").model_copy(update={"repeat": 2}))
-    given = Given("my scales/mine.yaml", seed=42)
+    given = Invocation("my scales/mine.yaml", seed=42)
     text = step_command(again.model("sft_v1"), given)
     assert text.endswith("-P 'scale=my scales/mine.yaml' -P variant=sft_v1 -P repeat=2")
     # What no seed changes is made by the same command as ever.
@@ -132,22 +132,22 @@ def test_the_command_of_another_seed_and_of_a_file(plan):
 @pytest.mark.parametrize("stage", ["evaluate", "contamination", "merge"])
 def test_of_a_model_from_outside_the_command_that_was_typed_is_shown(stage, monkeypatch):
     monkeypatch.setenv("SOME_TOKEN", "s3cret-value")
-    given = Given("check", typed=f"python -m entry_points.{stage} --model mine --x s3cret-value")
+    given = Invocation("check", typed=f"python -m entry_points.{stage} --model mine --x s3cret-value")
     for text in (step_command(bare_step(stage, "mine"), given), invocation_note(stage, given)):
         assert f"python -m entry_points.{stage} --model mine --x ***" in text
 
 
 def test_no_secret_of_an_override_is_told(plan, monkeypatch):
     monkeypatch.setenv("SOME_TOKEN", "s3cret-value")
-    given = Given("check", {"data.corpus.id": "https://me:s3cret-value@host/x"})
+    given = Invocation("check", {"data.corpus.id": "https://me:s3cret-value@host/x"})
     assert "s3cret" not in note(plan.model("sft_v1"), given)
 
 
 def test_a_long_text_ends_with_a_whole_line():
-    text = fitted("a line\n" * 3000)
-    assert LONGEST_NOTE - 20 < len(text) <= LONGEST_NOTE
+    text = fit_note("a line\n" * 3000)
+    assert MAX_NOTE_CHARACTERS - 20 < len(text) <= MAX_NOTE_CHARACTERS
     assert text.endswith("a line\n\n…")
-    assert fitted("short") == "short"
+    assert fit_note("short") == "short"
 
 
 def test_what_describes_a_result_is_no_part_of_its_key(plan):

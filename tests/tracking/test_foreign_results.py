@@ -16,8 +16,8 @@ from solar_repro.running.runner import Runner
 from solar_repro.scales.load import load_scale
 from solar_repro.scales.microworld import BaseTraining
 from solar_repro.store.manifest import ManifestError, verify_manifest, write_manifest
-from solar_repro.tracking.artifacts import Missing, fetch_result, is_known, read_artifact
-from solar_repro.tracking.tracking import Tracker
+from solar_repro.tracking.artifacts import ArtifactMissing, fetch_result, is_file_of_stage, read_artifact
+from solar_repro.tracking.tracker import Tracker
 from tests.fake_mlflow import FakeClient
 from tests.steps import bare_step
 
@@ -27,7 +27,7 @@ STEP = bare_step("synth_math", "synth_math")
 @pytest.fixture
 def client(monkeypatch):
     client = FakeClient(["Default", "team", "mine"])
-    monkeypatch.setattr("solar_repro.tracking.tracking.connect", lambda: client)
+    monkeypatch.setattr("solar_repro.tracking.tracker.connect", lambda: client)
     return client
 
 
@@ -106,7 +106,9 @@ def test_every_file_that_our_stages_leave_is_known(finished):
     for folder in finished.store.glob("*-????????"):
         stage = json.loads((folder / FILE).read_text())["stage"]
         names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-        stages[stage] = [name for name in names if name != "manifest.json" and not is_known(stage, name)]
+        stages[stage] = [
+            name for name in names if name != "manifest.json" and not is_file_of_stage(stage, name)
+        ]
     assert len(stages) > 6
     assert not any(stages.values()), stages
 
@@ -152,9 +154,9 @@ def test_a_file_is_not_fetched_through_a_fifo_or_beyond_its_size(tmp_path):
 
     (tmp_path / "a").mkdir()
     os.mkfifo(tmp_path / "a" / "steps.json")
-    with pytest.raises(Missing, match="is a FIFO, but must be a file"):
+    with pytest.raises(ArtifactMissing, match="is a FIFO, but must be a file"):
         read_artifact(str(tmp_path / "a"), "steps.json")
-    with pytest.raises(Missing, match="artifact nothing: cannot be had"):
+    with pytest.raises(ArtifactMissing, match="artifact nothing: cannot be had"):
         read_artifact(str(tmp_path / "a"), "nothing")
 
 
@@ -275,7 +277,7 @@ def test_a_result_and_its_run_say_who_made_it(client, tracker, tmp_path, monkeyp
     monkeypatch.setattr("getpass.getuser", lambda: "eve")
     tracker.describe(run_id, STEP, {}, folder)
     assert [(tags["solar.user"], tags["solar.host"]) for tags in logged] == [("ann", "one")] * 2
-    tracker.record(run_id, folder)
+    tracker.record_result(run_id, folder)
     assert client.get_run(run_id).data.tags["solar.result"] == result_digest(folder)
 
 
@@ -314,14 +316,14 @@ def test_experiments_without_a_name_are_one_line(typed):
 def test_the_folder_that_this_run_verified_is_registered(tmp_path, monkeypatch):
     from benchmarks import registry
     from benchmarks.runs import MODEL
-    from solar_repro.tracking.reader import Finished
+    from solar_repro.tracking.reader import FinishedRun
     from tests.benchmarks.fakes import fake_runs
 
     forged = {"solar.output": "evil", "solar.key": "evil"}
     runs = fake_runs({"merge_v1": 1.0}, {"merge_v1": {}}, **forged)
     mine = runs.first(MODEL, "merge_v1").info.run_id
     step = bare_step("merge", "merge_v1")
-    made = Finished(mine, "1", None, write_result(tmp_path / "result", step=step))
+    made = FinishedRun(mine, "1", None, write_result(tmp_path / "result", step=step))
     tags = {"solar.key": step.key, "solar.result": result_digest(made.output)}
     known = [
         SimpleNamespace(version="7", run_id="eve's", tags=tags),

@@ -34,7 +34,7 @@ class Server:
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(metric_log, "SECONDS_BETWEEN_DELIVERIES", 0.01)
-    monkeypatch.setattr(metric_log, "LONGEST_WAIT", 0.02)
+    monkeypatch.setattr(metric_log, "MAX_SECONDS_BETWEEN_DELIVERIES", 0.02)
     return Server()
 
 

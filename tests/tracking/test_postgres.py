@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from solar_repro.store.manifest import verify_manifest
-from solar_repro.tracking.metric_log import MetricLog
-from solar_repro.tracking.tracking import send_metrics
+from solar_repro.tracking.metric_log import MetricLog, send_metrics
 from tests.runs import Workplace, serving
 
 pytestmark = pytest.mark.slow

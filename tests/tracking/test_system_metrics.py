@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 from solar_repro.plan.plan import Plan
 from solar_repro.running.runner import Runner
 from solar_repro.scales.load import load_scale
-from solar_repro.tracking.system_metrics import usage, watched
+from solar_repro.tracking.system_metrics import log_system_metrics, process_usage
 from tests.steps import bare_step
 
 NAMES = {
@@ -36,7 +36,7 @@ def threads():
 
 def test_a_short_step_has_one_sample_and_leaves_no_thread(run):
     client, run_id = run
-    with watched(run_id):
+    with log_system_metrics(run_id):
         assert "system metrics" in threads()
     assert "system metrics" not in threads()
     metrics = client.get_run(run_id).data.metrics
@@ -50,7 +50,7 @@ def test_a_step_that_goes_on_counts_its_samples_on(run, monkeypatch):
     name = "system/disk_usage_percentage"
 
     def stopped():
-        with watched(run_id):
+        with log_system_metrics(run_id):
             while not client.get_metric_history(run_id, name):
                 time.sleep(0.01)
             raise KeyboardInterrupt
@@ -59,7 +59,7 @@ def test_a_step_that_goes_on_counts_its_samples_on(run, monkeypatch):
         stopped()
     assert "system metrics" not in threads()
     before = [point.step for point in client.get_metric_history(run_id, name)]
-    with watched(run_id, goes_on=True):
+    with log_system_metrics(run_id, goes_on=True):
         pass
     steps = [point.step for point in client.get_metric_history(run_id, name)]
     assert sorted(steps) == list(range(len(steps)))
@@ -78,14 +78,14 @@ def test_a_lost_server_ends_nothing_and_what_was_measured_is_sent_later(run, mon
         return log_batch(self, *given, **named)
 
     monkeypatch.setattr(MlflowClient, "log_batch", first_lost)
-    with watched(run_id):
+    with log_system_metrics(run_id):
         lost.wait()
     assert len(client.get_metric_history(run_id, "system/disk_usage_percentage")) >= 2
 
 
 def test_a_machine_that_cannot_be_measured_ends_nothing(run, monkeypatch, capsys):
     monkeypatch.setattr("psutil.net_io_counters", lambda: None)
-    with watched(run[1]):
+    with log_system_metrics(run[1]):
         pass
     assert "no system metrics: " in capsys.readouterr().err
     assert "system metrics" not in threads()
@@ -94,7 +94,9 @@ def test_a_machine_that_cannot_be_measured_ends_nothing(run, monkeypatch, capsys
 @pytest.mark.parametrize(("setting", "expected"), [("true", True), ("false", False)])
 def test_every_stage_that_trains_or_evaluates_is_watched_unless_left_out(setting, expected, monkeypatch):
     seen = []
-    monkeypatch.setattr("solar_repro.running.runner.watched", lambda run_id, goes_on: seen.append(run_id))
+    monkeypatch.setattr(
+        "solar_repro.running.runner.log_system_metrics", lambda run_id, goes_on: seen.append(run_id)
+    )
     scale = load_scale("check", {"tracking.system_metrics": setting})
     runner = Runner.__new__(Runner)
     runner.watch = scale.tracking.system_metrics
@@ -106,7 +108,7 @@ def test_every_stage_that_trains_or_evaluates_is_watched_unless_left_out(setting
 
 
 def test_what_a_command_has_taken():
-    found = usage()
+    found = process_usage()
     assert found["seconds"] > 0
     assert 10 < found["peak_memory_megabytes"] < 1e6
 
@@ -127,7 +129,7 @@ def test_gpus_are_measured_where_nvidia_ml_py_finds_one(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", library)
     monkeypatch.setattr(gpu_monitor, "pynvml", library, raising=False)
     client, run_id = run
-    with watched(run_id):
+    with log_system_metrics(run_id):
         pass
     metrics = client.get_run(run_id).data.metrics
     assert metrics["system/gpu_0_utilization_percentage"] == 97

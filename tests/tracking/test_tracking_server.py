@@ -13,7 +13,7 @@ from mlflow.protos.databricks_pb2 import (
 )
 
 from solar_repro.errors import Stopped, UserError
-from solar_repro.tracking.server import can_go_on, connect, explained, reaching
+from solar_repro.tracking.server import artifact_errors, connect, is_temporary, server_errors
 
 LOST = "API request to http://h/api failed with"
 
@@ -39,12 +39,12 @@ def answered(status):
     ],
 )
 def test_the_same_command_goes_on_where_it_was_asked_to_end_or_a_connection_was_lost(error, tmp_path):
-    assert can_go_on(error)
+    assert is_temporary(error)
     if isinstance(error, Stopped):
         return
     with (
         pytest.raises(UserError, match="and the same command registers them and continues from there"),
-        explained(tmp_path),
+        server_errors(tmp_path),
     ):
         raise error
 
@@ -70,15 +70,15 @@ def test_the_same_command_goes_on_where_it_was_asked_to_end_or_a_connection_was_
     ],
 )
 def test_what_a_server_refuses_is_no_promise(error, tmp_path):
-    assert not can_go_on(error)
-    with pytest.raises(UserError) as said, explained(tmp_path):
+    assert not is_temporary(error)
+    with pytest.raises(UserError) as said, server_errors(tmp_path):
         raise error
     assert str(said.value).endswith(f"finished results are kept in {tmp_path}")
 
 
 def test_other_errors_are_none_of_the_servers(tmp_path):
-    assert not can_go_on(ValueError("x"))
-    with pytest.raises(ValueError, match="x"), explained(tmp_path):
+    assert not is_temporary(ValueError("x"))
+    with pytest.raises(ValueError, match="x"), server_errors(tmp_path):
         raise ValueError("x")
 
 
@@ -133,11 +133,11 @@ def test_an_artifact_store_that_cannot_be_reached_is_one_line(error):
         pytest.raises(
             UserError, match=r"artifact store s3://\*\*\*@bucket: cannot be written .+\(.+\); name an"
         ),
-        reaching("s3://user:key@bucket", "written"),
+        artifact_errors("s3://user:key@bucket", "written"),
     ):
         raise error
 
 
 def test_a_lost_connection_is_no_fault_of_the_artifact_store():
-    with pytest.raises(requests.ConnectionError), reaching("s3://bucket", "written"):
+    with pytest.raises(requests.ConnectionError), artifact_errors("s3://bucket", "written"):
         raise requests.ConnectionError("refused")

@@ -1,6 +1,7 @@
-"""What is written to MLflow. Runs are opened and closed here, on behalf of the runner.
+"""Writes to MLflow on behalf of the runner: opens, describes and closes runs.
 
-Everything goes through `MlflowClient` with explicit run ids: no global active run, no `set_experiment`.
+Everything goes through `MlflowClient` with explicit run ids: there is no global active run and no
+`set_experiment`. The module stays whole because one class holds all that may change a run.
 """
 
 import contextlib
@@ -10,16 +11,18 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+
+from mlflow.entities import LoggedModelOutput, Param, RunTag
+from mlflow.tracking import MlflowClient
 
 from solar_repro.device import machine
 from solar_repro.errors import UserError
 from solar_repro.plan.provenance import code_version, maker, result_digest, this_maker, versions
+from solar_repro.plan.step import Step
 from solar_repro.safety.redact import redact
 from solar_repro.store.lock import locked
-from solar_repro.store.owner import identity
-from solar_repro.tracking.commands import Given
+from solar_repro.store.owner import folder_identity
+from solar_repro.tracking.commands import Invocation
 from solar_repro.tracking.descriptions import (
     NOTE,
     invocation_note,
@@ -28,31 +31,24 @@ from solar_repro.tracking.descriptions import (
     step_note,
 )
 from solar_repro.tracking.experiment_page import describe_experiment
-from solar_repro.tracking.metric_log import MetricLog, Row
+from solar_repro.tracking.metric_log import MetricLog, MetricRow, send_metrics
 from solar_repro.tracking.own_run import own_run
-from solar_repro.tracking.reader import Finished, Reader
+from solar_repro.tracking.reader import FinishedRun, Reader
 from solar_repro.tracking.run_inputs import log_inputs
-from solar_repro.tracking.server import UNKNOWN, connect, impatient, reaching
-from solar_repro.tracking.system_metrics import usage
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
-    from mlflow.tracking import MlflowClient
-
-    from solar_repro.plan.step import Step
+from solar_repro.tracking.server import artifact_errors, connect, short_timeouts
+from solar_repro.tracking.system_metrics import process_usage
 
 STEPS_FILE = "steps.json"
-"""Artifact of an invocation's own run: label and key of each step → the run that made it, now or before."""
+"""Artifact of a command's own run: label and key of each step → the run that made it, now or before."""
 COMMAND_FILE = "command.txt"
-"""Artifact of the same run: how it was started."""
+"""Artifact of the same run: the command line."""
 SETTINGS_FILE = "scale.yaml"
-"""Artifact of the same run: the scale with what was set beside it, to be given as `-P scale=` again."""
-_NOT_IN_NAMES = re.compile("[/:.%\"']")  # of MLflow's logged models
-_BATCH = 1000  # metrics MLflow takes in one request
+"""Artifact of the same run: the scale with all overrides, which can be given as `-P scale=`."""
+_NOT_IN_NAMES = re.compile("[/:.%\"']")  # MLflow refuses these in names of logged models
 
 
 class Tracker(Reader):
-    """One invocation of an entry point: its own run, and the children opened under it."""
+    """One run of a command on the tracking server: its own MLflow run, and the runs nested under it."""
 
     def __init__(
         self,
@@ -60,26 +56,26 @@ class Tracker(Reader):
         scale: str,
         run_id: str | None = None,
         accepted: tuple[str, ...] = (),
-        given: Given | None = None,
+        invocation: Invocation | None = None,
     ) -> None:
-        """`run_id`: the invocation's own run where another process of it has opened that.
+        """Open the command's own run, or use `run_id` if another process of the command has opened it.
 
-        `accepted`: the experiments whose results are taken, by name, among them that which this command
-        writes to; none: all.
+        `accepted` names the experiments whose results are used, among them the one that this command writes
+        to; an empty tuple accepts all. Raises UserError if its own experiment is not among them.
         """
         super().__init__(connect(), accepted)
         self.name = name
         self.scale = scale
-        self.given = given or Given(scale)
+        self.invocation = invocation or Invocation(scale)
         """What was typed, for the descriptions of runs."""
         if run_id is None:
             run_id, experiment = own_run(self.client, name, scale)
             describe_experiment(self.client, experiment)
-            self.tell(run_id, invocation_note(name, self.given))
+            self.set_note(run_id, invocation_note(name, self.invocation))
         own = self.client.get_run(run_id)
         self.run_id, self.experiment_id = run_id, own.info.experiment_id
         self._user = own.data.tags.get("mlflow.user", this_maker()["user"])
-        with failing(self.client, self.run_id):
+        with mark_failed(self.client, self.run_id):
             if accepted and self.experiment_id not in self._accepted:
                 other = self.client.get_experiment(self.experiment_id).name
                 raise UserError(
@@ -87,12 +83,12 @@ class Tracker(Reader):
                     "whose results it could not take again; name that too"
                 )
 
-    def tell(self, run_id: str, note: str) -> None:
-        """Set what the UI shows as the run's description."""
+    def set_note(self, run_id: str, note: str) -> None:
+        """Set the description of a run, in Markdown."""
         self.client.set_tag(run_id, NOTE, note)
 
-    def child(self, step: "Step") -> str:
-        """Open a run of the step nested under this invocation's; its id."""
+    def open_child(self, step: Step) -> str:
+        """Open a run for the step, nested under the command's own, and return its id."""
         source = {
             "mlflow.source.name": f"solar_repro/stages/{step.stage}.py",
             "mlflow.source.type": "LOCAL",
@@ -101,8 +97,8 @@ class Tracker(Reader):
         return self.client.create_run(self.experiment_id, tags=tags, run_name=step.label).info.run_id
 
     def reopen(self, run_id: str) -> bool:
-        """Let a run that was cut off go on; False where this server does not know it, or it is deleted."""
-        run = self._known(run_id)
+        """Reopen a run that was interrupted; return False if the server does not have it or it is deleted."""
+        run = self._find(run_id)
         if run is None or run.info.lifecycle_stage != "active":
             return False
         self.client.update_run(run_id, status="RUNNING")
@@ -110,52 +106,38 @@ class Tracker(Reader):
             self.client.delete_tag(run_id, "solar.error")
         return True
 
-    def has(self, run_id: str) -> bool:
-        """Whether this server has a run of that id, perhaps deleted."""
-        return self._known(run_id) is not None
-
-    def _known(self, run_id: str) -> "Run | None":
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return self.client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code not in UNKNOWN:
-                raise
-            return None
-
     def try_artifacts(self, settings: str) -> None:
-        """Keep command and settings with their run: shows before any work whether artifacts can be written.
+        """Log the command and its settings, to find out before any work whether artifacts can be written.
 
-        `settings`: of the scale, as YAML.
+        `settings` is the scale as YAML.
         """
-        with impatient(), reaching(self.client.get_run(self.run_id).info.artifact_uri, "written"):
-            self.client.log_text(self.run_id, redact(self.given.typed) + "\n", COMMAND_FILE)
+        with short_timeouts(), artifact_errors(self.client.get_run(self.run_id).info.artifact_uri, "written"):
+            self.client.log_text(self.run_id, redact(self.invocation.typed) + "\n", COMMAND_FILE)
             self.client.log_text(self.run_id, redact(settings), SETTINGS_FILE)
 
     def log_usage(self) -> None:
-        """Log how long this command has taken, and how much memory."""
+        """Log how long this command took and how much memory it used."""
         now = int(time.time() * 1000)
-        rows = [{"key": name, "value": value, "timestamp": now, "step": 0} for name, value in usage().items()]
+        rows = [
+            {"key": name, "value": value, "timestamp": now, "step": 0}
+            for name, value in process_usage().items()
+        ]
         send_metrics(self.client, self.run_id, rows)
 
     def close_dead(self, key: str, output: Path) -> None:
-        """Mark the runs KILLED whose process is dead, if the server can be told of it soon.
+        """Mark runs of dead processes as KILLED, if the server answers soon.
 
-        Where another process holds the lock of `output` they are that one's, and it lives.
+        If another process holds the lock of `output`, the runs are that living process's.
         """
-        with contextlib.suppress(Exception), impatient(), locked(output, None) as unlocked:
+        with contextlib.suppress(Exception), short_timeouts(), locked(output, None) as unlocked:
             for run_id in () if unlocked else self.unfinished(key, output)[0]:
-                self.bury(run_id)
+                self.close_killed(run_id)
 
-    def describe(self, run_id: str, step: "Step", parents: Mapping[str, Finished], output: Path) -> None:
-        """Tags, parameters, data sets and description of a step, before it runs, or of a result that lies in
-        `output`."""
-        from mlflow.entities import Param, RunTag
-
+    def describe(self, run_id: str, step: Step, parents: Mapping[str, FinishedRun], output: Path) -> None:
+        """Log tags, parameters, data sets and description of a step, which runs next or lies in `output`."""
         made_by = maker(output) or this_maker()
         tags = {
-            NOTE: step_note(step, self.given, parents, output),
+            NOTE: step_note(step, self.invocation, parents, output),
             "solar.stage": step.stage,
             "solar.variant": step.variant,
             "solar.scale": self.scale,
@@ -165,7 +147,7 @@ class Tracker(Reader):
             **({} if step.training_seed is None else {"solar.seed": str(step.training_seed)}),
             "solar.user": made_by["user"],
             "solar.host": made_by["host"],
-            "solar.store": identity(output.parent) or "",
+            "solar.store": folder_identity(output.parent) or "",
             **{f"solar.version.{name}": number for name, number in versions().items()},
             **{f"solar.machine.{name}": value for name, value in machine().items()},
             "mlflow.source.git.commit": code_version(),
@@ -181,18 +163,19 @@ class Tracker(Reader):
         )
         log_inputs(self.client, run_id, step, parents)
 
-    def tell_of_model(
-        self, run_id: str, step: "Step", parents: Mapping[str, Finished], output: Path, model_id: str
+    def link_model(
+        self, run_id: str, step: Step, parents: Mapping[str, FinishedRun], output: Path, model_id: str
     ) -> None:
-        """Say in the description of a model's run where its checkpoint is."""
+        """Add a link to the logged checkpoint to the description of a model's run."""
         link = model_link(self.client.get_run(run_id).info.experiment_id, model_id)
-        self.tell(run_id, step_note(step, self.given, parents, output, link))
+        self.set_note(run_id, step_note(step, self.invocation, parents, output, link))
 
-    def log_model(self, run_id: str, step: "Step", folder: Path, upload: bool) -> str:
-        """Log the checkpoint as a logged model, whole or by its manifest alone; the model's id."""
-        from mlflow.entities import LoggedModelOutput
+    def log_model(self, run_id: str, step: Step, folder: Path, upload: bool) -> str:
+        """Log the checkpoint as a logged model, whole if `upload`, else by its manifest.
 
-        self._close_models(run_id)  # of an attempt that was cut off
+        Return the model's id.
+        """
+        self._close_models(run_id)  # an interrupted attempt may have left some
         model = self.client.create_logged_model(
             self.client.get_run(run_id).info.experiment_id,
             name=_NOT_IN_NAMES.sub("-", step.variant),
@@ -202,7 +185,7 @@ class Tracker(Reader):
             model_type="checkpoint",
         )
         try:
-            with reaching(model.artifact_location, "written"):
+            with artifact_errors(model.artifact_location, "written"):
                 if upload:
                     self.client.log_model_artifacts(model.model_id, str(folder))
                 else:
@@ -215,14 +198,14 @@ class Tracker(Reader):
         self.client.set_tag(run_id, "solar.model_id", model.model_id)
         return model.model_id
 
-    def bury(self, run_id: str) -> None:
-        """Close a run whose process is gone."""
+    def close_killed(self, run_id: str) -> None:
+        """Close a run whose process is dead."""
         self._close_models(run_id)
         self.finish(run_id, "KILLED")
 
     def _close_models(self, run_id: str) -> None:
-        """Mark the run's models FAILED whose upload was cut off, if the server can be told of it soon."""
-        with contextlib.suppress(Exception), impatient():
+        """Mark models of the run as FAILED if their upload was interrupted, if the server answers soon."""
+        with contextlib.suppress(Exception), short_timeouts():
             experiment = self.client.get_run(run_id).info.experiment_id
             for model in self.client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
                 if model.status == "PENDING":
@@ -230,44 +213,44 @@ class Tracker(Reader):
 
     def log_folder(self, run_id: str, folder: Path, path: str | None = None) -> None:
         """Upload a folder's files as artifacts of the run."""
-        with reaching(self.client.get_run(run_id).info.artifact_uri, "written"):
+        with artifact_errors(self.client.get_run(run_id).info.artifact_uri, "written"):
             self.client.log_artifacts(run_id, str(folder), path)
 
-    def reuse(self, run_id: str, found: Finished) -> None:
-        """Note in a run which one it was answered with."""
+    def reuse(self, run_id: str, found: FinishedRun) -> None:
+        """Log in a run that the result of an earlier run was used."""
         self.client.set_tag(run_id, "solar.reused_run", found.run_id)
         made = f"[the run that made it]({run_path(found.experiment_id, found.run_id)})"
-        self.tell(run_id, f"Nothing was made here: the result was there, from {made}.")
+        self.set_note(run_id, f"Nothing was made here: the result was there, from {made}.")
         self.client.set_tag(run_id, "solar.scale", self.scale)
 
-    def give_up(self, run_id: str, found: Finished) -> None:
-        """Close a run that another process was faster than: it has not made the result."""
+    def close_as_reused(self, run_id: str, found: FinishedRun) -> None:
+        """Close a run whose step another process finished first."""
         self.reuse(run_id, found)
         self.client.delete_tag(run_id, "solar.key")
         self.finish(run_id, "KILLED")
 
-    def log_steps(self, made: "Iterable[tuple[Step, Finished]]") -> None:
-        """Keep which runs this invocation made or reused."""
+    def log_steps(self, made: Iterable[tuple[Step, FinishedRun]]) -> None:
+        """Log which runs this command made or reused."""
         steps = {f"{step.label} {step.key[:8]}": found.run_id for step, found in made}
         self.client.log_dict(self.run_id, steps, STEPS_FILE)
         self.client.set_tag(self.run_id, "solar.scale", self.scale)
 
-    def record(self, run_id: str, folder: Path) -> None:
-        """Note in a run what its result holds."""
+    def record_result(self, run_id: str, folder: Path) -> None:
+        """Log the digest of the result's content in its run."""
         self.client.set_tag(run_id, "solar.result", result_digest(folder))
 
     @contextlib.contextmanager
-    def metric_log(self, run_id: str, file: Path, kept: list[Row]) -> Iterator[MetricLog]:
-        """A log of the run's metrics, whose requests give up soon: what they could not deliver is kept.
+    def metric_log(self, run_id: str, file: Path, kept: list[MetricRow]) -> Iterator[MetricLog]:
+        """Yield a log of the run's metrics whose requests give up soon; undelivered metrics stay in the log.
 
-        `kept`: metrics of the run up to where its work was saved.
+        `kept` are the rows up to the checkpoint from which the work resumes.
         """
         delivered = {
             (name, metric.step)
             for name in (self.client.get_run(run_id).data.metrics if kept else ())
             for metric in self.history(run_id, name)
         }
-        with impatient():
+        with short_timeouts():
             log = MetricLog(functools.partial(send_metrics, self.client, run_id), file, kept, delivered)
             try:
                 yield log
@@ -279,36 +262,14 @@ class Tracker(Reader):
         self.client.set_terminated(run_id, status)
 
 
-def send_metrics(
-    client: "MlflowClient",
-    run_id: str,
-    rows: list[dict[str, Any]],
-    model_id: str | None = None,
-    datasets: Mapping[str, tuple[str, str]] = MappingProxyType({}),
-) -> None:
-    """Log rows of key, value, timestamp (ms) and step; with `model_id` they count for that model.
-
-    `datasets`: name and digest of the run's data set that a metric is measured on, by the metric's name.
-    """
-    from mlflow.entities import Metric
-
-    metrics = [
-        Metric(*(row[part] for part in ("key", "value", "timestamp", "step")), model_id, *measured_on)
-        for row in rows
-        for measured_on in [datasets.get(row["key"], (None, None))]
-    ]
-    for start in range(0, len(metrics), _BATCH):
-        client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
-
-
 @contextlib.contextmanager
-def failing(client: "MlflowClient", run_id: str) -> Iterator[None]:
-    """Mark the run FAILED (KILLED where the process was asked to end) with the reason if the block raises."""
+def mark_failed(client: MlflowClient, run_id: str) -> Iterator[None]:
+    """Mark the run FAILED with the reason if the block raises, or KILLED after a stop request."""
     try:
         yield
     except BaseException as error:
         why = redact(" ".join(str(error).split())) or type(error).__name__
-        with contextlib.suppress(Exception), impatient():
+        with contextlib.suppress(Exception), short_timeouts():
             client.set_tag(run_id, "solar.error", why[:5000])
             client.set_terminated(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise

@@ -14,10 +14,16 @@ from hypothesis import strategies as st
 
 from solar_repro.checkpoint.copying import CopyRange, copy_chunks
 from solar_repro.checkpoint.folder import open_checkpoint
-from solar_repro.checkpoint.given import fingerprint_model
+from solar_repro.checkpoint.model_source import fingerprint_model
 from solar_repro.contract import BaseInputs, BaseSettings
 from solar_repro.errors import UserError
-from solar_repro.safety.regular import copy, opened, own, regular, within
+from solar_repro.safety.regular_files import (
+    copy_file,
+    open_own_file,
+    open_regular,
+    opener_within,
+    regular_descriptor,
+)
 from solar_repro.stages import base
 from solar_repro.store.hashing import sha256
 from solar_repro.store.model_files import CARRIED_FILES
@@ -105,7 +111,7 @@ def cached(root: Path, model: Path) -> Path:
 def test_the_hubs_cache_links_to_its_own_blobs_alone(saved: Callable[..., Path], tmp_path: Path) -> None:
     snapshot = cached(tmp_path, saved("llama"))
     assert open_checkpoint(snapshot).layers == 4
-    copy(snapshot / "config.json", tmp_path / "copied")
+    copy_file(snapshot / "config.json", tmp_path / "copied")
     (tmp_path / "models--org--name" / "token").write_text(SECRET)
     (snapshot / "chat_template.jinja").symlink_to("../../token")
     with pytest.raises(UserError, match=r"chat_template\.jinja: is a link out of its folder"):
@@ -127,7 +133,7 @@ def test_what_was_opened_counts_and_not_the_name(tmp_path: Path, monkeypatch: py
     (tmp_path / "secret").write_text(SECRET)
     (tmp_path / "model" / "tokenizer.json").symlink_to(tmp_path / "secret")
     with pytest.raises(UserError, match="a link out of its folder"):
-        copy(tmp_path / "model" / "tokenizer.json", tmp_path / "out")
+        copy_file(tmp_path / "model" / "tokenizer.json", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
     readlink = os.readlink
@@ -139,7 +145,7 @@ def test_what_was_opened_counts_and_not_the_name(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(os, "readlink", no_proc)
     with pytest.raises(UserError, match="a link out of its folder"):
-        copy(tmp_path / "model" / "tokenizer.json", tmp_path / "out")
+        copy_file(tmp_path / "model" / "tokenizer.json", tmp_path / "out")
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "link to a device", "socket"])
@@ -150,8 +156,8 @@ def test_no_open_waits_or_reads_without_end(tmp_path: Path, kind: str) -> None:
     (tmp_path / "target").touch()
     for use in (
         sha256,
-        lambda path: regular(path, os.O_RDONLY),
-        lambda path: within(path.parent)(str(path), os.O_RDONLY),
+        lambda path: open_regular(path, os.O_RDONLY),
+        lambda path: opener_within(path.parent)(str(path), os.O_RDONLY),
         lambda path: copy_chunks([CopyRange(path, 0, tmp_path / "target", 0, 8)], print),
     ):
         with pytest.raises((UserError, OSError)):
@@ -162,15 +168,15 @@ def test_what_is_written_here_is_no_link(tmp_path: Path) -> None:
     (tmp_path / "victim").write_text(SECRET)
     (tmp_path / "file").symlink_to(tmp_path / "victim")
     with pytest.raises(UserError, match="is a link, but a file is written here"):
-        own(tmp_path / "file", os.O_RDWR | os.O_CREAT)
-    with open(tmp_path / "new", "ab+", opener=own) as file:
+        open_own_file(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    with open(tmp_path / "new", "ab+", opener=open_own_file) as file:
         file.write(b"x")
     assert (tmp_path / "victim").read_text() == SECRET
 
 
 def test_a_file_is_closed_behind_the_block(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
-    with opened(tmp_path / "file") as descriptor:
+    with regular_descriptor(tmp_path / "file") as descriptor:
         assert os.read(descriptor, 9) == b"text"
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(descriptor)

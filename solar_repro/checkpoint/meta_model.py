@@ -1,45 +1,47 @@
-"""A model as its config says, built on the meta device with transformers' own class: no weights, no code."""
+"""Builds a model from its config on the meta device with transformers' own class: no weights, no code."""
 
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from solar_repro.checkpoint.config import follow_layers
 from solar_repro.checkpoint.folder import Checkpoint
 from solar_repro.checkpoint.layer_map import LayerMap
+from solar_repro.checkpoint.tensor_origins import TensorOrigins
 from solar_repro.safety.json_files import write_json
-
-if TYPE_CHECKING:
-    from solar_repro.checkpoint.expressions import Expressions
 
 _NOT_BUILT_FROM = ("quantization_config", "auto_map", "_name_or_path")
 
 
-class Unproved(Exception):
-    """What could not be shown; the message is the middle of a sentence."""
+class NotProved(Exception):
+    """Something could not be proved; the message is the middle of a sentence."""
 
 
 @dataclass(frozen=True)
-class Built:
-    """A model on the meta device, its resolved config, its layers and what its buffers come from."""
+class MetaModel:
+    """A model on the meta device, its resolved config, its list of layers and the origins of its buffers."""
 
     settings: dict[str, Any]
     model: Any
     prefix: str
     layers: Any
-    made: "Expressions"
+    made: TensorOrigins
 
 
 def complete_config(base: Checkpoint, config: dict[str, Any], layer_map: LayerMap) -> dict[str, Any]:
-    """The deeper model's config with the per-layer lists that transformers derives from the base's own keys.
+    """Add to the deeper model's `config` the per-layer lists that transformers derives from the base's.
 
-    What a config decides by the layer's index alone (an interval, a count) then follows the layers.
+    What a config decides by a layer's index alone (an interval, a count) then follows the layers.
     """
     try:
         resolved = _resolve(base.config).to_dict()
-    except Unproved:
+    except NotProved:
         return config
     added = {
         key: follow_layers(key, value, base.layers, layer_map)
@@ -51,38 +53,31 @@ def complete_config(base: Checkpoint, config: dict[str, Any], layer_map: LayerMa
 
 
 def _resolve(config: Mapping[str, Any]) -> Any:
-    """The config as transformers reads it, in the class of its model_type."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
+    """Return the config as transformers reads it, in the class of its model_type; raises NotProved."""
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-        raise Unproved(f"transformers has no model_type {kind!r} of its own")
+        raise NotProved(f"transformers has no model_type {kind!r} of its own")
     content = {key: value for key, value in config.items() if key not in _NOT_BUILT_FROM}
-    try:  # through a file, for transformers writes infinity in a way of its own and reads it there alone
+    try:  # through a file, because transformers reads its own spelling of infinity only there
         with tempfile.TemporaryDirectory() as folder:
             write_json(Path(folder, "config.json"), content)
             return CONFIG_MAPPING[kind].from_pretrained(folder)
-    except Exception as error:  # each class checks in its own way
-        raise Unproved(f"transformers does not take the config ({_line(error)})") from error
+    except Exception as error:  # each config class raises its own errors
+        raise NotProved(f"transformers does not take the config ({_line(error)})") from error
 
 
 def _default(config: Mapping[str, Any], key: str) -> Any:
     try:
         return _resolve(config).to_dict().get(key)
-    except Unproved:
+    except NotProved:
         return None
 
 
-def build(config: Mapping[str, Any], layers: int) -> Built:
-    """Build the causal decoder of a config, which must have one list of this many layers; else Unproved."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from solar_repro.checkpoint.expressions import Expressions
-
+def build_on_meta(config: Mapping[str, Any], layers: int) -> MetaModel:
+    """Build the causal decoder of a config; raises NotProved unless it has one list of `layers` layers."""
     resolved = _resolve(config)
     settings = resolved.to_dict()
-    made = Expressions()
+    made = TensorOrigins()
     try:
         with torch.device("meta"), made.listening():
             model = AutoModelForCausalLM.from_config(
@@ -92,8 +87,8 @@ def build(config: Mapping[str, Any], layers: int) -> Built:
                 dtype=torch.float32,
                 trust_remote_code=False,
             ).eval()
-    except Exception as error:  # whatever a model's constructor raises
-        raise Unproved(f"transformers does not build the model ({_line(error)})") from error
+    except Exception as error:  # a model's constructor may raise anything
+        raise NotProved(f"transformers does not build the model ({_line(error)})") from error
     lists = [
         (name, module)
         for name, module in model.named_modules()
@@ -106,16 +101,16 @@ def build(config: Mapping[str, Any], layers: int) -> Built:
     ]
     if len(outer) != 1:
         found = ", ".join(name for name, _ in outer) or "none"
-        raise Unproved(f"one list of {layers} layers is expected in {type(model).__name__}, found {found}")
+        raise NotProved(f"one list of {layers} layers is expected in {type(model).__name__}, found {found}")
     ((prefix, module),) = outer
-    return Built(settings, model, prefix, module, made)
+    return MetaModel(settings, model, prefix, module, made)
 
 
-def short(value: Any) -> str:
-    """A value as one line of at most 120 characters."""
+def shorten(value: Any) -> str:
+    """Return a value as one line of at most 120 characters."""
     text = " ".join(str(value).split())
     return text if len(text) <= 120 else f"{text[:117]}…"
 
 
 def _line(error: Exception) -> str:
-    return short(f"{type(error).__name__}: {error}")
+    return shorten(f"{type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""How the tensors of a new checkpoint are laid out: shards, their headers, and the index."""
+"""Lays out the tensors of a new checkpoint: shards, their headers, and the index."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from solar_repro.errors import UserError
 from solar_repro.safety.json_files import write_json
 from solar_repro.store.model_files import INDEX_FILE, SINGLE_FILE
 
-SHARD_BYTES = 5_000_000_000  # the default of transformers
+SHARD_BYTES = 5_000_000_000  # this is the default of transformers
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One output file: its header (the first bytes) and where each tensor's bytes go, by name."""
+    """One output file: its header (the first bytes) and the range of each tensor by name."""
 
     name: str
     header: bytes
@@ -29,11 +29,11 @@ class Shard:
 def plan_shards(
     tensors: Mapping[str, TensorRange], shard_bytes: int = SHARD_BYTES, clonable: bool = False
 ) -> tuple[Shard, ...]:
-    """Lay tensors out in shards, in their order; of each its dtype, shape and length count.
+    """Divide tensors into shards, in their order; only their dtype, shape and length are used.
 
-    A shard holds at most `shard_bytes` of tensors, or one larger tensor. With `clonable` the tensors are
-    those to be copied, and most of their bytes get the place within a disk block that they have in their
-    files, so that file systems that share blocks can clone them.
+    A shard holds at most `shard_bytes` of tensors, or one larger tensor. With `clonable`, tensors get the
+    offset within a disk block that most of their bytes have in their present files, so that file systems that
+    share blocks can clone them.
     """
     if shard_bytes < 1:
         raise UserError(f"shard_bytes must be at least 1, not {shard_bytes}")
@@ -51,7 +51,7 @@ def plan_shards(
 
 
 def create_shards(shards: Sequence[Shard], out: Path) -> None:
-    """Create the files of the shards at full size with their headers, tensors still zero, and the index."""
+    """Create the files of the shards at full size with their headers and zeros for tensors, and the index."""
     for shard in shards:
         with (out / shard.name).open("xb") as stream:
             stream.write(shard.header)
@@ -60,7 +60,7 @@ def create_shards(shards: Sequence[Shard], out: Path) -> None:
 
 
 def write_index(shards: Sequence[Shard], out: Path) -> None:
-    """Write which shard holds which tensor; a single file needs no index."""
+    """Write the index, which says which shard holds which tensor; a single file needs none."""
     if len(shards) > 1:
         weight_map = {name: shard.name for shard in shards for name in shard.tensors}
         total = sum(tensor.length for shard in shards for tensor in shard.tensors.values())
@@ -83,7 +83,7 @@ def _shard(name: str, group: Mapping[str, TensorRange], clonable: bool) -> Shard
 
 
 def _commonest_place(group: Iterable[TensorRange]) -> int:
-    """Place in a disk block where the data begins so that most bytes keep theirs; a multiple of eight."""
+    """Return the offset in a disk block at which most bytes keep their present one; a multiple of eight."""
     bytes_by_place: dict[int, int] = {}
     position = 0
     for tensor in group:

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from solar_repro.checkpoint import pretrained
+from solar_repro.checkpoint import load as loading
 from solar_repro.checkpoint.folder import open_checkpoint
-from solar_repro.checkpoint.pretrained import pretrained_model, pretrained_tokenizer
+from solar_repro.checkpoint.load import pretrained_model, pretrained_tokenizer
 from solar_repro.errors import UserError
-from solar_repro.safety import trial
-from solar_repro.safety.config_bounds import refuse_absurd
+from solar_repro.safety import sandbox
+from solar_repro.safety.config_bounds import refuse_absurd_config
 from solar_repro.store.model_files import CARRIED_FILES
 
 fuzz = settings(
@@ -84,7 +84,7 @@ MALFORMED = ["{", "[]", "3", "\0", '{"a": 1, "a": 2}', '{"a": ' + "9" * 5000 + "
 MALFORMED += ['{"a":' + "[" * 100_000 + "]" * 100_000 + "}"]
 
 
-@pytest.mark.parametrize("name", [name for name in pretrained._SMALL_FILES if name.endswith(".json")])
+@pytest.mark.parametrize("name", [name for name in loading._SMALL_FILES if name.endswith(".json")])
 @pytest.mark.parametrize("content", MALFORMED)
 def test_a_malformed_file_is_named(model: Path, name: str, content: str) -> None:
     (model / name).write_text(content)
@@ -100,7 +100,7 @@ def test_a_huge_file_is_not_read(model: Path, name: str) -> None:
 
 def test_a_tokenizer_that_never_ends_is_given_up(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of these normalizers makes ten of every a."""
-    monkeypatch.setattr(trial, "SECONDS", 2)
+    monkeypatch.setattr(sandbox, "CPU_SECONDS", 2)
     ten = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10}
     change(model / "tokenizer.json", normalizer={"type": "Sequence", "normalizers": [ten] * 12})
     one_line(
@@ -117,13 +117,13 @@ def test_a_tokenizer_that_aborts_is_refused(model: Path) -> None:
 
 def test_a_sound_tokenizer_is_tried_once(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert pretrained_tokenizer(model)("a")["input_ids"] == [3]
-    monkeypatch.setattr(trial, "_run", lambda *_: pytest.fail("tried again"))
+    monkeypatch.setattr(sandbox, "_run", lambda *_: pytest.fail("tried again"))
     assert pretrained_tokenizer(model)("a a")["input_ids"] == [3, 3]
 
 
 def rendered(template: str, *prompts: str) -> list[str]:
     conversations = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    return trial.render(template, {"bos_token": "<s>"}, conversations, "model m")
+    return sandbox.render_chat_template(template, {"bos_token": "<s>"}, conversations, "model m")
 
 
 def test_templates_are_rendered_as_transformers_does(model: Path) -> None:
@@ -156,7 +156,7 @@ LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% end
 def test_a_template_without_end_is_one_line(
     template: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial, "SECONDS", 12)
+    monkeypatch.setattr(sandbox, "CPU_SECONDS", 12)
     one_line(lambda: rendered(template, "first", "second"), "model m: its chat template", said)
 
 
@@ -176,7 +176,7 @@ json_values = st.recursive(
 @given(json_values)
 def test_any_json_passes_or_is_refused_in_a_line(value: Any) -> None:
     try:
-        refuse_absurd(Path("config.json"), value)
+        refuse_absurd_config(Path("config.json"), value)
     except UserError as refused:
         assert "\n" not in str(refused)  # noqa: PT017
         assert len(str(refused)) < 300  # noqa: PT017
@@ -196,4 +196,4 @@ def test_the_models_of_today_pass() -> None:
         "model_max_length": 1e30,
         "text_config": {"num_experts": 512, "head_dim": 256},
     }
-    refuse_absurd(Path("config.json"), config)
+    refuse_absurd_config(Path("config.json"), config)

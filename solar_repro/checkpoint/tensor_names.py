@@ -1,6 +1,6 @@
-"""How a decoder names its tensors: its layers' prefix and the config's keys, found and not listed.
+"""How a decoder names its tensors: the prefix of its layers and the config keys, found instead of listed.
 
-Covers every decoder whose layers are numbered under one prefix (`model.layers.7.`, `gpt_neox.layers.7.`,
+This covers every decoder whose layers are numbered under one prefix (`model.layers.7.`, `gpt_neox.layers.7.`,
 `transformer.h.7.`, `h.7.`).
 """
 
@@ -16,11 +16,11 @@ _NUMBERED = re.compile(r"((?:[^.0-9][^.]*\.)*?)(0|[1-9][0-9]{0,5})\.(.+)", re.DO
 COUNT_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _HEAD = re.compile(r"(lm_head|embed_out)\.weight")
 _EMBEDDING = re.compile(r"(.*\.)?(embed_tokens|wte|embed_in|word_embeddings|embed)\.weight")
-# Buffers that old versions of transformers stored and every version computes anew: rotary frequencies, and
-# the causal mask with its value beside it.
+# These buffers were stored by old versions of transformers, and every version recomputes them: rotary
+# frequencies, and the causal mask with its fill value.
 _FREQUENCIES = re.compile(r"(.*\.)?inv_freq", re.DOTALL)
 _MASK = re.compile(r"(.*\.)?(attn|attention|self_attn|self_attention)\.(masked_)?bias", re.DOTALL)
-# Modules that write into the residual stream, by the names the decoders of transformers use.
+# Modules with these names write into the residual stream in the decoders of transformers.
 _OUTPUT_PROJECTIONS = frozenset(
     [
         "o_proj",
@@ -41,14 +41,14 @@ _OUTPUT_PROJECTIONS = frozenset(
 
 @dataclass(frozen=True)
 class LayerNames:
-    """`prefix` ends with a dot: layer 7 owns the tensors `<prefix>7.*`; `count_keys` are the config's."""
+    """How layers are named: layer 7 has the tensors `<prefix>7.*`; `count_keys` are keys of the config."""
 
     prefix: str
     count: int
     count_keys: tuple[str, ...]
 
     def split(self, name: str) -> tuple[int, str] | None:
-        """Layer index and the rest of the name, or None for a tensor outside the layers."""
+        """Return layer index and the rest of a tensor's name; None for a tensor outside the layers."""
         match = _NUMBERED.fullmatch(name)
         return (int(match[2]), match[3]) if match and match[1] == self.prefix else None
 
@@ -57,7 +57,10 @@ class LayerNames:
 
 
 def find_layers(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -> LayerNames:
-    """Find the prefix under which the layers are numbered 0 … n−1 and the config's keys that say n."""
+    """Find the prefix under which layers are numbered 0 … n−1 and the config keys that say n.
+
+    Raises UserError.
+    """
     indices: dict[str, set[int]] = {}
     for name in names:
         if match := _NUMBERED.fullmatch(name):
@@ -75,9 +78,9 @@ def find_layers(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -
             f"{folder}: tensors of layer {prefix}{missing[0]} are missing; download the checkpoint again"
         )
     keys = tuple(key for key in COUNT_KEYS if config.get(key) == len(layers))
-    said = {key: config[key] for key in COUNT_KEYS if type(config.get(key)) is int}
-    if not keys and said and all(count < len(layers) for count in said.values()):
-        key, count = next(iter(said.items()))
+    counts = {key: config[key] for key in COUNT_KEYS if type(config.get(key)) is int}
+    if not keys and counts and all(count < len(layers) for count in counts.values()):
+        key, count = next(iter(counts.items()))
         extra = config.get("num_nextn_predict_layers")
         why = f" (num_nextn_predict_layers = {extra}: it predicts further tokens)" if extra else ""
         raise UserError(
@@ -86,26 +89,26 @@ def find_layers(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -
             "leaves them out, and save it to another folder"
         )
     if not keys:
-        said = {key: config[key] for key in COUNT_KEYS if key in config}
+        counts = {key: config[key] for key in COUNT_KEYS if key in config}
         raise UserError(
             f"{folder / 'config.json'}: the tensors have {len(layers)} layers under {prefix!r}, "
-            f"but the config says {said or 'nothing'}; set {COUNT_KEYS[0]} to that number"
+            f"but the config says {counts or 'nothing'}; set {COUNT_KEYS[0]} to that number"
         )
     return LayerNames(prefix, len(layers), keys)
 
 
 def head_name(names: Iterable[str]) -> str | None:
-    """Name of the output head's weight, None where none is stored."""
+    """Return the name of the output head's weight, None if none is stored."""
     return next((name for name in names if _HEAD.fullmatch(name)), None)
 
 
 def embedding_name(names: Iterable[str]) -> str | None:
-    """Name of the token embedding's weight."""
+    """Return the name of the token embedding's weight, None if none is stored."""
     return next((name for name in names if _EMBEDDING.fullmatch(name)), None)
 
 
 def is_recomputed(name: str, shape: Sequence[int]) -> bool:
-    """Whether a stored tensor is a buffer that every version of transformers computes anew."""
+    """Whether a stored tensor is a buffer that every version of transformers recomputes."""
     mask = len(shape) == 4 and shape[0] == shape[1] == 1 and shape[2] == shape[3]
     return _FREQUENCIES.fullmatch(name) is not None or (
         _MASK.fullmatch(name) is not None and (mask or all(size == 1 for size in shape))
@@ -113,7 +116,7 @@ def is_recomputed(name: str, shape: Sequence[int]) -> bool:
 
 
 def output_projections(rests: Sequence[str]) -> list[str]:
-    """Of one layer's tensor names (without prefix and index), those that write into the residual stream."""
+    """Return the names, of one layer's `rests`, whose tensors write into the residual stream."""
     return [
         rest
         for rest in rests

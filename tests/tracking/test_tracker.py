@@ -12,10 +12,10 @@ from mlflow.exceptions import MlflowException
 
 from solar_repro.errors import UserError
 from solar_repro.store.lock import locked
-from solar_repro.store.owner import identity
-from solar_repro.tracking.reader import Finished
+from solar_repro.store.owner import folder_identity
+from solar_repro.tracking.reader import FinishedRun
 from solar_repro.tracking.run_inputs import log_inputs
-from solar_repro.tracking.tracking import Tracker
+from solar_repro.tracking.tracker import Tracker
 from tests.fake_mlflow import FakeClient
 from tests.steps import bare_step
 
@@ -32,7 +32,7 @@ def client():
 
 @pytest.fixture
 def tracker(client, monkeypatch):
-    monkeypatch.setattr("solar_repro.tracking.tracking.connect", lambda: client)
+    monkeypatch.setattr("solar_repro.tracking.tracker.connect", lambda: client)
     return Tracker("test", "check", client.create_run("0").info.run_id)
 
 
@@ -73,7 +73,7 @@ def test_a_machine_of_the_same_name_does_not_take_this_ones_run_for_its_own(
     output.parent.mkdir()
     tags = {"solar.key": ALIKE, "solar.output": str(output), "solar.host": socket.gethostname()}
     if there != "of old":
-        tags["solar.store"] = identity(output.parent)
+        tags["solar.store"] = folder_identity(output.parent)
     run_id = client.create_run("9", tags).info.run_id
     assert tracker.unfinished(ALIKE, output)[0] == ([run_id] if there != "of old" else [])
     if there == "another folder":
@@ -90,7 +90,7 @@ def test_a_machine_of_the_same_name_does_not_take_this_ones_run_for_its_own(
 
 def test_the_run_of_a_process_that_holds_the_lock_is_not_closed_as_dead(client, tracker, tmp_path):
     output = tmp_path / "base-01234567"
-    tags = {"solar.key": ALIKE, "solar.output": str(output), "solar.store": identity(tmp_path)}
+    tags = {"solar.key": ALIKE, "solar.output": str(output), "solar.store": folder_identity(tmp_path)}
     run = client.create_run("9", tags)
     client.set_terminated = lambda run_id, status: client.update_run(run_id, status)
     with locked(output, None):
@@ -103,7 +103,7 @@ def test_the_run_of_a_process_that_holds_the_lock_is_not_closed_as_dead(client, 
 def test_a_run_that_another_was_faster_than_does_not_pass_for_the_one_that_made_it(client, tracker):
     own = client.create_run("1", {"solar.key": KEY})
     client.set_terminated = lambda run_id, status: client.update_run(run_id, status)
-    tracker.give_up(own.info.run_id, tracker.candidates(KEY)[0])
+    tracker.close_as_reused(own.info.run_id, tracker.candidates(KEY)[0])
     assert (own.info.status, own.data.tags["solar.reused_run"]) == ("KILLED", "run0")
     client.update_run(own.info.run_id, "FINISHED")  # the invocation's own, at its end
     assert [found.run_id for found in tracker.candidates(KEY)] == ["run0"]
@@ -186,9 +186,9 @@ def test_what_is_only_out_of_reach_is_not_made_again(tracker, tmp_path, monkeypa
     def get_artifact_repository(uri):
         raise error
 
-    where = "mlflow.store.artifact.artifact_repository_registry.get_artifact_repository"
+    where = "solar_repro.tracking.artifacts.get_artifact_repository"
     monkeypatch.setattr(where, get_artifact_repository)
-    found = Finished("run0", "0", None, tmp_path)
+    found = FinishedRun("run0", "0", None, tmp_path)
     if raised is None:
         assert not tracker.download(found, tmp_path, "sft")
         assert tracker.offered(found, KEY) is None
@@ -233,7 +233,7 @@ def test_a_model_whose_upload_is_cut_off_does_not_stay_pending(client, tracker, 
 def test_the_pending_models_of_a_killed_process_are_closed(client, tracker, models, tmp_path):
     client.create_logged_model("0", source_run_id="run0")
     client.create_logged_model("0", source_run_id="run1")
-    tracker.bury("run1")
+    tracker.close_killed("run1")
     assert [model.status for model in models.values()] == ["PENDING", "FAILED"]
     assert client.get_run("run1").info.status == "KILLED"
     client.log_model_artifacts = lambda *given: None
@@ -242,10 +242,10 @@ def test_the_pending_models_of_a_killed_process_are_closed(client, tracker, mode
 
 
 def test_a_nested_run_has_parent_user_and_source(client, monkeypatch):
-    monkeypatch.setattr("solar_repro.tracking.tracking.connect", lambda: client)
+    monkeypatch.setattr("solar_repro.tracking.tracker.connect", lambda: client)
     own = client.create_run("0", {"mlflow.user": "ada"}).info.run_id
     tracker = Tracker("main check", "check", own)
-    tags = client.get_run(tracker.child(bare_step("sft", "sft_v1"))).data.tags
+    tags = client.get_run(tracker.open_child(bare_step("sft", "sft_v1"))).data.tags
     assert tags["mlflow.parentRunId"] == own
     assert tags["mlflow.user"] == "ada"
     assert tags["mlflow.source.name"] == "solar_repro/stages/sft.py"
@@ -254,5 +254,5 @@ def test_a_nested_run_has_parent_user_and_source(client, monkeypatch):
 
 def test_a_run_that_was_answered_with_another_links_to_it(client, tracker):
     own = client.create_run("1")
-    tracker.reuse(own.info.run_id, Finished("run0", "2000", None, Path("/store/a")))
+    tracker.reuse(own.info.run_id, FinishedRun("run0", "2000", None, Path("/store/a")))
     assert "[the run that made it](#/experiments/2000/runs/run0?" in own.data.tags["mlflow.note.content"]

@@ -1,4 +1,4 @@
-"""Places as people write them, and folders that are written to, tried before any work."""
+"""Paths as people write them, and checks before any work that folders can be written."""
 
 import os
 import shutil
@@ -8,8 +8,8 @@ from pathlib import Path
 from solar_repro.errors import UserError
 
 
-def expanded(place: str) -> str:
-    """A place with `~` as the home folder it stands for; UserError where that is not known."""
+def expand_home(place: str) -> str:
+    """Return a path with `~` replaced by the home folder; raises UserError if that is unknown."""
     found = os.path.expanduser(place)
     if found.startswith("~"):
         home = place.partition("/")[0]
@@ -18,7 +18,10 @@ def expanded(place: str) -> str:
 
 
 def require_writable(folder: Path, what: str, setting: str) -> None:
-    """Make the folder and try to write in it; UserError names `what` it is for, and the `setting`."""
+    """Make a folder and try to write in it.
+
+    Raises UserError, which names `what` the folder is for and the `setting` to change.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -31,7 +34,7 @@ def require_writable(folder: Path, what: str, setting: str) -> None:
 
 
 def require_space(out: Path, needed: int) -> None:
-    """Refuse to begin what the disk cannot hold (UserError)."""
+    """Raise UserError if fewer than `needed` bytes are free on the disk of `out`."""
     free = shutil.disk_usage(out).free
     if free < needed:
         raise UserError(

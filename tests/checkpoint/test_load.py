@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from solar_repro.checkpoint.pretrained import pretrained_model, pretrained_tokenizer
+from solar_repro.checkpoint.load import pretrained_model, pretrained_tokenizer
 from solar_repro.errors import UserError
 from tests.conftest import ROOT
 
@@ -110,4 +110,4 @@ def test_nothing_else_calls_transformers_loaders() -> None:
                 if node.func.attr == "from_pretrained" or settings.get("trust_remote_code") == "True":
                     found.append(file.relative_to(ROOT).as_posix())
     # `building` reads a config by transformers' own class of that kind, which no auto_map changes.
-    assert set(found) == {"solar_repro/checkpoint/building.py", "solar_repro/checkpoint/pretrained.py"}
+    assert set(found) == {"solar_repro/checkpoint/meta_model.py", "solar_repro/checkpoint/load.py"}

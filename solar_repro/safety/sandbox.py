@@ -1,6 +1,6 @@
-"""Tokenizers and chat templates of others, tried in a process of its own that may not use much.
+"""Tries tokenizers and chat templates of others in a process with limited time and memory.
 
-What never ends, fills the memory or aborts does so there. The process imports no more than it tries.
+What never ends, fills the memory or aborts does so there. The process imports only what it tries.
 """
 
 import functools
@@ -14,8 +14,8 @@ from typing import Any
 from solar_repro.errors import UserError
 from solar_repro.safety.redact import one_line
 
-SECONDS = 30
-"""Of a processor's time. The largest tokenizers are read within two, and a template is rendered at once."""
+CPU_SECONDS = 30
+"""CPU seconds allowed. The largest tokenizers load within two, and a template renders at once."""
 _MEMORY = 6 << 30
 _RUNS = 2000
 _LIMITS = """
@@ -30,7 +30,7 @@ try:
     for character in "a \\n0.é":
         tokenizer.encode(character * {_RUNS} + "!")
 except Exception:
-    pass  # who loads it tells what is wrong
+    pass  # loading it later explains what is wrong
 """
 _TEMPLATE = """
 import json
@@ -50,7 +50,7 @@ json.dump(rendered, sys.stdout)
 
 
 def try_tokenizer(folder: Path) -> None:
-    """Refuse (UserError) a tokenizer that does not come to an end with short texts."""
+    """Raise UserError if a folder's tokenizer does not finish short texts within the limits."""
     file = folder / "tokenizer.json"
     if file.is_file():
         _try_once(hashlib.sha256(file.read_bytes()).hexdigest(), file)
@@ -58,22 +58,23 @@ def try_tokenizer(folder: Path) -> None:
 
 @functools.cache
 def _try_once(_content: str, file: Path) -> None:
-    done = _run(_TOKENIZER, str(file), SECONDS)
+    done = _run(_TOKENIZER, str(file), CPU_SECONDS)
     if done.returncode:
         raise UserError(
-            f"{file}: {_end(done, SECONDS)} when it is tried on short texts; take the model's own tokenizer"
+            f"{file}: {_end(done, CPU_SECONDS)} when it is tried on short texts; take the model's own "
+            "tokenizer"
         )
 
 
-def render(
+def render_chat_template(
     template: str, tokens: dict[str, str], conversations: list[list[dict[str, str]]], named: str
 ) -> list[str]:
-    """Each conversation's text by a chat template, which `named` tells the place of.
+    """Render each conversation with a chat template; `named` says in errors where the template comes from.
 
-    UserError for a template that is malformed or does not come to an end.
+    Raises UserError if the template is malformed or exceeds the limits.
     """
     asked = {"template": template, "tokens": tokens, "conversations": conversations}
-    seconds = SECONDS + len(conversations) // 100
+    seconds = CPU_SECONDS + len(conversations) // 100
     done = _run(_TEMPLATE, "", seconds, json.dumps(asked))
     if done.returncode:
         raise UserError(
@@ -90,10 +91,10 @@ def _run(script: str, argument: str, seconds: int, given: str = "") -> "subproce
 
 
 def _end(done: "subprocess.CompletedProcess[Any]", seconds: int) -> str:
-    """How a process ended, in words."""
+    """Return in words how a process ended."""
     if done.returncode in (-9, -24):  # SIGKILL, SIGXCPU
         return f"it takes more than {seconds} seconds"
-    said = one_line(done.stderr.strip().rpartition("\n")[2])[:200]
-    if "MemoryError" in said or "memory allocation" in said:
+    last_line = one_line(done.stderr.strip().rpartition("\n")[2])[:200]
+    if "MemoryError" in last_line or "memory allocation" in last_line:
         return f"it takes more than {_MEMORY >> 30} GiB of memory"
-    return said or "it aborts"
+    return last_line or "it aborts"

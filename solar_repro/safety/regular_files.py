@@ -1,4 +1,4 @@
-"""Opening files that others may have put there: regular ones alone, and of a checkpoint its folder's own."""
+"""Opens files that others may have put there: regular files only, and only those inside their folder."""
 
 import hashlib
 import os
@@ -22,10 +22,10 @@ _KINDS = {
 }
 
 
-def regular(path: Path | str, flags: int) -> int:
-    """An `opener` for `open` that gives regular files alone, and of all others raises UserError at once.
+def open_regular(path: Path | str, flags: int) -> int:
+    """Serve as `opener` of `open` for regular files; raises UserError at once for anything else.
 
-    A FIFO would be waited for without end, and a device has none.
+    Opening a FIFO would wait without end, and reading a device might not end.
     """
     try:
         descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
@@ -39,30 +39,34 @@ def regular(path: Path | str, flags: int) -> int:
 
 
 @contextmanager
-def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
-    """A descriptor of a regular file, for the block alone: a checkpoint may have more than may be open."""
-    descriptor = regular(path, flags)
+def regular_descriptor(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
+    """Yield a descriptor of a regular file that is open only inside the block.
+
+    A checkpoint may have more files than a process may keep open.
+    """
+    descriptor = open_regular(path, flags)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def own(path: Path | str, flags: int) -> int:
-    """The same for files that are written where others can write too: a link in their place is refused."""
+def open_own_file(path: Path | str, flags: int) -> int:
+    """Serve as `opener` for files to be written in shared folders; raises UserError also for a link."""
     if os.path.islink(path):
         raise UserError(f"{path}: is a link, but a file is written here; remove the link")
-    return regular(path, flags | os.O_NOFOLLOW)
+    return open_regular(path, flags | os.O_NOFOLLOW)
 
 
-def within(folder: Path) -> Callable[[str, int], int]:
-    """The opener for files of a checkpoint's folder: regular, and none that a link leads out of it.
+def opener_within(folder: Path) -> Callable[[str, int], int]:
+    """Return an `opener` for regular files inside `folder`; it refuses those outside that a link leads to.
 
-    What was opened is looked at, not the name, behind which another file may have been put meanwhile.
+    It checks the opened file and not the name, because the name may have been given to another file
+    meanwhile.
     """
 
     def opener(path: str, flags: int) -> int:
-        descriptor = regular(path, flags)
+        descriptor = open_regular(path, flags)
         try:
             opened = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
         except OSError:  # no /proc on this system
@@ -75,11 +79,11 @@ def within(folder: Path) -> Callable[[str, int], int]:
     return opener
 
 
-def refuse_strangers(folder: Path) -> None:
-    """Refuse (UserError) a folder with a link that leaves it, or with anything but files and folders.
+def refuse_foreign_links(folder: Path) -> None:
+    """Raise UserError if a folder holds a link that leaves it, or anything but files and folders.
 
-    Links of the hub's cache to its own blobs are no strangers. Hidden files, which nothing here reads, may
-    be anything.
+    Links of the hub's cache to its own blobs are allowed. Hidden files are not checked, as nothing reads
+    them.
     """
     root = folder.resolve()
     for parent, folders, files in os.walk(folder):
@@ -97,10 +101,13 @@ def refuse_strangers(folder: Path) -> None:
                 )
 
 
-def copy(source: Path, target: Path) -> str:
-    """Copy a file that lies in its own folder (`within`) to a new one; the SHA-256 of what was written."""
+def copy_file(source: Path, target: Path) -> str:
+    """Copy a file to a new one, and return the SHA-256 of what was written.
+
+    Raises UserError if `source` is a link that leads out of its folder.
+    """
     digest = hashlib.sha256()
-    with open(source, "rb", opener=within(source.parent)) as file, target.open("xb") as out:
+    with open(source, "rb", opener=opener_within(source.parent)) as file, target.open("xb") as out:
         while block := file.read(BLOCK):
             digest.update(block)
             out.write(block)
@@ -126,5 +133,5 @@ def _kind(mode: int) -> str:
 
 
 def is_plain_file_name(name: Any) -> bool:
-    """Whether `name` is text that names a file inside a folder, without leaving it."""
+    """Whether `name` is a text that names a file directly inside a folder."""
     return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0:")

@@ -1,0 +1,51 @@
+"""Commits and snapshots of models and data sets on the Hugging Face hub."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import huggingface_hub
+
+from solar_repro.errors import UserError
+
+REVISION = "revision:"
+"""Precedes the commit in the digest of a hub id."""
+RepoType = Literal["model", "dataset"]
+
+
+def hub_commit(repo_id: str, repo_type: RepoType, message: Callable[[str], str]) -> str:
+    """Return the newest commit of a hub id; raises UserError with `message(reason)` if that fails."""
+    with _hub_errors(message):
+        api = huggingface_hub.HfApi()
+        info = api.model_info(repo_id) if repo_type == "model" else api.dataset_info(repo_id)
+        return info.sha
+
+
+def hub_snapshot(
+    repo_id: str,
+    repo_type: RepoType,
+    message: Callable[[str], str],
+    commit: str | None = None,
+    patterns: Sequence[str] | None = None,
+) -> Path:
+    """Download a hub id to the Hugging Face cache and return its folder.
+
+    `commit` None takes the newest, and `patterns` None takes all files. Raises UserError with
+    `message(reason)`.
+    """
+    with _hub_errors(message):
+        return Path(
+            huggingface_hub.snapshot_download(
+                repo_id, repo_type=repo_type, revision=commit, allow_patterns=patterns
+            )
+        )
+
+
+@contextmanager
+def _hub_errors(message: Callable[[str], str]) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the hub's client raises OSError, ValueError or its HTTP library's own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(message(reason)) from None
