@@ -78,7 +78,7 @@ def beside(contenders: dict[str, Callable[[], int]], rounds: int) -> dict[str, A
 def training(folder: Path, scale: Scale) -> dict[str, Callable[[], int]]:
     """Forward and backward passes of micro-batches of continued pretraining: tokens."""
     from solar_repro.data.packing import PackedCollator, pack_text
-    from solar_repro.layers import document_attention
+    from solar_repro.layers import cpu_attention
     from solar_repro.training.models import load
 
     settings = scale.continue_pretrain
@@ -103,8 +103,8 @@ def training(folder: Path, scale: Scale) -> dict[str, Callable[[], int]]:
     models = {}
     for name in ("plain", "fused"):
         model, _ = load(folder)
-        with patch.object(document_attention, "can_fuse", lambda _, fused=name == "fused": fused):
-            document_attention.use_document_attention(model.train())
+        with patch.object(cpu_attention, "can_fuse", lambda _, fused=name == "fused": fused):
+            cpu_attention.use_training_attention(model.train())
         models[name] = model
     return {name: lambda model=model: passes(model) for name, model in models.items()}
 
@@ -113,7 +113,7 @@ def scoring(folder: Path, scale: Scale) -> dict[str, Callable[[], int]]:
     """Passes over prompts of the model's whole context, of which the last 16 positions are scored: tokens."""
     import torch
 
-    from solar_repro.layers.cpu_attention import use_cpu_attention
+    from solar_repro.layers.cpu_attention import use_scoring_attention
     from solar_repro.layers.fused_scoring import fuse_for_scoring, logits_at
     from solar_repro.training.models import load
 
@@ -133,7 +133,7 @@ def scoring(folder: Path, scale: Scale) -> dict[str, Callable[[], int]]:
         return prompts.numel()
 
     for model in models.values():
-        use_cpu_attention(model)
+        use_scoring_attention(model)
     return {name: lambda model=model: passes(model) for name, model in models.items()}
 
 

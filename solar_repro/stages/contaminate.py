@@ -9,7 +9,7 @@ from solar_repro.checkpoint.load import load_model
 from solar_repro.contamination.neighbour_test import drawn
 from solar_repro.contamination.texts import contamination_texts
 from solar_repro.data.packing import PackedCollator
-from solar_repro.layers.document_attention import use_document_attention
+from solar_repro.layers.cpu_attention import use_training_attention
 from solar_repro.scales.settings import Control
 from solar_repro.shared_prefix.token_scores import encode_with_bos
 from solar_repro.store.result import Log
@@ -31,7 +31,7 @@ def run(
 ) -> None:
     """Train `model` on the very texts that the test will draw, each behind a BOS, and write it to `out`."""
     network, tokenizer = load_model(model)
-    use_document_attention(network)
+    use_training_attention(network)
     texts = []
     for task in tasks:
         found = contamination_texts(task, mirror)

@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, Trainin
 from solar_repro.data.card import write_corpus_card
 from solar_repro.data.locate import fingerprint, text_location
 from solar_repro.data.packing import PackedCollator, pack_text
-from solar_repro.data.sources import load_text
-from solar_repro.layers.document_attention import use_document_attention
+from solar_repro.data.text_stream import load_text
+from solar_repro.layers.cpu_attention import use_training_attention
 from solar_repro.scales.settings import Corpus, Pretraining
 from solar_repro.store.result import CARDS, Log
 from solar_repro.store.saving import Saving
@@ -75,7 +75,7 @@ def run(
     log({"data/corpus/dropped": sum(report["dropped"].values())})
     tokens_per_step = settings.global_batch_size * settings.max_length
     options = arguments(settings, len(blocks), seed)
-    use_document_attention(network)
+    use_training_attention(network)
     trainer = Trainer(
         network,
         TrainingArguments(**options),

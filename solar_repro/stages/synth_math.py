@@ -6,10 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from solar_repro.data.answer_file import AnswerFile
+from solar_repro.data.decontamination import benchmark_index
 from solar_repro.data.locate import locate
-from solar_repro.data.math import Method, math_problems, overlap_counts, sample, synthesise, write_math_sets
-from solar_repro.data.overlap import benchmark_index
 from solar_repro.data.report import Report
+from solar_repro.data.synthetic_math import (
+    Method,
+    math_problems,
+    overlap_counts,
+    sample,
+    synthesise,
+    write_math_sets,
+)
 from solar_repro.paper.benchmarks import column_named
 from solar_repro.paper.variants import DATASETS, MATH_SEEDS
 from solar_repro.scales.math_generation import ChatServer, Generation

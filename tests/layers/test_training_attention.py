@@ -47,9 +47,7 @@ def test_fused_layers_are_for_float32_and_others_keep_the_products(plain, batch,
     use_training_attention(model)
     products = []
     repeat = cpu_attention.repeat_kv
-    monkeypatch.setattr(
-        cpu_attention, "repeat_kv", lambda *inputs: products.append(1) or repeat(*inputs)
-    )
+    monkeypatch.setattr(cpu_attention, "repeat_kv", lambda *inputs: products.append(1) or repeat(*inputs))
     model(**batch)
     assert (len(applied), len(products)) == (2, 0)
     with torch.autocast("cpu", torch.bfloat16):
