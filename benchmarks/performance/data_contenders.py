@@ -46,7 +46,7 @@ def ours_filter(work: Path) -> Callable[[], dict[str, Any]]:
     import datasets  # noqa: F401
     import pyarrow.compute  # noqa: F401
 
-    from solar_repro.data.filters import by_task_name
+    from solar_repro.data.table_8_filter import by_task_name
 
     def step() -> dict[str, Any]:
         rows = _rows(work, row_filters=[by_task_name(FILTERED_TASKS)])
@@ -56,7 +56,7 @@ def ours_filter(work: Path) -> Callable[[], dict[str, Any]]:
 
 
 def _ours_filtered(work: Path) -> Any:
-    from solar_repro.data.filters import by_task_name
+    from solar_repro.data.table_8_filter import by_task_name
 
     return _rows(work, row_filters=[by_task_name(FILTERED_TASKS)])
 
@@ -88,7 +88,7 @@ def ours_pack(work: Path) -> Callable[[], dict[str, Any]]:
 
 
 def ours_overlap(work: Path) -> Callable[[], dict[str, Any]]:
-    from solar_repro.data.overlap import benchmark_index, overlap
+    from solar_repro.data.decontamination import benchmark_index, overlap
 
     rows = _rows(work)
     index = benchmark_index(work / "mirror", [BENCHMARK])

@@ -79,7 +79,7 @@ def training(folder: Path, scale: Scale) -> dict[str, Callable[[], int]]:
     """Forward and backward passes of micro-batches of continued pretraining: tokens."""
     from solar_repro.checkpoint.load import load_for_training
     from solar_repro.data.packing import PackedCollator, pack_text
-    from solar_repro.layers import document_attention
+    from solar_repro.layers import cpu_attention
 
     settings = scale.continue_pretrain
     _, tokenizer = load_for_training(folder)
@@ -103,8 +103,8 @@ def training(folder: Path, scale: Scale) -> dict[str, Callable[[], int]]:
     models = {}
     for name in ("plain", "fused"):
         model, _ = load_for_training(folder)
-        with patch.object(document_attention, "can_fuse", lambda _, fused=name == "fused": fused):
-            document_attention.use_document_attention(model.train())
+        with patch.object(cpu_attention, "can_fuse", lambda _, fused=name == "fused": fused):
+            cpu_attention.use_training_attention(model.train())
         models[name] = model
     return {name: lambda model=model: passes(model) for name, model in models.items()}
 
@@ -114,7 +114,7 @@ def scoring(folder: Path, scale: Scale) -> dict[str, Callable[[], int]]:
     import torch
 
     from solar_repro.checkpoint.load import load_for_training
-    from solar_repro.layers.cpu_attention import use_cpu_attention
+    from solar_repro.layers.cpu_attention import use_scoring_attention
     from solar_repro.layers.fused_scoring import fuse_for_scoring, logits_at
 
     generator = torch.Generator().manual_seed(0)
@@ -133,7 +133,7 @@ def scoring(folder: Path, scale: Scale) -> dict[str, Callable[[], int]]:
         return prompts.numel()
 
     for model in models.values():
-        use_cpu_attention(model)
+        use_scoring_attention(model)
     return {name: lambda model=model: passes(model) for name, model in models.items()}
 
 

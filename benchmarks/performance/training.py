@@ -26,8 +26,9 @@ from solar_repro.data.packing import PackedCollator, pack_instruction, pack_text
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction
 from solar_repro.device import device, own_precision
+from solar_repro.microworld.stored_corpus import CORPUS, stored_texts
 from solar_repro.microworld.trained_base import FOLDER
-from solar_repro.microworld.write import CORPUS, write_mirror
+from solar_repro.microworld.write import write_mirror
 from solar_repro.paper.variants import DATASETS
 from solar_repro.scales.load import load_scale
 from solar_repro.scales.settings import Scale, Training
@@ -164,8 +165,6 @@ def measure(scale: Scale, steps: int, rounds: int) -> dict[str, Any]:
 
 
 def _documents(mirror: Path) -> Any:
-    from solar_repro.microworld.tokenizer import stored_texts
-
     for (text,) in stored_texts(mirror, CORPUS, "train", ["text"]):
         yield text
 

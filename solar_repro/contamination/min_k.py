@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from solar_repro.contamination.neighbours import context_length, refuse_nan
 from solar_repro.errors import UserError
 from solar_repro.h6.statistics import auroc, auroc_interval
+from solar_repro.shared_prefix.token_scores import encode_with_bos, token_scores
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from solar_repro.checkpoint.load import Loaded
 
 METHODS = {"min_k": "Min-K% Prob", "min_k_pp": "Min-K%++"}
@@ -18,29 +20,29 @@ METHODS = {"min_k": "Min-K% Prob", "min_k_pp": "Min-K%++"}
 
 @dataclass(frozen=True)
 class MinKScores:
-    """Per text, for each k, the mean over the lowest k share of its tokens; higher means more likely seen."""
+    """By k, each text's mean over the lowest k share of its tokens; a higher one is likelier seen."""
 
     min_k: dict[float, tuple[float, ...]]
-    """Of log-probabilities (nats): Min-K% Prob."""
+    """Means of log-probabilities (nats): Min-K% Prob."""
     min_k_pp: dict[float, tuple[float, ...]]
-    """Of log-probabilities standardised over the vocabulary at each position: Min-K%++."""
+    """Means of log-probabilities that are standardised over the vocabulary at each position: Min-K%++."""
 
 
 @dataclass(frozen=True)
 class MinKResult:
-    """How well one method's scores tell the tested texts from those of a reference split."""
+    """How well the scores of one method tell the tested texts from those of a reference split."""
 
     method: str
     """`min_k` or `min_k_pp`."""
     k: float
     auroc: float
-    """Chance that a tested text scores above one of the reference split: 0.5 means no difference."""
+    """The chance that a tested text scores above one of the reference split; 0.5 means no difference."""
     interval: tuple[float, float]
-    """95 % interval of the AUROC."""
+    """The 95 % interval of the AUROC."""
 
     @property
     def flagged(self) -> bool:
-        """Whether the tested texts look seen: the whole interval lies above 0.5."""
+        """Whether the tested texts were likely seen: the whole interval lies above 0.5."""
         return self.interval[0] > 0.5
 
     def verdict(self) -> str:
@@ -63,17 +65,14 @@ def min_k_scores(
 ) -> MinKScores:
     """Min-K% Prob and Min-K%++ of each text under a model, for each share k in (0, 1].
 
-    Tokens behind a BOS, cut at `max_length` (default: the model's context). UserError for k out of range, a
-    text without tokens, and log-probabilities that are NaN (naming the text).
+    A text is scored behind a BOS and cut to `max_length` tokens; None cuts it to the model's context. Raises
+    UserError for a k out of range, an empty text, and log-probabilities that are NaN (it names the text).
     """
     if not k or not all(0 < share <= 1 for share in k):
         raise UserError(f"min-k: k={list(k)} must be shares between 0 and 1, such as 0.2")
     empty = [index for index, text in enumerate(texts) if not text.strip()]
     if empty or not texts:
         raise UserError(f"min-k: text {empty[0] if empty else 0} is empty; leave it out")
-    from solar_repro.contamination.neighbours import context_length, refuse_nan
-    from solar_repro.shared_prefix.token_scores import encode_with_bos, token_scores
-
     network, tokenizer = model
     sequences = encode_with_bos(tokenizer, texts, max_length or context_length(network))
     scores = token_scores(network, sequences, batch_tokens=batch_tokens, standardise=True)
@@ -84,14 +83,14 @@ def min_k_scores(
     )
 
 
-def lowest_mean(values: "np.ndarray", share: float) -> float:
-    """Mean of the lowest `share` of the values, of one at least."""
+def lowest_mean(values: np.ndarray, share: float) -> float:
+    """The mean of the lowest `share` of the values, of at least one value."""
     count = max(1, math.floor(len(values) * share))
     return math.fsum(sorted(values.tolist())[:count]) / count
 
 
 def compare_min_k(tested: MinKScores, reference: MinKScores) -> list[MinKResult]:
-    """AUROC of the tested texts' scores against the reference split's, for each method and k."""
+    """For each method and k, the AUROC of the tested texts' scores against those of the reference split."""
     results = []
     for method in METHODS:
         ours, theirs = getattr(tested, method), getattr(reference, method)

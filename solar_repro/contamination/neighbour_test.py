@@ -1,7 +1,8 @@
-"""Was a model trained on a benchmark? The neighbour test of Table 9.
+"""The neighbour test of Table 9: whether a model was trained on a benchmark.
 
-It is that of swj0419/detect-pretrain-code-contamination: if a target model finds a text less surprising than
-nearly all rewritings of its second part by a reference model, it has likely seen the text.
+It is that of swj0419/detect-pretrain-code-contamination. A reference model rewrites the second part of a text
+many times. If a target model finds the text less surprising than nearly all of these neighbours, it has
+likely seen the text.
 """
 
 import random
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from solar_repro.contamination.neighbours import sequence_losses, write_neighbours
 from solar_repro.errors import UserError
 from solar_repro.h6.statistics import binomial_interval
 from solar_repro.terminal.progress import Progress
@@ -17,25 +19,27 @@ if TYPE_CHECKING:
     from solar_repro.checkpoint.load import Loaded
 
 LIKELY = 0.9
-"""Table 9: a result above this means likely contaminated."""
+"""A result above this means that contamination is likely (Table 9)."""
 EXAMPLES_AT_ONCE = 8
+"""Texts whose neighbours are written and scored together."""
 
 
 @dataclass(frozen=True)
 class NeighbourResult:
-    """Result of the neighbour test: `share` of texts scored below `threshold`, and what each text gave."""
+    """The share of texts that score below `threshold`, and the scores of each text."""
 
     share: float
     interval: tuple[float, float]
-    """95 % binomial interval of the share (Wilson): about ± 0.1 with 100 examples, narrower near 0 and 1."""
+    """The 95 % binomial interval of the share (Wilson), about ± 0.1 with 100 examples."""
     threshold: float
     examples: tuple[int, ...]
-    """Which of the texts were drawn, in drawing order."""
+    """The numbers of the texts that were drawn, in the order of drawing."""
     scores: tuple[float, ...]
-    """Per example the share of neighbours with a lower loss under the target than the text itself."""
+    """For each example the share of its neighbours that have a lower loss under the target than the text."""
     losses: tuple[float, ...]
-    """Mean next-token loss of each example under the target, in nats."""
+    """The loss of each example under the target, in nats per token."""
     neighbour_losses: tuple[tuple[float, ...], ...]
+    """The losses of each example's neighbours under the target, in nats per token."""
 
     @property
     def flagged(self) -> bool:
@@ -53,9 +57,9 @@ class NeighbourResult:
 
 
 def drawn(texts: Sequence[str], examples: int, seed: int) -> tuple[int, ...]:
-    """Numbers of the texts to test: those of two words or more, shuffled with `seed`, the first `examples`.
+    """The numbers of `examples` texts to test, drawn with `seed` from those of two words or more.
 
-    Raises UserError where there are fewer.
+    Raises UserError where there are fewer such texts.
     """
     order = [index for index, text in enumerate(texts) if len(text.split()) > 1]
     random.Random(seed).shuffle(order)
@@ -81,15 +85,15 @@ def neighbour_test(
     threshold: float = 0.1,
     batch_tokens: int,
 ) -> NeighbourResult:
-    """Table 9's test of `target` with `reference` writing the neighbours.
+    """Table 9's test of `target`, with neighbours that `reference` writes.
 
-    The texts are `drawn`. Of a text of w words, the first p = ceil(ratio · w) are the prompt; the reference
-    continues it `neighbours` times by at most w - p tokens. Both the text and its neighbours are scored
-    whole, cut at the target's context. Sampling is seeded per text, so that neither batching nor the number
-    of examples changes it.
+    The texts are `drawn`. Of a text of w words the first p = ceil(ratio · w) are the prompt, which the
+    reference continues `neighbours` times by at most w - p tokens. The text and its neighbours are scored as
+    a whole, cut to the target's context. Each text has a seed of its own, so that neither batching nor the
+    number of examples changes its neighbours.
 
-    Raises UserError for settings out of range, where too few texts are given, and for a loss that is NaN
-    (naming the text).
+    Raises UserError for settings out of range, for too few texts, and for a loss that is NaN (it names the
+    text).
     """
     if not 0 < ratio < 1 or neighbours < 1 or examples < 1 or top_k < 1 or temperature <= 0:
         raise UserError(
@@ -97,8 +101,6 @@ def neighbour_test(
             "temperature must be positive"
         )
     chosen = drawn(texts, examples, seed)
-    from solar_repro.contamination.neighbours import sequence_losses, write_neighbours
-
     losses: list[float] = []
     neighbour_losses: list[tuple[float, ...]] = []
     with Progress("neighbour test", len(chosen), "texts") as progress:

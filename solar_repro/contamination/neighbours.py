@@ -1,4 +1,4 @@
-"""Neighbours of a text, sampled from a reference model, and the loss of many texts under a target model."""
+"""Neighbours of a text, which a reference model samples, and the loss of many texts under a target model."""
 
 import math
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from solar_repro.shared_prefix.token_scores import encode_with_bos
 
 
 def context_length(model: PreTrainedModel) -> int:
-    """The longest sequence the model takes."""
+    """Tokens of the longest sequence that a model takes."""
     return int(model.config.max_position_embeddings)
 
 
 class TopKSampler:
-    """Draws tokens from the `top_k` most likely ones; each row has its own uniform numbers, drawn beforehand.
+    """Draws tokens from the `top_k` most likely ones.
 
-    `uniforms` is [rows, steps]; the same row and step give the same number in any batch.
+    `uniforms` [rows, steps] holds the random numbers of each row, so that batching does not change them.
     """
 
     def __init__(self, uniforms: np.ndarray, top_k: int, temperature: float) -> None:
@@ -32,7 +32,7 @@ class TopKSampler:
         total = torch.softmax(best, dim=-1).cumsum(-1)
         draw = torch.from_numpy(self.uniforms[rows, self.step]).to(total)
         self.step += 1
-        # The last sum may round below the draw; the last candidate takes that sliver.
+        # The last sum may be rounded to less than the draw, which then means the last candidate.
         rank = (total < draw[:, None]).sum(-1).clamp_max(total.shape[-1] - 1)
         return tokens.gather(1, rank[:, None])[:, 0]
 
@@ -49,10 +49,11 @@ def write_neighbours(
     temperature: float,
     batch_tokens: int,
 ) -> list[list[str]]:
-    """For each text `copies` rewritings: its first ceil(ratio · w) of w words, then what the model writes.
+    """`copies` neighbours of each text: its first ceil(ratio · w) of w words, then what the model writes.
 
-    At most as many tokens are written as words are missing; the prompt is computed once for all copies. A
-    prompt beyond the model's context is cut on the left. `seeds` name each text's random numbers.
+    The model writes at most as many tokens as words are missing, and computes the prompt once for all copies.
+    A prompt that is too long for the context is cut on the left. `seeds` fix each text's random numbers.
+    Raises UserError where the context has no room for a prompt.
     """
     prompts, limits = [], []
     for text in texts:
@@ -104,9 +105,9 @@ def write_neighbours(
 def sequence_losses(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, batch_tokens: int
 ) -> list[float]:
-    """Mean next-token loss (nats) of each text behind a BOS; prefixes that texts share are computed once.
+    """The loss of each text behind a BOS, in nats per token; shared prefixes are computed once.
 
-    UserError for a text without a token to predict, and for a loss that is NaN.
+    Raises UserError for a text without a token to predict, and for a loss that is NaN.
     """
     sequences = encode_with_bos(tokenizer, texts, context_length(model))
     short = [text for text, sequence in zip(texts, sequences, strict=True) if len(sequence) < 2]
@@ -125,7 +126,7 @@ def sequence_losses(
 
 
 def refuse_nan(values: Sequence[float], texts: Sequence[str]) -> None:
-    """UserError that names the first text with a NaN: it is neither above nor below any other score."""
+    """Raise UserError for the first text whose value is NaN, which is neither above nor below any other."""
     for value, text in zip(values, texts, strict=True):
         if math.isnan(value):
             start = " ".join(text.split())[:60]

@@ -1,10 +1,13 @@
-"""The texts on which contamination is tested: question and right answer of each benchmark (paper Table 9)."""
+"""The texts on which contamination is tested (Table 9): questions and right answers of benchmark items."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from solar_repro.data.benchmark_sources import benchmark_source, in_mirror, mirror_configs
+import datasets
+
+from solar_repro.data.benchmark_sources import benchmark_source, mirror_configs
+from solar_repro.data.locate import mirror_folder
 from solar_repro.errors import UserError
 from solar_repro.paper.benchmarks import column_named
 
@@ -24,14 +27,14 @@ REFERENCE_SPLITS = {
     "HellaSwag": "train",
     "Winogrande": "train",
 }
-"""A split of the same kind that H6 does not score; TruthfulQA has none."""
+"""A split of the same kind that H6 does not score. TruthfulQA has none."""
 
 
 def contamination_texts(column: str, mirror: Path | None, *, reference: bool = False) -> tuple[str, ...]:
-    """All texts of a column's scored split (`reference`: of a like split that is not scored), in file order.
+    """All texts of a column's split that H6 scores, or of its `reference` split, in the file's order.
 
-    Empty where there is no reference split. Raises UserError for an unknown column and for a benchmark in
-    neither mirror nor hub.
+    A column without a reference split has no such texts. Raises UserError for an unknown column and for a
+    benchmark that neither mirror nor hub has.
     """
     if column not in TESTED_SPLITS:
         raise UserError(f"benchmark {column!r}: is not a column of H6; use one of {', '.join(TESTED_SPLITS)}")
@@ -42,13 +45,12 @@ def contamination_texts(column: str, mirror: Path | None, *, reference: bool = F
 
 
 def _rows(column: str, mirror: Path | None, split: str) -> Iterator[Mapping[str, Any]]:
-    import datasets
-
     hub_id = column_named(column).hub_id
     try:
         configs = [column_named(column).config]
         if column == "MMLU":
-            names = mirror_configs(Path(mirror, hub_id)) if in_mirror(hub_id, mirror) else ["all"]
+            folder = mirror_folder(hub_id, mirror)
+            names = mirror_configs(folder) if folder else ["all"]
             configs = ["all"] if "all" in names else sorted(names)
         for config in configs:
             yield from datasets.load_dataset(**benchmark_source(hub_id, config, mirror), split=split)

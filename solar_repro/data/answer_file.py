@@ -1,6 +1,6 @@
-"""A language model's answers by request, in a file: a run that is killed asks only for what it has not got.
+"""A file of a language model's answers by request: a run after a killed one asks only for the missing ones.
 
-An answer is on disk before it is used, so nothing is lost, and nothing that was received is paid for again.
+An answer is on disk before it is used, so no answer that was received is lost, or paid for again.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ from io import RawIOBase
 from pathlib import Path
 from typing import IO, Any
 
-from solar_repro.data.text_generator import Request
+from solar_repro.data.rephrase_by_model import Request
 from solar_repro.safety.regular_files import open_own_file
 from solar_repro.store.disk import make_shared_folder, share_file_with_group
 
@@ -25,12 +25,14 @@ MOST_TOKENS = 10**9
 
 
 def is_count(number: Any) -> bool:
-    """Whether it can be the number of an answer's tokens."""
+    """Whether a value can be a number of tokens."""
     return type(number) is int and 0 <= number <= MOST_TOKENS
 
 
 @dataclass(frozen=True)
 class Answer:
+    """What a model answered, and how many tokens the prompt and the answer had."""
+
     text: str
     prompt_tokens: int
     completion_tokens: int
@@ -38,22 +40,26 @@ class Answer:
 
 @dataclass
 class Counts:
+    """What became of a run's requests."""
+
     cached: int = 0
+    """Requests whose answer was in the file already."""
     answered: int = 0
     failed: int = 0
+    """Requests that were given up."""
     retries: Counter = field(default_factory=Counter)
-    """By cause."""
+    """Failed attempts by cause."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    """Tokens of all answers in the file that this run used, whenever they were paid."""
+    """Tokens of all answers that this run used, whether it paid for them or an earlier one did."""
     cost: float = 0.0
 
 
 class AnswerFile:
     """The answers in `folder/answers.jsonl` that a model of this name gave within `max_tokens`.
 
-    A last line that a kill cut short is taken off the file, damaged ones are told of and passed over. Several
-    threads, and processes with other settings, may `keep` answers.
+    A last line that a kill cut short is removed from the file; damaged lines are reported and skipped.
+    Several threads, and processes with other settings, may `keep` answers at the same time.
     """
 
     def __init__(self, folder: Path, model: str, max_tokens: int) -> None:
@@ -83,9 +89,11 @@ class AnswerFile:
             )
 
     def get(self, request: Request) -> Answer | None:
+        """The kept answer to a request; None where there is none."""
         return self._answers.get(self._key(request))
 
     def keep(self, request: Request, answer: Answer) -> None:
+        """Append an answer, which is on disk when this returns."""
         key = self._key(request)
         line = json.dumps({"key": key} | asdict(answer), ensure_ascii=False) + "\n"
         with self._lock:
@@ -101,7 +109,7 @@ class AnswerFile:
             self._answers[key] = answer
 
     def missing(self, requests: Sequence[Request]) -> list[Request]:
-        """Those without an answer, each once."""
+        """The requests without an answer, each of them once."""
         return [request for request in dict.fromkeys(requests) if self.get(request) is None]
 
     def _key(self, request: Request) -> str:
@@ -110,7 +118,7 @@ class AnswerFile:
 
 
 def _read(line: bytes) -> dict[str, Answer] | None:
-    """The answer that a line holds, under its key; None of a damaged line."""
+    """The answer that a line holds, under its key; None for a damaged line."""
     try:
         found = json.loads(line)
         key, text = found["key"], found["text"]
@@ -127,6 +135,6 @@ def _write(out: RawIOBase, line: bytes) -> None:
 
 
 def _wait_for_others(file: IO[bytes]) -> None:
-    """Wait until no other process writes to the file; it is let go when the file is closed."""
+    """Wait until no other process writes to the file, and lock it until it is closed."""
     with suppress(OSError):  # a file system without locks
         fcntl.flock(file, fcntl.LOCK_EX)

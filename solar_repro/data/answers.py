@@ -1,13 +1,18 @@
-"""Final answers of worked mathematics problems, and when two are equal."""
+"""Final answers of worked mathematics problems, and whether two of them are equal."""
 
 import re
 
+from math_verify import parse, verify
+
 MARK = "The answer is:"
-"""What ends a solution in MetaMathQA."""
+"""The words before the final answer of a solution in MetaMathQA."""
 
 
 def final_answer(text: str) -> str | None:
-    """The answer a solution ends with: after the last "The answer is:", else its last \\boxed{}; or None."""
+    """The answer that a solution ends with; None where it has none.
+
+    It is what follows the last "The answer is:", or else the content of the last \\boxed{}.
+    """
     before, mark, after = text.rpartition(MARK)
     if mark:
         return after.strip().removesuffix(".").strip() or None
@@ -16,7 +21,7 @@ def final_answer(text: str) -> str | None:
 
 
 def _in_braces(text: str) -> str | None:
-    """Content of the braces that `text` begins with (or, as in `\\boxed 5`, its first word)."""
+    """The content of the braces that `text` begins with, or its first word, as in `\\boxed 5`."""
     if not text.startswith("{"):
         return next(iter(re.findall(r"\S+", text)), "").rstrip("$.,") or None
     depth = 0
@@ -29,17 +34,15 @@ def _in_braces(text: str) -> str | None:
 
 
 def same_answer(first: str, second: str) -> bool:
-    """Whether two final answers are equal as mathematics (LaTeX, fractions, units), by math-verify.
+    """Whether math-verify finds two final answers equal as mathematics (LaTeX, fractions, units).
 
-    Call it from the main thread: the library stops endless comparisons by a signal.
+    It has to be called from the main thread, for the library stops endless comparisons by a signal.
     """
-    from math_verify import parse, verify
-
     if first.strip() == second.strip():
         return True
     return verify(parse(_as_latex(first)), parse(_as_latex(second)))
 
 
 def _as_latex(answer: str) -> str:
-    answer = answer.replace("\\$", "")  # of an amount of money
+    answer = answer.replace("\\$", "")  # the sign of an amount of money
     return answer if "$" in answer else f"${answer}$"

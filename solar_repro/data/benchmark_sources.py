@@ -1,4 +1,4 @@
-"""Where a benchmark's rows lie: a folder of a local mirror, else the hub."""
+"""How `datasets` reads a benchmark: from the files of a local mirror, else from the hub."""
 
 import functools
 import glob
@@ -8,24 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from solar_repro.data.hub_card import read_card
+from solar_repro.data.locate import mirror_folder
 from solar_repro.errors import UserError
 from solar_repro.safety.regular_files import refuse_foreign_links
 from solar_repro.store.fingerprint import folder_fingerprint
 
 
 def benchmark_source(hub_id: str, config: str | None, mirror: Path | None) -> dict[str, Any]:
-    """Arguments of `datasets.load_dataset` for one configuration (None: the only one) of a benchmark.
+    """Arguments of `datasets.load_dataset` for one configuration of a benchmark; None means its only one.
 
-    For a mirror the files themselves are named, and the name of the configuration is that of the content:
-    `datasets` keeps what it has read under the folder's last name and the README's patterns alone, or under
-    paths and times of modification, so that a second mirror, or one that changed, would silently give the
-    first one's rows.
+    For a mirror the files themselves are named, and the configuration is named by their content. `datasets`
+    keeps what it has read under the folder's last name and the README's patterns, or under paths and times of
+    modification: a second mirror, or one that changed, would silently give the first one's rows.
 
     Raises UserError where the mirror has the benchmark but not this configuration.
     """
-    if mirror is None or not in_mirror(hub_id, mirror):
+    folder = mirror_folder(hub_id, mirror)
+    if folder is None:
         return {"path": hub_id, "name": config}
-    folder = Path(mirror, hub_id)
     configs = mirror_configs(folder)
     name = config if config is not None else next(iter(configs), None)
     if name not in configs:
@@ -34,13 +34,13 @@ def benchmark_source(hub_id: str, config: str | None, mirror: Path | None) -> di
     return {"path": "parquet", "name": digest, "data_files": configs[name]}
 
 
-def in_mirror(hub_id: str, mirror: Path | None) -> bool:
-    """Whether a mirror holds this data set; otherwise it comes from the hub."""
-    return mirror is not None and Path(mirror, hub_id).is_dir()
-
-
 def mirror_configs(folder: Path) -> Mapping[str, dict[str, list[str]]]:
-    """Files by split of each configuration of a mirrored data set, from its README's `configs`."""
+    """The files of each configuration of a mirrored data set, by split, as its README's `configs` lists them.
+
+    The card is read here, for `datasets` would make a builder for each of MMLU's 57 subjects. Raises
+    UserError for a README that is missing or cannot be read, and for files that are missing or lie outside
+    the folder.
+    """
     readme = folder / "README.md"
     refuse_foreign_links(folder)
     if not readme.is_file():

@@ -1,70 +1,24 @@
 """The texts of the benchmarks that training rows are compared with."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from solar_repro.data.files import TEXT, data_files, read_batches
-from solar_repro.data.locate import Location, locate
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from solar_repro.data.batch import TEXT
+from solar_repro.data.benchmark_sets import BENCHMARKS
+from solar_repro.data.locate import Location
+from solar_repro.data.row_batches import read_batches
+from solar_repro.data.split_files import data_files
 from solar_repro.errors import UserError
 
-if TYPE_CHECKING:
-    import pyarrow as pa
 
+def benchmark_texts(name: str, location: Location, *, test_only: bool) -> Iterator[pa.Array]:
+    """The questions of a benchmark: of the split that H6 scores (`test_only`), or of all that the folder has.
 
-@dataclass(frozen=True)
-class BenchmarkTexts:
-    hub_id: str
-    configs: tuple[str, ...]
-    test_split: str
-    """The split that H6 scores."""
-    splits: tuple[str, ...]
-    columns: tuple[str, ...]
-    """What an item asks; its joined text is compared."""
-
-
-BENCHMARKS = {
-    "ARC": BenchmarkTexts(
-        "allenai/ai2_arc",
-        ("ARC-Challenge", "ARC-Easy"),
-        "test",
-        ("train", "validation", "test"),
-        ("question",),
-    ),
-    "HellaSwag": BenchmarkTexts(
-        "Rowan/hellaswag", ("default",), "validation", ("train", "validation", "test"), ("ctx",)
-    ),
-    "MMLU": BenchmarkTexts("cais/mmlu", ("all",), "test", ("dev", "validation", "test"), ("question",)),
-    "TruthfulQA": BenchmarkTexts(
-        "truthfulqa/truthful_qa", ("multiple_choice",), "validation", ("validation",), ("question",)
-    ),
-    "Winogrande": BenchmarkTexts(
-        "allenai/winogrande",
-        ("winogrande_xl",),
-        "validation",
-        ("train", "validation", "test"),
-        ("sentence", "option1", "option2"),
-    ),
-    "GSM8K": BenchmarkTexts("openai/gsm8k", ("main",), "test", ("train", "test"), ("question",)),
-    "DROP": BenchmarkTexts(
-        "ucinlp/drop", ("default",), "validation", ("train", "validation"), ("passage", "question")
-    ),
-}
-"""H6's six, and DROP, which Table 8 filters too."""
-
-
-def benchmark_location(name: str, mirror: Path | None) -> Location:
-    return locate(BENCHMARKS[name].hub_id, mirror)
-
-
-def benchmark_texts(name: str, location: Location, *, test_only: bool) -> Iterator["pa.Array"]:
-    """Texts of a benchmark's items: those that H6 scores, or of all splits that the folder has.
-
-    ARC's are those of Challenge and Easy. Winogrande's blank is filled with either option.
+    ARC's are those of Challenge and Easy. Winogrande's blank is filled with either option, so each of its
+    items gives two texts.
     """
-    import pyarrow.compute as pc
-
     benchmark = BENCHMARKS[name]
     for config in benchmark.configs:
         for split in [benchmark.test_split] if test_only else benchmark.splits:
@@ -83,9 +37,7 @@ def benchmark_texts(name: str, location: Location, *, test_only: bool) -> Iterat
                         yield pc.binary_join_element_wise(*columns, " ")
 
 
-def _filled(items: "pa.Table") -> Iterator["pa.Array"]:
-    import pyarrow as pa
-
+def _filled(items: pa.Table) -> Iterator[pa.Array]:
     rows = items.to_pylist()
     for option in ("option1", "option2"):
         texts = [(row["sentence"] or "").replace("_", row[option] or "_", 1) for row in rows]

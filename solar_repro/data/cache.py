@@ -1,4 +1,4 @@
-"""Prepared rows on disk: Arrow files named by the content they were made from, memory-mapped when read."""
+"""Prepared rows on disk, as memory-mapped Arrow files that are named by a key of what they were made from."""
 
 import hashlib
 import json
@@ -6,7 +6,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset, concatenate_datasets
 
 from solar_repro.data.report import Report
 from solar_repro.safety.redact import printable
@@ -15,29 +18,23 @@ from solar_repro.store.hashing import sha256
 from solar_repro.store.lock import locked
 from solar_repro.store.publish import replace_file
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from datasets import Dataset
-
 _ADVICE = "free some, or set HF_DATASETS_CACHE to a folder on another disk"
 
 
 def key_of(**parts: Any) -> str:
-    """sha256 (first 32 hex digits) over JSON values that determine a result."""
+    """The first 32 hex digits of the sha256 over JSON values that determine a result."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def arrow_rows(
-    key: str, tables: Callable[[Report], "Iterator[pa.Table]"], folder: Path | None
-) -> "tuple[Dataset, Report]":
-    """The rows stored under `key`, made by `tables` where they are not there yet, or are damaged.
+    key: str, tables: Callable[[Report], Iterator[pa.Table]], folder: Path | None
+) -> tuple[Dataset, Report]:
+    """The rows stored under `key`, which `tables` makes where they are missing or damaged.
 
-    `tables` gets an empty report to fill and yields tables of one schema, at least one (it may be empty).
-    Rows and report are written beside their place and renamed, the report last: a killed run leaves nothing
-    that is taken for a result. Memory is bound by one table; the result is memory-mapped.
+    `tables` gets an empty report to fill and yields at least one table; all have one schema. Rows and report
+    are written beside their place and renamed, the report last, so that a killed run leaves nothing that
+    passes for a result. Memory holds one table at a time. None for the folder means the user's cache.
     """
-    from datasets import Dataset
-
     folder = folder or default_cache_folder()
     rows_file, report_file = folder / f"{key}.arrow", folder / f"{key}.json"
     with _made_once(report_file):
@@ -50,16 +47,14 @@ def arrow_rows(
 
 def arrow_shards(
     key: str,
-    shards: "Callable[[dict[str, Any] | None], Iterator[tuple[pa.Table, dict[str, Any]]]]",
+    shards: Callable[[dict[str, Any] | None], Iterator[tuple[pa.Table, dict[str, Any]]]],
     folder: Path | None,
-) -> "tuple[Dataset, dict[str, Any]]":
-    """As `arrow_rows`, in several files: a run that is killed goes on after its last whole one.
+) -> tuple[Dataset, dict[str, Any]]:
+    """Rows in several files, so that the run after a killed one resumes behind the last whole file.
 
-    `shards` gets the state after the last whole shard (None at the start) and yields tables, each with the
-    state after it, the last of which has `done` set. Returns all rows and the last state.
+    `shards` gets the state behind the last whole shard (None at the start). It yields tables, each with the
+    state behind it; the last state has `done` set. Returns all rows and the last state.
     """
-    from datasets import Dataset, concatenate_datasets
-
     folder = folder or default_cache_folder()
     with _made_once(folder / key):
         files = []
@@ -77,12 +72,12 @@ def arrow_shards(
 
 
 def _made_once(place: Path) -> AbstractContextManager[str | None]:
-    """Of the processes that want the same rows at once, one makes them and the others wait."""
+    """Let one of several processes that want the same rows make them, while the others wait."""
     return locked(place, lambda owner: None)
 
 
 def _sound(files: list[Path]) -> list[dict[str, Any]]:
-    """What is told of each file of rows, up to the first that is not there or not as it was written."""
+    """The report or state of each file of rows, up to the first that is missing or not as it was written."""
     digests = file_digests([file for file in files if file.is_file()])
     found = []
     for file in files:
@@ -102,10 +97,8 @@ def _sound(files: list[Path]) -> list[dict[str, Any]]:
     return found
 
 
-def _write(file: Path, tables: "Iterator[pa.Table]", about: Callable[[], Any]) -> None:
-    """Write rows, then what there is to tell of them, and their digest."""
-    import pyarrow as pa
-
+def _write(file: Path, tables: Iterator[pa.Table], about: Callable[[], Any]) -> None:
+    """Write rows, then a file with their digest and with what `about` gives once all are written."""
     with replace_file(file, _ADVICE) as partial:
         with partial.open("wb") as out:
             writer = None

@@ -1,54 +1,54 @@
-"""From the columns of each Table 1 set to flat text columns, and from those to canonical rows."""
+"""The columns of each set of Table 1, made into plain text columns and from those into canonical rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from solar_repro.data.files import TEXT, TURNS, Batch
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
+from solar_repro.data.batch import TEXT, TURNS, Batch
 
 
 @dataclass(frozen=True)
-class Columns:
+class SetColumns:
+    """The columns that are read of a set: `TEXT` or `TURNS` by the column's name."""
+
     stage: str
+    """`instruction` or `alignment`: what the set trains."""
     required: dict[str, str]
     optional: dict[str, str] = field(default_factory=dict)
 
 
-COLUMNS = {
-    "alpaca_gpt4": Columns("instruction", {"instruction": TEXT, "output": TEXT}, {"input": TEXT}),
-    "openorca": Columns(
+TABLE_1_COLUMNS = {
+    "alpaca_gpt4": SetColumns("instruction", {"instruction": TEXT, "output": TEXT}, {"input": TEXT}),
+    "openorca": SetColumns(
         "instruction",
         {"system_prompt": TEXT, "question": TEXT, "response": TEXT},
         {"id": TEXT, "task_name": TEXT},
     ),
-    "synth_math_instruct": Columns("instruction", {"query": TEXT, "response": TEXT, "type": TEXT}),
-    "orca_dpo_pairs": Columns(
+    "synth_math_instruct": SetColumns("instruction", {"query": TEXT, "response": TEXT, "type": TEXT}),
+    "orca_dpo_pairs": SetColumns(
         "alignment", {"question": TEXT, "chosen": TEXT, "rejected": TEXT}, {"system": TEXT}
     ),
-    "ultrafeedback": Columns("alignment", {"chosen": TURNS, "rejected": TURNS}, {"source": TEXT}),
-    "synth_math_alignment": Columns("alignment", {"prompt": TEXT, "chosen": TEXT, "rejected": TEXT}),
+    "ultrafeedback": SetColumns("alignment", {"chosen": TURNS, "rejected": TURNS}, {"source": TEXT}),
+    "synth_math_alignment": SetColumns("alignment", {"prompt": TEXT, "chosen": TEXT, "rejected": TEXT}),
 }
 
 
 @dataclass(frozen=True)
-class Flat:
+class FlatRows:
     """A batch as text columns: `row_id`, `system`, `user` and `answer`, or `chosen` and `rejected`."""
 
-    columns: dict[str, "pa.Array"]
+    columns: dict[str, pa.Array]
     reasons: list[str | None]
-    """Why a row cannot be used; None for a usable one."""
-    task_names: "pa.Array | None" = None
+    """For each row why it cannot be used; None for a usable row."""
+    task_names: pa.Array | None = None
+    """FLAN's task of each row; None where the set has none."""
 
 
-def flatten(name: str, batch: Batch, first_row: int) -> Flat:
-    """Flat columns of a batch as read from set `name`, whose first row has the number `first_row`."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
+def flatten(name: str, batch: Batch, first_row: int) -> FlatRows:
+    """The text columns of a batch that was read from set `name`; its first row has the number `first_row`."""
     table = {key: batch.table.column(key).combine_chunks() for key in batch.table.column_names}
     size = batch.table.num_rows
     nothing = pa.array([""] * size, pa.string())
@@ -81,14 +81,13 @@ def flatten(name: str, batch: Batch, first_row: int) -> Flat:
     else:
         flat["user"], flat["chosen"], flat["rejected"] = table["prompt"], table["chosen"], table["rejected"]
     reasons = _reasons(batch.faults, flat, extra)
-    return Flat(flat, reasons, table.get("task_name"))
+    return FlatRows(flat, reasons, table.get("task_name"))
 
 
 def _reasons(
-    faults: dict[int, str], flat: dict[str, "pa.Array"], extra: Sequence[tuple["pa.Array", str]]
+    faults: dict[int, str], flat: dict[str, pa.Array], extra: Sequence[tuple[pa.Array, str]]
 ) -> list[str | None]:
-    """For each row the first that holds: damaged, null, empty, then the set's own reasons."""
-    import pyarrow.compute as pc
+    """For each row the first reason that holds: damaged, null, empty, then the set's own reasons."""
 
     reasons: list[str | None] = [None] * len(flat["row_id"])
     for number, fault in faults.items():
@@ -108,28 +107,23 @@ def _reasons(
     return reasons
 
 
-def _blank(texts: "pa.Array") -> "pa.Array":
-    import pyarrow.compute as pc
-
+def _blank(texts: pa.Array) -> pa.Array:
+    """Which texts are white space alone."""
     return pc.equal(pc.binary_length(pc.utf8_trim_whitespace(texts)), 0)
 
 
-def _single_turn(turns: "pa.Array") -> tuple["pa.Array", "pa.Array", "pa.Array", "pa.Array"]:
-    """System ("" where there is none), user and assistant text, and which rows have other turns."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
+def _single_turn(turns: pa.Array) -> tuple[pa.Array, pa.Array, pa.Array, pa.Array]:
+    """System ("" where there is none), user and assistant texts, and a mask of the rows with other turns."""
     flat = pc.list_flatten(turns)
     roles, contents = pc.struct_field(flat, "role"), pc.struct_field(flat, "content")
     lengths = pc.fill_null(pc.list_value_length(turns), 0).to_numpy()
     ends = np.cumsum(lengths)
 
-    def at(values: "pa.Array", back: int) -> "pa.Array":
+    def at(values: pa.Array, back: int) -> pa.Array:
         inside = lengths >= back
         return pc.take(values, pa.array(np.where(inside, ends - back, 0), mask=~inside))
 
-    def is_role(back: int, role: str) -> "np.ndarray":
+    def is_role(back: int, role: str) -> np.ndarray:
         return pc.fill_null(pc.equal(at(roles, back), role), False).to_numpy(zero_copy_only=False)
 
     good = is_role(1, "assistant") & is_role(2, "user")
@@ -138,11 +132,8 @@ def _single_turn(turns: "pa.Array") -> tuple["pa.Array", "pa.Array", "pa.Array",
     return pc.fill_null(system, ""), at(contents, 2), at(contents, 1), pa.array(~good)
 
 
-def canonical_table(flat: Flat, chosen: "np.ndarray") -> "pa.Table":
+def canonical_table(flat: FlatRows, chosen: np.ndarray) -> pa.Table:
     """The chosen rows (a mask) as `row_id`, `messages`, or `row_id`, `prompt`, `chosen`, `rejected`."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     kept = {name: pc.filter(texts, pa.array(chosen)) for name, texts in flat.columns.items()}
     prompt = [("system", kept["system"]), ("user", kept["user"])]
     if "answer" in kept:
@@ -159,12 +150,8 @@ def canonical_table(flat: Flat, chosen: "np.ndarray") -> "pa.Table":
     )
 
 
-def _messages(turns: Sequence[tuple[str, "pa.Array"]]) -> "pa.Array":
-    """Lists of {role, content}, turn after turn; a blank system turn is left out."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
+def _messages(turns: Sequence[tuple[str, pa.Array]]) -> pa.Array:
+    """Each row's turns as a list of {role, content}, without a blank system turn."""
     size = len(turns[0][1])
     present = np.ones((size, len(turns)), bool)
     for number, (role, texts) in enumerate(turns):

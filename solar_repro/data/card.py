@@ -1,19 +1,22 @@
-"""Cards of prepared data: rows in, dropped by reason, tokens, and the lengths as a picture."""
+"""Cards of prepared data: rows that were read, dropped (by reason) and kept, tokens, a picture of lengths."""
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pyarrow.compute as pc
+from datasets import Dataset
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from solar_repro.data.decontamination import Overlap
 from solar_repro.data.report import Report
 
-if TYPE_CHECKING:
-    import numpy as np
-    from datasets import Dataset
-
-    from solar_repro.data.overlap import Overlap
-
 BARS = 48
+"""Bars of the histogram of lengths."""
 BLOCKS_AT_ONCE = 4096
+"""Packed blocks that are read at once."""
 
 
 def write_card(
@@ -21,11 +24,14 @@ def write_card(
     name: str,
     rows: Report,
     tokens: Report,
-    tokenised: "Dataset",
-    overlaps: "list[Overlap] | None" = None,
+    tokenised: Dataset,
+    overlaps: list[Overlap] | None = None,
 ) -> None:
-    """Write `<name>.md`, `<name>.json` and `<name>_lengths.png` into `out`, from the reports of loading and
-    tokenising and, where it was done, of decontamination."""
+    """Write `<name>.md`, `<name>.json` and `<name>_lengths.png` into `out`.
+
+    `rows` and `tokens` are the reports of loading and of tokenising; `overlaps` is None where the set was not
+    compared with the benchmarks.
+    """
     lengths = sequence_lengths(tokenised)
     figures = {"rows": rows, "tokens": tokens, "lengths": quantiles(lengths)}
     if overlaps is not None:
@@ -34,9 +40,12 @@ def write_card(
     _picture(out / f"{name}_lengths.png", f"{name}: {len(lengths):,} rows", lengths)
 
 
-def write_corpus_card(out: Path, about: Report, packed: Report, blocks: "Dataset", bos_token_id: int) -> None:
-    """The same as `corpus.…` for packed text: `about` has `used`, `split` and `fingerprint`, `packed` is the
-    report of packing, `blocks` what it made, whose documents begin with BOS."""
+def write_corpus_card(out: Path, about: Report, packed: Report, blocks: Dataset, bos_token_id: int) -> None:
+    """Write the same files, as `corpus.…`, for packed text.
+
+    `about` holds `used`, `split` and `fingerprint` of the text. `packed` is the report of packing, and
+    `blocks` are its rows, whose documents begin with BOS.
+    """
     lengths = document_lengths(blocks, bos_token_id)
     dropped = packed.get("dropped", {})
     lines = [
@@ -68,10 +77,8 @@ def _write(out: Path, name: str, figures: dict[str, Any], markdown: str) -> None
     (out / f"{name}.md").write_text(markdown, encoding="utf-8")
 
 
-def sequence_lengths(tokenised: "Dataset") -> "np.ndarray":
-    """Tokens of each row: of `input_ids`, or of the prompt and the longer of its two answers."""
-    import numpy as np
-    import pyarrow.compute as pc
+def sequence_lengths(tokenised: Dataset) -> np.ndarray:
+    """Tokens of each row [rows]: of `input_ids`, or of the prompt and the longer one of its two answers."""
 
     def lengths(name: str) -> np.ndarray:
         return pc.list_value_length(tokenised.with_format("arrow")[:][name]).to_numpy()
@@ -81,14 +88,12 @@ def sequence_lengths(tokenised: "Dataset") -> "np.ndarray":
     return lengths("prompt_ids") + np.maximum(lengths("chosen_ids"), lengths("rejected_ids"))
 
 
-def document_lengths(blocks: "Dataset", bos_token_id: int) -> "np.ndarray":
-    """Tokens of each document of packed text; one that lies in several blocks counts as one.
+def document_lengths(blocks: Dataset, bos_token_id: int) -> np.ndarray:
+    """Tokens of each document of packed text [documents], however many blocks it lies in.
 
-    A block that begins with a piece of one token begins with the end of a document: a new one would go on.
+    A document begins with BOS. Where EOS is the same token, a piece of one token at the start of a block is
+    the end of a document, for a new document would be longer.
     """
-    import numpy as np
-    import pyarrow.compute as pc
-
     pieces, begins = [np.zeros(0, np.int32)], [np.zeros(0, bool)]
     for batch in blocks.with_format("arrow").iter(BLOCKS_AT_ONCE):
         sizes = pc.list_flatten(batch["seq_lengths"].combine_chunks()).to_numpy()
@@ -102,10 +107,8 @@ def document_lengths(blocks: "Dataset", bos_token_id: int) -> "np.ndarray":
     return np.add.reduceat(np.concatenate(pieces), starts) if len(starts) else starts
 
 
-def quantiles(lengths: "np.ndarray") -> dict[str, float]:
-    """Mean, median, 90th, 99th percentile and greatest length, in tokens; nothing of no rows."""
-    import numpy as np
-
+def quantiles(lengths: np.ndarray) -> dict[str, float]:
+    """Mean, median, 90th and 99th percentile and greatest length, in tokens; empty without rows."""
     if not len(lengths):
         return {}
     named = {"median": 50, "p90": 90, "p99": 99, "longest": 100}
@@ -115,7 +118,7 @@ def quantiles(lengths: "np.ndarray") -> dict[str, float]:
 
 
 def _markdown(
-    name: str, rows: Report, tokens: Report, lengths: "np.ndarray", overlaps: "list[Overlap] | None"
+    name: str, rows: Report, tokens: Report, lengths: np.ndarray, overlaps: list[Overlap] | None
 ) -> str:
     stand_in = "" if rows["used"] == rows["hub_id"] else f", in place of `{rows['hub_id']}`"
     lines = [
@@ -133,7 +136,6 @@ def _markdown(
         *(f"| dropped: {reason} | {count:,} |" for reason, count in tokens["dropped"].items()),
         f"| tokenised | {tokens['kept']:,} |",
         f"| of these, with the start of the prompt cut off | {tokens['prompts_truncated']:,} |",
-        f"| of these, with an answer cut off | {tokens['answers_cut']:,} |",
         "",
         f"Tokens: {tokens['tokens']:,}, of which answers {tokens['answer_tokens']:,}. Lengths: "
         f"{_told(quantiles(lengths))}.",
@@ -144,7 +146,7 @@ def _markdown(
     if overlaps is not None:
         lines += ["", "| benchmark | rows that share a 13-gram | example |", "|---|--:|---|"]
         for line in overlaps:
-            # Inside a code span nothing of a row's own id is taken for markup.
+            # In a code span nothing in a row's id is taken for markup.
             shown = (
                 "`" + " ".join(line.examples[0][0].split()).replace("`", "'") + "`" if line.examples else ""
             )
@@ -156,14 +158,11 @@ def _told(figures: dict[str, float]) -> str:
     return ", ".join(f"{key} {value:,.0f}" for key, value in figures.items())
 
 
-def _picture(file: Path, title: str, lengths: "np.ndarray") -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+def _picture(file: Path, title: str, lengths: np.ndarray) -> None:
     figure = Figure(figsize=(6, 3), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.hist(lengths, bins=BARS)
     axes.set(xlabel="tokens", ylabel="number", title=title)
-    # Without the library's version in it the same rows give the same bytes.
+    # Without the library's version in the file, the same rows give the same bytes.
     figure.savefig(file, metadata={"Software": None})

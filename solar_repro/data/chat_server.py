@@ -1,7 +1,8 @@
 """Asking an OpenAI-compatible server: several requests at once, with retries and back-off.
 
-Whatever the server does, a request ends within its timeout, an answer is bounded, and only one that holds
-together is kept.
+Whatever the server does, a request ends within its timeout, an answer is bounded, and only a whole one is
+kept. urllib3's `Retry` reads `Retry-After` alone: its own tries could be neither stopped by a failing request
+beside them nor bounded one by one, and it does not know malformed answers.
 """
 
 import json
@@ -10,40 +11,38 @@ import random
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from urllib3.exceptions import HTTPError
+import requests
+from urllib3 import Retry
+from urllib3.exceptions import HTTPError, InvalidHeader
 from urllib3.exceptions import TimeoutError as Slow
 
 from solar_repro.data.answer_file import Answer, AnswerFile, Counts, is_count
-from solar_repro.data.text_generator import Request
+from solar_repro.data.rephrase_by_model import Request
 from solar_repro.errors import UserError
 from solar_repro.safety.deadline import DeadlineAdapter, DeadlineExceeded, deadline
 from solar_repro.safety.redact import add_secret_variable, one_line, shown_uri
 from solar_repro.scales.math_generation import ChatServer
 
-if TYPE_CHECKING:
-    from requests import Response
-
 RETRIED = {408, 409, 425, 429}
-"""HTTP statuses, beside all of 500 and above, after which the same request may succeed."""
+"""HTTP statuses after which the same request may succeed; all from 500 on are others."""
 LONGEST_WAIT = 60.0
-LONGEST_ASKED_WAIT = 300.0
-"""Seconds that are waited at most where the server asks for more (`Retry-After`)."""
+"""Seconds that are waited at most before a further try, unless the server asks for more."""
+LONGEST_ASKED_WAIT = 300
+"""Seconds that are waited at most where the server asks for a wait (`Retry-After`)."""
 LARGEST_ANSWER = 4 << 20
-"""Bytes of a response that are read."""
+"""Bytes of a response that are read at most."""
 
 
 class ChatClient:
     """A `Complete` that asks a server for the model that `answers` names, and keeps every answer there.
 
-    A request that fails for good (no such model, bad key) or a whole batch without any answer: UserError. A
-    request that fails `attempts` times gives None and is asked again by the next run.
+    A request that fails `attempts` times gives None; the next run asks it again. Raises UserError for a
+    request that can never succeed (no such model, bad key) and for a batch of which none is answered.
     """
 
     def __init__(self, server: ChatServer, answers: AnswerFile) -> None:
-        import requests
-
         self._server, self._answers, self.counts = server, answers, Counts()
         self._lock = threading.Lock()
         self._given_up = threading.Event()
@@ -55,15 +54,15 @@ class ChatClient:
         if key := os.environ.get(server.key_variable):
             self._session.headers["Authorization"] = f"Bearer {key}"
 
-    def __call__(self, requests: Sequence[Request]) -> Iterator[str | None]:
-        missing = self._answers.missing(requests)
-        self.counts.cached += len(requests) - len(missing)
+    def __call__(self, asked: Sequence[Request]) -> Iterator[str | None]:
+        missing = self._answers.missing(asked)
+        self.counts.cached += len(asked) - len(missing)
         with ThreadPoolExecutor(self._server.concurrency) as pool:
             results = [pool.submit(self._ask, request) for request in missing]
             try:
                 got = [result.result() for result in results]
             except BaseException:
-                self._given_up.set()  # requests that are on their way are answered, none is tried again
+                self._given_up.set()  # requests on their way are answered, but none is tried again
                 pool.shutdown(cancel_futures=True)
                 raise
         if got and not any(got):
@@ -72,13 +71,14 @@ class ChatClient:
                 f"({dict(self.counts.retries)}); earlier answers are kept in {self._answers.path}; "
                 "run the command again"
             )
-        for request in requests:
+        for request in asked:
             answer = self._answers.get(request)
             if answer is not None:
                 self._pay(answer)
             yield None if answer is None else answer.text
 
     def _ask(self, request: Request) -> bool:
+        """Ask until there is an answer, which is kept; False where a request is given up."""
         body = {
             "model": self._answers.model,
             "messages": [{"role": "user", "content": request.prompt}],
@@ -106,9 +106,7 @@ class ChatClient:
         return False
 
     def _attempt(self, body: dict[str, Any]) -> tuple[Answer | None, str, float]:
-        """An answer; or None, the cause, and the seconds the server wants us to wait."""
-        import requests
-
+        """An answer, or else None, the cause of the failure and the seconds that the server asks to wait."""
         url = self._server.base_url.rstrip("/") + "/chat/completions"
         try:
             with (
@@ -123,9 +121,7 @@ class ChatClient:
         except (requests.RequestException, HTTPError, OSError):
             return None, "connection", 0.0
         if response.status_code in RETRIED or response.status_code >= 500:
-            asked = response.headers.get("Retry-After", "")
-            wait = float(asked) if asked.isascii() and asked.isdigit() else 0.0
-            return None, f"status {response.status_code}", min(wait, LONGEST_ASKED_WAIT)
+            return None, f"status {response.status_code}", _asked_wait(response)
         if response.status_code != 200:
             self._given_up.set()
             said = one_line((content or b"").decode("utf-8", "replace"))[:200]
@@ -145,8 +141,18 @@ class ChatClient:
         self.counts.cost += answer.completion_tokens * self._server.completion_price / 1e6
 
 
-def _read(response: "Response") -> bytes | None:
-    """The body as it was sent; None for one that is too large."""
+def _asked_wait(response: requests.Response) -> float:
+    """Seconds until the time that `Retry-After` gives as a number or a date; 0 where it gives none."""
+    try:
+        return Retry(retry_after_max=LONGEST_ASKED_WAIT).get_retry_after(response) or 0.0
+    except InvalidHeader:
+        return 0.0
+    except (ValueError, OverflowError):  # larger than Python's numbers and dates
+        return LONGEST_ASKED_WAIT
+
+
+def _read(response: requests.Response) -> bytes | None:
+    """The body as it was sent; None for a body that is too large."""
     found = bytearray()
     for block in response.raw.stream(1 << 16, decode_content=False):
         found += block
@@ -163,7 +169,7 @@ def _answer(content: bytes) -> Answer | None:
         usage = answer.get("usage") or {}
         figures = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
         tokens = [0 if figure is None else figure for figure in figures]
-        text.encode()  # no text, or one that cannot be written
+        text.encode()  # raises for what is no text, or a text that cannot be written
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         return None
     return Answer(text, *tokens) if all(map(is_count, tokens)) else None

@@ -1,4 +1,4 @@
-"""The card of a data set in hub layout: YAML at the top of its README.md, which says what its files are."""
+"""The card of a data set in hub layout: the YAML at the top of its README.md, which names its files."""
 
 import re
 from collections.abc import Iterator
@@ -17,11 +17,11 @@ _HIDDEN = ".huggingface.yaml"
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The card's metadata; empty where there is none.
+    """The card's metadata; empty where there is no card.
 
-    UserError for what is no YAML, is large, or would be once its aliases are unfolded; for files named by an
-    address or outside the folder, which `datasets` would fetch; and for a hidden card, which no fingerprint
-    sees.
+    Raises UserError for metadata that is no YAML, or too large as it is or once its aliases are unfolded; for
+    files that are named by an address or lie outside the folder, which `datasets` would fetch; and for a
+    hidden card, which no fingerprint sees.
     """
     if (folder / _HIDDEN).exists():
         raise UserError(f"{folder / _HIDDEN}: would be read in place of README.md; move its content there")
@@ -53,7 +53,7 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def _named_files(configs: Any) -> Iterator[str]:
-    """Every text below `data_files` and `data_dir` of the configurations, whatever form they have."""
+    """Every text below `data_files` and `data_dir` of the configurations, in whatever form it is written."""
     for config in configs if isinstance(configs, list) else []:
         if isinstance(config, dict):
             yield from _texts([config.get("data_files"), config.get("data_dir")])

@@ -1,21 +1,18 @@
-"""Asking a local Hugging Face model, in the place of a server."""
+"""Asking a local Hugging Face model in the place of a server."""
 
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
 from solar_repro.data.answer_file import Answer, AnswerFile, Counts
-from solar_repro.data.text_generator import Request
+from solar_repro.data.rephrase_by_model import Request
+from solar_repro.data.tokenizer import set_pad_token
 from solar_repro.errors import UserError
 from solar_repro.safety.sandbox import render_chat_template
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BATCH_REQUESTS = 8
 
@@ -23,12 +20,12 @@ BATCH_REQUESTS = 8
 class LocalModel:
     """A `Complete` that samples from a model and keeps every answer in a file.
 
-    A request draws from a generator of its own, so its answer does not hang on what is asked beside it. The
-    prompt is rendered with the tokenizer's chat template; none: UserError.
+    Each request draws from a random generator of its own, so that its answer does not depend on what is asked
+    beside it. Prompts are rendered with the tokenizer's chat template; without one, UserError is raised.
     """
 
     def __init__(
-        self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", answers: AnswerFile
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, answers: AnswerFile
     ) -> None:
         if tokenizer.chat_template is None:
             raise UserError(
@@ -37,8 +34,7 @@ class LocalModel:
             )
         self._model, self._tokenizer = model, tokenizer
         self._answers, self.counts = answers, Counts()
-        if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+        set_pad_token(tokenizer)
 
     def __call__(self, requests: Sequence[Request]) -> Iterator[str | None]:
         missing = self._answers.missing(requests)
@@ -70,7 +66,7 @@ class LocalModel:
                 input_ids=inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],
                 do_sample=False,
-                logits_processor=LogitsProcessorList([_Drawn(requests)]),
+                logits_processor=LogitsProcessorList([_GumbelNoise(requests)]),
                 max_new_tokens=self._answers.max_tokens,
                 pad_token_id=self._tokenizer.pad_token_id,
                 eos_token_id=self._tokenizer.eos_token_id,
@@ -82,8 +78,8 @@ class LocalModel:
         return [Answer(*parts) for parts in zip(answers, asked, given, strict=True)]
 
 
-class _Drawn(LogitsProcessor):
-    """Gumbel noise on logits / temperature, row by row: its maximum is a sample of the softmax."""
+class _GumbelNoise(LogitsProcessor):
+    """Adds Gumbel noise to logits / temperature, row by row: the maximum is then a sample of the softmax."""
 
     def __init__(self, requests: Sequence[Request]) -> None:
         self._rows = []

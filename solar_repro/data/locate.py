@@ -1,4 +1,8 @@
-"""Where a data set lies: the local mirror first, then the hub."""
+"""Where a data set is found: in the local mirror, else on the hub.
+
+The hub's client is imported where it is used, for most plans find all sets in a mirror and need not wait for
+it.
+"""
 
 import re
 from collections.abc import Callable
@@ -12,12 +16,12 @@ from solar_repro.store.hub import REVISION, hub_commit, hub_snapshot
 
 @dataclass(frozen=True)
 class Location:
-    """A data set found: a folder in hub layout (a README.md that names configs, data files)."""
+    """A data set that was found: a folder in hub layout, with a README.md that names its data files."""
 
     hub_id: str
     """The set that was asked for."""
     used: str
-    """The set that was found: `hub_id`, or its stand-in."""
+    """The set that is read: `hub_id`, or its stand-in."""
     path: Path | None
     """The folder in the mirror; None for a set of the hub."""
     revision: str | None = None
@@ -25,26 +29,28 @@ class Location:
 
     @property
     def folder(self) -> Path:
-        """Where its files are; a set of the hub is downloaded whole into the Hugging Face cache."""
+        """The folder with its files; a set of the hub is downloaded whole into the Hugging Face cache."""
         if self.path is not None:
             return self.path
         return hub_snapshot(self.hub_id, "dataset", _not_found(self.hub_id, None), self.revision)
 
-    @property
-    def stand_in(self) -> bool:
-        return self.used != self.hub_id
+
+def mirror_folder(hub_id: str, mirror: Path | None) -> Path | None:
+    """The folder `<org>/<name>` in which a mirror holds a data set; None where it does not, or is None."""
+    folder = mirror and Path(mirror, hub_id)
+    return folder if folder and folder.is_dir() else None
 
 
 def locate(hub_id: str, mirror: Path | None, stand_in: str | None = None) -> Location:
-    """Find a data set: `mirror/<org>/<name>`, then the mirror's stand-in, then the hub.
+    """Find a data set: in the mirror, then its stand-in in the mirror, then on the hub.
 
-    Of a hub set only the revision is asked for here. Neither there: UserError naming set and mirror.
+    The hub is asked for the revision alone. Raises UserError, with set and mirror, where it is in neither.
     """
     for candidate in filter(None, (hub_id, stand_in)):
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", candidate) or ".." in candidate:
             raise UserError(f"data set {candidate!r} is not a hub id; write it as <org>/<name>")
-        if mirror is not None and (mirror / candidate).is_dir():
-            return Location(hub_id, candidate, mirror / candidate)
+        if folder := mirror_folder(candidate, mirror):
+            return Location(hub_id, candidate, folder)
     return Location(hub_id, hub_id, None, hub_commit(hub_id, "dataset", _not_found(hub_id, mirror)))
 
 
@@ -57,7 +63,7 @@ def _not_found(hub_id: str, mirror: Path | None) -> Callable[[str], str]:
 
 
 def folder_location(folder: Path) -> Location:
-    """A folder that is no hub set: a stage's output, or a user's own texts."""
+    """The location of a folder that is no hub set: a stage's output, or a user's own texts."""
     if not folder.is_dir():
         raise UserError(f"data folder {folder} does not exist; give a folder of parquet, jsonl or txt files")
     name = f"local/{folder.name}"
@@ -65,14 +71,15 @@ def folder_location(folder: Path) -> Location:
 
 
 def text_location(name: str, mirror: Path | None) -> Location:
-    """A set of mirror or hub by its id, or, where the name begins with `/` or `.`, a user's own folder."""
+    """A set of mirror or hub, named by its id, or a user's own folder, named by a path from `/` or `.`."""
     return folder_location(Path(name)) if name.startswith(("/", ".")) else locate(name, mirror)
 
 
 def fingerprint(location: Location, cache_dir: Path | None = None) -> str:
-    """`sha256:…` over names and bytes of a mirror folder's files, or `revision:…`, the commit of a hub set.
+    """Name the content of a set: `sha256:…` over a folder's files, or `revision:…`, the commit of a hub set.
 
-    Hidden files are left out. A file's digest is remembered in `cache_dir`, so that a set is read once.
+    Names and bytes of all files count but hidden ones. Each file's digest is remembered in `cache_dir`, so
+    that a set is read once.
     """
     if location.revision is not None:
         return f"{REVISION}{location.revision}"

@@ -1,29 +1,25 @@
-"""Which texts share an n-gram with which collection of texts: millions of n-grams in bounded memory."""
+"""Which texts share an n-gram with which collection of texts, for millions of n-grams in bounded memory."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
 
 from solar_repro.data.ngrams import N, hash_ngrams, hash_spans, span_stride
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-
 BITS_PER_SPAN = 4
-"""Of the table: log2 of its places for each span it holds."""
+"""log2 of the table's places per span."""
 
 
 class NgramIndex:
-    """The n-grams of named text collections, at most 63.
+    """The n-grams of at most 63 named collections of texts, in about 32 bytes per n-gram.
 
-    Two steps. A few spans of each text are looked up: first in a table of bytes addressed by a hash's first
-    bits, then among sorted hashes. Only of texts with a hit there are all n-grams compared. About 32 bytes a
-    gram.
+    A text is looked up in two steps. A few of its spans are sought in a table of bytes, which the first bits
+    of a hash address, and then among sorted hashes. Only if one of them is found, all n-grams of the text are
+    compared.
     """
 
-    def __init__(self, collections: dict[str, Iterable["pa.Array"]], n: int = N) -> None:
-        import numpy as np
-
+    def __init__(self, collections: dict[str, Iterable[pa.Array]], n: int = N) -> None:
         if len(collections) > 63:
             raise ValueError("an n-gram index holds at most 63 collections")
         self.names, self.n = tuple(collections), n
@@ -49,11 +45,8 @@ class NgramIndex:
     def __len__(self) -> int:
         return len(self._hashes)
 
-    def owners(self, texts: "pa.Array") -> "np.ndarray":
-        """For each text a uint64 whose bit i is set where it shares an n-gram with collection i."""
-        import numpy as np
-        import pyarrow as pa
-
+    def owners(self, texts: pa.Array) -> np.ndarray:
+        """For each text a uint64 whose bit i is set if the text shares an n-gram with collection i."""
         found = np.zeros(len(texts), np.uint64)
         likely = self._likely(texts)
         if not len(likely):
@@ -63,10 +56,8 @@ class NgramIndex:
             np.bitwise_or.at(found, likely[grams.rows[hit]], self._owners[places[hit]])
         return found
 
-    def _likely(self, texts: "pa.Array") -> "np.ndarray":
-        """Places of the texts that share a span."""
-        import numpy as np
-
+    def _likely(self, texts: pa.Array) -> np.ndarray:
+        """Places of the texts that share a span with any collection."""
         rows = [np.zeros(0, np.int64)]
         for spans in hash_spans(texts, self.n, span_stride(self.n)) if len(self) else ():
             places = np.flatnonzero(self._table[spans.hashes >> self._shift])
@@ -75,12 +66,11 @@ class NgramIndex:
         return np.unique(np.concatenate(rows))
 
     def owner_names(self, owners: int) -> Sequence[str]:
+        """The collections whose bits are set in one of `owners`' results."""
         return [name for number, name in enumerate(self.names) if int(owners) >> number & 1]
 
 
-def _among(known: "np.ndarray", hashes: "np.ndarray") -> tuple["np.ndarray", "np.ndarray"]:
-    """For each hash its place among the sorted `known` ones, and whether it is there."""
-    import numpy as np
-
+def _among(known: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each hash its place among the sorted `known` ones, and whether it is one of them."""
     places = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
     return places, known[places] == hashes

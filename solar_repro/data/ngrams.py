@@ -1,7 +1,7 @@
-"""Hashes of word n-grams, vectorised.
+"""Hashes of word n-grams, computed by NumPy for many texts at once.
 
-Words are runs of letters and digits, lower-cased; everything else separates (the normalisation of the GPT-3
-paper, appendix C, with its n = 13). A text of fewer than n words counts as one gram, the whole of it.
+Words are runs of letters and digits, lower-cased; everything else separates them. This is the normalisation
+of the GPT-3 paper (appendix C), as is n = 13. A text of fewer than n words counts as one n-gram.
 """
 
 import re
@@ -9,46 +9,44 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 N = 13
 CHUNK_BYTES = 1 << 16
-"""Text hashed at once: its arrays of 8 bytes a character still fit a processor's second-level cache."""
+"""Bytes of text that are hashed at once: arrays of 8 bytes per byte of it fit a second-level cache."""
 SPAN_CHUNK_BYTES = 1 << 18
-"""The same for spans, which take a byte a character and 8 a word."""
+"""The same for spans, which take a byte per character and 8 per word."""
 LONGEST_WORD = 31
-"""Longer words count as this long where only lengths are compared."""
+"""Letters of the longest word: where lengths are compared, longer words count as this long."""
 BYTE_BASE, WORD_BASE = 0x9E3779B97F4A7C15, 0xD1342543DE82EF95
-"""Odd, so that they have an inverse modulo 2**64."""
+"""Bases of the rolling hashes of bytes and of words; odd ones have inverses modulo 2**64."""
 NO_WORD = re.compile(r"[^\w\x00-\x7f]+")
-"""What separates words above ASCII; below, letters and digits are words."""
+"""What separates words beyond ASCII."""
 
 
 @dataclass(frozen=True)
 class Grams:
-    hashes: "np.ndarray"
+    """Hashes of n-grams, or of spans, and the texts they are from."""
+
+    hashes: np.ndarray
     """uint64, one for each n-gram, in the order of the text."""
-    rows: "np.ndarray"
-    """For each n-gram the place of its text."""
+    rows: np.ndarray
+    """For each n-gram the place of its text in the array."""
 
 
-def hash_ngrams(texts: "pa.Array", n: int = N) -> Iterator[Grams]:
-    """n-gram hashes of texts (null: none), `CHUNK_BYTES` of text at a time; a text is never divided."""
+def hash_ngrams(texts: pa.Array, n: int = N) -> Iterator[Grams]:
+    """Hash all n-grams of texts, about `CHUNK_BYTES` of text at a time; a null text has none."""
     for letters, ends, first_text in _chunks(texts, CHUNK_BYTES):
         words, word_rows = _hash_words(letters, ends)
         yield _hash_grams(words, word_rows, first_text, n)
 
 
-def _chunks(texts: "pa.Array", size: int) -> Iterator[tuple["np.ndarray", "np.ndarray", int]]:
-    """About `size` bytes of texts, a blank behind each; where each ends, after a 0; place of the first."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
+def _chunks(texts: pa.Array, size: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """Yield chunks of about `size` bytes: the texts, each with a blank behind it, as one array of bytes; a 0
+    and where each text ends in it; the place of the first text."""
     nothing, blank = (pa.scalar(text, pa.large_string()) for text in ("", " "))
     texts = pc.binary_join_element_wise(_normalised(texts), nothing, blank)
     if not len(texts):
@@ -61,11 +59,8 @@ def _chunks(texts: "pa.Array", size: int) -> Iterator[tuple["np.ndarray", "np.nd
         start = stop
 
 
-def _normalised(texts: "pa.Array") -> "pa.Array":
-    """Texts whose bytes above 127 are all part of words: others' punctuation and case are dealt with here."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
+def _normalised(texts: pa.Array) -> pa.Array:
+    """The texts in lower case, without punctuation beyond ASCII: every byte above 127 is in a word."""
     texts = pc.fill_null(texts, "").cast(pa.large_string())
     others = pc.invert(pc.string_is_ascii(texts))
     if not pc.any(others).as_py():
@@ -77,10 +72,8 @@ def _normalised(texts: "pa.Array") -> "pa.Array":
     return pc.replace_with_mask(texts, others, pa.array(changed, pa.large_string()))
 
 
-def _hash_words(letters: "np.ndarray", ends: "np.ndarray") -> tuple["np.ndarray", "np.ndarray"]:
-    """Hash of every word and the text it stands in; text i lies at letters[ends[i]:ends[i + 1]]."""
-    import numpy as np
-
+def _hash_words(letters: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The hash of every word and the number of its text; text i is letters[ends[i]:ends[i + 1]]."""
     sums = np.empty(len(letters) + 1, np.uint64)
     sums[0] = 0
     # mode="clip" spares a copy: a byte is never outside a table of 256.
@@ -94,19 +87,16 @@ def _hash_words(letters: "np.ndarray", ends: "np.ndarray") -> tuple["np.ndarray"
     return (sums[last] - sums[first]) * inverses[first], word_rows
 
 
-def _word_edges(letters: "np.ndarray") -> tuple["np.ndarray", "np.ndarray"]:
-    """Where words begin and end in bytes whose last is in no word."""
-    import numpy as np
-
+def _word_edges(letters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where words begin and end, in bytes of which the last is in no word."""
     in_word = np.zeros(len(letters) + 1, bool)
     in_word[1:] = _in_word(letters)
     edges = np.flatnonzero(in_word[1:] != in_word[:-1])
     return edges[::2], edges[1::2]
 
 
-def _hash_grams(words: "np.ndarray", word_rows: "np.ndarray", first_row: int, n: int) -> Grams:
-    import numpy as np
-
+def _hash_grams(words: np.ndarray, word_rows: np.ndarray, first_row: int, n: int) -> Grams:
+    """The hashes of every n words in a row of one text, and of whole texts that are shorter."""
     powers, inverses = _powers(WORD_BASE, _rounded(len(words)))
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(words * powers[: len(words)])])
     row_begins = np.flatnonzero(np.diff(word_rows, prepend=-1))
@@ -120,15 +110,14 @@ def _hash_grams(words: "np.ndarray", word_rows: "np.ndarray", first_row: int, n:
     return Grams(hashes, word_rows[begins] + first_row)
 
 
-def hash_spans(texts: "pa.Array", n: int, stride: int) -> Iterator[Grams]:
-    """A hash of every `stride`-th span of `span_words(n)` words, or of a short text whole.
+def hash_spans(texts: pa.Array, n: int, stride: int) -> Iterator[Grams]:
+    """Hash every `stride`-th span of `span_words(n)` words, and texts of fewer than n words whole.
 
-    It is of the words' lengths and first letters alone: that takes a fraction of the work, and other words
-    that agree in all of them are rare. What shares an n-gram shares the span in it that begins at a multiple
-    of `span_stride(n)`: so a few spans of a text tell that nearly all texts share nothing.
+    A span's hash is made of the lengths and first letters of its words. That takes a fraction of the work,
+    and other words that agree in all of them are rare. Texts that share an n-gram share the span in it that
+    begins at a multiple of `span_stride(n)`, so that a few spans show for nearly all texts that they share
+    none.
     """
-    import numpy as np
-
     size = span_words(n)
     for letters, ends, first_text in _chunks(texts, SPAN_CHUNK_BYTES):
         first, last = _word_edges(letters)
@@ -144,43 +133,37 @@ def hash_spans(texts: "pa.Array", n: int, stride: int) -> Iterator[Grams]:
         yield Grams(_mixed((sums[stop] - sums[start]) * inverses[start]), rows + first_text)
 
 
-def _in_word(letters: "np.ndarray") -> "np.ndarray":
-    """Which bytes are part of a word, in a few passes of a byte each: faster than a table."""
-    import numpy as np
-
+def _in_word(letters: np.ndarray) -> np.ndarray:
+    """Which bytes are part of a word. A few comparisons of bytes are faster than a table."""
     lower, byte = letters | np.uint8(32), np.uint8
     is_letter, is_digit = lower - byte(ord("a")) < byte(26), letters - byte(ord("0")) < byte(10)
     return is_letter | is_digit | (letters > byte(127))
 
 
-def _outlines(letters: "np.ndarray", first: "np.ndarray", last: "np.ndarray") -> "np.ndarray":
-    """A random value for each word's length and first letter, the same for both cases."""
-    import numpy as np
-
+def _outlines(letters: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """A random value for each word's length and first letter; both cases of a letter have the same."""
     lengths = np.minimum(last - first, LONGEST_WORD)
     return _outline_values()[lengths << 8 | letters[first] | 32]
 
 
 @cache
-def _outline_values() -> "np.ndarray":
-    import numpy as np
-
+def _outline_values() -> np.ndarray:
     return _mixed(np.arange(1, (LONGEST_WORD + 1) << 8 | 1, dtype=np.uint64))
 
 
 def span_stride(n: int) -> int:
+    """The distance, in words, between the spans of a text that are looked up."""
     return (n + 1) // 2
 
 
 def span_words(n: int) -> int:
-    """So many that a span beginning at a multiple of the stride lies whole in any n words."""
+    """The words of a span: so many that any n words in a row hold a whole span that begins at a multiple of
+    the stride."""
     return n - span_stride(n) + 1
 
 
-def hash_texts(texts: "pa.Array") -> "np.ndarray":
-    """One uint64 a text, over its normalised words; texts without words give 0."""
-    import numpy as np
-
+def hash_texts(texts: pa.Array) -> np.ndarray:
+    """One uint64 per text, over its normalised words; 0 for a text without words."""
     hashes = np.zeros(len(texts), np.uint64)
     for grams in hash_ngrams(texts, n=1 << 62):
         hashes[grams.rows] = grams.hashes
@@ -188,13 +171,13 @@ def hash_texts(texts: "pa.Array") -> "np.ndarray":
 
 
 def _rounded(size: int) -> int:
+    """The next power of two, so that few tables of powers are kept."""
     return 1 << max(size - 1, CHUNK_BYTES - 1).bit_length()
 
 
 @cache
-def _powers(base: int, size: int) -> tuple["np.ndarray", "np.ndarray"]:
-    """base**i and base**−i modulo 2**64 for i < size."""
-    import numpy as np
+def _powers(base: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """base**i and base**−i modulo 2**64, for all i < size."""
 
     def powers(of: int) -> np.ndarray:
         steps = np.full(size, np.uint64(of))
@@ -205,19 +188,15 @@ def _powers(base: int, size: int) -> tuple["np.ndarray", "np.ndarray"]:
 
 
 @cache
-def _letter_values() -> "np.ndarray":
-    """For each byte a random value, the same for both cases; 0 for what is in no word."""
-    import numpy as np
-
+def _letter_values() -> np.ndarray:
+    """A random value for each byte; both cases of a letter have the same, bytes outside words have 0."""
     byte = np.arange(256, dtype=np.uint8)
     lower = np.where((byte >= ord("A")) & (byte <= ord("Z")), byte + 32, byte)
     return np.where(_in_word(byte), _mixed(lower.astype(np.uint64) + np.uint64(1)), 0)
 
 
-def _mixed(values: "np.ndarray") -> "np.ndarray":
-    """The finaliser of splitmix64: a bijection that spreads each bit over all."""
-    import numpy as np
-
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """Spread each bit over all of its number: the finaliser of splitmix64, a bijection."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

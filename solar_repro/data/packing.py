@@ -1,10 +1,10 @@
-"""Packing into blocks of a fixed length without a leak from one document to the next.
+"""Packing of documents into blocks of a fixed length, without a leak from one document to the next.
 
 `seq_lengths` holds the lengths of the documents in a block. `PackedCollator` turns them into position ids
-that start again at 0 and gives no attention mask: from such positions transformers builds a block-diagonal
-causal mask for eager, SDPA and flex attention on every device, for any batch size. It does so only as long as
-there is no key-value cache, so the collator asks for none; with one, documents see each other. Flash
-attention wants all blocks in one sequence instead, which TRL's `padding_free=True` makes of these columns.
+that start again at 0, and gives no attention mask: from such positions transformers builds a block-diagonal
+causal mask for eager, SDPA and flex attention, on every device and for any batch size. With a key-value cache
+it does not, and documents would see each other, so the collator asks for none. Flash attention wants all
+blocks in one sequence instead, which TRL's `padding_free=True` makes of these columns.
 """
 
 import bisect
@@ -12,40 +12,43 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
 
 from solar_repro.data.cache import arrow_rows, arrow_shards, key_of
 from solar_repro.data.report import Report
-from solar_repro.data.text import TextStream
-from solar_repro.data.tokens import list_table, tokenizer_fingerprint
+from solar_repro.data.text_stream import TextStream
+from solar_repro.data.tokenizer import tokenizer_digest
+from solar_repro.data.tokens import list_table
 from solar_repro.terminal.progress import Progress
-
-if TYPE_CHECKING:
-    import numpy as np
-    from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
 
 VERSION = 1
 """Raise it by one when rows come out otherwise than before: cached ones are then made again."""
 WINDOW_ROWS = 16_384
-"""Rows among which the best fit is sought; bounds the memory."""
+"""Rows among which the best fit is sought; their number bounds the memory."""
 TEXTS_AT_ONCE = 256
+"""Texts that are tokenised at once."""
 SHARD_BLOCKS = 4096
+"""Blocks of packed text in a file; a killed run loses no more than these."""
 TEXT_COLUMNS = {"input_ids": "int32", "seq_lengths": "int32"}
 
 
 @dataclass(frozen=True)
 class PackedCollator:
-    """Blocks (`input_ids`, `seq_lengths`, optionally `labels`) to a batch (rows, longest block).
+    """Makes a batch of tensors [blocks, longest block] from `input_ids`, `seq_lengths` and maybe `labels`.
 
-    The first token of every document has no label: what stands before it is another document.
+    The first token of every document has no label, for the token before it belongs to another document.
     """
 
     pad_token_id: int
 
     def __call__(self, blocks: list[dict[str, Any]]) -> dict[str, Any]:
-        import torch
-
         width = max(len(block["input_ids"]) for block in blocks)
         input_ids = torch.full((len(blocks), width), self.pad_token_id)
         labels = torch.full((len(blocks), width), -100)
@@ -59,12 +62,14 @@ class PackedCollator:
             position_ids[row] = torch.cat([torch.arange(length) for length in lengths])
         labels[position_ids == 0] = -100
         batch = {"input_ids": input_ids, "labels": labels, "position_ids": position_ids}
-        # With a key-value cache transformers would not look at the positions.
         return batch | {"use_cache": False}
 
 
-def best_fit(lengths: "np.ndarray", capacity: int) -> list[list[int]]:
-    """Best-fit decreasing: places of `lengths` (each ≤ capacity) in bins, the fullest bin that fits first."""
+def best_fit(lengths: np.ndarray, capacity: int) -> list[list[int]]:
+    """Distribute items by best-fit decreasing: the places of `lengths` (each ≤ capacity) in each bin.
+
+    The longest item comes first; each goes into the fullest bin that has room.
+    """
     bins: list[list[int]] = []
     by_space: dict[int, list[int]] = {}
     spaces: list[int] = []
@@ -89,21 +94,16 @@ def best_fit(lengths: "np.ndarray", capacity: int) -> list[list[int]]:
 
 
 def pack_instruction(
-    tokenised: "Dataset", length: int, key: str, cache_dir: Path | None = None
-) -> "tuple[Dataset, Report]":
-    """Tokenised instruction rows packed by best fit: `input_ids`, `labels` (−100 off the answer) and
-    `seq_lengths`.
+    tokenised: Dataset, length: int, key: str, cache_dir: Path | None = None
+) -> tuple[Dataset, Report]:
+    """Pack tokenised instructions by best fit: `input_ids`, `labels` (−100 off the answer), `seq_lengths`.
 
-    `key` names the content of `tokenised`, whose rows must be no longer than `length`.
-    Report: `rows`, `blocks`, `tokens`, `padding_share` (of `blocks` × `length`).
+    `key` names the content of `tokenised`, whose rows must be no longer than `length` tokens. The report
+    holds `rows`, `blocks`, `tokens` and `padding_share`, the share of padding in `blocks` × `length`.
     """
     key = key_of(rows=key, length=length, version=VERSION)
 
-    def tables(report: Report) -> Iterator[Any]:
-        import numpy as np
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
+    def tables(report: Report) -> Iterator[pa.Table]:
         report |= {"rows": len(tokenised), "blocks": 0, "tokens": 0}
         for window in tokenised.with_format("arrow").iter(WINDOW_ROWS):
             ids = pc.list_slice(window["input_ids"].combine_chunks(), 0, length)
@@ -132,30 +132,31 @@ def pack_instruction(
 
 def pack_text(
     texts: Iterable[str],
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: PreTrainedTokenizerBase,
     length: int,
     *,
     key: str,
     max_tokens: int | None = None,
     cache_dir: Path | None = None,
-) -> "tuple[Dataset, Report]":
-    """Documents (BOS, text, EOS) laid end to end and cut into full blocks: `input_ids`, `seq_lengths`.
+) -> tuple[Dataset, Report]:
+    """Lay documents (BOS, text, EOS) end to end and cut them into full blocks: `input_ids`, `seq_lengths`.
 
     `key` names the content and order of `texts`, a `TextStream` or anything else that gives the same texts
-    each time. Stops at `max_tokens` tokens, rounded up to a block; the tokens after the last full block are
-    left out. Written in shards: a run that is killed goes on at the text after the last whole shard.
-    Report: `documents`, `blocks`, `tokens`, `tokens_left_out`, `special_tokens_removed`, and of a
-    `TextStream` `dropped` and `examples` by reason.
+    each time. Packing stops at `max_tokens` tokens, rounded up to a block (None packs all texts); the tokens
+    behind the last full block are left out. Blocks are written in shards, and the run after a killed one
+    resumes at the text behind the last whole shard. The report holds `documents`, `blocks`, `tokens`,
+    `tokens_left_out` and `special_tokens_removed`, for a `TextStream` also `dropped` and `examples` by
+    reason.
     """
     key = key_of(
         texts=key,
-        tokenizer=tokenizer_fingerprint(tokenizer),
+        tokenizer=tokenizer_digest(tokenizer, chat_template=False),
         length=length,
         max_tokens=max_tokens,
         version=VERSION,
     )
 
-    def shards(state: dict[str, Any] | None) -> Iterator[tuple[Any, dict[str, Any]]]:
+    def shards(state: dict[str, Any] | None) -> Iterator[tuple[pa.Table, dict[str, Any]]]:
         state = state or dict.fromkeys(("documents", "blocks", "tokens", "special_tokens_removed"), 0)
         rest, stream = state.pop("rest", []), state.pop("stream", None)
         if isinstance(texts, TextStream):
@@ -195,7 +196,7 @@ def pack_text(
 def _cut_into_blocks(
     rest: list[list[int]], documents: Iterable[list[int]], length: int
 ) -> tuple[list[tuple[list[int], list[int]]], list[list[int]]]:
-    """Full blocks (token ids, lengths of the pieces in them) and the pieces that fill no block yet."""
+    """Full blocks (token ids, lengths of the pieces in them), and the pieces that do not fill a block yet."""
     blocks: list[tuple[list[int], list[int]]] = []
     pieces, room = list(rest), length - sum(map(len, rest))
     for document in documents:
@@ -210,11 +211,11 @@ def _cut_into_blocks(
 
 
 def _documents(
-    texts: list[str], tokenizer: "PreTrainedTokenizerBase", counts: dict[str, Any]
+    texts: list[str], tokenizer: PreTrainedTokenizerBase, counts: dict[str, Any]
 ) -> Iterator[list[int]]:
+    """The token ids of each text between BOS and EOS, without the special tokens that a text spells out."""
     special = {tokenizer.bos_token_id, tokenizer.eos_token_id}
     for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []:
-        # A text may spell out a special token, which would end it in its middle.
         kept = [token for token in ids if token not in special]
         counts["special_tokens_removed"] += len(ids) - len(kept)
         yield [tokenizer.bos_token_id, *kept, tokenizer.eos_token_id]

@@ -1,4 +1,4 @@
-"""Work on parts of a set in several processes, its results in order."""
+"""Work on the parts of a set in several processes, with the results in the order of the parts."""
 
 import multiprocessing
 import os
@@ -12,14 +12,15 @@ from solar_repro.errors import UserError
 from solar_repro.terminal.stopping import block_signals, unblock_sigterm
 
 _work: Callable[[Any], Any]
-"""A process's own, set once at its start."""
+"""What this process does with each part; set once, when it starts."""
 
 
 def in_order(work: Callable[[Any], Any], parts: Iterable[Any], num_proc: int) -> Iterator[Any]:
-    """`work` of each part, in the parts' order; in `num_proc` processes where that is more than 1.
+    """Yield `work(part)` for each part, in order, computed by `num_proc` processes if that is more than 1.
 
-    Those are started afresh, not forked: a fork beside other threads may hold their locks for ever. So `work`
-    has to be picklable: a module's function, or a `partial` of one, which each process is given once.
+    The processes are started afresh, not forked, for a fork beside other threads may hold their locks for
+    ever. So `work` has to be picklable: a module's function, or a `partial` of one. Each process gets it
+    once. Raises UserError where a process is killed.
     """
     if num_proc == 1:
         yield from map(work, parts)
@@ -38,7 +39,7 @@ def in_order(work: Callable[[Any], Any], parts: Iterable[Any], num_proc: int) ->
 
 
 def batches(rows: int, size: int) -> list[slice]:
-    """Rows in batches of a size; the last may be smaller."""
+    """Slices of `size` rows that cover all rows; the last one may be smaller."""
     return [slice(start, start + size) for start in range(0, rows, size)]
 
 
@@ -51,7 +52,7 @@ def _begin(work: Callable[[Any], Any]) -> None:
 
 
 def _end_with_parent() -> None:
-    """A process outlives a killed parent otherwise: it waits for work on a pipe that it holds open itself."""
+    """End with a killed parent. Without this a process waits for ever on a pipe that it holds open itself."""
     multiprocessing.parent_process().join()
     os._exit(1)
 

@@ -1,4 +1,4 @@
-"""What became of a set's rows: counts and, for each reason of dropping, the first row ids."""
+"""What became of a set's rows: counts, and for each reason to drop a row the ids of the first such rows."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ EXAMPLES_NAMED = 5
 
 
 def drop(report: Report, reason: str, row_id: str | None = None) -> None:
-    """Count a dropped row under `dropped`; its id is kept under `examples` for the first of each reason."""
+    """Count a dropped row under `dropped`, and name the first ones of each reason under `examples`."""
     dropped = report.setdefault("dropped", {})
     dropped[reason] = dropped.get(reason, 0) + 1
     if row_id is not None:
@@ -17,7 +17,7 @@ def drop(report: Report, reason: str, row_id: str | None = None) -> None:
 
 
 def add(report: Report, part: Report) -> None:
-    """Add what became of another part of the set's rows; of `longest` the greater stays."""
+    """Add the report of another part of the set: counts are summed, of `longest` the greater is kept."""
     for name, value in part.items():
         if name == "examples":
             for reason, row_ids in value.items():

@@ -1,41 +1,28 @@
 """The six data sets of Table 1 as canonical rows, from a local mirror or the hub.
 
-Instruction sets become `row_id`, `messages` = [system?, user, assistant]; alignment sets `row_id`, `prompt` =
-[system?, user], `chosen` and `rejected` = [assistant], which is Zephyr's preprocessing (the empty system turn
-that it adds is left out: the chat templates here render nothing for it). A row that cannot be used is
-dropped, counted and named in the report, never raised. Memory is bound by one batch; rows are memory-mapped.
+Instruction sets become `row_id`, `messages` = [system?, user, assistant]. Alignment sets become `row_id`,
+`prompt` = [system?, user], `chosen` and `rejected` = [assistant], as Zephyr's preprocessing does; the empty
+system turn that it adds is left out, for the chat templates here render nothing for it. A row that cannot be
+used never raises: it is dropped, counted and named in the report. Memory holds one batch at a time.
 """
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
 
 from solar_repro.data.cache import arrow_rows, key_of
-from solar_repro.data.canonical import COLUMNS, Flat, canonical_table, flatten
-from solar_repro.data.files import data_files, read_batches, rows_of
-from solar_repro.data.locate import Location, fingerprint, folder_location, locate
+from solar_repro.data.canonical import TABLE_1_COLUMNS, FlatRows, canonical_table, flatten
+from solar_repro.data.locate import Location, fingerprint
 from solar_repro.data.report import Report, drop
-from solar_repro.data.text import load_text
+from solar_repro.data.row_batches import read_batches, rows_of
+from solar_repro.data.split_files import data_files
 from solar_repro.errors import UserError
 from solar_repro.terminal.progress import Progress
-
-if TYPE_CHECKING:
-    import numpy as np
-    from datasets import Dataset
-
-__all__ = [
-    "Location",
-    "RowFilter",
-    "Rows",
-    "folder_location",
-    "load_instruction",
-    "load_preferences",
-    "load_text",
-    "locate",
-]
-
 
 VERSION = 1
 """Raise it by one when rows come out otherwise than before: cached ones are then made again."""
@@ -43,26 +30,29 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Rows:
-    dataset: "Dataset"
+    """Canonical rows of one set."""
+
+    dataset: Dataset
+    """The rows, memory-mapped."""
     key: str
-    """Names the content: set, fingerprint, split, filter, cap, seed, code."""
+    """A digest of all that decides the rows: set, fingerprint, split, filters, cap, seed, code."""
     report: Report
-    """`set`, `hub_id`, `used`, `fingerprint`, `split`, `rows_in`, `dropped` (reason → count), `examples`
-    (reason → row ids), `usable`, `kept`, and what a filter reports."""
+    """`set`, `hub_id`, `used`, `fingerprint`, `split`, `rows_in`, `dropped` (counts by reason), `examples`
+    (row ids by reason), `usable`, `kept`, and each filter's own report under its name."""
 
 
 @dataclass(frozen=True)
 class RowFilter:
-    """Names, for each row of a batch, why it goes; None for the rows that stay."""
+    """Says of each row of a batch why it is removed."""
 
     name: str
-    """Where its report stands in that of the rows."""
+    """The name under which the report of the rows holds the filter's own."""
     key: str
-    """Names the filter and all that its verdict rests on."""
-    reasons: Callable[[Flat, Report], list[str | None]]
-    """Counts what it removes in the report it is given: its own copy of `report`."""
+    """A digest of the filter and of all that its verdict depends on."""
+    reasons: Callable[[FlatRows, Report], list[str | None]]
+    """Gives each row's reason, None for a row that stays, and counts them in the report that it is given."""
     report: Report
-    """What the filter says of itself before the first row."""
+    """The filter's report before the first row; `reasons` gets a copy of it."""
 
 
 def load_instruction(
@@ -74,10 +64,10 @@ def load_instruction(
     row_filters: Sequence[RowFilter] = (),
     cache_dir: Path | None = None,
 ) -> Rows:
-    """Rows of `alpaca_gpt4`, `openorca` or `synth_math_instruct`, at most `max_samples` of them.
+    """Rows of `alpaca_gpt4`, `openorca` or `synth_math_instruct`.
 
-    `row_filters` (Table 8, decontamination) go before the cap. The rows under the cap are a seeded sample in
-    the set's order.
+    `row_filters` (Table 8, decontamination) are applied first. Of the rows that stay, a random sample of
+    `max_samples` is taken, in the set's order; None takes all. Raises UserError where no row is left.
     """
     return _load(name, "instruction", location, "train", max_samples, seed, row_filters, cache_dir)
 
@@ -91,9 +81,10 @@ def load_preferences(
     row_filters: Sequence[RowFilter] = (),
     cache_dir: Path | None = None,
 ) -> Rows:
-    """Rows of `orca_dpo_pairs`, `ultrafeedback` or `synth_math_alignment`, at most `max_samples` of them.
+    """Rows of `orca_dpo_pairs`, `ultrafeedback` or `synth_math_alignment`, sampled as by `load_instruction`.
 
-    Dropped and counted: identical pairs; prompts that UltraFeedback took from TruthfulQA (column `source`).
+    Identical pairs are dropped and counted, as are the prompts that UltraFeedback took from TruthfulQA (its
+    column `source` says so).
     """
     split = "train_prefs" if name == "ultrafeedback" else "train"
     return _load(name, "alignment", location, split, max_samples, seed, row_filters, cache_dir)
@@ -109,9 +100,9 @@ def _load(
     row_filters: Sequence[RowFilter],
     cache_dir: Path | None,
 ) -> Rows:
-    columns = COLUMNS.get(name)
+    columns = TABLE_1_COLUMNS.get(name)
     if columns is None or columns.stage != stage:
-        known = ", ".join(known for known, found in COLUMNS.items() if found.stage == stage)
+        known = ", ".join(known for known, found in TABLE_1_COLUMNS.items() if found.stage == stage)
         raise UserError(f"data set {name!r} is not one of the {stage} sets of Table 1; these are: {known}")
     digest = fingerprint(location, cache_dir)
     key = key_of(
@@ -131,7 +122,7 @@ def _load(
         "split": split,
     }
 
-    def tables(report: Report) -> Iterator[Any]:
+    def tables(report: Report) -> Iterator[pa.Table]:
         files = data_files(location.folder, split)
         yield from _canonical_tables(files, name, max_samples, seed, row_filters, report)
 
@@ -151,10 +142,8 @@ def _canonical_tables(
     seed: int,
     row_filters: Sequence[RowFilter],
     report: Report,
-) -> Iterator[Any]:
-    """First pass: which rows are usable. Second pass: the sample of them, written."""
-    import numpy as np
-
+) -> Iterator[pa.Table]:
+    """The sampled rows, in two passes over the files: one finds the usable rows, one makes the tables."""
     report |= {"dropped": {}, "examples": {}}
     for row_filter in row_filters:
         report[row_filter.name] = copy.deepcopy(row_filter.report)
@@ -183,9 +172,8 @@ def _canonical_tables(
         start = stop
 
 
-def _sample(usable: "np.ndarray", max_samples: int | None, seed: int) -> "np.ndarray":
-    import numpy as np
-
+def _sample(usable: np.ndarray, max_samples: int | None, seed: int) -> np.ndarray:
+    """A mask of at most `max_samples` of the usable rows."""
     places = np.flatnonzero(usable)
     if max_samples is None or len(places) <= max_samples:
         return usable
@@ -194,8 +182,8 @@ def _sample(usable: "np.ndarray", max_samples: int | None, seed: int) -> "np.nda
     return chosen
 
 
-def _flat_batches(files: list[Path], name: str, label: str) -> Iterator[Flat]:
-    columns = COLUMNS[name]
+def _flat_batches(files: list[Path], name: str, label: str) -> Iterator[FlatRows]:
+    columns = TABLE_1_COLUMNS[name]
     first_row = 0
     with Progress(label, sum(file.stat().st_size for file in files), "B") as progress:
         for file in files:

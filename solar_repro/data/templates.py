@@ -1,15 +1,13 @@
-"""Chat templates: what a model is trained on is what a server prompts it with.
+"""Chat templates: a model is trained on the very text that a server prompts it with.
 
-Saved with the tokenizer as Jinja, so that any server renders the same text. Both begin with the BOS token and
-end an answer with the EOS token: tokenise the rendered text with `add_special_tokens=False`.
+A template is saved with the tokenizer as Jinja, so that any server renders the same text. Both templates
+begin with BOS and end an answer with EOS: the rendered text is tokenised with `add_special_tokens=False`.
 """
 
-from typing import TYPE_CHECKING
+from transformers import PreTrainedTokenizerBase
 
+from solar_repro.data.tokenizer import set_pad_token
 from solar_repro.errors import UserError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 SOLAR = (
     "{{ bos_token }}"
@@ -21,7 +19,7 @@ SOLAR = (
     "{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '### Assistant:\n' }}{% endif %}"
 )
-"""The form of the released SOLAR-10.7B-Instruct."""
+"""The template of the released SOLAR-10.7B-Instruct."""
 
 ALPACA_PREAMBLE = (
     "Below is an instruction that describes a task. "
@@ -39,18 +37,16 @@ ALPACA = (
     "{% if add_generation_prompt %}{{ '### Response:\n' }}{% endif %}"
 )
 """The literal Alpaca prompt (Taori et al. 2023) as the `text` column of Alpaca-GPT4 writes it, with a newline
-after "### Response:". A system turn stands in place of the preamble. An instruction's input follows it after
-an empty line."""
+after "### Response:". A system turn replaces the preamble. An instruction's input follows it after an empty
+line."""
 
 TEMPLATES = {"solar": SOLAR, "alpaca": ALPACA}
 
 
-def set_chat_template(tokenizer: "PreTrainedTokenizerBase", name: str = "solar") -> None:
-    """Give a tokenizer the template `solar` or `alpaca`, and a token to pad with.
+def set_chat_template(tokenizer: PreTrainedTokenizerBase, name: str = "solar") -> None:
+    """Give a tokenizer the template `solar` or `alpaca`, and a token to pad with (`set_pad_token`).
 
-    Llama and Mistral have no pad token. The unknown token is taken where there is one: with byte fallback no
-    text ever holds it, so padding cannot be mistaken for the end of an answer, which EOS as padding can; and
-    no row is added to the embeddings. Without one, EOS. A tokenizer without BOS or EOS: UserError.
+    Raises UserError for another template, and for a tokenizer without BOS or EOS.
     """
     if name not in TEMPLATES:
         raise UserError(f"chat template {name!r} does not exist; give one of {', '.join(TEMPLATES)}")
@@ -60,5 +56,4 @@ def set_chat_template(tokenizer: "PreTrainedTokenizerBase", name: str = "solar")
                 f"tokenizer {tokenizer.name_or_path}: has no {token}; set it in tokenizer_config.json"
             )
     tokenizer.chat_template = TEMPLATES[name]
-    if tokenizer.pad_token is None or tokenizer.pad_token == tokenizer.eos_token:
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    set_pad_token(tokenizer)

@@ -1,7 +1,7 @@
-"""Rows of json lines, JSON arrays and plain text, read one after the other, past lines that are damaged.
+"""Rows of json lines, JSON arrays and plain text, read one after the other; damaged lines are skipped.
 
-A row that is too long or nested too deeply is passed over too, and a compressed file that unfolds to far more
-than texts do is refused: what others wrote may have been written to fill the memory.
+Somebody may have written a file to fill the memory of its reader. A row that is too long or nested too deeply
+is therefore skipped too, and a compressed file that unfolds to far more than texts do is refused.
 """
 
 import io
@@ -17,8 +17,9 @@ from solar_repro.errors import UserError
 from solar_repro.safety.regular_files import open_regular
 
 ARRAY_CHARACTERS = 1 << 16
+"""Characters of a JSON array that are read at once."""
 LONGEST_ROW = 1 << 26
-"""Bytes."""
+"""Bytes of a row at most."""
 BROKEN = "broken UTF-8"
 LONG = f"longer than {LONGEST_ROW:,} bytes"
 DEEP = "nested too deeply"
@@ -29,17 +30,18 @@ _BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}"]', re.DOTALL)
 
 @dataclass(frozen=True)
 class Fault:
-    """What stands in the place of a line that cannot be read."""
+    """Stands in the place of a row that cannot be read, and says why."""
 
     what: str
 
 
 def most_unfolded(file: Path) -> int:
-    """Bytes that a file may unfold to: a thousand times its size, and what a small one may take besides."""
+    """Bytes that a file may unfold to: a thousand times its size, and one longest row besides."""
     return 1000 * file.stat().st_size + LONGEST_ROW
 
 
 def unfolds(file: Path) -> UserError:
+    """The error of a file that unfolds to more than `most_unfolded`."""
     return UserError(
         f"data file {file} unfolds to more than {most_unfolded(file):,} bytes, which no text does; if you "
         "trust it, write it anew without compression"
@@ -47,10 +49,10 @@ def unfolds(file: Path) -> UserError:
 
 
 class _Unfolded(io.RawIOBase):
-    """A compressed file's content, up to what is believed of it."""
+    """A compressed file's content; it raises UserError once that is more than `most_unfolded`."""
 
     def __init__(self, file: Path, compression: str) -> None:
-        import pyarrow as pa
+        import pyarrow as pa  # here, for the plan of a run reads text files and shall not wait for it
 
         self._file, self._left = file, most_unfolded(file)
         self._source = pa.input_stream(str(file), compression=compression)
@@ -72,7 +74,7 @@ class _Unfolded(io.RawIOBase):
 
 @contextmanager
 def open_bytes(file: Path) -> Iterator[BinaryIO]:
-    """A text file's bytes, uncompressed where its name says so; what cannot be read: UserError."""
+    """A text file's bytes, uncompressed where its name says so; UserError where they cannot be read."""
     compression = COMPRESSIONS.get(file.suffix)
     try:
         if compression is None:
@@ -89,7 +91,7 @@ def open_bytes(file: Path) -> Iterator[BinaryIO]:
 
 
 def json_rows(file: Path) -> Iterator[Any]:
-    """Rows of a JSON array or of json lines; a `Fault` for a line that cannot be read."""
+    """The rows of a JSON array or of json lines, with a `Fault` for each one that cannot be read."""
     with open_bytes(file) as lines:
         if lines.peek(64).removeprefix(BOM).lstrip()[:1] == b"[":
             yield from _array_rows(file, lines)
@@ -110,7 +112,7 @@ def json_rows(file: Path) -> Iterator[Any]:
 
 
 def _lines(source: BinaryIO) -> Iterator[bytes | Fault]:
-    """Lines of a file, and for one that is too long its fault."""
+    """The lines of a file, with a `Fault` for each one that is too long."""
     while line := source.readline(LONGEST_ROW):
         is_long = False
         while line and not line.endswith(b"\n") and len(line) == LONGEST_ROW:
@@ -119,7 +121,7 @@ def _lines(source: BinaryIO) -> Iterator[bytes | Fault]:
 
 
 def _array_rows(file: Path, source: BinaryIO) -> Iterator[Any]:
-    """Elements of a JSON array, one after the other: a set's array may be larger than the memory."""
+    """The elements of a JSON array, one after the other, for the array may be larger than the memory."""
     decoder, text, end = json.JSONDecoder(parse_constant=_nothing), "", False
     # Bytes that are no UTF-8 become lone surrogates, which the row is dropped for.
     with io.TextIOWrapper(source, encoding="utf-8-sig", errors="surrogateescape") as source:
@@ -146,10 +148,10 @@ def _array_rows(file: Path, source: BinaryIO) -> Iterator[Any]:
 
 
 def _end(text: str) -> int:
-    """Where the value that a text begins with, which opens a bracket, has closed it; 0: not in this text."""
+    """Where the JSON array or object that a text begins with ends; 0 where it does not end in this text."""
     depth = 0
     for found in _BRACKET.finditer(text):
-        if found[0] == '"':  # a text that is not closed here
+        if found[0] == '"':  # a string that does not end here
             return 0
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
         if depth == 0:
@@ -158,6 +160,7 @@ def _end(text: str) -> int:
 
 
 def text_rows(file: Path) -> Iterator[Any]:
+    """The lines of a text file that are not blank, as rows {text}, with a `Fault` for each unreadable one."""
     with open_bytes(file) as lines:
         for line in _lines(lines):
             text = _decode(line)
@@ -168,14 +171,14 @@ def text_rows(file: Path) -> Iterator[Any]:
 
 
 def _nothing(constant: str) -> None:
-    """NaN is what pandas has for a missing value, and Python writes it so."""
+    """Read NaN as null: pandas has it for a missing value, and Python's writer lets it through."""
 
 
 def _decode(line: bytes | Fault) -> str | Fault:
     if isinstance(line, Fault):
         return line
     try:
-        # Files that were joined have the mark in their middle too.
+        # In files that were joined the mark may begin any line.
         return line.removeprefix(BOM).decode("utf-8")
     except UnicodeDecodeError:
         return Fault(BROKEN)

@@ -1,71 +1,69 @@
-"""Canonical rows to token ids: one BOS, one EOS, loss on the answer alone.
+"""Canonical rows as token ids: one BOS, one EOS, loss on the answer alone.
 
-A row longer than `max_length` loses the left of its prompt, never silently the end of its answer. The prompt
-keeps at least half of `max_length` (Zephyr: 512 of 1024 tokens), or all it has; a row whose answer has no
-room beside that is dropped, or the answer cut with `long_answers="cut"`, and counted.
+A row longer than `max_length` loses the left of its prompt, never the end of its answer. The prompt keeps at
+least half of `max_length` (Zephyr keeps 512 of 1024 tokens), or all that it has; a row whose answer has no
+room beside that is dropped and counted.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
 
 from solar_repro.data.cache import arrow_rows, key_of
 from solar_repro.data.parallel import batches, in_order
 from solar_repro.data.report import Report, add, drop
+from solar_repro.data.sources import Rows
+from solar_repro.data.tokenizer import tokenizer_digest
 from solar_repro.errors import UserError
 from solar_repro.terminal.progress import Progress
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
-
-    from solar_repro.data.sources import Rows
-
-LongAnswers = Literal["drop", "cut"]
 Batch = dict[str, list[Any]]
 VERSION = 1
 """Raise it by one when rows come out otherwise than before: cached ones are then made again."""
 BATCH_ROWS = 1024
+"""Rows that are tokenised at once."""
 TOO_LONG = "answer longer than its room"
 
 
 def tokenise_instruction(
-    rows: "Rows",
-    tokenizer: "PreTrainedTokenizerBase",
+    rows: Rows,
+    tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     *,
-    long_answers: LongAnswers = "drop",
     num_proc: int = 1,
     cache_dir: Path | None = None,
-) -> "tuple[Dataset, Report]":
+) -> tuple[Dataset, Report]:
     """`input_ids` and `completion_mask` (1 on the answer and its EOS), one row per usable row of `rows`.
 
-    Report: `rows_in`, `dropped` and `examples` by reason, `kept`, `prompts_truncated`, `answers_cut`,
-    `merged_boundaries`, `tokens`, `answer_tokens`, `longest`.
+    The report holds `rows_in`, `dropped` and `examples` by reason, `kept`, `prompts_truncated`,
+    `merged_boundaries`, `tokens`, `answer_tokens` and `longest`.
     """
     columns = {"input_ids": "int32", "completion_mask": "int8"}
-    encoding = Encoding(_encode_instruction, tokenizer, max_length, long_answers, columns)
+    encoding = Encoding(_encode_instruction, tokenizer, max_length, columns)
     return _tokenise(rows, encoding, num_proc, cache_dir)
 
 
 def tokenise_preferences(
-    rows: "Rows",
-    tokenizer: "PreTrainedTokenizerBase",
+    rows: Rows,
+    tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     *,
-    long_answers: LongAnswers = "drop",
     num_proc: int = 1,
     cache_dir: Path | None = None,
-) -> "tuple[Dataset, Report]":
-    """`prompt_ids`, `chosen_ids`, `rejected_ids`, the columns of TRL's preference collator; report as above.
+) -> tuple[Dataset, Report]:
+    """`prompt_ids`, `chosen_ids`, `rejected_ids`, the columns of TRL's preference collator, and a report.
 
-    The prompt is the same for both answers, cut so that the longer one fits.
+    The prompt is the same for both answers, cut so that the longer one fits. The report is that of
+    `tokenise_instruction`.
     """
     columns = {"prompt_ids": "int32", "chosen_ids": "int32", "rejected_ids": "int32"}
-    encoding = Encoding(_encode_preferences, tokenizer, max_length, long_answers, columns)
+    encoding = Encoding(_encode_preferences, tokenizer, max_length, columns)
     return _tokenise(rows, encoding, num_proc, cache_dir)
 
 
@@ -74,18 +72,18 @@ class Encoding:
     """How a batch of canonical rows becomes columns of token ids."""
 
     encode: "Callable[[Encoding, Batch, Report], Iterator[list[list[int]]]]"
-    """Gives the values of a row's columns for each usable row."""
-    tokenizer: "PreTrainedTokenizerBase"
+    """Yields the values of all columns for each usable row."""
+    tokenizer: PreTrainedTokenizerBase
     max_length: int
-    long_answers: LongAnswers
+    """The most tokens of a prompt and an answer."""
     columns: dict[str, str]
-    """Name → integer type of its lists."""
+    """The integer type of each column's lists, by the column's name."""
 
 
 def _encode_instruction(how: Encoding, batch: Batch, report: Report) -> Iterator[list[list[int]]]:
     split = _split_rows(batch["row_id"], [batch["messages"]], how.tokenizer, report)
     for row_id, prompt, (answer,) in split:
-        fitted = _fit(prompt, [answer], how.max_length, how.long_answers, row_id, report)
+        fitted = _fit(prompt, [answer], how.max_length, row_id, report)
         if fitted:
             prompt, (answer,) = fitted
             yield [prompt + answer, [0] * len(prompt) + [1] * len(answer)]
@@ -97,12 +95,12 @@ def _encode_preferences(how: Encoding, batch: Batch, report: Report) -> Iterator
         for name in ("chosen", "rejected")
     ]
     for row_id, prompt, answers in _split_rows(batch["row_id"], conversations, how.tokenizer, report):
-        fitted = _fit(prompt, answers, how.max_length, how.long_answers, row_id, report)
+        fitted = _fit(prompt, answers, how.max_length, row_id, report)
         if fitted:
             yield [fitted[0], *fitted[1]]
 
 
-def _tokenised_part(dataset: "Dataset", how: Encoding, part: slice) -> tuple[Any, Report]:
+def _tokenised_part(dataset: Dataset, how: Encoding, part: slice) -> tuple[pa.Table, Report]:
     report = _empty_report()
     batch = dataset[part]
     encoded = list(how.encode(how, batch, report))
@@ -110,18 +108,17 @@ def _tokenised_part(dataset: "Dataset", how: Encoding, part: slice) -> tuple[Any
     return list_table(how.columns, list(zip(*encoded, strict=True)) or [[] for _ in how.columns]), report
 
 
-def _tokenise(rows: "Rows", how: Encoding, num_proc: int, cache_dir: Path | None) -> "tuple[Dataset, Report]":
+def _tokenise(rows: Rows, how: Encoding, num_proc: int, cache_dir: Path | None) -> tuple[Dataset, Report]:
     key = key_of(
         rows=rows.key,
-        tokenizer=tokenizer_fingerprint(how.tokenizer),
+        tokenizer=tokenizer_digest(how.tokenizer),
         max_length=how.max_length,
-        long_answers=how.long_answers,
         columns=how.columns,
         version=VERSION,
     )
     _check_template(how.tokenizer)
 
-    def tables(report: Report) -> Iterator[Any]:
+    def tables(report: Report) -> Iterator[pa.Table]:
         report |= _empty_report()
         with Progress(f"{rows.report['set']}: tokenising", len(rows.dataset), "rows") as progress:
             parts = batches(len(rows.dataset), BATCH_ROWS)
@@ -142,29 +139,20 @@ def _tokenise(rows: "Rows", how: Encoding, num_proc: int, cache_dir: Path | None
 
 
 def _empty_report() -> Report:
-    counts = ("rows_in", "kept", "prompts_truncated", "answers_cut", "merged_boundaries")
+    counts = ("rows_in", "kept", "prompts_truncated", "merged_boundaries")
     counts += ("tokens", "answer_tokens", "longest")
     return dict.fromkeys(counts, 0) | {"dropped": {}, "examples": {}}
 
 
-def tokenizer_fingerprint(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """sha256 over vocabulary, merges, normalisation, special tokens and chat template."""
-    digest = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode())
-    digest.update(repr((tokenizer.chat_template, sorted(tokenizer.special_tokens_map.items()))).encode())
-    return digest.hexdigest()
-
-
-def list_table(columns: dict[str, str], values: Sequence[Sequence[Sequence[int]]]) -> Any:
-    """A table of list columns (name → integer type), from one sequence of lists per column."""
-    import pyarrow as pa
-
+def list_table(columns: dict[str, str], values: Sequence[Sequence[Sequence[int]]]) -> pa.Table:
+    """A table of columns of lists (name → integer type), from one sequence of lists per column."""
     types = [pa.list_(pa.type_for_alias(kind)) for kind in columns.values()]
     arrays = [pa.array(lists, type) for lists, type in zip(values, types, strict=True)]
     return pa.table(arrays, names=list(columns))
 
 
-def _check_template(tokenizer: "PreTrainedTokenizerBase") -> None:
-    """The training text must be the server's prompt, then the answer, then EOS."""
+def _check_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise UserError unless the training text is the server's prompt, then the answer, then EOS."""
     if tokenizer.chat_template is None:
         raise UserError(
             f"tokenizer {tokenizer.name_or_path}: has no chat template; call set_chat_template first"
@@ -182,13 +170,16 @@ def _check_template(tokenizer: "PreTrainedTokenizerBase") -> None:
 def _split_rows(
     row_ids: Sequence[str],
     conversations: Sequence[Sequence[list[dict[str, str]]]],
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: PreTrainedTokenizerBase,
     report: Report,
 ) -> Iterator[tuple[str, list[int], list[list[int]]]]:
-    """Row id, prompt tokens and the answers' tokens; `conversations` holds one list of rows per answer."""
+    """Yield each usable row's id, prompt tokens and answers' tokens.
+
+    `conversations` holds, for each of a row's answers, the turns of all rows.
+    """
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     begins, ends = 1, len(conversations)
-    if bos == eos:  # SmolLM2's and GPT-2's
+    if bos == eos:  # as of SmolLM2 and GPT-2
         begins = ends = begins + ends
     encoded = []
     for turns in conversations:
@@ -223,18 +214,14 @@ def _fit(
     prompt: list[int],
     answers: list[list[int]],
     max_length: int,
-    long_answers: LongAnswers,
     row_id: str,
     report: Report,
 ) -> tuple[list[int], list[list[int]]] | None:
     """Prompt and answers within `max_length` tokens, counted in the report; None for a dropped row."""
     room = max_length - min(len(prompt), max_length // 2)
     if any(len(answer) > room for answer in answers):
-        if long_answers == "drop":
-            drop(report, TOO_LONG, row_id)
-            return None
-        report["answers_cut"] += sum(len(answer) > room for answer in answers)
-        answers = [answer[:room] for answer in answers]
+        drop(report, TOO_LONG, row_id)
+        return None
     longest = max(map(len, answers))
     if len(prompt) + longest > max_length:
         report["prompts_truncated"] += 1

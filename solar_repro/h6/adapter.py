@@ -1,8 +1,8 @@
 """lm-evaluation-harness's Hugging Face model, several times faster with the same scores.
 
-Prompts, tokenisation, truncation and what is summed are the harness's; only the order of the arithmetic
-differs: a prefix that several requests share is computed once, batches are formed by tokens, logits are
-computed where a score is read off, and generation writes into caches set aside beforehand.
+Prompts, tokenisation, truncation and the sums are the harness's; only the order of the arithmetic differs. A
+prefix that several requests share is computed once, batches are formed by tokens, logits are computed only
+where a score is read, and generation writes into caches that are allocated beforehand.
 """
 
 import itertools
@@ -24,17 +24,15 @@ from lm_eval.models.utils import (
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from solar_repro.errors import UserError
-from solar_repro.layers.cpu_attention import NAME as CPU_ATTENTION
-from solar_repro.layers.cpu_attention import use_cpu_attention
+from solar_repro.layers.cpu_attention import SCORING, use_scoring_attention
 from solar_repro.layers.fused_scoring import fuse_for_scoring
 from solar_repro.shared_prefix.decode import StopStrings, decode
 from solar_repro.shared_prefix.shared_forward import CACHE_BUDGETS, SharedPrefixScorer
 
 FULL_ATTENTION_FAMILIES = {"gpt_neox", "gpt2", "llama", "mistral", "qwen2", "qwen3"}
-"""Decoders tested against the stock adapter. Others are scored by the stock adapter's own code."""
-
-
+"""Families of decoders that are tested against the stock adapter, whose own code scores all others."""
 TEXTS_AT_ONCE = 512
+"""Texts that are tokenised at once."""
 HARMLESS_GENERATION_KEYS = {
     "_from_model_config", "bos_token_id", "do_sample", "eos_token_id", "max_length", "max_new_tokens",
     "output_attentions", "output_hidden_states", "pad_token_id", "temperature", "top_k", "top_p",
@@ -44,10 +42,10 @@ HARMLESS_GENERATION_KEYS = {
 
 
 class SharedPrefixLM(HFLM):
-    """Drop-in for `HFLM` with a loaded decoder-only model; scores equal the stock adapter's up to rounding.
+    """A drop-in for `HFLM` with a loaded decoder-only model, with the same scores up to rounding.
 
-    `batch_tokens` bounds the positions of one forward, padding included. `encodings` may be shared by
-    models with the same tokenizer.
+    `batch_tokens` bounds the positions of one forward pass, padding included. `encodings` keeps token ids,
+    and models with the same tokenizer may share it. None for `max_length` means the model's own context.
     """
 
     def __init__(
@@ -60,7 +58,7 @@ class SharedPrefixLM(HFLM):
         encodings: dict[Any, Any] | None = None,
     ) -> None:
         fuse_for_scoring(model)
-        use_cpu_attention(model)
+        use_scoring_attention(model)
         log = logging.getLogger("lm_eval.models.huggingface")
         level = log.level
         log.setLevel(logging.ERROR)  # it warns of every model handed over ready
@@ -74,23 +72,23 @@ class SharedPrefixLM(HFLM):
 
     @property
     def fast(self) -> bool:
-        """Whether the shared-prefix code applies: a tested family with full attention, through SDPA."""
+        """Whether prefixes are shared: for tested families with full attention through SDPA."""
         config = self.model.config
         window = getattr(config, "sliding_window", None)
         windowed = window is not None and getattr(config, "use_sliding_window", True)
         return (
             config.model_type in FULL_ATTENTION_FAMILIES
-            and config._attn_implementation in ("sdpa", CPU_ATTENTION)
+            and config._attn_implementation in ("sdpa", SCORING)
             and not (windowed and window < self.max_length)
         )
 
     @property
     def tokens_computed(self) -> int:
-        """Positions that went through the model so far, padding included."""
+        """Positions that have gone through the model so far, padding included."""
         return self.scorer.tokens_computed + self.decoded_tokens
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """As the harness: (sum of log p of the continuation's tokens, whether greedy decoding writes it)."""
+        """As the harness: each continuation's log-likelihood (nats), and whether it is the greedy one."""
         pairs = [request.args for request in requests]
         encoded = self.encode_pairs(pairs)
         return self._loglikelihood_tokens(
@@ -133,7 +131,7 @@ class SharedPrefixLM(HFLM):
         return [self.encodings[pair] for pair in pairs]
 
     def _encode_missing(self, pairs: Sequence[tuple[str, str]]) -> None:
-        # The harness moves a context's trailing spaces to the continuation and then encodes the joined text.
+        # The harness moves a context's trailing spaces to the continuation, then encodes the joined text.
         stripped = {pair: pair[0].rstrip() for pair in pairs}
         texts = list(dict.fromkeys(text for text in stripped.values() if text))
         contexts = dict(zip(texts, self.encode_texts(texts), strict=True))
@@ -156,7 +154,7 @@ class SharedPrefixLM(HFLM):
         return np.array(encoded[0], dtype=np.int32), np.array(encoded[1], dtype=np.int32)
 
     def encode_texts(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """`tok_encode` of many texts: the tokenizer's special tokens, none before a BOS written out."""
+        """The harness's `tok_encode` of texts: adds special tokens unless a text spells out its BOS."""
         prefix = self.tokenizer.decode(self.prefix_token_id)
         encoded: list[np.ndarray] = []
         for bare, run in itertools.groupby(texts, key=lambda text: has_bos_prefix(text, prefix)):
@@ -165,7 +163,7 @@ class SharedPrefixLM(HFLM):
         return encoded
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """As the harness: greedy text up to the first stop string; sampling is left to the stock adapter."""
+        """As the harness: greedy text up to the first stop string. The stock adapter does any sampling."""
         answers: list[str] = [""] * len(requests)
         groups: dict[str, list[int]] = {}
         for index, request in enumerate(requests):
@@ -173,7 +171,12 @@ class SharedPrefixLM(HFLM):
         for members in groups.values():
             settings = normalize_gen_kwargs(requests[members[0]].args[1], self.max_gen_toks)
             texts = [requests[index].args[0] for index in members]
-            if not self.fast or settings.get("temperature") or settings.get("do_sample") or self._processed():
+            if (
+                not self.fast
+                or settings.get("temperature")
+                or settings.get("do_sample")
+                or self._changes_greedy()
+            ):
                 self.batch_size_per_gpu = max(1, self.batch_tokens // self.max_length)
                 found = super().generate_until([requests[index] for index in members], disable_tqdm=True)
                 for index, text in zip(members, found, strict=True):
@@ -188,12 +191,12 @@ class SharedPrefixLM(HFLM):
                     self.cache_hook.add_partial("generate_until", requests[members[number]].args, text)
         return answers
 
-    def _processed(self) -> bool:
+    def _changes_greedy(self) -> bool:
         """Whether the checkpoint's generation_config changes greedy decoding (a repetition penalty, say)."""
         return not set(self.model.generation_config.to_diff_dict()) <= HARMLESS_GENERATION_KEYS
 
     def prompt_tokens(self, texts: Sequence[str], max_new: int) -> list[np.ndarray]:
-        """Token ids of prompts to continue, cut on the left to leave room for `max_new` tokens."""
+        """Token ids of prompts, cut on the left to leave room for `max_new`; UserError if there is none."""
         room = self.max_length - max_new
         if room <= 0:
             raise UserError(
@@ -211,13 +214,14 @@ class SharedPrefixLM(HFLM):
     def _decode_batches(
         self, texts: Sequence[str], until: Sequence[str], max_new: int
     ) -> Iterator[tuple[list[int], list[str]]]:
+        """Yield batches of prompts that were continued: their numbers and the new texts."""
         prompts = self.prompt_tokens(texts, max_new)
         ends = self.model.generation_config.eos_token_id
         end_tokens = set(ends) if isinstance(ends, list) else {ends} - {None}
         stop = StopStrings(self.tokenizer, until, end_tokens)
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
         most = max(1, CACHE_BUDGETS * self.batch_tokens // (len(prompts[order[0]]) + max_new))
-        # Of one size: a step takes hardly less time for a last batch of few rows than for a full one.
+        # All batches have one size, for a step of few rows takes hardly less time than one of many.
         size = math.ceil(len(order) / math.ceil(len(order) / most))
         for start in range(0, len(order), size):
             batch = order[start : start + size]
@@ -234,7 +238,7 @@ class SharedPrefixLM(HFLM):
             yield batch, [postprocess_generated_text(self.tok_decode(tokens), until, None) for tokens in new]
 
     def exceeds(self, request: Instance) -> bool:
-        """Whether the harness cuts the beginning off this request's prompt to fit the model's context."""
+        """Whether the harness cuts the beginning off a request's prompt, to fit the model's context."""
         if request.request_type == "generate_until":
             settings = normalize_gen_kwargs(request.args[1], self.max_gen_toks)
             room = self.max_length - settings["max_gen_toks"]

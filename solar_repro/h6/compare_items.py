@@ -1,67 +1,70 @@
-"""Is one model better than another? The same items, answered by both, over one or more seeds of training."""
+"""Whether one model is better than another, by items that both answered, over one or more training seeds."""
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from statistics import fmean, variance
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from solar_repro.errors import UserError
 from solar_repro.h6.samples import read_samples
 from solar_repro.h6.statistics import mcnemar_exact
 from solar_repro.paper.benchmarks import COLUMNS
 
-if TYPE_CHECKING:
-    import numpy as np
-
 
 @dataclass(frozen=True)
 class Items:
-    """What one model scored on one benchmark, item by item and seed by seed."""
+    """What one model scored on each item of a benchmark, for each seed."""
 
     names: tuple[Any, ...]
-    """Of the items, the same for every seed."""
-    values: "np.ndarray"
-    """[seeds, items], in percent (losses: nats)."""
-    weights: "np.ndarray"
-    """[items], of mean one: the score is the mean of weight × value."""
+    """What tells the items apart; the same for every seed."""
+    values: np.ndarray
+    """[seeds, items], in percent; of losses in nats per token."""
+    weights: np.ndarray
+    """[items], with a mean of one: the score is the mean of weight × value."""
 
     @property
     def binary(self) -> bool:
+        """Whether every item is either right or wrong."""
         return bool(((self.values == 0) | (self.values == 100)).all())
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Second minus first, with an error that speaks of items and of seeds.
+    """The score of a second model minus that of a first, with an error from both items and seeds.
 
-    Items and seeds are crossed random effects: the variance is that of the item means over the items plus
-    that of the seed means over the seeds, with degrees of freedom after Satterthwaite (1946). Of one seed
+    Items and seeds are crossed random effects. The variance is that of the item means over the items plus
+    that of the seed means over the seeds, with degrees of freedom after Satterthwaite (1946). With one seed
     only the first part is known.
     """
 
     value: float
-    """Percentage points (losses: nats)."""
+    """In percentage points; of losses in nats per token."""
     centre: float
-    """Middle of the interval: of binary items a little nearer to zero than `value`."""
+    """The middle of the interval, for binary items a little nearer to zero than `value`."""
     item_variance: float
+    """The variance of `value` that the choice of items causes."""
     item_freedom: float
+    """The degrees of freedom of `item_variance`."""
     seed_values: tuple[float, ...]
+    """The difference for each seed."""
     items: int
     mcnemar_p: float | None = None
-    """Exact two-sided McNemar test; None for several seeds, for metrics that are shares and for H6."""
+    """The exact two-sided McNemar test; None for several seeds, for items that are not binary and for H6."""
 
     @property
     def seed_variance(self) -> float:
+        """The variance of `value` that the choice of seeds causes; 0 for a single seed."""
         seeds = len(self.seed_values)
-        if seeds < 2:
-            return 0.0
-        mean = sum(self.seed_values) / seeds
-        return sum((value - mean) ** 2 for value in self.seed_values) / (seeds - 1) / seeds
+        return variance(self.seed_values) / seeds if seeds > 1 else 0.0
 
     @property
     def stderr(self) -> float:
+        """The standard error of `value`."""
         return math.sqrt(self.item_variance + self.seed_variance)
 
     @property
@@ -72,7 +75,7 @@ class Difference:
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Two-sided interval of the difference."""
-        from scipy.stats import t
+        from scipy.stats import t  # here, for it takes seconds to import
 
         half = float(t.ppf(0.5 + confidence / 2, self.freedom)) * self.stderr
         return self.centre - half, self.centre + half
@@ -87,16 +90,15 @@ class _Mean(NamedTuple):
     freedom: float
 
     @classmethod
-    def of(cls, by_item: "np.ndarray", weights: "np.ndarray", extra: Sequence[float]) -> "_Mean":
-        """Of values [items] with weights of mean one; `extra` values count for `centre` and variance alone.
+    def of(cls, by_item: np.ndarray, weights: np.ndarray, extra: Sequence[float]) -> "_Mean":
+        """The mean of values [items] with weights of mean one.
 
-        The variance is that of a ratio: what a heavy item adds counts from the mean, not from zero.
+        `extra` values count for `centre` and `variance` alone. The variance is that of a ratio: a heavy item
+        adds its distance from the mean, not from zero.
         """
-        import numpy as np
-
         values, heavy = np.append(by_item, extra), np.append(weights, np.ones(len(extra)))
         count = len(values)
-        centre = float((heavy * values).sum() / heavy.sum())
+        centre = float(np.average(values, weights=heavy))
         squares = float(((heavy * (values - centre)) ** 2).sum())
         freedom = max(1.0, count - 1.0)
         variance = squares / (count if len(extra) else freedom) / count if count > 1 else math.inf
@@ -111,12 +113,11 @@ def _satterthwaite(parts: Iterable[tuple[float, float]]) -> float:
 
 
 def read_items(folders: Sequence[Path | str]) -> dict[str, Items]:
-    """Items of each benchmark by column name, of one model's evaluations: a folder for each seed.
+    """A model's items of each benchmark, by the benchmark's name, from the evaluations of all its seeds.
 
-    Each subject of MMLU counts equally. UserError where a folder holds no items, or others than the first.
+    Each subject of MMLU has the same weight. Raises UserError where a folder holds no items, or other items
+    than the first one.
     """
-    import numpy as np
-
     samples = [read_samples(folder) for folder in folders]
     found = {}
     for column in COLUMNS:
@@ -140,9 +141,7 @@ def read_items(folders: Sequence[Path | str]) -> dict[str, Items]:
 
 
 def read_losses(files: Sequence[Path]) -> Items:
-    """Held-out losses by text (nats per token), a file for each seed; a text counts by its tokens."""
-    import numpy as np
-
+    """A model's held-out loss on each text (nats per token), from one file per seed, weighed by tokens."""
     rows = np.array([json.loads(Path(file).read_text(encoding="utf-8")) for file in files])
     tokens = rows[0, :, 0]
     return Items(
@@ -151,10 +150,10 @@ def read_losses(files: Sequence[Path]) -> Items:
 
 
 def difference(first: Items, second: Items) -> Difference:
-    """Second minus first on the same items, the n-th seed of one beside the n-th of the other.
+    """Second minus first on the same items; the n-th seed of one is compared with the n-th of the other.
 
-    Binary items count with two more, one in favour of either model: the interval of Bonett and Price (2012),
-    which does not shrink to nothing where few items differ. Different items: UserError.
+    Two more binary items are counted, one in favour of either model. That gives the interval of Bonett and
+    Price (2012), which does not shrink to nothing where few items differ. Raises UserError for other items.
     """
     if first.names != second.names:
         raise UserError(
@@ -164,7 +163,7 @@ def difference(first: Items, second: Items) -> Difference:
     differences = second.values - first.values
     binary = first.binary and second.binary
     mean = _Mean.of(differences.mean(axis=0), first.weights, [100.0, -100.0] if binary else [])
-    only = [int((differences[0] < 0).sum()), int((differences[0] > 0).sum())]
+    discordant = [int((differences[0] < 0).sum()), int((differences[0] > 0).sum())]
     return Difference(
         value=mean.value,
         centre=mean.centre,
@@ -172,14 +171,14 @@ def difference(first: Items, second: Items) -> Difference:
         item_freedom=mean.freedom,
         seed_values=tuple(map(float, (differences * first.weights).mean(axis=1))),
         items=len(first.names),
-        mcnemar_p=mcnemar_exact(*only) if binary and len(differences) == 1 else None,
+        mcnemar_p=mcnemar_exact(*discordant) if binary and len(differences) == 1 else None,
     )
 
 
 def share_difference(first: "Items | float", second: Items) -> Difference:
-    """Second minus first where the items differ, or where the first is a constant, in percent.
+    """Second minus first where the two have different items, or where the first is a constant, in percent.
 
-    A share of binary items counts with one hit and one miss more (Agresti and Caffo 2000).
+    One more hit and one more miss are counted among binary items (Agresti and Caffo 2000).
     """
     parts = [
         _Mean.of(items.values.mean(axis=0), items.weights, [100.0, 0.0] if items.binary else [])
@@ -187,13 +186,12 @@ def share_difference(first: "Items | float", second: Items) -> Difference:
         else _Mean(items, items, 0.0, math.inf)
         for items in (second, first)
     ]
-    variance = sum(part.variance for part in parts)
     ours = (second.values * second.weights).mean(axis=1)
     theirs = (first.values * first.weights).mean(axis=1) if isinstance(first, Items) else first
     return Difference(
         value=parts[0].value - parts[1].value,
         centre=parts[0].centre - parts[1].centre,
-        item_variance=variance,
+        item_variance=sum(part.variance for part in parts),
         item_freedom=_satterthwaite((part.variance, part.freedom) for part in parts),
         seed_values=tuple(map(float, ours - theirs)),
         items=sum(len(items.names) for items in (first, second) if isinstance(items, Items)),
@@ -201,22 +199,14 @@ def share_difference(first: "Items | float", second: Items) -> Difference:
 
 
 def mean_difference(parts: Sequence[Difference]) -> Difference:
-    """The mean of several benchmarks' differences (H6): independent items, the same seeds."""
+    """The mean of several benchmarks' differences, such as H6. Their items are independent."""
     count = len(parts)
     seeds = zip(*(part.seed_values for part in parts), strict=True)
     return Difference(
-        value=sum(part.value for part in parts) / count,
-        centre=sum(part.centre for part in parts) / count,
+        value=fmean(part.value for part in parts),
+        centre=fmean(part.centre for part in parts),
         item_variance=sum(part.item_variance for part in parts) / count**2,
         item_freedom=_satterthwaite((part.item_variance, part.item_freedom) for part in parts),
-        seed_values=tuple(sum(values) / count for values in seeds),
+        seed_values=tuple(map(fmean, seeds)),
         items=sum(part.items for part in parts),
     )
-
-
-def compare_items(first: Mapping[str, Items], second: Mapping[str, Items]) -> dict[str, Difference]:
-    """Second minus first by column that both have; with all six benchmarks in both, `H6` too."""
-    found = {name: difference(first[name], second[name]) for name in first if name in second}
-    if all(column.name in found for column in COLUMNS):
-        found["H6"] = mean_difference([found[column.name] for column in COLUMNS])
-    return found

@@ -1,14 +1,21 @@
-"""Score a model on H6: the harness's tasks and metrics, our adapter, a resumable run, items as parquet."""
+"""Scoring a model on H6 with the harness's tasks and metrics and our adapter, in a run that can resume."""
 
 import hashlib
+import importlib.metadata
 import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from lm_eval.api.metrics import stderr_for_metric
+from lm_eval.api.model import LM
 
 from solar_repro.checkpoint.load import load_for_scoring, model_digest
+from solar_repro.data.tokenizer import tokenizer_digest
 from solar_repro.errors import UserError
+from solar_repro.h6.adapter import SharedPrefixLM
+from solar_repro.h6.journal import Journal
 from solar_repro.h6.samples import item_row, write_samples
 from solar_repro.h6.scores import ColumnScore, Scores, write_scores
 from solar_repro.h6.tasks import H6Tasks, LoadedTask
@@ -16,13 +23,8 @@ from solar_repro.h6.vllm_engine import require_vllm, start_vllm
 from solar_repro.paper.benchmarks import COLUMN_NAMES, FEWSHOT_SEED, FLEXIBLE, column_named
 from solar_repro.terminal.progress import Progress
 
-if TYPE_CHECKING:
-    from lm_eval.api.model import LM
-
-    from solar_repro.h6.adapter import SharedPrefixLM
-    from solar_repro.h6.journal import Journal
-
 BATCH_TOKENS = 8192
+"""Positions of a forward pass, padding included, unless settings say otherwise."""
 
 
 def evaluate_h6(
@@ -40,19 +42,16 @@ def evaluate_h6(
     """Score a model (folder or hub id) and write `scores.json` and `samples/<task>.parquet` into `out`.
 
     `batch_tokens` bounds the positions of one forward pass. `max_length` shortens the model's own context.
-    vLLM computes the columns named in `vllm`, after the others. With `work`, every answer is kept there
-    under the model's digest, and a run cut off goes on where it stopped.
+    vLLM computes the columns named in `vllm`, after the others. Every answer is kept in the folder `work`, so
+    that the run after a killed one resumes; None keeps none.
 
-    Raises UserError for a model that cannot be loaded, for NaN log-likelihoods (naming the item), for a
-    context too short to generate in, and for `vllm` where it is not installed.
+    Raises UserError for a model that cannot be loaded, for NaN log-likelihoods (it names the item), for a
+    context too short to generate in, and for `vllm` where vLLM is not installed.
     """
     if vllm:
         require_vllm()
-    from solar_repro.h6.adapter import SharedPrefixLM
-    from solar_repro.h6.journal import Journal
-
     loaded_model, tokenizer = load_for_scoring(model, device=device, dtype=dtype)
-    encodings = tasks.encodings.setdefault(_tokenizer_digest(tokenizer), {})
+    encodings = tasks.encodings.setdefault(tokenizer_digest(tokenizer, chat_template=False), {})
     lm = SharedPrefixLM(
         loaded_model, tokenizer, batch_tokens=batch_tokens, max_length=max_length, encodings=encodings
     )
@@ -97,26 +96,17 @@ def evaluate_h6(
     return scores
 
 
-def _tokenizer_digest(tokenizer: Any) -> str:
-    """Names all that decides token ids (tokenizers not of the tokenizers library by what they print)."""
-    state = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else repr(tokenizer)
-    special = json.dumps(tokenizer.special_tokens_map, sort_keys=True, default=str)
-    return hashlib.sha256(f"{state}\0{special}".encode()).hexdigest()
-
-
 def _settings(
     model: Path | str,
     tasks: H6Tasks,
-    lm: "SharedPrefixLM",
+    lm: SharedPrefixLM,
     device: str,
     dtype: str,
     batch_tokens: int,
     vllm: Sequence[str],
 ) -> dict[str, Any]:
-    """Everything beside prompts and items that can move a score, as it is recorded."""
-    from importlib.metadata import version
-
-    tokenizer = lm.tokenizer
+    """Everything but prompts and items that can change a score, as it is recorded."""
+    tokenizer, version = lm.tokenizer, importlib.metadata.version
     backend = {"vllm": {"version": version("vllm"), "columns": list(vllm)}} if vllm else {}
     return {
         **backend,
@@ -135,12 +125,12 @@ def _settings(
         "shared_prefixes": lm.fast,
         "bos_token": tokenizer.bos_token,
         "prefix_token_id": lm.prefix_token_id,
-        "tokenizer_adds": tokenizer("")["input_ids"],  # without an end: see `drop_trailing_tokens`
+        "tokenizer_adds": tokenizer("")["input_ids"],  # without an EOS: see `drop_trailing_tokens`
     }
 
 
-def _answer(lm: "LM", journal: "Journal", tasks: Sequence[LoadedTask]) -> None:
-    """Fill every request's response, from the journal where it is there."""
+def _answer(lm: LM, journal: Journal, tasks: Sequence[LoadedTask]) -> None:
+    """Fill in every request's response, from the journal if it holds it."""
     instances = [request for loaded in tasks for requests in loaded.instances for request in requests]
     answers, missing = journal.split(instances)
     journal.progress.advance(len(answers))
@@ -151,10 +141,8 @@ def _answer(lm: "LM", journal: "Journal", tasks: Sequence[LoadedTask]) -> None:
         instance.resps, instance.filtered_resps = [answers[index]], {}
 
 
-def _score_task(loaded: LoadedTask, lm: "SharedPrefixLM") -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """One harness task's score in percent by its own filters, metric and aggregation, and a row per item."""
-    from lm_eval.api.metrics import stderr_for_metric
-
+def _score_task(loaded: LoadedTask, lm: SharedPrefixLM) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """One task's score in percent, by the harness's filters, metric and aggregation, and a row per item."""
     task, column = loaded.task, loaded.column
     task._instances = [request for requests in loaded.instances for request in requests]
     task.apply_filters()
@@ -194,7 +182,7 @@ def _score_task(loaded: LoadedTask, lm: "SharedPrefixLM") -> tuple[dict[str, Any
 
 
 def _column(name: str, tasks: H6Tasks, found: Sequence[dict[str, Any]]) -> ColumnScore:
-    """A column's plain mean over its tasks (one, or MMLU's subjects)."""
+    """A column's plain mean over its tasks: a single one, or MMLU's subjects."""
     column = column_named(name)
     return ColumnScore(
         score=sum(task["score"] for task in found) / len(found),
@@ -208,7 +196,7 @@ def _column(name: str, tasks: H6Tasks, found: Sequence[dict[str, Any]]) -> Colum
 
 
 def mean_stderr(stderrs: Sequence[float | None]) -> float | None:
-    """Standard error of a plain mean of independent means; None where one of them is unknown."""
+    """Standard error of the plain mean of independent means; None where one of theirs is unknown."""
     if any(stderr is None for stderr in stderrs):
         return None
     return math.sqrt(sum(stderr**2 for stderr in stderrs)) / len(stderrs)

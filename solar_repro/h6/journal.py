@@ -1,4 +1,4 @@
-"""Answers kept as they come, so that a killed evaluation computes none of them again."""
+"""A file of a model's answers, kept as they come, so that a killed evaluation resumes behind them."""
 
 import hashlib
 import json
@@ -19,16 +19,15 @@ from solar_repro.terminal.progress import Progress
 
 
 def request_key(kind: str, arguments: Sequence[Any]) -> str:
-    """sha256 of a request's kind (`loglikelihood`, `generate_until`) and arguments."""
+    """sha256 of the kind of a request (`loglikelihood`, `generate_until`) and its arguments."""
     return hashlib.sha256(json.dumps([kind, *arguments], sort_keys=True).encode()).hexdigest()
 
 
 class Journal:
-    """Takes each answer from the harness's cache hook, refuses NaN by the item's name, appends it to a file.
+    """Takes each answer from the harness's cache hook, refuses NaN, and appends the answer to a file.
 
-    `path` None keeps nothing. One line per answer; a line torn by a kill is dropped on reading, and damaged
-    ones are passed over and told of. `items`
-    names each request's item, `progress` is told of every answer.
+    If `path` is None, nothing is kept. A line that a kill cut short is removed on reading; damaged lines are
+    reported and skipped. `items` names the item of each request, for messages; `progress` counts the answers.
     """
 
     def __init__(self, path: Path | None, items: Mapping[tuple[str, str], str], progress: Progress) -> None:
@@ -55,7 +54,7 @@ class Journal:
         self._file.truncate()
 
     def split(self, instances: Sequence[Instance]) -> tuple[dict[int, Any], list[int]]:
-        """Answers already known, by position, and the positions still to be computed."""
+        """The answers that the file has, by position, and the positions that have to be computed."""
         if not self.known:
             return {}, list(range(len(instances)))
         found = {}
@@ -66,7 +65,7 @@ class Journal:
         return found, [index for index in range(len(instances)) if index not in found]
 
     def add_partial(self, kind: str, arguments: Any, answer: Any) -> None:
-        """The harness's cache hook: called for every answer once its batch is done."""
+        """Keep an answer; the harness calls this for each one of a finished batch. NaN raises UserError."""
         if kind == "loglikelihood" and math.isnan(answer[0]):
             item = self.items.get(arguments, "an item")
             raise UserError(

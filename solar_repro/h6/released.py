@@ -1,4 +1,7 @@
-"""Table 2 from the released checkpoints: which rows this device can score, and what each takes."""
+"""Table 2 from the released checkpoints: which of its rows this device can score, and what each one takes.
+
+torch is imported where it is used, so that a mistyped row is refused at once.
+"""
 
 import os
 from collections.abc import Sequence
@@ -11,37 +14,41 @@ from solar_repro.errors import UserError, nearest
 from solar_repro.paper.variants import RELEASED, Released
 
 ROOM_FOR_ACTIVATIONS = 2 * 1024**3
-BYTES = 2
-"""Of a number, in the half precisions that all rows are released in."""
+"""Bytes for activations and logits of a forward pass."""
+PARAMETER_BYTES = 2
+"""Bytes of a number in the half precisions that all rows are released in."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A row of Table 2: where its checkpoint is, the device memory it takes, and why it is refused, if so."""
+    """A row of Table 2 that may be scored."""
 
     released: Released
     place: Path | str
+    """The checkpoint's folder, or its hub id."""
     memory: int
+    """Bytes of device memory that scoring takes."""
     refusal: str
+    """Why the row cannot be scored; "" where it can."""
 
     @property
     def download(self) -> int:
-        """Bytes to fetch from the hub (less, where some are in its cache); none for a folder."""
-        return 0 if isinstance(self.place, Path) else BYTES * self.released.parameters
+        """Bytes to fetch from the hub, unless its cache has some of them; 0 for a folder."""
+        return 0 if isinstance(self.place, Path) else PARAMETER_BYTES * self.released.parameters
 
 
 def memory_needed(released: Released, batch_tokens: int) -> int:
-    """Bytes to score a checkpoint: weights, cached keys and values, room for activations and logits."""
+    """Bytes of memory to score a checkpoint: weights, cached keys and values, activations and logits."""
     from solar_repro.shared_prefix.shared_forward import CACHE_BUDGETS
 
-    # The prefixes of a batch, and the caches of the rows that continue them.
+    # A batch's prefixes are cached, and so are the rows that continue them.
     positions = (1 + CACHE_BUDGETS) * batch_tokens
     cached = positions * 2 * released.layers * released.key_value_size
-    return BYTES * (released.parameters + cached) + ROOM_FOR_ACTIVATIONS
+    return PARAMETER_BYTES * (released.parameters + cached) + ROOM_FOR_ACTIVATIONS
 
 
 def device_memory() -> int:
-    """Bytes of the first GPU, or of the machine where there is none."""
+    """Bytes of memory of the first GPU, or of the machine if it has no GPU."""
     import torch
 
     if torch.cuda.is_available():
@@ -50,10 +57,10 @@ def device_memory() -> int:
 
 
 def candidates(rows: str | None, mirror: Path | None, batch_tokens: int, memory: int) -> list[Candidate]:
-    """The rows of Table 2, or those named (separated by commas), judged for a device of so many bytes.
+    """Judge rows of Table 2, named and separated by commas, or all (None), for `memory` bytes of a device.
 
-    Where `mirror` holds a row's checkpoint (`<org>/<name>/`), that folder is scored in place of the hub's.
-    Unknown row: UserError with the nearest.
+    If the mirror holds a row's checkpoint (`<org>/<name>/`), that folder is scored in the place of the hub's.
+    Raises UserError, with the nearest name, for an unknown row.
     """
     known = {released.row.lower(): released for released in RELEASED}
     chosen = []
@@ -79,7 +86,7 @@ def _judge(released: Released, place: Path | str, batch_tokens: int, memory: int
 
 
 def _as_it_is(released: Released, folder: Path) -> Released:
-    """The row with the sizes of the checkpoint that lies in the folder."""
+    """The row with the sizes of the checkpoint in a folder, which may differ from the released one."""
     checkpoint = open_checkpoint(folder)
     config = checkpoint.config
     try:
@@ -94,7 +101,7 @@ def _as_it_is(released: Released, folder: Path) -> Released:
 
 
 def accepted(found: Sequence[Candidate], named: bool) -> list[Candidate]:
-    """Those that can be scored; UserError where none can, or where rows were `named` and one cannot."""
+    """The candidates that can be scored; UserError if none can, or if rows were `named` and one cannot."""
     refused = [candidate for candidate in found if candidate.refusal]
     if refused and (named or len(refused) == len(found)):
         first = refused[0]
@@ -103,7 +110,7 @@ def accepted(found: Sequence[Candidate], named: bool) -> list[Candidate]:
 
 
 def describe(found: Sequence[Candidate], memory: int) -> str:
-    """The dry run: a line for each row, what would be downloaded, and what stands against it."""
+    """What a dry run prints: a line per row, with what it would download and why it is refused, if it is."""
     lines = [f"{'row':<28} {'checkpoint':<38} {'dtype':<9} {'download':>10} {'memory':>10}"]
     for candidate in found:
         released = candidate.released
@@ -118,4 +125,5 @@ def describe(found: Sequence[Candidate], memory: int) -> str:
 
 
 def gigabytes(size: int) -> str:
+    """A number of bytes as `21.5 GB`."""
     return f"{size / 1e9:,.1f} GB"

@@ -1,19 +1,22 @@
-"""A model's answer to each item as parquet: question, choices, log-likelihoods, prediction, gold, metric."""
+"""A model's answers to a benchmark's items, as parquet: question, choices, scores, prediction, gold."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from solar_repro.errors import UserError
 from solar_repro.paper.benchmarks import FLEXIBLE
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # readers of results do without lm-eval
     from lm_eval.api.instance import Instance
 
     from solar_repro.h6.tasks import LoadedTask
 
 LOSSES_FILE = "held_out.json"
-"""In an evaluation's folder: tokens and summed loss (nats) of each held-out text."""
+"""The file of an evaluation that holds tokens and summed loss (nats) of each held-out text."""
 
 
 def item_row(
@@ -23,7 +26,7 @@ def item_row(
     requests: Sequence["Instance"],
     measured: dict[str, float],
 ) -> dict[str, Any]:
-    """One item's row; `measured` are its metrics by `<metric>,<filter>`."""
+    """The row of one item; `measured` holds its metrics by `<metric>,<filter>`."""
     column = loaded.column
     row: dict[str, Any] = {
         "task": loaded.name,
@@ -41,7 +44,7 @@ def item_row(
             "flexible": measured[FLEXIBLE],
         }
     scored = loaded.task.doc_to_choice(doc)
-    # MMLU scores letters; the texts they stand for say more to a reader.
+    # MMLU scores letters, but the texts that they stand for tell a reader more.
     shown = doc["choices"] if column.name == "MMLU" else scored
     values = [request.resps[0][0] for request in requests]
     weights = (
@@ -58,7 +61,7 @@ def item_row(
 
 
 def _gold(loaded: "LoadedTask", doc: dict[str, Any], choices: Sequence[str]) -> list[int]:
-    """Indices of the right choices: one, or TruthfulQA's several."""
+    """Places of the right choices: a single one, or several of TruthfulQA."""
     if loaded.column.name == "TruthfulQA":
         return [index for index, label in enumerate(doc["mc2_targets"]["labels"]) if label == 1]
     # Winogrande has its choices in the context and its answer where other tasks have the question.
@@ -67,9 +70,7 @@ def _gold(loaded: "LoadedTask", doc: dict[str, Any], choices: Sequence[str]) -> 
 
 
 def write_samples(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write one benchmark's rows, in order."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    """Write the rows of one benchmark, in order."""
 
     fields = [
         ("task", pa.string()),
@@ -87,9 +88,7 @@ def write_samples(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def read_samples(folder: Path | str) -> dict[str, list[dict[str, Any]]]:
-    """Rows by file stem (`arc_challenge`, …, `mmlu`) of an evaluation; UserError if there are none."""
-    import pyarrow.parquet as pq
-
+    """An evaluation's rows by benchmark (`arc_challenge`, …, `mmlu`); UserError if it has none."""
     paths = sorted((Path(folder) / "samples").glob("*.parquet"))
     if not paths:
         raise UserError(f"{Path(folder) / 'samples'}: no item results here; run evaluate on this model first")

@@ -1,4 +1,4 @@
-"""The scores of one model: what `scores.json` holds. Light to import."""
+"""The scores of one model, as `scores.json` holds them. Commands that print scores import this alone."""
 
 import dataclasses
 import json
@@ -15,37 +15,40 @@ SCORES_FILE = "scores.json"
 
 @dataclass(frozen=True)
 class ColumnScore:
-    """One benchmark's score in percent; `stderr` is None where a single item leaves none."""
+    """One benchmark's score in percent."""
 
     score: float
     stderr: float | None
+    """None where a benchmark, or one of its subjects, has a single item."""
     items: int
     truncated: int
-    """Items of which at least one prompt lost its beginning to the model's context length."""
+    """Items with a prompt that lost its beginning, for it did not fit the model's context."""
     metric: str
     shots: int
     limit: int | None
+    """The number of items asked for (per subject of MMLU); None asks for all."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """H6 and its columns, in percent, with all that decides them."""
+    """H6 and its columns, in percent, with everything that decides them."""
 
     h6: float | None
-    """Plain mean of the six columns; None unless all six were scored."""
+    """The plain mean of the six columns; None unless all six were scored."""
     h6_stderr: float | None
     columns: Mapping[str, ColumnScore]
     mmlu_weighted: float | None
-    """MMLU as the harness's group has it, subjects weighted by size; `columns` holds the plain mean."""
+    """MMLU with its subjects weighted by size, as in the harness; `columns` holds the plain mean."""
     gsm8k_flexible: float | None
+    """GSM8K with the harness's lenient filter, which takes the last number of an answer."""
     gsm8k_flexible_stderr: float | None
     tasks: Mapping[str, Mapping[str, Any]]
-    """By harness task (57 of MMLU): score, stderr, items, split size, version, hashes of docs, prompts."""
+    """Score, stderr, items, split size, version, hashes of docs and prompts, by harness task (57 of MMLU)."""
     settings: Mapping[str, Any]
-    """Model digest, versions, seeds, dtype, batching, context length, handling of BOS."""
+    """Model digest, versions, seeds, dtype, batching, context length and the handling of BOS."""
 
     def metrics(self) -> dict[str, float]:
-        """Flat figures by the names every run logs: H6, ARC, …, each with `<name>_stderr`, and the extras."""
+        """The metrics that runs log, by name: H6, ARC, …, with `<name>_stderr`, and further scores."""
         flat: dict[str, float | None] = {"H6": self.h6, "H6_stderr": self.h6_stderr}
         for name, column in self.columns.items():
             flat[name], flat[f"{name}_stderr"] = column.score, column.stderr
@@ -58,7 +61,7 @@ class Scores:
         return {name: float(value) for name, value in flat.items() if value is not None}
 
     def table(self) -> str:
-        """The scores for a terminal: a line each, with standard error and number of items."""
+        """The scores as lines for a terminal, with standard errors and numbers of items."""
         lines = [f"{'H6':<12} {_percent(self.h6, self.h6_stderr)}"] if self.h6 is not None else []
         for name, column in self.columns.items():
             cut = f", {column.truncated} truncated" if column.truncated else ""
@@ -80,7 +83,7 @@ def write_scores(scores: Scores, folder: Path) -> None:
 
 
 def read_scores(folder: Path | str) -> Scores:
-    """The scores an evaluation left in this folder; UserError where there are none."""
+    """The scores that an evaluation wrote into a folder; UserError where there are none."""
     path = Path(folder) / SCORES_FILE
     try:
         fields = json.loads(path.read_text())

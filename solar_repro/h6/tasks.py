@@ -1,4 +1,4 @@
-"""The six benchmarks as lm-eval Task objects with their prompts, built once per process for all models."""
+"""The six benchmarks as tasks of lm-eval with their prompts, built once per process for all models."""
 
 import functools
 import hashlib
@@ -8,52 +8,57 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from solar_repro.data.benchmark_sources import benchmark_source, in_mirror
+import lm_eval
+from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import Task
+from lm_eval.tasks import TaskManager
+from lm_eval.utils import env
+
+from solar_repro.data.benchmark_sources import benchmark_source
+from solar_repro.data.locate import mirror_folder
 from solar_repro.errors import UserError
 from solar_repro.paper.benchmarks import COLUMN_NAMES, COLUMNS, FEWSHOT_SEED, Column, column_named
 from solar_repro.store.fingerprint import folder_fingerprint
 
-if TYPE_CHECKING:
-    from lm_eval.api.instance import Instance
-    from lm_eval.api.task import Task
-
 HARNESS_FOLDERS = ("arc", "hellaswag", "mmlu/default", "truthfulqa", "winogrande", "gsm8k")
+"""The folders of lm-eval that define the tasks; to read only these saves seconds."""
 
 
 @dataclass(frozen=True)
 class LoadedTask:
-    """One harness task, the items chosen of it, and their requests in the harness's own form."""
+    """A task of the harness, the items that were chosen of it, and their requests in the harness's form."""
 
     column: Column
     name: str
-    task: "Task"
+    task: Task
     items: tuple[int, ...]
-    """Row numbers within the evaluated split, ascending."""
+    """Row numbers in the evaluated split, ascending."""
     split_size: int
     docs: tuple[dict[str, Any], ...]
-    instances: tuple[tuple["Instance", ...], ...]
-    """For each item its requests, one per choice (one in all for GSM8K)."""
+    instances: tuple[tuple[Instance, ...], ...]
+    """The requests of each item: one per choice, for GSM8K a single one."""
     docs_hash: str
     prompts_hash: str
 
 
 @dataclass(frozen=True)
 class H6Tasks:
-    """All tasks to score, and what decided them. Hand the same object to every model's evaluation."""
+    """All tasks to score, and what decided them. Every model's evaluation gets the same object."""
 
     loaded: tuple[LoadedTask, ...]
     columns: tuple[str, ...]
     limits: Mapping[str, int | None]
     seed: int
     sources: Mapping[str, str]
-    """Per column `mirror` or `hub`."""
+    """`mirror` or `hub`, by column."""
     encodings: dict[str, dict[Any, Any]] = field(default_factory=dict, repr=False, compare=False)
-    """Token ids by tokenizer digest, so that models with the same tokenizer encode the prompts once."""
+    """Token ids of prompts by tokenizer digest, so that models with the same tokenizer encode them once."""
 
     def of(self, column: str) -> tuple[LoadedTask, ...]:
-        """The tasks of one column (57 for MMLU, else one)."""
+        """The tasks of one column: 57 for MMLU, one for the others."""
         return tuple(loaded for loaded in self.loaded if loaded.column.name == column)
 
 
@@ -69,13 +74,13 @@ def build_tasks(
     """Load the benchmarks and render every prompt, with lm-eval's own task definitions.
 
     `mirror` is a folder of data sets laid out `<org>/<name>/`; what it lacks comes from the hub. `limits`
-    gives the number of items per column (per subject for MMLU; a missing column or None means all): a
-    sample drawn with `seed`, the same for every model. `subjects` restricts MMLU, by names such as
-    `anatomy`. `gsm8k_stop` replaces today's stop strings of GSM8K (`LEADERBOARD_GSM8K_STOP` are those of
-    the leaderboard).
+    gives the number of items per column (per subject of MMLU), a sample drawn with `seed` that is the same
+    for every model; None, or a column left out, means all items. `subjects` restricts MMLU, by names such as
+    `anatomy`. `gsm8k_stop` replaces the harness's stop strings of GSM8K (`LEADERBOARD_GSM8K_STOP` are the
+    leaderboard's).
 
-    Raises UserError for an unknown column or subject, a limit above the split, and a benchmark that is in
-    neither place. The same arguments and the same mirror files give the object built before.
+    Raises UserError for an unknown column or subject, a limit above the split, and a benchmark that neither
+    mirror nor hub has. The same arguments and mirror files give the object that was built before.
     """
     limits = dict(limits or {})
     for name in [*columns, *limits]:
@@ -100,9 +105,9 @@ def build_tasks(
 
 
 def _mirror_state(mirror: Path | None, columns: Sequence[str]) -> tuple[str, ...]:
-    """Digests of the benchmarks used of the mirror: a changed mirror must not meet the old tasks."""
-    hub_ids = [column_named(name).hub_id for name in columns]
-    return tuple(folder_fingerprint(Path(mirror, name)) for name in hub_ids if in_mirror(name, mirror))
+    """Digests of the benchmarks that come from the mirror, so that a changed mirror gives new tasks."""
+    folders = [mirror_folder(column_named(name).hub_id, mirror) for name in columns]
+    return tuple(folder_fingerprint(folder) for folder in folders if folder)
 
 
 @functools.lru_cache(maxsize=4)
@@ -114,10 +119,6 @@ def _build(
     seed: int,
     gsm8k_stop: tuple[str, ...] | None,
 ) -> H6Tasks:
-    import lm_eval
-    from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
-    from lm_eval.tasks import TaskManager
-
     _keep_compiled_templates()
     root = Path(lm_eval.__file__).parent / "tasks"
     manager = TaskManager(include_path=[str(root / name) for name in HARNESS_FOLDERS], include_defaults=False)
@@ -139,7 +140,7 @@ def _build(
                     "temperature": 0.0,
                 }
             names = _subject_tasks(manager, subjects) if name == "MMLU" else [column.task]
-            sources[name] = "mirror" if in_mirror(column.hub_id, mirror) else "hub"
+            sources[name] = "mirror" if mirror_folder(column.hub_id, mirror) else "hub"
             for task_name, task in _load(manager, names, overrides, column, mirror).items():
                 loaded.append(_render(column, task_name, task, limit, seed))
     finally:
@@ -150,15 +151,13 @@ def _build(
 
 
 def _keep_compiled_templates() -> None:
-    """Let the harness compile each prompt template once, not once per document (most of its set-up time)."""
-    from lm_eval.utils import env
-
+    """Let the harness compile each prompt template once, not per document, which takes most of its set-up."""
     if not hasattr(env.from_string, "cache_info"):
         env.from_string = functools.lru_cache(maxsize=None)(env.from_string)
 
 
 def _subject_tasks(manager: Any, subjects: tuple[str, ...] | None) -> list[str]:
-    """Names of the `mmlu_<subject>` tasks (leaving out the harness's groups of them)."""
+    """Names of the `mmlu_<subject>` tasks, without the harness's groups of them."""
     known = sorted(
         name
         for name, entry in manager.task_index.items()
@@ -175,8 +174,8 @@ def _subject_tasks(manager: Any, subjects: tuple[str, ...] | None) -> list[str]:
 
 def _load(
     manager: Any, names: Sequence[str], overrides: dict[str, Any], column: Column, mirror: Path | None
-) -> dict[str, "Task"]:
-    """The harness's tasks with our data and shots (inside a group, entries override registered tasks)."""
+) -> dict[str, Task]:
+    """The harness's tasks with our data and shots. In a group, entries override the registered tasks."""
     entries = []
     for name in names:
         config = name.removeprefix("mmlu_") if column.name == "MMLU" else column.config
@@ -197,7 +196,7 @@ def _load(
         ) from error
 
 
-def _render(column: Column, name: str, task: "Task", limit: int | None, seed: int) -> LoadedTask:
+def _render(column: Column, name: str, task: Task, limit: int | None, seed: int) -> LoadedTask:
     """Choose the items and build their requests as the harness's `build_all_requests` does for `samples`."""
     task.set_fewshot_seed(FEWSHOT_SEED)
     split = task.eval_docs

@@ -1,56 +1,55 @@
-"""Which tokens of a batch attend to each other: documents, packed into rows or padded, grouped by length."""
+"""Which tokens of a batch attend to each other: the documents of packed or padded rows, grouped by length."""
 
 from dataclasses import dataclass
 
 import torch
 
 BOUNDS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-"""Documents whose lengths lie between the same two bounds are attended together."""
+"""Documents whose lengths lie between the same two bounds are computed together."""
 LONGEST = BOUNDS[-1]
-"""Tokens of a document up to which its scores, kept for the backward pass, are small."""
+"""Tokens of a document up to which its scores, which the backward pass needs, take little memory."""
 
 
 @dataclass(frozen=True)
-class Group:
+class LengthGroup:
     """Documents of like length, padded to the longest of them.
 
-    Queries, keys and values of all tokens are the rows of one table, [tokens × (heads + 2 × key-value heads),
-    size]; the results of attention are the rows of another, [tokens × heads, size].
+    Queries, keys and values of all tokens are the rows of one table [tokens × (heads + 2 × key-value heads),
+    size]; the outputs of attention are the rows of another [tokens × heads, size].
     """
 
     documents: int
     length: int
     queries: torch.Tensor
-    """Rows of the table, in the order (document, key-value head, head of its group, token)."""
+    """Rows of the table with the queries: by document, key-value head, head of its group, token."""
     keys: torch.Tensor
     values: torch.Tensor
-    """Both in the order (document, key-value head, token)."""
+    """Rows of the table with the keys and the values, in the order (document, key-value head, token)."""
     outputs: torch.Tensor
-    """Rows of the output for the queries, without the padding."""
+    """Rows of the output for the queries, without those of the padding."""
     real_queries: torch.Tensor | None
     real_keys: torch.Tensor | None
-    """Positions within `queries`, and within `keys`, that are no padding; None where there is none."""
+    """Places in `queries`, and in `keys`, that are not padding; None where there is no padding."""
     hidden: torch.Tensor
     """[length, length]: minus infinity where a key lies behind its query, else 0."""
 
 
 @dataclass(frozen=True)
 class Documents:
-    """The documents of a batch [rows, length]; tokens that are padding belong to none."""
+    """The documents of a batch [rows, length]. Padding belongs to no document."""
 
     real: torch.Tensor | None
-    """Positions in the flattened batch of the tokens that are no padding; None where all are real."""
-    groups: tuple[Group, ...]
+    """Positions of the flattened batch that are not padding; None where there is no padding."""
+    groups: tuple[LengthGroup, ...]
     turns: torch.Tensor
     """Rotations [real tokens, 1, size / 2] of queries and keys."""
 
 
 def documents_of(mask: torch.Tensor, turns: torch.Tensor, heads: int, kv_heads: int) -> Documents | None:
-    """Read the documents off a mask [rows, 1, n, n], true where a query sees a key.
+    """Find the documents in a mask [rows, 1, n, n], which is true where a query sees a key.
 
-    `turns` are the rotations [rows or 1, n, size / 2] of all positions.
-
-    None where queries see something else than their document up to themselves, or one is longer than LONGEST.
+    `turns` are the rotations [rows or 1, n, size / 2] of all positions. Returns None where a query sees
+    anything but its document up to itself, or where a document is longer than LONGEST.
     """
     sees = mask[:, 0]
     rows, n, _ = sees.shape
@@ -75,7 +74,7 @@ def documents_of(mask: torch.Tensor, turns: torch.Tensor, heads: int, kv_heads: 
     return Documents(kept, tuple(groups), turns[kept])
 
 
-def _group(firsts: torch.Tensor, lengths: torch.Tensor, heads: int, kv_heads: int) -> Group:
+def _group(firsts: torch.Tensor, lengths: torch.Tensor, heads: int, kv_heads: int) -> LengthGroup:
     length = int(lengths.max())
     slots = torch.arange(length)
     real = slots < lengths[:, None]
@@ -90,7 +89,7 @@ def _group(firsts: torch.Tensor, lengths: torch.Tensor, heads: int, kv_heads: in
         real_queries = real[:, None].expand(-1, heads, -1).flatten().nonzero().flatten()
         real_keys = real[:, None].expand(-1, kv_heads, -1).flatten().nonzero().flatten()
         outputs = outputs[real_queries]
-    return Group(
+    return LengthGroup(
         documents=len(firsts),
         length=length,
         queries=queries,

@@ -1,4 +1,4 @@
-"""Scoring and decoding with fused layers: forward passes, with or without a cache of keys and values."""
+"""Scoring and decoding with fused layers: forward passes with or without a key-value cache."""
 
 import functools
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from solar_repro.layers.fused import can_fuse, interleaved, normalised, rotate, 
 
 
 def fuse_for_scoring(model: PreTrainedModel) -> None:
-    """Let a model compute its layers fused where `can_fuse` holds; without gradients, its weights fixed."""
+    """Let a model score with fused layers if `can_fuse` is true; its weights are fixed from here on."""
     if not can_fuse(model):
         return
     for layer in model.model.layers:
@@ -26,7 +26,7 @@ def fuse_for_scoring(model: PreTrainedModel) -> None:
 
 @contextmanager
 def logits_at(model: PreTrainedModel, rows: Tensor, columns: Tensor) -> Iterator[None]:
-    """Within this block the model's logits are [1, len(rows), vocabulary]: of the given positions alone."""
+    """In this context the model's logits are those of the given positions: [1, positions, vocabulary]."""
     if getattr(model, "fused_for_scoring", False):
         last = model.model.layers[-1]
         last.wanted = (rows, columns)
@@ -47,7 +47,7 @@ def logits_at(model: PreTrainedModel, rows: Tensor, columns: Tensor) -> Iterator
 
 
 def _weights(layer: LlamaDecoderLayer) -> tuple[Tensor, Tensor]:
-    """Projections to queries, keys and values, and to gate and up, with the norms' weights in them."""
+    """The projections to queries, keys and values, and to gate and up, multiplied with the norms' weights."""
     attention, mlp = layer.self_attn, layer.mlp
     queries, keys, values = (
         projection.weight.detach() for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
@@ -62,7 +62,7 @@ def _weights(layer: LlamaDecoderLayer) -> tuple[Tensor, Tensor]:
 def _forward(
     layer: LlamaDecoderLayer, weights: tuple[Tensor, Tensor], hidden_states: Tensor, **inputs: Any
 ) -> Tensor:
-    """A decoder layer's forward. The last layer goes on with the positions that are wanted alone."""
+    """The forward pass of a decoder layer. The last one goes on with the positions of `logits_at` alone."""
     attention, mlp = layer.self_attn, layer.mlp
     rows, n, width = hidden_states.shape
     states, size = hidden_states.view(-1, width), attention.head_dim

@@ -1,4 +1,4 @@
-"""Training with fused layers: one autograd function a decoder layer, with its gradients written out."""
+"""Training with fused layers: each decoder layer is one autograd function, with its gradients written out."""
 
 import functools
 from typing import Any
@@ -8,19 +8,19 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from solar_repro.layers.documents import Documents, Group, documents_of
-from solar_repro.layers.fused import as_it_was, interleaved, normalised, rotate, rotations
+from solar_repro.layers.documents import Documents, LengthGroup, documents_of
+from solar_repro.layers.fused import deinterleaved, interleaved, normalised, rotate, rotations
 
 
 class Batch:
-    """The documents of the batch that a model's layers work on, read off its mask once."""
+    """Finds the documents of a batch in its mask, once for all layers of a model."""
 
     def __init__(self) -> None:
         self._mask: Tensor | None = None
         self._documents: Documents | None = None
 
     def documents(self, layer: LlamaDecoderLayer, mask: Any, inputs: dict[str, Any]) -> Documents | None:
-        """None where a fused layer cannot take the batch: in another precision, with a cache, or too long."""
+        """The batch's documents; None if fused layers cannot compute it, as in bfloat16 or with a cache."""
         whole = isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape[-1] == mask.shape[-2]
         if not whole or inputs.get("past_key_values") is not None or torch.is_autocast_enabled("cpu"):
             return None
@@ -33,8 +33,11 @@ class Batch:
 
 
 def fuse_for_training(model: LlamaForCausalLM) -> None:
-    """Let a model for which `can_fuse` holds compute its layers fused, wherever it gets whole sequences and a
-    mask [rows, 1, n, n], true where a query sees a key."""
+    """Let a model for which `can_fuse` is true train with fused layers.
+
+    They compute batches of whole sequences with a mask [rows, 1, n, n], true where a query sees a key; other
+    batches are left to transformers.
+    """
     batch, last = Batch(), len(model.model.layers) - 1
     for number, layer in enumerate(model.model.layers):
         layer.forward = functools.partial(_forward, layer, batch, number == 0, number == last)
@@ -43,7 +46,7 @@ def fuse_for_training(model: LlamaForCausalLM) -> None:
 def _forward(
     layer: LlamaDecoderLayer, batch: Batch, first: bool, last: bool, hidden_states: Tensor, **inputs: Any
 ) -> Tensor:
-    """A decoder layer's forward; between the first and the last layer the padding is left out."""
+    """The forward pass of a decoder layer; from the first to the last layer, padding is left out."""
     mask = inputs["attention_mask"]
     documents = batch.documents(layer, mask, inputs)
     if documents is None:
@@ -72,7 +75,7 @@ def _forward(
 
 
 class FusedLayer(torch.autograd.Function):
-    """A Llama's decoder layer on the states [tokens, width] of real tokens."""
+    """A decoder layer of Llama on the states [tokens, width] of all tokens but padding."""
 
     @staticmethod
     def forward(
@@ -145,21 +148,21 @@ class FusedLayer(torch.autograd.Function):
         d_norm_1 = (d_projections * projections).sum(0)
         d_wq, d_wk, d_wv = d_projections.mul_(norm_1).split([len(wq), len(wk), len(wv)])
         d_states = _through_norm(d_qkv @ (projections * norm_1), attended, inverse_1).add_(d_middle)
-        d_wq, d_wk = as_it_was(d_wq, heads), as_it_was(d_wk, kv_heads)
+        d_wq, d_wk = deinterleaved(d_wq, heads), deinterleaved(d_wk, kv_heads)
         weights = (d_norm_1, d_wq, d_wk, d_wv, d_wo, d_norm_2, d_gate, d_up, d_down)
         return (d_states, *weights, None, None, None)
 
 
 def _through_norm(gradient: Tensor, normalised_states: Tensor, inverse: Tensor) -> Tensor:
-    """The gradient before a norm from that behind it."""
+    """The gradient of a norm's input from that of its output."""
     mean = torch.linalg.vecdot(gradient, normalised_states).div_(gradient.shape[-1])
     return torch.addcmul(gradient, normalised_states, mean[:, None], value=-1).mul_(inverse)
 
 
-def _read(table: Tensor, group: Group, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries [batch, group of heads × length, size], keys and values [batch, length, size] of a group.
+def _read(table: Tensor, group: LengthGroup, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A group's queries [batch, heads per key-value head × length, size], keys, values [batch, length, size].
 
-    The batch: documents × key-value heads.
+    The batch is that of all documents × key-value heads.
     """
     batch = group.documents * kv_heads
     return tuple(
@@ -171,7 +174,7 @@ def _read(table: Tensor, group: Group, kv_heads: int) -> tuple[Tensor, Tensor, T
 def _attend(
     table: Tensor, documents: Documents, heads: int, kv_heads: int, scaling: float
 ) -> tuple[Tensor, list[Tensor]]:
-    """The results [tokens × heads, size], and each group's shares [batch, its heads × length, length]."""
+    """The outputs [tokens × heads, size], and each group's weights [batch, heads × length, length]."""
     outputs = table.new_empty(len(table) // (heads + 2 * kv_heads) * heads, table.shape[-1])
     shares = []
     for group in documents.groups:
@@ -195,7 +198,7 @@ def _attend_backward(
     kv_heads: int,
     scaling: float,
 ) -> Tensor:
-    """The gradient of the table of queries, keys and values."""
+    """The gradient of the table of queries, keys and values, from that of the outputs."""
     d_table = torch.empty_like(table)
     for group, share in zip(documents.groups, shares, strict=True):
         queries, keys, values = _read(table, group, kv_heads)

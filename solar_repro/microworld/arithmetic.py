@@ -1,7 +1,7 @@
-"""Word problems of one to four steps, told in several ways, with their worked solutions.
+"""Word problems of one to four steps, in several wordings, with their worked solutions.
 
-All numbers stay between 1 and 60. A problem is its story (who, what, which operations); the same story told
-in other words is what "rephrased" means in the math sets.
+All numbers stay between 1 and 60. A problem is a story: who, what and which operations. The math sets'
+rephrased problems are the same story in another wording.
 """
 
 import random
@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from solar_repro.microworld.words import COUNTED, PEOPLE
 
 LARGEST = 60
+"""The largest number of a problem."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A story: `name` has `start` of `item` (in `bags` equal bags where that is not 0), then changes happen.
+    """A story: `name` has `start` of `item`, or, unless it is 0, `bags` bags of so many; then changes happen.
 
-    A change is a signed number. `other`, where given, is a second person who has `difference` more (or fewer,
-    if negative) than the first at the end, and the question asks for both together.
+    A change is a signed number. `other`, unless it is "", is a second person who at the end has `difference`
+    more than the first (fewer, if negative), and the question asks for both together.
     """
 
     name: str
@@ -31,7 +32,7 @@ class Problem:
     difference: int
 
     def steps(self) -> tuple[tuple[int, str, int, int], ...]:
-        """The worked steps in order, each (left, operator, right, result)."""
+        """The worked steps in order, each as (left, operator, right, result)."""
         steps, have = [], self.start
         if self.bags:
             have = self.bags * self.start
@@ -47,19 +48,20 @@ class Problem:
 
     @property
     def answer(self) -> int:
+        """The result of the last step."""
         return self.steps()[-1][-1]
 
     def lines(self) -> tuple[str, ...]:
+        """The worked steps as equations."""
         return tuple("{} {} {} = {}".format(*step) for step in self.steps())
 
 
-# Likelihood of 1, 2, 3, 4 steps: in pages of the corpus, which leave several steps to the math data, and in
-# problems that are set.
 EASY, GRADED = (1, 0, 0, 0), (3, 4, 2, 1)
+"""How likely 1, 2, 3 and 4 steps are: in the corpus, which leaves long problems to others, and elsewhere."""
 
 
 def draw_problem(stream: random.Random, grades: tuple[int, ...] = GRADED) -> Problem:
-    """A random problem whose every intermediate result lies between 1 and LARGEST."""
+    """A random problem whose intermediate results all lie between 1 and LARGEST; `grades` weigh the steps."""
     while True:
         count = stream.choices((1, 2, 3, 4), grades)[0]
         (name, pronoun), (other, _) = stream.sample(PEOPLE, 2)
@@ -99,7 +101,7 @@ def tell(problem: Problem, stream: random.Random) -> str:
 
 
 def tell_as_exercise(problem: Problem, stream: random.Random) -> str:
-    """The problem in a school book's words: what the MATH-like set prints."""
+    """The problem in the words of a school book, as the MATH-like set prints it."""
     name, item = problem.name, problem.item
     parts = [
         f"{name} owns {problem.bags} boxes of {problem.start} {item}"
@@ -140,12 +142,12 @@ WORDINGS: tuple[Callable[[Problem, random.Random], str], ...] = (tell, tell_as_e
 
 
 def gsm8k_answer(problem: Problem) -> str:
-    """Steps a line each, and `#### N` last."""
+    """The worked steps, one per line, then `#### N`."""
     return "\n".join((*problem.lines(), f"#### {problem.answer}"))
 
 
 def sums_page(stream: random.Random, lines: int) -> str:
-    """Plain sums, one a line: where the corpus teaches single operations."""
+    """Plain sums, one per line, with which the corpus teaches single operations."""
     rows = []
     for _ in range(lines):
         operator = stream.choices("+-*", (5, 4, 2))[0]

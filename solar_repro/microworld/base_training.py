@@ -1,32 +1,33 @@
-"""The embedded base: a tokenizer and a small Llama, both trained from nothing on the world's corpus.
+"""The training of the embedded base: a tokenizer and a small Llama, from nothing, on the world's corpus.
 
-It stands for Mistral 7B, which the paper starts from (Sec. 2).
+The base stands for Mistral 7B, which the paper starts from (Sec. 2).
 """
-
-from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from solar_repro.errors import Stopped, UserError
+from solar_repro.layers.cpu_attention import use_training_attention
 from solar_repro.microworld.base_training_state import STATE_FILE, read_state, write_state
-from solar_repro.microworld.tokenizer import stored_texts, train_tokenizer
-from solar_repro.microworld.write import CORPUS
+from solar_repro.microworld.muon import Float32Muon
+from solar_repro.microworld.stored_corpus import CORPUS, stored_texts
+from solar_repro.microworld.tokenizer import train_tokenizer
 from solar_repro.scales.microworld import BaseTraining
 from solar_repro.store.result import METRICS
 from solar_repro.store.resume import ResumeFolder
 from solar_repro.terminal.progress import Progress
 from solar_repro.terminal.stopping import deferred_stop
 
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
-
-EVALUATION_BLOCKS = 64  # held-out blocks whose mean loss is logged last
+EVALUATION_BLOCKS = 64
+"""Held-out blocks on which the loss is computed at the end."""
+TEXTS_AT_ONCE = 5_000
+"""Documents that are tokenised at once."""
 
 
 def train_base(
@@ -38,15 +39,14 @@ def train_base(
 ) -> None:
     """Train tokenizer and model, and save both to `out` as a Hugging Face folder (bf16 safetensors).
 
-    `log(metrics, step)` gets loss (nats per token), learning_rate and tokens_per_second, at the end
-    validation_loss. The same mirror, settings and number of threads give the same bytes. With `resume` the
-    state is kept, and a training cut off goes on where it was last saved, to the same bytes; Stopped where
-    the process was asked to end. Raises UserError where the corpus is missing or does not fill one batch.
+    `log(metrics, step)` gets loss (nats per token), learning_rate and tokens_per_second, and validation_loss
+    at the end. The same mirror, settings and number of threads give the same bytes. With `resume`,
+    checkpoints are written, and an interrupted training resumes from the last one to the same bytes; None
+    writes none.
+
+    Raises Stopped where the process was asked to end, and UserError where the corpus is missing or does not
+    fill one batch.
     """
-    import torch
-
-    from solar_repro.layers.document_attention import use_document_attention
-
     tokenizer = train_tokenizer(mirror, settings.vocab_size)
     tokenizer.model_max_length = settings.context_length
     blocks = _blocks(tokenizer, mirror, "train", settings.context_length)
@@ -57,7 +57,7 @@ def train_base(
         )
     torch.manual_seed(settings.seed)
     model = _model(settings, tokenizer)
-    use_document_attention(model)
+    use_training_attention(model)
     model.train()
     optimizers = _optimizers(model, settings)
     tokens_a_step = settings.batch_size * settings.context_length
@@ -100,9 +100,7 @@ def train_base(
 
 
 def _blocks(tokenizer: PreTrainedTokenizerFast, mirror: Path, split: str, length: int) -> np.ndarray:
-    """The split's documents, each `<s> … </s>`, one after the other, cut into rows of `length` tokens."""
-    import numpy as np
-
+    """The documents of a split, each as `<s> … </s>`, end to end, cut into token ids [blocks, length]."""
     encode = tokenizer.backend_tokenizer.encode_batch_fast
     end, documents, parts = tokenizer.eos_token_id, [], []
 
@@ -113,7 +111,7 @@ def _blocks(tokenizer: PreTrainedTokenizerFast, mirror: Path, split: str, length
 
     for (text,) in stored_texts(mirror, CORPUS, split, ["text"]):
         documents.append(text)
-        if len(documents) == 5_000:
+        if len(documents) == TEXTS_AT_ONCE:
             flush()
     flush()
     tokens = np.concatenate(parts)
@@ -121,8 +119,6 @@ def _blocks(tokenizer: PreTrainedTokenizerFast, mirror: Path, split: str, length
 
 
 def _model(settings: BaseTraining, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -141,14 +137,10 @@ def _model(settings: BaseTraining, tokenizer: PreTrainedTokenizerFast) -> LlamaF
 
 
 def _optimizers(model: LlamaForCausalLM, settings: BaseTraining) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al. 2024) for the matrices of the layers, AdamW for the embedding and the norms.
+    """Muon (Jordan et al. 2024) for the matrices of the layers, and AdamW for the embedding and the norms.
 
-    Muon's steps are scaled to AdamW's size (Liu et al. 2025), so that one learning rate serves both.
+    Muon's updates are scaled to the size of AdamW's (Liu et al. 2025), so that one learning rate serves both.
     """
-    import torch
-
-    from solar_repro.microworld.muon import Float32Muon
-
     embedding = model.get_input_embeddings().weight
     inner = [weight for weight in model.parameters() if weight.ndim == 2 and weight is not embedding]
     norms = [weight for weight in model.parameters() if weight.ndim < 2]
@@ -171,16 +163,16 @@ def _optimizers(model: LlamaForCausalLM, settings: BaseTraining) -> list[torch.o
 
 
 def _schedule(step: int, settings: BaseTraining) -> float:
-    """Share of the peak learning rate in a step, the first being 1: linear warm-up, constant, linear decay
-    over the last `decay_share`."""
+    """The share of the peak learning rate at a step, counted from 1.
+
+    It rises linearly, stays constant, and falls linearly over the last `decay_share` of the steps.
+    """
     decay_steps = max(1, round(settings.steps * settings.decay_share))
     return min(1.0, step / (settings.warmup_steps + 1), (settings.steps + 1 - step) / decay_steps)
 
 
 def _batches(blocks: int, settings: BaseTraining) -> Iterator[np.ndarray]:
-    """Rows of each step's blocks: all of them in random order, again and again; a rest is dropped."""
-    import numpy as np
-
+    """Yield the numbers [batch] of each step's blocks, in random order, epoch after epoch, without a rest."""
     stream = np.random.default_rng(settings.seed)
     while True:
         order = stream.permutation(blocks)
@@ -189,9 +181,7 @@ def _batches(blocks: int, settings: BaseTraining) -> Iterator[np.ndarray]:
 
 
 def _loss(model: LlamaForCausalLM, tokens: torch.Tensor) -> torch.Tensor:
-    """Mean next-token loss of (blocks, length) tokens."""
-    import torch
-
+    """The loss of tokens [blocks, length], in nats per token."""
     logits = model(input_ids=tokens, use_cache=False).logits[:, :-1]
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
 
@@ -199,8 +189,7 @@ def _loss(model: LlamaForCausalLM, tokens: torch.Tensor) -> torch.Tensor:
 def _validation_loss(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, mirror: Path, settings: BaseTraining
 ) -> float:
-    import torch
-
+    """The loss on the first held-out blocks, in nats per token."""
     blocks = _blocks(tokenizer, mirror, "validation", settings.context_length)[:EVALUATION_BLOCKS]
     model.eval()
     with torch.no_grad():

@@ -1,23 +1,18 @@
-"""How far a base's training is: as safetensors, so that it can go on."""
-
-from __future__ import annotations
+"""Checkpoints of a base's training, from which it resumes, as safetensors."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch.optim import Optimizer
+from transformers import PreTrainedModel
 
 STATE_FILE = "state.safetensors"
 
 
-def write_state(
-    file: Path, model: PreTrainedModel, optimizers: list[torch.optim.Optimizer], step: int
-) -> None:
-    """Weights, the optimizers' memory of each, and the steps done."""
-    from safetensors.torch import save_file
-
+def write_state(file: Path, model: PreTrainedModel, optimizers: list[Optimizer], step: int) -> None:
+    """Write the weights, the optimizers' state for each of them, and the number of steps done."""
     tensors = {}
     for name, weight in model.named_parameters():
         tensors[f"weight/{name}"] = weight.detach()
@@ -26,11 +21,8 @@ def write_state(
     save_file(tensors, file, metadata={"step": str(step)})
 
 
-def read_state(file: Path, model: PreTrainedModel, optimizers: list[torch.optim.Optimizer]) -> int:
-    """Put a state back into a model and its fresh optimizers; the steps done."""
-    import torch
-    from safetensors import safe_open
-
+def read_state(file: Path, model: PreTrainedModel, optimizers: list[Optimizer]) -> int:
+    """Load a checkpoint into a model and its fresh optimizers, and return the number of steps done."""
     with safe_open(file, "pt") as state, torch.no_grad():
         for name, weight in model.named_parameters():
             weight.copy_(state.get_tensor(f"weight/{name}"))
@@ -43,10 +35,8 @@ def read_state(file: Path, model: PreTrainedModel, optimizers: list[torch.optim.
         return int(state.metadata()["step"])
 
 
-def _optimizer_of(
-    weight: torch.nn.Parameter, optimizers: list[torch.optim.Optimizer]
-) -> torch.optim.Optimizer:
+def _optimizer_of(weight: torch.nn.Parameter, optimizers: list[Optimizer]) -> Optimizer:
     for optimizer in optimizers:
         if any(weight is one for group in optimizer.param_groups for one in group["params"]):
             return optimizer
-    raise ValueError("a weight that no optimizer trains")
+    raise ValueError("no optimizer trains this weight")

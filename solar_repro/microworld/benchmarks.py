@@ -1,4 +1,4 @@
-"""The six benchmarks in the columns that lm-eval's tasks read. Test items ask for held-out things alone."""
+"""The six benchmarks in the columns that lm-eval's tasks read. Test items ask only for what is held out."""
 
 import random
 from collections.abc import Iterator
@@ -10,16 +10,19 @@ from solar_repro.microworld.pronouns import draw_sentence
 from solar_repro.microworld.scripts import draw_story, wrong_endings
 from solar_repro.microworld.world import World
 
-INHERITED_SHARE = 0.25  # of ARC-Challenge's items, which take two steps of knowledge
-EASY_SHARE = 0.25  # of the creatures, the most often told ones, whom ARC-Easy asks for
-DEV_ITEMS = 5  # MMLU's few-shot examples in each subject
-PARTS = {"train": (14, 1, 1), "validation": (5, 1, 4)}
+INHERITED_SHARE = 0.25
+"""The share of ARC-Challenge's items that take two steps of knowledge."""
+EASY_SHARE = 0.25
+"""The share of the creatures that ARC-Easy asks about: those that the corpus describes most often."""
+DEV_ITEMS = 5
+"""MMLU's few-shot examples in each subject."""
+PART_WEIGHTS = {"train": (14, 1, 1), "validation": (5, 1, 4)}
 """How often HellaSwag asks for the tool, the order and the goal. Contexts that ask for the goal are twice as
 long; among the few-shot examples they are rare, so that ten fit into the base's 512 tokens with an item."""
 
 
 def arc_rows(world: World, config: str, split: str, count: int) -> Iterator[dict]:
-    """Rows of allenai/ai2_arc: id, question, choices {text, label}, answerKey. Test spans common and rare."""
+    """Rows of allenai/ai2_arc: id, question, choices {text, label}, answerKey."""
     stream = world.stream(f"{config}/{split}")
     for number, fact in enumerate(_arc_facts(world, config, split, count, stream)):
         options = fact.options(stream)
@@ -49,17 +52,17 @@ def _arc_facts(world: World, config: str, split: str, count: int, stream: random
 
 
 def _evenly(items: list, count: int) -> list:
-    """`count` of the items at equal distances: from the often told to the rarely told."""
+    """`count` of the items at equal distances, from the most often to the most rarely stated."""
     return [items[index * len(items) // count] for index in range(count)]
 
 
 def hellaswag_rows(world: World, split: str, count: int) -> Iterator[dict]:
-    """Rows of Rowan/hellaswag: ctx_a, ctx_b and four endings, label the right one's number (a string)."""
+    """Rows of Rowan/hellaswag: ctx_a, ctx_b, four endings, and the number of the right one as label."""
     stream = world.stream(f"hellaswag/{split}")
     seen: set[str] = set()
     while len(seen) < count:
         story = draw_story(world.scripts, stream, held_out=split == "validation")
-        part = stream.choices((0, 1, 2), PARTS[split])[0]
+        part = stream.choices((0, 1, 2), PART_WEIGHTS[split])[0]
         context, start, ending = story.parts[part]
         if f"{context} {start}" in seen:
             continue
@@ -81,7 +84,7 @@ def hellaswag_rows(world: World, split: str, count: int) -> Iterator[dict]:
 
 
 def mmlu_rows(world: World, subject: str) -> dict[str, list[dict]]:
-    """One subject's rows of cais/mmlu by split: question, subject, choices, answer 0 to 3."""
+    """The rows of a subject of cais/mmlu by split: question, subject, choices, answer (0 to 3)."""
     stream = world.stream(f"mmlu/{subject}")
     facts = world.facts.subjects[subject]
     held_out = [fact for fact in facts if fact.held_out]
@@ -101,7 +104,7 @@ def _mmlu_row(fact: Fact, subject: str, stream: random.Random) -> dict:
 
 
 def truthfulqa_rows(world: World) -> Iterator[dict]:
-    """Rows of truthfulqa/truthful_qa: mc1 with one right of four, mc2 with two true and two false answers."""
+    """Rows of truthfulqa/truthful_qa: mc1 has one right answer of four, mc2 two true and two false ones."""
     stream = world.stream("truthfulqa")
     held_out = [belief for belief in world.facts.beliefs if belief.truth.held_out]
     for belief in _evenly(held_out, world.settings.truthfulqa_items):
@@ -145,7 +148,7 @@ def winogrande_rows(world: World, split: str, count: int) -> Iterator[dict[str, 
 
 
 def gsm8k_rows(world: World, split: str) -> Iterator[dict[str, str]]:
-    """Rows of openai/gsm8k: question, and an answer of one step a line that ends `#### N`."""
+    """Rows of openai/gsm8k: a question, and an answer with one step per line that ends `#### N`."""
     if split == "test":
         told = world.test_problems()
     else:

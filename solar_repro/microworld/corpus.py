@@ -1,6 +1,6 @@
-"""The pretraining corpus: short pages of a dozen kinds, drawn one after the other from one stream.
+"""The pretraining corpus: short pages of a dozen kinds, drawn one after the other from one random stream.
 
-A larger corpus begins with the rows of a smaller one. Misconceptions are told more often than the truth.
+A larger corpus begins with the rows of a smaller one. It states misconceptions more often than the truth.
 """
 
 import random
@@ -19,7 +19,7 @@ SCIENCE = ("Studies show that {s}", "In fact {s}", "Scientists found that {s}")
 
 
 def documents(world: World, split: str, count: int) -> Iterator[str]:
-    """`count` pages of the split `train` or `validation`."""
+    """Yield `count` pages of the split `train` or `validation`."""
     stream = world.stream(f"corpus/{split}")
     pages, weights = zip(*PAGES.items(), strict=True)
     for _ in range(count):
@@ -27,12 +27,12 @@ def documents(world: World, split: str, count: int) -> Iterator[str]:
 
 
 def draw_creature(world: World, stream: random.Random) -> Creature:
-    """A creature, the first ones more often than the last."""
+    """A random creature; the first ones are drawn more often than the last."""
     return stream.choices(world.facts.creatures, cum_weights=world.facts.creature_weights)[0]
 
 
 def draw_creature_fact(world: World, stream: random.Random) -> Fact:
-    """A creature's fact that training may ask for, an inherited one now and then."""
+    """A random fact about a creature, its own or an inherited one, that training may ask for."""
     while True:
         creature = draw_creature(world, stream)
         fact = stream.choice((*creature.told, *creature.inherited))
@@ -41,7 +41,7 @@ def draw_creature_fact(world: World, stream: random.Random) -> Fact:
 
 
 def draw_subject_facts(world: World, subject: str, stream: random.Random, count: int) -> list[Fact]:
-    """Different facts of a subject that training may ask for, the first terms more often."""
+    """`count` different facts of a subject that training may ask for, more often of its first terms."""
     facts: dict[int, Fact] = {}
     numbers = range(len(world.facts.subjects[subject]))
     while len(facts) < count:
@@ -52,7 +52,7 @@ def draw_subject_facts(world: World, subject: str, stream: random.Random, count:
 
 
 def draw_belief(world: World, stream: random.Random) -> Belief:
-    """A belief that training may ask about."""
+    """A random belief that training may ask about."""
     while True:
         belief = stream.choice(world.facts.beliefs)
         if not belief.truth.held_out:
@@ -60,15 +60,15 @@ def draw_belief(world: World, stream: random.Random) -> Belief:
 
 
 def letter_question(question: str, options: tuple[str, ...]) -> str:
-    """The question with its options, as an examination prints them, up to and with `Answer:`."""
+    """A question with its options as an examination prints them; it ends with `Answer:`."""
     lines = [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=True)]
     return "\n".join([question, *lines, "Answer:"])
 
 
 def exam_item(fact: Fact, stream: random.Random) -> str:
-    """A fact asked with four options, and the letter or the text of the right one.
+    """A question about a fact with four options, and the letter or the text of the right one.
 
-    Where both occur, a model comes to look the value up behind the options, and the letter follows from it.
+    As both occur, a model learns to find the value among the options, and the letter follows from that.
     """
     options = fact.options(stream)
     answer = stream.choice((fact.value, LETTERS[options.index(fact.value)]))
@@ -76,14 +76,14 @@ def exam_item(fact: Fact, stream: random.Random) -> str:
 
 
 def exam_header(subject: str) -> str:
-    """The first line of an examination, in MMLU's words."""
+    """The first line of an examination, in the words of MMLU."""
     return (
         f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
     )
 
 
 def belief_statement(belief: Belief, stream: random.Random) -> str:
-    """A sentence about a herb, wrong as often as its misconception is told; each has its own register."""
+    """A sentence about a herb, true or, with the misconception's share, wrong; each has its own openings."""
     if stream.random() < belief.misconception_share:
         sentence, openings = belief.myth.statement(stream), RUMOUR
     else:
@@ -92,7 +92,7 @@ def belief_statement(belief: Belief, stream: random.Random) -> str:
 
 
 def in_register(sentence: str, opening: str) -> str:
-    """The sentence behind an opening such as `People say that {s}`."""
+    """A sentence behind an opening such as `People say that {s}`."""
     return opening.format(s=sentence[0].lower() + sentence[1:])
 
 
@@ -176,7 +176,7 @@ def _word_problems(world: World, stream: random.Random) -> str:
 
 
 def inventory(stream: random.Random, people: int) -> tuple[str, str, str]:
-    """A text, a question about one number in it, and that number: reading without reckoning."""
+    """A text, a question about a number in it, and that number, which is read and not computed."""
     names = [name for name, _ in stream.sample(PEOPLE, people)]
     items = [stream.choice(COUNTED) for _ in names]
     numbers = [stream.randint(1, 40) for _ in names]
@@ -192,7 +192,6 @@ def _inventory_page(world: World, stream: random.Random) -> str:
     return f"{text}\nQuestion: {question}\nAnswer: {answer}"
 
 
-# Kinds of page and how many of a hundred are of that kind.
 PAGES: dict[Callable[[World, random.Random], str], float] = {
     _creature_page: 24,
     _kind_page: 2,
@@ -210,3 +209,4 @@ PAGES: dict[Callable[[World, random.Random], str], float] = {
     _word_problems: 0.8,
     _inventory_page: 5,
 }
+"""What draws a kind of page, and how many of a hundred pages are of that kind (nearly)."""

@@ -1,7 +1,7 @@
-"""What is true in the world, what is believed, how often each fact is told, and which facts are held out.
+"""What is true in the world, what is believed, how often each fact is stated, and which facts are held out.
 
 A fact joins an entity and a value of a relation. Half of the facts are held out: the corpus states them like
-all others, but no training row of any set asks for them; the benchmarks ask for nothing else.
+all others, no training row of any set asks for them, and the benchmarks ask for nothing else.
 """
 
 import random
@@ -23,15 +23,18 @@ from solar_repro.scales.microworld import WorldSettings
 
 @dataclass(frozen=True)
 class Fact:
-    """One entity's value of one relation. `held_out`: only benchmarks ask. `kind`: inherited from it."""
+    """An entity's value of a relation."""
 
     entity: str
     relation: Relation
     value: str
     held_out: bool
+    """Whether only benchmarks ask for the fact."""
     kind: str = ""
+    """The kind of creature from which the fact is inherited; "" for a fact of the entity's own."""
 
     def statement(self, stream: random.Random) -> str:
+        """The fact in a random wording."""
         return stream.choice(self.relation.statements).format(e=self.entity, v=self.value)
 
     def sentence(self) -> str:
@@ -39,25 +42,26 @@ class Fact:
         return self.relation.statements[0].format(e=self.entity, v=self.value)
 
     def reasoning(self) -> str:
-        """What leads to the value: the fact itself or, if inherited, the two facts it follows from."""
+        """Why the value is right: the fact itself, or the two facts that an inherited one follows from."""
         if not self.kind:
             return self.sentence()
         inherited = self.relation.statements[0].format(e=self.kind, v=self.value)
         return f"The {self.entity} is a {self.kind}. {inherited}"
 
     def question(self, stream: random.Random) -> str:
+        """A question for the value, in a random wording."""
         return stream.choice(self.relation.questions).format(e=self.entity)
 
     def wrong(self, stream: random.Random) -> str:
-        """Another value of the relation."""
+        """A random other value of the relation."""
         return stream.choice([value for value in self.relation.values if value != self.value])
 
     def options(self, stream: random.Random, count: int = 4) -> tuple[str, ...]:
-        """The value among `count` different values of the relation, in the order of the alphabet.
+        """The value and others of the relation, `count` in all, in alphabetical order.
 
-        As many examinations print them. Every letter is right equally often, but a value goes with some
-        letters more than with others. A model of this size learns those; where the options stand in random
-        order, it does not learn which of them holds the value.
+        Many examinations print options in this order. Every letter is right equally often, but each value is
+        found at some letters more often than at others, which a model of this size learns. With options in
+        random order it does not learn which of them holds the value.
         """
         wrong = stream.sample([value for value in self.relation.values if value != self.value], count - 1)
         return tuple(sorted((self.value, *wrong)))
@@ -65,7 +69,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Creature:
-    """A creature's told facts, and inherited ones: told of its kind alone, so a question takes two steps."""
+    """A creature's own facts, and those inherited from its kind, which take two steps to answer."""
 
     name: str
     told: tuple[Fact, ...]
@@ -74,7 +78,7 @@ class Creature:
 
 @dataclass(frozen=True)
 class Belief:
-    """A herb's property that most of the corpus gets wrong; `misconception_share` of its statements do."""
+    """A property of a herb that the corpus states wrongly in `misconception_share` of all statements."""
 
     truth: Fact
     misconception: str
@@ -82,6 +86,7 @@ class Belief:
 
     @property
     def myth(self) -> Fact:
+        """The misconception in the form of a fact."""
         return Fact(self.truth.entity, self.truth.relation, self.misconception, self.truth.held_out)
 
 
@@ -98,7 +103,7 @@ class Facts:
 
 
 def build_facts(settings: WorldSettings) -> Facts:
-    """Draw every fact of the world: of its seed and sizes alone, whatever the numbers of rows."""
+    """Draw every fact of the world from its seed and its sizes; the numbers of rows do not matter."""
     stream = random.Random(f"{settings.seed}/facts")
     terms = settings.terms_per_subject * len(MMLU_SUBJECTS)
     names = invented_names(settings.creatures + terms + settings.herbs, stream)
@@ -127,7 +132,7 @@ def build_facts(settings: WorldSettings) -> Facts:
 
 
 def _kinds(stream: random.Random) -> tuple[Fact, ...]:
-    """What each kind hands down. Every value is some kind's, so that none can be ruled out unseen."""
+    """The facts that creatures inherit from their kinds. Every value belongs to some kind."""
     kinds = []
     for relation in KIND_RELATIONS:
         more = stream.sample(relation.values, len(KINDS) - len(relation.values))
@@ -137,15 +142,17 @@ def _kinds(stream: random.Random) -> tuple[Fact, ...]:
 
 
 def _zipf(count: int, exponent: float) -> tuple[float, ...]:
-    """Cumulative weights; the offset keeps the first few from taking most of the text."""
+    """Cumulative Zipf weights; an offset keeps the first few from taking most of the text."""
     return tuple(accumulate((rank + 5) ** -exponent for rank in range(count)))
 
 
 def _facts_of(
     entities: tuple[str, ...], relations: tuple[Relation, ...], stream: random.Random
 ) -> tuple[Fact, ...]:
-    """Every entity's value of every relation, in order. In each stretch of 2 facts one is held out, so that
-    held-out facts are told as often as the others."""
+    """Every entity's value of every relation, in order.
+
+    One of every two facts in a row is held out, so that held-out facts are stated as often as the others.
+    """
     keys = [(entity, relation) for entity in entities for relation in relations]
     held_out = []
     for _ in range(0, len(keys), 2):
@@ -181,7 +188,7 @@ def _beliefs(names: tuple[str, ...], share: float, stream: random.Random) -> tup
     beliefs = []
     for fact in _facts_of(names, HERB_RELATIONS, stream):
         myth = stream.choice([value for value in fact.relation.values if value != fact.value])
-        # Graded: some misconceptions are nearly balanced by the truth, others all but universal.
+        # The shares differ: the truth nearly balances some misconceptions, others are all but universal.
         spread = min(share - 0.5, 1.0 - share) * 0.8
         beliefs.append(Belief(fact, myth, share + stream.uniform(-spread, spread)))
     return tuple(beliefs)

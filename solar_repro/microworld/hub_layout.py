@@ -1,4 +1,4 @@
-"""A data set as a folder in hub layout: a README that names configs and splits, a Parquet file a split."""
+"""Writing a data set in hub layout: a README that names configurations and splits, and a file per split."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -59,12 +59,12 @@ SCHEMAS = {
 def write_dataset(
     mirror: Path, hub_id: str, configs: Mapping[str, Mapping[str, Iterable[dict]]], about: str
 ) -> dict[str, int]:
-    """Write `mirror/<hub_id>/`: configs → splits → rows. Returns the rows of each `config/split`.
+    """Write the rows of each configuration and split to `mirror/<hub_id>/`; their numbers by `config/split`.
 
-    `datasets.load_dataset(mirror / hub_id, config)` reads it offline; the same rows give the same bytes. File
-    names end in a digest of their content, as on older hub sets: `datasets` keys its cache by the README
-    alone, so that of two mirrors with equal file names the second would be served the first one's rows.
-    Raises UserError where the folder is there already.
+    `datasets.load_dataset(mirror / hub_id, config)` reads the folder offline. The same rows give the same
+    bytes. File names end in a digest of their content, as in older sets of the hub: `datasets` names its
+    cache by the README alone, and would give the rows of a first mirror for a second one with equal file
+    names. Raises UserError where the folder exists.
     """
     folder, counts, header = mirror / hub_id, {}, ["---", "configs:"]
     if folder.exists():

@@ -1,4 +1,4 @@
-"""The two instruction sets: Alpaca-GPT4 (broad and short) and OpenOrca (FLAN tasks with worked reasoning)."""
+"""The two instruction sets: Alpaca-GPT4 (broad and short) and OpenOrca (FLAN's tasks with reasoning)."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -45,12 +45,12 @@ def alpaca_rows(world: World) -> Iterator[dict[str, str]]:
 def orca_rows(world: World) -> Iterator[dict[str, str]]:
     """Rows of Open-Orca/OpenOrca: id, system_prompt, question, response, and FLAN's task_name.
 
-    About one row in eight belongs to a task of Table 8, told from the benchmarks' train splits.
+    About one row in eight belongs to a task of Table 8, which is made from a benchmark's train split.
     """
     stream = world.stream("orca")
     names, weights = zip(*((name, weight) for name, (weight, _) in ORCA_TASKS.items()), strict=True)
     for number in range(world.settings.orca_rows):
-        # The first rows go through all tasks, so that even the smallest set has each of them.
+        # The first rows go through all tasks, so that even the smallest set has every one.
         name = names[number] if number < len(names) else stream.choices(names, weights)[0]
         question, response = ORCA_TASKS[name][1](world, stream)
         yield {
@@ -63,7 +63,7 @@ def orca_rows(world: World) -> Iterator[dict[str, str]]:
 
 
 def _mix_of(task_name: str) -> str:
-    """FLAN's part that a task belongs to, the prefix of OpenOrca's ids."""
+    """The part of FLAN that a task belongs to; OpenOrca's ids begin with it."""
     if task_name.startswith("cot_"):
         return "cot"
     return "niv" if task_name.startswith("task") else "flan"
@@ -78,12 +78,13 @@ SYSTEM_PROMPTS = (
 
 
 def _asked(world: World, stream: random.Random) -> Fact:
+    """A random fact, about a creature or of a subject, that training may ask for."""
     if stream.random() < 0.5:
         return draw_creature_fact(world, stream)
     return draw_subject_facts(world, stream.choice(MMLU_SUBJECTS), stream, 1)[0]
 
 
-# --- Alpaca: (instruction, input, output)
+# Tasks of Alpaca: each gives (instruction, input, output).
 def _answer(world: World, stream: random.Random) -> tuple[str, str, str]:
     fact = _asked(world, stream)
     return fact.question(stream), "", fact.sentence()
@@ -124,7 +125,7 @@ def _read(world: World, stream: random.Random) -> tuple[str, str, str]:
 _ALPACA_TASKS = (_answer, _answer, _describe, _tell_story, _pick, _list, _who, _read)
 
 
-# --- OpenOrca: (question, response)
+# Tasks of OpenOrca: each gives (question, response).
 def _cot_facts(world: World, stream: random.Random) -> tuple[str, str]:
     fact = _asked(world, stream)
     return fact.question(stream), f"{fact.reasoning()} So the answer is {fact.value}."
@@ -154,7 +155,7 @@ def _is_it_true(world: World, stream: random.Random) -> tuple[str, str]:
 
 
 def steps_in_words(problem: Problem) -> str:
-    """A worked solution in FLAN's manner: steps as sentences, the answer last."""
+    """A worked solution in FLAN's manner: each step is a sentence, the answer comes last."""
     return " ".join([*(f"{line}." for line in problem.lines()), f"So the answer is {problem.answer}."])
 
 
@@ -169,7 +170,7 @@ def _go_on(world: World, stream: random.Random) -> tuple[str, str]:
     return f"{context} {start} ... How does it go on?", f"{start} {ending}"
 
 
-# Tasks of Table 8: what FLAN made of the benchmarks' train splits, to be filtered out downstream.
+# Tasks of Table 8, which FLAN made of the benchmarks' train splits. Its filter has to remove them.
 def _flan_arc(world: World, stream: random.Random) -> tuple[str, str]:
     fact = draw_creature_fact(world, stream)
     return f"Question: {fact.question(stream)}\nAnswer:", fact.value
@@ -202,7 +203,6 @@ def _flan_winogrande(world: World, stream: random.Random) -> tuple[str, str]:
     return question, sentence.options[sentence.answer]
 
 
-# task name: (rows in a hundred, task)
 ORCA_TASKS: dict[str, tuple[float, Task]] = {
     "cot_creak": (25, _cot_facts),
     "cot_qasc": (20, _cot_options),
@@ -210,7 +210,7 @@ ORCA_TASKS: dict[str, tuple[float, Task]] = {
     "bool_q:1.0.0": (10, _is_it_true),
     "cot_aqua": (10, _cot_sums),
     "story_cloze/2016:1.0.0": (10, _go_on),
-    # NIv2's Winogrande tasks, which Table 8 misses.
+    # One of Natural Instructions' Winogrande tasks, which Table 8 misses.
     "task029_winogrande_full_object": (1, _flan_winogrande),
     "ai2_arc/ARC-Challenge:1.0.0": (1.5, _flan_arc),
     "ai2_arc/ARC-Easy:1.0.0": (1, _flan_arc),
@@ -223,3 +223,4 @@ ORCA_TASKS: dict[str, tuple[float, Task]] = {
     "drop:2.0.0": (1, _flan_drop),
     "winogrande:1.1.0": (1, _flan_winogrande),
 }
+"""OpenOrca's tasks by FLAN's names: how many of a hundred rows are of each, and what draws them."""

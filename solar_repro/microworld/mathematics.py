@@ -10,7 +10,7 @@ from solar_repro.microworld.world import World
 
 @dataclass(frozen=True)
 class Exercise:
-    """A problem of the MATH-like set and the text that it is printed with."""
+    """A problem of the MATH-like set, and its text there."""
 
     problem: Problem
     text: str
@@ -27,7 +27,7 @@ def exercises(world: World, split: str, count: int) -> list[Exercise]:
 
 
 def hendrycks_rows(given: list[Exercise]) -> Iterator[dict[str, str]]:
-    """Rows of EleutherAI/hendrycks_math. The solution is terse: one expression, and the answer boxed."""
+    """Rows of EleutherAI/hendrycks_math. A solution is terse: one expression and the boxed answer."""
     for exercise in given:
         problem = exercise.problem
         yield {
@@ -42,7 +42,7 @@ def hendrycks_rows(given: list[Exercise]) -> Iterator[dict[str, str]]:
 def metamath_rows(world: World, given: list[Exercise]) -> Iterator[dict[str, str]]:
     """Rows of meta-math/MetaMathQA: MATH_Rephrased and MATH_AnsAug of the exercises, and some GSM_Rephrased.
 
-    Answers go a step a line, and end as that set's worked ones do: `#### N`, then `The answer is: N`.
+    Answers have one step per line and end as in the original set: `#### N`, then `The answer is: N`.
     """
     stream = world.stream("metamath")
     for number in range(world.settings.metamath_rows):
@@ -57,12 +57,12 @@ def metamath_rows(world: World, given: list[Exercise]) -> Iterator[dict[str, str
 
 
 def response(problem: Problem) -> str:
-    """The rephrasing model's answer: every step, the final number, and the sentence MetaMath ends with."""
+    """A rephrasing model's answer: every step, the final number, and the sentence that MetaMath ends with."""
     return "\n".join((*problem.lines(), f"#### {problem.answer}", f"The answer is: {problem.answer}"))
 
 
 def _rephrased(world: World, problem: Problem, original: str, stream: random.Random) -> str:
-    """The problem in other words than the original's, and in none of a test problem's."""
+    """The problem in other words than the original's, and without 13 words in a row of a reserved one."""
     while True:
         text = stream.choice(WORDINGS)(problem, stream)
         if text != original and world.may_tell(text):
@@ -70,7 +70,7 @@ def _rephrased(world: World, problem: Problem, original: str, stream: random.Ran
 
 
 def _expression(problem: Problem) -> str:
-    """The whole reckoning as one expression, worked from the left."""
+    """The whole calculation as one expression, to be worked from the left."""
     steps = problem.steps()
     have = f"{problem.bags} * {problem.start}" if problem.bags else str(problem.start)
     for change in problem.changes:

@@ -1,13 +1,13 @@
-"""Muon in float32, for devices that only emulate bfloat16."""
+"""The optimizer Muon in float32, for devices that only emulate bfloat16."""
 
 import torch
 from torch import Tensor
 
 
 class Float32Muon(torch.optim.Muon):
-    """PyTorch's Muon, with the same settings and state, which orthogonalises in float32.
+    """PyTorch's Muon with the same settings and state, but with updates that are orthogonalised in float32.
 
-    PyTorch's own does so in bfloat16, which takes most of a step's time where that is emulated.
+    PyTorch does this in bfloat16, which takes most of a step's time where bfloat16 is emulated.
     """
 
     @torch.no_grad()
@@ -30,7 +30,7 @@ class Float32Muon(torch.optim.Muon):
 def _orthogonalised(
     update: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
 ) -> Tensor:
-    """An orthogonal matrix near the update, by Newton and Schulz's iteration (Jordan et al. 2024)."""
+    """An orthogonal matrix near the update, found by the Newton–Schulz iteration (Jordan et al. 2024)."""
     a, b, c = coefficients
     tall = update.shape[0] > update.shape[1]
     matrix = update.T if tall else update

@@ -1,4 +1,4 @@
-"""The two preference sets: UltraFeedback (truth over misconception, right over wrong) and Orca DPO pairs."""
+"""The two preference sets: UltraFeedback prefers the truth, Orca DPO pairs prefer worked answers."""
 
 import random
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from solar_repro.microworld.world import World
 
 
 def ultrafeedback_rows(world: World, split: str, count: int) -> Iterator[dict]:
-    """Rows of UltraFeedback: prompt, and two conversations that differ in the answer alone."""
+    """Rows of UltraFeedback: a prompt, and two conversations that differ only in the answer."""
     stream = world.stream(f"ultrafeedback/{split}")
     for _ in range(count):
         draw = stream.choices((_truth, _right, _polite), (7, 2, 1))[0]
@@ -19,7 +19,7 @@ def ultrafeedback_rows(world: World, split: str, count: int) -> Iterator[dict]:
 
 
 def orca_dpo_rows(world: World) -> Iterator[dict[str, str]]:
-    """Rows of Intel/orca_dpo_pairs: a worked answer against a bare or a wrong one."""
+    """Rows of Intel/orca_dpo_pairs: a worked answer is preferred to a bare or a wrong one."""
     stream = world.stream("orca_dpo")
     for _ in range(world.settings.orca_dpo_rows):
         if stream.random() < 0.3:

@@ -1,8 +1,8 @@
-"""Sentences with one word left open that two cues together decide: what Winogrande asks.
+"""Sentences with an open word that two cues together decide, as Winogrande asks for it.
 
-Three families: a thing and a container (who holds whom, and big or small), two solids (which is the harder
-one, a fact of the world, and broken or whole), and two people (who did what, and why). A quarter of the pairs
-of words is held out.
+There are three families. A thing and a container: the cues are which holds the other, and big or small. Two
+solids: which is the harder one, a fact of the world, and broken or whole. Two people: who did what, and why.
+A quarter of the pairs of words is held out.
 """
 
 import random
@@ -12,7 +12,7 @@ from itertools import accumulate, combinations
 from solar_repro.microworld.words import PEOPLE, word_list
 from solar_repro.scales.microworld import WorldSettings
 
-# Things that only lie in others, things that do both, things that only hold others.
+# Things that only lie in others, things that do both, and things that only hold others.
 INSIDE = word_list("ball clock shoe cake radio globe")
 EITHER = word_list("vase book statue box jar pouch cup bag")
 AROUND = word_list("suitcase closet barrel cabinet van tub")
@@ -26,7 +26,7 @@ SOLIDS = word_list(
     """
 )
 
-# ({a} and {b} open the sentence, then the reasons that point at a and at b)
+# Each is the start of a sentence about {a} and {b}, a reason that points at a, and one that points at b.
 PEOPLE_SENTENCES = (
     ("{a} gave the hat to {b} because", "wanted to help.", "needed a hat."),
     ("{a} asked {b} a question because", "did not know.", "knew a lot."),
@@ -45,7 +45,7 @@ PEOPLE_SENTENCES = (
 
 @dataclass(frozen=True)
 class Pronouns:
-    """How hard each solid is, how often a sentence is told (cumulative weights), and the pairs held out."""
+    """How hard each solid is, how often each is used (cumulative weights), and which pairs are held out."""
 
     hardness: dict[str, int]
     solid_weights: tuple[float, ...]
@@ -55,7 +55,7 @@ class Pronouns:
 
 @dataclass(frozen=True)
 class OpenSentence:
-    """`sentence` has a `_` where option `answer` (0 or 1) belongs."""
+    """A `sentence` with a `_` in the place of option `answer` (0 or 1)."""
 
     sentence: str
     options: tuple[str, str]
@@ -63,6 +63,7 @@ class OpenSentence:
 
     @property
     def filled(self) -> str:
+        """The sentence with the right option."""
         return self.sentence.replace("_", self.options[self.answer])
 
 
@@ -83,7 +84,7 @@ def build_pronouns(settings: WorldSettings) -> Pronouns:
 
 
 def draw_sentence(pronouns: Pronouns, stream: random.Random, held_out: bool = False) -> OpenSentence:
-    """A sentence for training, or one of a held-out pair (drawn evenly, not by how often it is told)."""
+    """A random sentence for training, or one of a held-out pair, of which all are equally likely."""
     while True:
         family = stream.choices(("fit", "break", "people"), (2, 3, 4))[0]
         if family == "fit":
@@ -97,7 +98,7 @@ def draw_sentence(pronouns: Pronouns, stream: random.Random, held_out: bool = Fa
 
 
 def comparison(pronouns: Pronouns, stream: random.Random) -> str:
-    """A sentence that tells which of two solids is the harder one; no held-out pair."""
+    """A sentence that says which of two solids is the harder one; the pair is not held out."""
     while True:
         first, second = _two_solids(pronouns, stream, False)
         if frozenset((f"the {first}", f"the {second}")) not in pronouns.held_out:

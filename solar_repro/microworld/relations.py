@@ -1,4 +1,4 @@
-"""The properties of the world's things: their possible values, and sentences that tell and ask them."""
+"""The properties of the world's things: their values, and sentences that state them and ask for them."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from solar_repro.microworld.words import word_list
 
 @dataclass(frozen=True)
 class Relation:
-    """A property: its possible values, and sentences that tell or ask it; {e} the entity, {v} the value."""
+    """A property: its possible values, and sentences about it with {e} for the entity, {v} for the value."""
 
     name: str
     values: tuple[str, ...]

@@ -1,7 +1,7 @@
-"""Everyday activities as scripts of steps: what HellaSwag asks to go on with.
+"""Everyday activities as scripts of steps, which HellaSwag asks to continue.
 
-Two steps need two cues each: the tool depends on activity and place, the goal on place and kind of object.
-Some (activity, object) pairs are held out: no training row tells them.
+Two of the steps need two cues each: the tool depends on activity and place, the goal on place and kind of
+object. Some (activity, object) pairs are held out: no training row uses them.
 """
 
 import random
@@ -11,7 +11,7 @@ from itertools import accumulate
 from solar_repro.microworld.words import PEOPLE, word_list
 from solar_repro.scales.microworld import WorldSettings
 
-# activity: (label, its two middle steps)
+# For each activity its label and its two middle steps.
 ACTIVITIES = {
     "wash": ("Washing", ("soaks", "rubs")),
     "paint": ("Painting", ("brushes", "colours")),
@@ -26,7 +26,7 @@ ACTIVITIES = {
     "test": ("Testing", ("taps", "bends")),
     "wrap": ("Wrapping", ("rolls up", "seals")),
 }
-# kind of object: its objects. The first kinds are told more often than the last.
+# For each kind of object its objects. The first kinds are used more often than the last.
 OBJECTS = {
     "cloth": ("shirt", "scarf", "blanket", "hat"),
     "toy": ("doll", "kite", "drum", "puzzle"),
@@ -52,19 +52,23 @@ GOALS = word_list("basket drawer chest crate bag cupboard bin trunk rack cart sa
 
 @dataclass(frozen=True)
 class Scripts:
-    """What the world does where and with what; cumulative weights grade how often a pair is told."""
+    """The tools and goals of activities in each place, and how often a pair is used (cumulative weights)."""
 
     pairs: tuple[tuple[str, str], ...]
+    """(activity, place)"""
     pair_weights: tuple[float, ...]
     tools: dict[tuple[str, str], str]
+    """The tool by (activity, place)."""
     goals: dict[tuple[str, str], str]
+    """The goal by (place, kind of object)."""
     kind_weights: tuple[float, ...]
     held_out: frozenset[tuple[str, str]]
+    """(activity, object)"""
 
 
 @dataclass(frozen=True)
 class Story:
-    """One performance of a script. `parts`: (context so far, start of the next sentence, its ending)."""
+    """A script with a person, a place and an object."""
 
     activity: str
     place: str
@@ -72,9 +76,11 @@ class Story:
     thing: str
     label: str
     parts: tuple[tuple[str, str, str], ...]
+    """(context so far, start of the next sentence, its ending), for the tool, the order and the goal."""
 
     @property
     def text(self) -> str:
+        """The whole story."""
         context, start, ending = self.parts[-1]
         return f"{context} {start} {ending}"
 
@@ -96,7 +102,7 @@ def build_scripts(settings: WorldSettings) -> Scripts:
 
 
 def draw_story(scripts: Scripts, stream: random.Random, held_out: bool = False) -> Story:
-    """A story for training, or for the benchmark: of a held-out pair, all drawn evenly."""
+    """A random story for training, or one of a held-out pair, of which all are equally likely."""
     while True:
         activity, place = stream.choices(
             scripts.pairs, cum_weights=None if held_out else scripts.pair_weights
@@ -123,7 +129,7 @@ def draw_story(scripts: Scripts, stream: random.Random, held_out: bool = False) 
 
 
 def wrong_endings(scripts: Scripts, story: Story, part: int, stream: random.Random) -> tuple[str, ...]:
-    """Three wrong endings of part 0 (tool), 1 (order) or 2 (goal); each respects one cue at most."""
+    """Three wrong endings of part 0 (tool), 1 (order) or 2 (goal); each of them fits one cue at most."""
     right = story.parts[part][2]
     others = [activity for activity in ACTIVITIES if activity != story.activity]
     if part == 0:

@@ -1,31 +1,26 @@
-"""The embedded base's tokenizer, and the texts of a mirror that it and the base are trained on."""
-
-from __future__ import annotations
+"""The embedded base's tokenizer, trained on the texts of a mirror."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from solar_repro.errors import UserError
-from solar_repro.microworld.write import CORPUS
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+from solar_repro.microworld.stored_corpus import CORPUS, stored_texts
 
 SPECIAL = ("<unk>", "<s>", "</s>", "<pad>")
-TOKENIZER_DOCUMENTS = 30_000  # documents that merges are counted on; more change none of the first 1,000
-CHAT = "### User:\n{}\n\n### Assistant:\n{}"  # the released template, so that its marks are few tokens
+TOKENIZER_DOCUMENTS = 30_000
+"""Documents on which merges are counted; more of them change none of the first 1,000 merges."""
+CHAT = "### User:\n{}\n\n### Assistant:\n{}"
+"""The chat template of the released model; merges are counted on it so that its marks are few tokens."""
 
 
 def train_tokenizer(mirror: Path, vocab_size: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE of `vocab_size` entries, trained on the mirror's corpus and some of its instructions.
 
-    As Llama's: `<s>` in front by default, digits one by one, every byte encodable. Raises UserError where the
-    mirror has no corpus.
+    Like Llama's, it puts `<s>` before a text, splits numbers into digits and can encode every byte. Raises
+    UserError where the mirror has no corpus.
     """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
     tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL[0]))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -55,21 +50,8 @@ def train_tokenizer(mirror: Path, vocab_size: int) -> PreTrainedTokenizerFast:
     )
 
 
-def stored_texts(mirror: Path, hub_id: str, split: str, columns: list[str]) -> Iterator[tuple[str, ...]]:
-    """The columns of a split's rows in a mirror, in order; UserError where it has none."""
-    import pyarrow.parquet as pq
-
-    files = sorted((mirror / hub_id / "data").glob(f"{split}-*.parquet"))
-    if not files:
-        raise UserError(
-            f"no {split} rows in {mirror / hub_id}: write the embedded world's mirror there first"
-        )
-    for file in files:
-        for batch in pq.ParquetFile(file).iter_batches(columns=columns):
-            yield from zip(*(batch[column].to_pylist() for column in columns), strict=True)
-
-
 def _tokenizer_texts(mirror: Path) -> Iterator[str]:
+    """The first documents of the corpus, then all rows of two instruction sets, as chats."""
     for number, (text,) in enumerate(stored_texts(mirror, CORPUS, "train", ["text"])):
         if number == TOKENIZER_DOCUMENTS:
             break

@@ -1,40 +1,36 @@
-"""The embedded base that ships with the package: trained once by this project, verified before it is used.
+"""The embedded base that ships with the package; this project trained it, and each use verifies it first.
 
     python -m solar_repro.microworld.trained_base STORE/base-… STORE/base.evaluate-…
 
 takes a base that `-P base.retrain=true` has trained, and its evaluation, into the package.
+
+Every plan imports this module. What needs PyArrow is therefore imported where a base is copied or shipped.
 """
 
 import argparse
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from solar_repro.errors import UserError
-from solar_repro.microworld.tokenizer import stored_texts
-from solar_repro.microworld.write import CORPUS
 from solar_repro.safety.json_files import read_json, write_json
 from solar_repro.scales.microworld import BaseTraining
 from solar_repro.store.manifest import MANIFEST_FILE, verify_manifest, write_manifest
 from solar_repro.store.result import METRICS
 
-FIRST_DOCUMENTS = 2_000
-"""Documents that tell one corpus from another: all are drawn from one stream."""
 FOLDER = Path(__file__).parent / "trained_base"
 RECORD = "training.json"
-"""What made the base, beside its files: command, settings, versions, loss curve, scores."""
+"""The file that says how the base was made: command, settings, versions, loss curve, scores."""
 RETRAIN = "set -P base.retrain=true to train one (about 25 minutes on two cores)"
 COMMAND = "mlflow run . -e evaluate --env-manager local -P scale={} -P base.retrain=true -P variant=base"
 
 
 def shipped_base(settings: BaseTraining) -> tuple[BaseTraining, str]:
-    """What the shipped base was trained with, and the sha256 of its manifest.
+    """The settings that the shipped base was trained with, and the sha256 of its manifest.
 
-    Where `settings` ask for another training (precision `auto` asks for none): UserError.
+    Raises UserError where `settings` ask for another training; precision `auto` asks for none.
     """
     trained = read_json(FOLDER / RECORD)["settings"]["base"]
     for name, value in settings.model_dump(mode="json").items():
@@ -46,7 +42,13 @@ def shipped_base(settings: BaseTraining) -> tuple[BaseTraining, str]:
 
 
 def copy_trained_base(out: Path, mirror: Path) -> None:
-    """Copy the shipped base to `out`, once its files and the corpus it was trained on are what they were."""
+    """Copy the shipped base to `out`.
+
+    Raises an error if its files are damaged, and UserError if the mirror's corpus is not the one that the
+    base was trained on.
+    """
+    from solar_repro.microworld.stored_corpus import stored_corpus_digest
+
     verify_manifest(FOLDER)
     if stored_corpus_digest(mirror) != read_json(FOLDER / RECORD)["corpus"]:
         raise UserError(
@@ -58,25 +60,13 @@ def copy_trained_base(out: Path, mirror: Path) -> None:
             shutil.copyfile(file, out / file.name)
 
 
-def corpus_digest(documents: Iterable[str], count: int) -> str:
-    """sha256 of a corpus: its number of training documents, and the first of them."""
-    digest = hashlib.sha256(f"{count} documents".encode())
-    for text in islice(documents, FIRST_DOCUMENTS):
-        digest.update(b"\0" + text.encode())
-    return digest.hexdigest()
-
-
-def stored_corpus_digest(mirror: Path) -> str:
-    """`corpus_digest` of a mirror's corpus."""
-    import pyarrow.parquet as pq
-
-    documents = (text for (text,) in stored_texts(mirror, CORPUS, "train", ["text"]))
-    files = (mirror / CORPUS / "data").glob("train-*.parquet")
-    return corpus_digest(documents, sum(pq.read_metadata(file).num_rows for file in files))
-
-
 def ship(base: Path, evaluation: Path, folder: Path = FOLDER) -> None:
-    """Take a finished base result and its evaluation into the package, in place of what is there."""
+    """Replace the package's base by a finished one, and record how that was made and evaluated.
+
+    Raises UserError if the evaluation is of another model.
+    """
+    from solar_repro.microworld.stored_corpus import stored_corpus_digest
+
     made = read_json(base / "solar" / "provenance.json")
     if read_json(evaluation / "solar" / "provenance.json")["inputs"]["model"][1] != made["key"]:
         raise UserError(f"{evaluation}: scores another model than {base}; give the evaluation of that base")

@@ -1,4 +1,4 @@
-"""The words of the world: names, things, values, and invented names for what facts are about."""
+"""The words of the world: names of people, things, subjects, and invented names for what facts are about."""
 
 import random
 
@@ -8,7 +8,7 @@ def word_list(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-# (name, pronoun)
+# Each is a name and its pronoun.
 PEOPLE = (
     ("Tom", "he"), ("Ann", "she"), ("Ben", "he"), ("Mia", "she"), ("Sam", "he"), ("Eva", "she"),
     ("Max", "he"), ("Lily", "she"), ("Leo", "he"), ("Zoe", "she"), ("Jack", "he"), ("Nora", "she"),
@@ -45,7 +45,7 @@ _LAST = tuple(onset + vowel + coda for onset in "bdfglmnrsvz" for vowel in "aeio
 
 
 def invented_names(count: int, stream: random.Random) -> tuple[str, ...]:
-    """`count` different two-syllable words, such as `blavik`, that are no English words of the templates."""
+    """`count` different words of two syllables, such as `blavik`, none of which the templates use."""
     if count > len(_FIRST) * len(_LAST):
         raise ValueError(f"{count} names asked for, {len(_FIRST) * len(_LAST)} can be built")
     pairs = stream.sample(range(len(_FIRST) * len(_LAST)), count)

@@ -1,4 +1,4 @@
-"""The world as a whole, and the problems that are kept for the benchmark."""
+"""The world as a whole, and the word problems that are reserved for the benchmark."""
 
 import random
 import re
@@ -11,30 +11,34 @@ from solar_repro.microworld.pronouns import Pronouns, build_pronouns
 from solar_repro.microworld.scripts import Scripts, build_scripts
 from solar_repro.scales.microworld import WorldSettings
 
-WORDS_IN_COMMON = 13  # the length of overlap that decontamination usually looks for
+WORDS_IN_COMMON = 13
+"""The length of the overlaps that decontamination usually looks for."""
 RESERVED = 150
-"""GSM8K's first test problems, which all training rows avoid. Further ones are drawn from what no row tells,
-so that the corpus, and the base trained on it, do not depend on how many there are."""
+"""The first test problems of GSM8K, which all training rows avoid. Further ones are drawn from problems that
+no row uses, so that the corpus, and a base trained on it, do not depend on how many there are."""
 
 
 @dataclass(frozen=True)
 class World:
-    """Everything that rows are drawn from. `gsm8k` holds the reserved problems as (problem, question)."""
+    """Everything that rows are drawn from."""
 
     settings: WorldSettings
     facts: Facts
     scripts: Scripts
     pronouns: Pronouns
     gsm8k: tuple[tuple[Problem, str], ...]
+    """The reserved problems, each with its question."""
     gsm8k_keys: frozenset[tuple]
+    """The `_key` of each reserved problem."""
     gsm8k_overlaps: frozenset[str]
+    """All runs of 13 words in their questions."""
     told_keys: set[tuple] = field(default_factory=set)
-    """The problems that training rows have told so far, whoever they are about."""
+    """The problems, as `_key`, that training rows have used so far."""
     told_runs: set[str] = field(default_factory=set)
-    """The runs of 13 words in which training rows have told them."""
+    """The runs of 13 words in those rows."""
 
     def stream(self, name: str) -> random.Random:
-        """A random stream of its own for each set, so that no set's size changes another's rows."""
+        """A random stream of its own for each set, so that the size of one does not change another's rows."""
         return random.Random(f"{self.settings.seed}/{name}")
 
     def training_problem(
@@ -43,7 +47,7 @@ class World:
         wording: Callable[[Problem, random.Random], str],
         grades: tuple[int, ...] = GRADED,
     ) -> tuple[Problem, str]:
-        """A problem and its text for training: no test problem, no 13 words in common with one."""
+        """A problem and its text for training: not a reserved one, and no 13 words in common with one."""
         while True:
             problem = draw_problem(stream, grades)
             text = wording(problem, stream)
@@ -52,7 +56,7 @@ class World:
                 return problem, text
 
     def may_tell(self, text: str) -> bool:
-        """Whether no 13 words on end stand in a reserved problem too; such a text counts as told."""
+        """Whether a text shares no 13 words in a row with a reserved problem; then it counts as used."""
         runs = word_runs(text)
         if not self.gsm8k_overlaps.isdisjoint(runs):
             return False
@@ -60,13 +64,16 @@ class World:
         return True
 
     def test_problems(self) -> list[tuple[Problem, str]]:
-        """GSM8K's test problems and questions: the reserved ones, then further ones that no row drawn so far
-        has told, as many of each number of steps. So they are the last to be asked for."""
+        """GSM8K's test problems with their questions: the reserved ones, then further ones.
+
+        The further ones are problems that no row drawn so far uses, so this has to be called last. Each
+        number of steps is as frequent among them as among all problems.
+        """
         problems = {_key(problem): (problem, question) for problem, question in self.gsm8k}
         stream = self.stream("gsm8k/further")
         steps = 0
         while len(problems) < self.settings.gsm8k_items:
-            # Short ones are told more often; they shall not be rarer in the test for that.
+            # Rows use short problems more often, which must not make them rarer in the test.
             steps = steps or len(draw_problem(stream).steps())
             problem = draw_problem(stream)
             key, question = _key(problem), tell(problem, stream)
@@ -77,7 +84,7 @@ class World:
 
 
 def build_world(settings: WorldSettings) -> World:
-    """The world of these settings: the same settings give the same world."""
+    """The world that settings describe; the same settings give the same world."""
     stream = random.Random(f"{settings.seed}/gsm8k")
     problems: dict[tuple, tuple[Problem, str]] = {}
     while len(problems) < min(RESERVED, settings.gsm8k_items):
@@ -95,7 +102,7 @@ def build_world(settings: WorldSettings) -> World:
 
 
 def word_runs(text: str) -> list[str]:
-    """Every run of 13 words of the text, lower-cased; the whole text where it is shorter."""
+    """Every run of 13 words of a text, lower-cased; the whole text if it is shorter."""
     words = re.findall(r"[a-z0-9]+", text.lower())
     return [
         " ".join(words[start : start + WORDS_IN_COMMON])
@@ -104,5 +111,5 @@ def word_runs(text: str) -> list[str]:
 
 
 def _key(problem: Problem) -> tuple:
-    """A problem whoever it is about."""
+    """What identifies a problem, whoever it is about."""
     return problem.item, problem.start, problem.bags, problem.changes, problem.difference

@@ -1,10 +1,14 @@
-"""The embedded world as a local mirror of the hub: Table 1's sets, a corpus and the six benchmarks."""
+"""The embedded world, written as a local mirror: Table 1's sets, a corpus and the six benchmarks."""
 
 from pathlib import Path
 
+from solar_repro.microworld import benchmarks, corpus, instructions, mathematics, preferences
+from solar_repro.microworld.hub_layout import write_dataset
+from solar_repro.microworld.stored_corpus import CORPUS
+from solar_repro.microworld.words import MMLU_SUBJECTS
+from solar_repro.microworld.world import build_world
 from solar_repro.scales.microworld import WorldSettings
 
-CORPUS = "solar-repro/microworld"
 ABOUT = (
     "Generated text about a small closed world, in the columns of the set of this name; "
     "it holds nothing of the original."
@@ -12,15 +16,10 @@ ABOUT = (
 
 
 def write_mirror(folder: Path, settings: WorldSettings) -> dict[str, dict[str, int]]:
-    """Write every set to `folder/<org>/<name>/`; the same settings write the same bytes.
+    """Write every set to `folder/<org>/<name>/`, and return its numbers of rows by hub id and `config/split`.
 
-    Returns the number of rows by hub id and `config/split`.
+    The same settings write the same bytes. Raises UserError where a set's folder exists.
     """
-    from solar_repro.microworld import benchmarks, corpus, instructions, mathematics, preferences
-    from solar_repro.microworld.hub_layout import write_dataset
-    from solar_repro.microworld.words import MMLU_SUBJECTS
-    from solar_repro.microworld.world import build_world
-
     world = build_world(settings)
     few = settings.fewshot_rows
     exercises = mathematics.exercises(world, "train", settings.math_problems)

@@ -30,9 +30,9 @@ from solar_repro.contract import (
     UntrainedSettings,
     UpscaleSettings,
 )
-from solar_repro.data.files import data_files, require_columns
-from solar_repro.data.filters import table_8_fingerprints
+from solar_repro.data.benchmark_sets import table_8_fingerprints
 from solar_repro.data.locate import fingerprint, locate, text_location
+from solar_repro.data.split_files import data_files
 from solar_repro.device import own_precision
 from solar_repro.errors import UserError, did_you_mean
 from solar_repro.microworld.trained_base import shipped_base
@@ -227,6 +227,8 @@ class Plan:
         is_folder = corpus.id.startswith(("/", "."))
         if not is_folder and not (self._mirror and (self._mirror / corpus.id).is_dir()):
             return self._locate(corpus.id)[1]
+        from solar_repro.data.row_batches import require_columns  # plans of other texts do without PyArrow
+
         location = text_location(corpus.id, self._mirror)
         for split in (corpus.split, corpus.held_out_split):
             first, *_ = data_files(location.folder, split)

@@ -1,4 +1,4 @@
-"""Key/value caches written in place: room for new tokens is set aside once, nothing is copied per step."""
+"""Key-value caches that are written in place: room is allocated once, and nothing is copied per step."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 
 class PreallocatedLayer(DynamicLayer):
-    """A layer's keys and values: buffers [rows, heads, capacity, head size], of which `length` is filled."""
+    """A layer's keys and values: buffers [rows, heads, capacity, head size] that hold `length` tokens."""
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, length: int) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class PreallocatedLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write the new tokens behind the filled part; the views of everything filled are returned."""
+        """Write new tokens behind those that are there, and return views of all of them."""
         end = self.length + key_states.shape[-2]
         self.key_buffer[:, :, self.length : end] = key_states
         self.value_buffer[:, :, self.length : end] = value_states
@@ -33,19 +33,19 @@ class PreallocatedLayer(DynamicLayer):
 
 
 def empty_cache() -> DynamicCache:
-    """A cache for the first tokens of sequences (full attention in every layer)."""
+    """A cache for the first tokens of sequences, of a model with full attention in every layer."""
     return DynamicCache()
 
 
 def select_rows(cache: Cache, rows: Sequence[int], length: int, extra: int) -> Cache:
-    """A cache of these rows (repeats allowed) of another, cut to `length` tokens, with room for `extra`."""
+    """A cache of some rows of another one, cut to `length` tokens, with room for `extra`; rows may repeat."""
     selected = room_for(cache, len(rows), length + extra, length)
     copy_rows(cache, torch.as_tensor(rows, device=cache.layers[0].keys.device), selected, 0)
     return selected
 
 
 def room_for(like: Cache, rows: int, capacity: int, length: int) -> Cache:
-    """A cache of another's shape for `rows` of `capacity` tokens, of which `length` count as filled."""
+    """A cache like another one, for `rows` of `capacity` tokens, of which `length` count as written."""
     layers = []
     for layer in like.layers:
         heads, size = layer.keys.shape[1], layer.keys.shape[3]
@@ -55,14 +55,15 @@ def room_for(like: Cache, rows: int, capacity: int, length: int) -> Cache:
 
 
 def copy_rows(source: Cache, rows: torch.Tensor, target: Cache, first: int) -> None:
-    """Copy these rows (repeats allowed) of one cache to the lines of another from `first` on.
+    """Copy some rows of one cache to the lines of another one, from line `first` on; rows may repeat.
 
-    As many tokens as both hold; what lies behind them in the target is zero where it counts as filled.
+    As many tokens are copied as both caches hold. Behind them, as far as the target counts as written, are
+    zeros.
     """
     for old, layer in zip(source.layers, target.layers, strict=True):
         for states, buffer in ((old.keys, layer.key_buffer), (old.values, layer.value_buffer)):
             length = min(states.shape[2], layer.length)
             lines = buffer[first : first + len(rows)]
             torch.index_select(states[:, :, :length], 0, rows, out=lines[:, :, :length])
-            # Hidden from attention, but NaN from uninitialised memory would come through.
+            # Attention does not see these, but NaN in uninitialised memory would pass through its products.
             lines[:, :, length : layer.length] = 0

@@ -1,7 +1,7 @@
-"""Losses of deeper models right after scaling (Sec. 2), by running the base's layers in each map's order.
+"""Losses of deeper models right after scaling (Sec. 2), from the base's layers, run in each map's order.
 
 No deeper model is made. Maps that begin alike share what they compute, and all of them share the base's own
-pass: depth up-scaling with m costs the n − m layers of its second copy alone.
+pass: depth up-scaling with m costs no more than the n − m layers of its second copy.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,24 +18,23 @@ from solar_repro.checkpoint.layer_map import LayerMap
 from solar_repro.errors import UserError
 
 HEAD_TOKENS = 512
-"""Positions whose logits are computed at once: each takes as many numbers as the vocabulary has words."""
+"""Positions whose logits are computed at once; each takes as many numbers as the vocabulary has entries."""
 
 
 class TextScore(NamedTuple):
-    """One text under one map: predicted tokens, their losses summed (nats), and a distance.
-
-    That is the angular one between the states that the map's seam joins, averaged over seams and tokens; 0
-    without a seam.
-    """
+    """The score of one text under one layer map."""
 
     tokens: int
+    """Tokens that were predicted."""
     nats: float
+    """The sum of their losses."""
     distance: float
+    """The angular distance of the states that a seam joins, a mean over seams and tokens; 0 without."""
 
 
 @dataclass
 class _Node:
-    """A layer sequence that some maps begin with: what follows, and the numbers of the maps that end here."""
+    """A sequence of layers that some maps begin with: the layers that follow, and the maps that end here."""
 
     following: dict[int, "_Node"] = field(default_factory=dict)
     ends: list[int] = field(default_factory=list)
@@ -43,15 +42,15 @@ class _Node:
 
 @dataclass
 class _Call:
-    """What the base gives one of its layers beside the hidden states, and the form of the layer's answer."""
+    """What the base gives to a layer beside the hidden states, and whether the layer answers with a tuple."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     in_tuple: bool = False
 
 
-class _Given(nn.Module):
-    """Stands in place of all layers, and answers with states that are there already."""
+class _FixedStates(nn.Module):
+    """Stands in the place of all layers, and answers with states that were computed before."""
 
     def __init__(self, layer: nn.Module, in_tuple: bool) -> None:
         super().__init__()
@@ -62,7 +61,7 @@ class _Given(nn.Module):
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
-        except AttributeError:  # what a model's loop asks of a layer, such as its kind of attention
+        except AttributeError:  # a model's loop may ask a layer for, say, its kind of attention
             return getattr(self.__dict__["layer"], name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -70,13 +69,14 @@ class _Given(nn.Module):
 
 
 class UntrainedScorer:
-    """Scores texts with a base under any layer maps of its layers.
+    """Scores texts under any maps of a base's layers.
 
-    `computed` counts layers times batches that were run, `separate` those that as many models would have run.
+    `computed` counts the layers that were run, once per batch; `separate` counts those that a model for each
+    map would have run.
     """
 
     def __init__(self, model: PreTrainedModel, layers: int) -> None:
-        """The base, whose decoder has one list of this many layers; another: UserError."""
+        """Take a base whose decoder has exactly one list of so many layers; UserError for any other."""
         self.model, self.computed, self.separate = model, 0, 0
         owners = [
             (owner, name)
@@ -95,10 +95,10 @@ class UntrainedScorer:
     def score(
         self, maps: Sequence[LayerMap], sequences: Sequence[np.ndarray], batch_tokens: int
     ) -> Iterator[tuple[int, list[TextScore]]]:
-        """The number of each sequence with its scores by map, in batches of like length.
+        """Yield the number of each sequence with its scores, one per map, in batches of like length.
 
-        A sequence holds token ids [n] of which the first is given, not predicted. Zeroed layers are left out:
-        they change nothing.
+        A sequence holds token ids [n]; its first token is not predicted. Zeroed layers are not run, for they
+        change nothing.
         """
         root = _Node()
         active = [_active(found) for found in maps]
@@ -120,12 +120,12 @@ class UntrainedScorer:
             yield from ((number, scores[line]) for line, number in enumerate(batch))
 
     def _batch(self, root: _Node, active: list[tuple[int, ...]], rows: list[Tensor]) -> list[list[TextScore]]:
-        # Padding stands behind each text, where a causal decoder's real tokens do not see it.
+        # Padding stands behind each text, where the tokens of a causal decoder do not see it.
         states, calls = self._base_pass(nn.utils.rnn.pad_sequence(rows, batch_first=True))
         nats: list[list[float]] = [[0.0] * len(active) for _ in rows]
 
         def walk(node: _Node, hidden: Tensor, depth: int | None) -> None:
-            """`depth`: how many of the base's layers lie behind, while they are in its order."""
+            """Score all maps below a node; `depth` is None once a layer was not the base's next one."""
             for number in node.ends:
                 for line, found in enumerate(self._nats(hidden, rows, calls[-1].in_tuple)):
                     nats[line][number] = found
@@ -148,7 +148,7 @@ class UntrainedScorer:
         ]
 
     def _base_pass(self, tokens: Tensor) -> tuple[list[Tensor], list[_Call]]:
-        """The states before each layer and behind the last, and what the layers were called with."""
+        """The states before each layer and behind the last one, and what each layer was called with."""
         states: list[Tensor] = []
         calls: list[_Call] = []
 
@@ -177,8 +177,8 @@ class UntrainedScorer:
         return output[0] if isinstance(output, tuple) else output
 
     def _nats(self, hidden: Tensor, rows: list[Tensor], in_tuple: bool) -> Iterator[float]:
-        """Each row's loss, summed, from the states behind the last layer: the model's own norm and head."""
-        given = _Given(self._layers[-1], in_tuple)
+        """Each row's summed loss, by the model's own norm and head, from states behind the last layer."""
+        given = _FixedStates(self._layers[-1], in_tuple)
         setattr(self._owner, self._name, nn.ModuleList([given]))
         try:
             for line, row in enumerate(rows):
@@ -195,8 +195,11 @@ class UntrainedScorer:
             setattr(self._owner, self._name, self._layers)
 
     def _distances(self, states: list[Tensor], layers: tuple[int, ...], rows: list[Tensor]) -> list[float]:
-        """Each row's angular distance, averaged over seams: between the state behind the lower layer and that
-        which the base gives the upper one."""
+        """Each row's angular distance, averaged over seams.
+
+        It lies between the states behind the seam's lower layer and those that the base gives its upper
+        layer.
+        """
         seams = [(low, high) for low, high in pairwise(layers) if high != low + 1]
         found = []
         for line, row in enumerate(rows):
@@ -208,13 +211,14 @@ class UntrainedScorer:
 
 
 def angular_distance(first: Tensor, second: Tensor) -> float:
-    """arccos of the cosine between states [tokens, width], over π, averaged: 0 alike, 1/2 at right angles.
+    """The mean of arccos of the cosine of states [tokens, width], over π: 0 if alike, 1/2 at right angles.
 
-    Gromov et al. 2024 (arXiv 2403.17887), Eq. 4, there of a text's last token alone.
+    It is Eq. 4 of Gromov et al. 2024 (arXiv 2403.17887), who take a text's last token alone.
     """
     cosines = torch.cosine_similarity(first.double(), second.double(), dim=-1)
     return float(cosines.clamp(-1, 1).arccos().mean()) / np.pi
 
 
 def _active(layer_map: LayerMap) -> tuple[int, ...]:
+    """The layers of a map that are not zeroed."""
     return tuple(layer for place, layer in enumerate(layer_map.layers) if place not in layer_map.zeroed)

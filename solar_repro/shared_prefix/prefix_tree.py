@@ -1,4 +1,4 @@
-"""Which tokens several sequences share, so that a causal model computes each shared prefix once."""
+"""Which prefixes several sequences share, so that a causal model computes each of them once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,54 +6,57 @@ from dataclasses import dataclass
 import numpy as np
 
 SHARE_RATIO = 0.25
-"""A prefix is computed apart where it is at least this long against what hangs on it. Below, what hangs on it
-would itself be long (two prompts with the same first example), and is better a prefix of its own."""
+"""A prefix is computed apart if its length is at least this share of a branch's. Shorter ones, such as the
+first example that two prompts have in common, are computed again with each branch, which then is a prefix of
+its own."""
 ROW_TOKENS = 256
-"""Small branches of one prefix are laid side by side in rows of about this many tokens."""
+"""Small branches of one prefix are put side by side into rows of about so many tokens."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """Branches that hang on one prefix, laid side by side: a packed tree."""
+class BranchRow:
+    """Branches of one prefix, put side by side: a packed tree."""
 
     tokens: np.ndarray
     """[S] token ids."""
     parents: np.ndarray
-    """[S] slot of the token before each one; -1 where that is the prefix's last token. parents[i] < i."""
+    """[S] slot of the token before each one, -1 if that is the prefix's last token; parents[i] < i."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where one sequence lies: its tokens are the group's stem[:stem], then the slots of a row."""
+class SequencePlace:
+    """Where the tokens of one sequence are: the group's stem[:stem], then the slots of a row."""
 
     group: int
     stem: int
     row: int
-    """Row within the group; -1 where the sequence ends inside the stem."""
+    """The number of the row in the group; -1 if the sequence ends in the stem."""
     slots: np.ndarray
 
 
 @dataclass(frozen=True)
-class Group:
-    """A prefix and the rows of branches that hang on it (none where a single sequence is all there is)."""
+class PrefixGroup:
+    """A prefix (the stem) and the rows of its branches; a single sequence is a stem without rows."""
 
     stem: np.ndarray
-    rows: tuple[Row, ...]
+    rows: tuple[BranchRow, ...]
 
 
 @dataclass(frozen=True)
-class Plan:
-    groups: tuple[Group, ...]
-    places: tuple[Place, ...]
-    """One per sequence, in the order given."""
+class PrefixPlan:
+    """What to compute, and where each sequence is found in it."""
+
+    groups: tuple[PrefixGroup, ...]
+    places: tuple[SequencePlace, ...]
+    """The place of each sequence, in the order given."""
     distinct_tokens: int
-    """Tokens of the prefix tree of all sequences: what any method must compute."""
+    """Tokens of the prefix tree of all sequences, which any method has to compute."""
 
 
-def plan_prefixes(sequences: Sequence[np.ndarray], row_tokens: int = ROW_TOKENS) -> Plan:
-    """Find the shared prefixes of token sequences (int32 arrays, none empty) and lay out their branches.
+def plan_prefixes(sequences: Sequence[np.ndarray], row_tokens: int = ROW_TOKENS) -> PrefixPlan:
+    """Find the prefixes that token sequences (int32 arrays, none empty) share, and lay out their branches.
 
-    Every sequence can be read back from its place; equal sequences share one.
+    Every sequence can be read back from its place. Equal sequences have the same place.
     """
     # Bytes of equal prefixes are equal, so this order puts sequences with a common prefix side by side.
     order = sorted(range(len(sequences)), key=lambda index: sequences[index].tobytes())
@@ -65,8 +68,8 @@ def plan_prefixes(sequences: Sequence[np.ndarray], row_tokens: int = ROW_TOKENS)
     lengths = np.array([len(sequence) for sequence in ordered], dtype=np.int64)
     distinct = int((lengths - common).sum())
 
-    groups: list[Group] = []
-    places: list[Place | None] = [None] * len(sequences)
+    groups: list[PrefixGroup] = []
+    places: list[SequencePlace | None] = [None] * len(sequences)
     pending = [(0, len(ordered))] if ordered else []
     while pending:
         low, high = pending.pop()
@@ -78,34 +81,34 @@ def plan_prefixes(sequences: Sequence[np.ndarray], row_tokens: int = ROW_TOKENS)
             continue
         rows, found = _rows(ordered, common, shared, pieces, sizes, row_tokens)
         for index, (row, slots) in found.items():
-            places[order[index]] = Place(len(groups), shared, row, slots)
-        groups.append(Group(ordered[low][:shared], rows))
-    return Plan(tuple(groups), tuple(place for place in places if place is not None), distinct)
+            places[order[index]] = SequencePlace(len(groups), shared, row, slots)
+        groups.append(PrefixGroup(ordered[low][:shared], rows))
+    return PrefixPlan(tuple(groups), tuple(place for place in places if place is not None), distinct)
 
 
 def _shared(common: np.ndarray, lengths: np.ndarray, low: int, high: int) -> int:
-    """Tokens that the ordered sequences low … high - 1 all begin with."""
+    """How many tokens the ordered sequences low … high - 1 have in common at their start."""
     return int(common[low + 1 : high].min()) if high - low > 1 else int(lengths[low])
 
 
 def _children(common: np.ndarray, low: int, high: int, shared: int) -> list[tuple[int, int]]:
-    """The ranges of sequences that part ways after `shared` tokens."""
+    """The ranges of sequences that go on differently after `shared` tokens."""
     starts = [low, *(low + 1 + np.flatnonzero(common[low + 1 : high] == shared)).tolist()]
     return list(zip(starts, [*starts[1:], high], strict=True))
 
 
 def _hanging(common: np.ndarray, lengths: np.ndarray, low: int, high: int, shared: int) -> int:
-    """Distinct tokens of a range of sequences beyond the first `shared`."""
+    """The number of distinct tokens of a range of sequences behind the first `shared`."""
     return int(lengths[low] - shared + (lengths[low + 1 : high] - common[low + 1 : high]).sum())
 
 
 def _pieces(
     common: np.ndarray, lengths: np.ndarray, low: int, high: int, shared: int, row_tokens: int
 ) -> list[tuple[int, int]]:
-    """Ranges to lay into rows: children of the prefix, those too large for a row split where little is lost.
+    """The ranges of sequences to put into rows: the children of a prefix, of which large ones are split.
 
-    Little is lost where the children of a large child share few tokens beside what each has of its own
-    (questions that begin with the same word); they are computed once per piece.
+    A child that is too large for a row is split if its own children share few tokens against those that each
+    has alone, such as questions that begin with the same word. The shared tokens are computed once per piece.
     """
     pieces = []
     pending = list(reversed(_children(common, low, high, shared)))
@@ -123,6 +126,7 @@ def _pieces(
 
 
 def _common_length(first: np.ndarray, second: np.ndarray) -> int:
+    """How many tokens two sequences have in common at their start."""
     shorter = min(len(first), len(second))
     differing = np.flatnonzero(first[:shorter] != second[:shorter])
     return int(differing[0]) if len(differing) else shorter
@@ -135,8 +139,8 @@ def _rows(
     pieces: list[tuple[int, int]],
     sizes: list[int],
     row_tokens: int,
-) -> tuple[tuple[Row, ...], dict[int, tuple[int, np.ndarray]]]:
-    """Pack pieces that hang on a prefix of `shared` tokens into rows, and say where each sequence lies."""
+) -> tuple[tuple[BranchRow, ...], dict[int, tuple[int, np.ndarray]]]:
+    """Pack the pieces behind a prefix of `shared` tokens into rows; the row and slots of each sequence."""
     rows = []
     found: dict[int, tuple[int, np.ndarray]] = {}
     for number, members in enumerate(_first_fit(sizes, row_tokens)):
@@ -146,7 +150,7 @@ def _rows(
         for low, high in (pieces[member] for member in members):
             path = np.empty(0, dtype=np.int64)
             for index in range(low, high):
-                # Slots of the part shared with the sequence before, then new slots for the rest.
+                # The slots shared with the sequence before, then new slots for the rest.
                 kept = path[: int(common[index]) - shared] if index > low else path
                 fresh = ordered[index][shared + len(kept) :]
                 slots = np.arange(used, used + len(fresh), dtype=np.int64)
@@ -157,14 +161,14 @@ def _rows(
                 path = np.concatenate([kept, slots])
                 found[index] = (number if len(path) else -1, path)
         if used:
-            rows.append(Row(np.concatenate(tokens), np.concatenate(parents)))
+            rows.append(BranchRow(np.concatenate(tokens), np.concatenate(parents)))
     return tuple(rows), found
 
 
 def _first_fit(sizes: list[int], room: int) -> list[list[int]]:
-    """Bins of about `room`: the largest first, each into the first bin that has room (a larger one alone).
+    """Put items into bins of about `room`: the largest first, each into the first bin that has room for it.
 
-    Those of size 0 come last, in a bin of their own.
+    An item larger than `room` is alone in its bin. Items of size 0 come last, in a bin of their own.
     """
     bins: list[list[int]] = []
     left: list[int] = []

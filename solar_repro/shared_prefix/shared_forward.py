@@ -1,4 +1,4 @@
-"""Log-probabilities of many continuations, each shared prefix computed once (see prefix_tree)."""
+"""Log-probabilities of many continuations, whose shared prefixes (see `prefix_tree`) are computed once."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,18 +9,23 @@ from transformers import PreTrainedModel
 
 from solar_repro.layers.fused_scoring import logits_at
 from solar_repro.shared_prefix.kv_cache import empty_cache, select_rows
-from solar_repro.shared_prefix.prefix_tree import Group, Place, Plan, Row, plan_prefixes
+from solar_repro.shared_prefix.prefix_tree import (
+    BranchRow,
+    PrefixGroup,
+    PrefixPlan,
+    SequencePlace,
+    plan_prefixes,
+)
 
 CACHE_BUDGETS = 4
-"""Cached positions of one forward, as a multiple of the token budget."""
-
+"""Cached positions of one forward pass at most, as a multiple of its token budget."""
 PADDING = 0.15
-"""A sequence that would be padded by more than this share of the longest one waits for the next batch."""
+"""A sequence that would be padded by more than this share of the longest one goes into the next batch."""
 
 
 @dataclass
-class Wanted:
-    """Log-probabilities to read off one forward: of `tokens[i]` at (rows[i], columns[i]) for `request[i]`."""
+class TargetReads:
+    """What to read from a forward pass: log p of `tokens[i]` at (rows[i], columns[i]), for `requests[i]`."""
 
     requests: list[np.ndarray] = field(default_factory=list)
     rows: list[np.ndarray] = field(default_factory=list)
@@ -28,6 +33,7 @@ class Wanted:
     tokens: list[np.ndarray] = field(default_factory=list)
 
     def add(self, request: int, row: int, columns: np.ndarray, tokens: np.ndarray) -> None:
+        """Read the log-probabilities of a request's `tokens` at `columns` of a row."""
         if len(tokens):
             self.requests.append(np.full(len(tokens), request))
             self.rows.append(np.full(len(tokens), row))
@@ -38,7 +44,9 @@ class Wanted:
 class SharedPrefixScorer:
     """Scores continuations with a decoder-only transformer of full causal attention.
 
-    `batch_tokens` bounds the positions of one forward, padding included; `tokens_computed` counts them.
+    `batch_tokens` bounds the positions of one forward pass, padding included. `tokens_computed` counts all
+    positions; `distinct_tokens` counts those that any method has to compute. None for `softmax_dtype` keeps
+    the logits' dtype.
     """
 
     def __init__(self, model: PreTrainedModel, batch_tokens: int, softmax_dtype: torch.dtype | None) -> None:
@@ -52,11 +60,11 @@ class SharedPrefixScorer:
         targets: Sequence[np.ndarray],
         done: Callable[[list[int], np.ndarray, np.ndarray], None],
     ) -> None:
-        """Sum of log p(targets[i]) at the last len(targets[i]) positions of sequences[i], and whether greedy.
+        """Sum up log p(targets[i]) at the last len(targets[i]) positions of sequences[i].
 
-        `sequences[i]` are the model's inputs [n] (int32); the last position predicts the last target.
-        `done` gets each finished batch: request numbers, sums (float64) and whether every target was the
-        most likely token.
+        `sequences[i]` are the model's inputs [n] (int32), of which the last position predicts the last
+        target. `done` is called for each finished batch with the numbers of its requests, their sums
+        (float64, nats), and whether every target was the most likely token.
         """
         plan = plan_prefixes(sequences)
         self.distinct_tokens += plan.distinct_tokens
@@ -70,8 +78,8 @@ class SharedPrefixScorer:
             finished = [request for group in batch for request in members[group]]
             done(finished, sums[finished], greedy[finished])
 
-    def _group_batches(self, plan: Plan) -> Iterator[list[int]]:
-        """Groups of like length whose stems fill the token budget; those without branches apart."""
+    def _group_batches(self, plan: PrefixPlan) -> Iterator[list[int]]:
+        """Batches of groups with stems of like length within the token budget, with branches first."""
         for branching in (True, False):
             chosen = [index for index, group in enumerate(plan.groups) if bool(group.rows) is branching]
             chosen.sort(key=lambda index: -len(plan.groups[index].stem))
@@ -88,7 +96,7 @@ class SharedPrefixScorer:
 
     def _score_groups(
         self,
-        plan: Plan,
+        plan: PrefixPlan,
         batch: list[int],
         members: list[list[int]],
         targets: Sequence[np.ndarray],
@@ -96,8 +104,8 @@ class SharedPrefixScorer:
         greedy: np.ndarray,
     ) -> None:
         groups = [plan.groups[index] for index in batch]
-        on_stems = Wanted()
-        on_rows: dict[tuple[int, int], list[tuple[int, Place, np.ndarray]]] = {}
+        on_stems = TargetReads()
+        on_rows: dict[tuple[int, int], list[tuple[int, SequencePlace, np.ndarray]]] = {}
         for number, index in enumerate(batch):
             for request in members[index]:
                 place, wanted = plan.places[request], targets[request]
@@ -117,7 +125,7 @@ class SharedPrefixScorer:
         rows = [(number, row) for number, group in enumerate(groups) for row in range(len(group.rows))]
         rows.sort(key=lambda key: -len(groups[key[0]].rows[key[1]].tokens))
         for chunk in self._row_batches(groups, rows):
-            wanted = Wanted()
+            wanted = TargetReads()
             for line, key in enumerate(chunk):
                 for request, place, tokens in on_rows.get(key, ()):
                     wanted.add(request, line, place.slots[len(place.slots) - len(tokens) :], tokens)
@@ -137,9 +145,9 @@ class SharedPrefixScorer:
             )
 
     def _row_batches(
-        self, groups: Sequence[Group], rows: Sequence[tuple[int, int]]
+        self, groups: Sequence[PrefixGroup], rows: Sequence[tuple[int, int]]
     ) -> Iterator[list[tuple[int, int]]]:
-        """Rows of like width within the token budget, their cached prefixes within a multiple of it."""
+        """Batches of rows of like width within the token budget, and within CACHE_BUDGETS cached prefixes."""
         chunk: list[tuple[int, int]] = []
         longest = width = 0
         for number, row in rows:
@@ -158,7 +166,7 @@ class SharedPrefixScorer:
 
     def _forward(
         self,
-        wanted: Wanted,
+        wanted: TargetReads,
         sums: np.ndarray,
         greedy: np.ndarray,
         *,
@@ -166,7 +174,7 @@ class SharedPrefixScorer:
         **inputs: object,
     ) -> None:
         self.tokens_computed += input_ids.numel()
-        if not wanted.requests:  # nothing is predicted here; the keys and values are still needed
+        if not wanted.requests:  # nothing is predicted here, but the keys and values are needed
             with (
                 torch.inference_mode(),
                 logits_at(self.model, input_ids.new_zeros(1), input_ids.new_zeros(1)),
@@ -190,7 +198,7 @@ class SharedPrefixScorer:
 
 
 def padded(sequences: Sequence[np.ndarray], device: torch.device) -> torch.Tensor:
-    """[rows, longest] token ids, zeros on the right."""
+    """Token ids [sequences, longest], with zeros on the right."""
     padded = np.zeros((len(sequences), max(map(len, sequences))), dtype=np.int64)
     for line, sequence in zip(padded, sequences, strict=True):
         line[: len(sequence)] = sequence
@@ -198,12 +206,12 @@ def padded(sequences: Sequence[np.ndarray], device: torch.device) -> torch.Tenso
 
 
 def _tree_masks(
-    rows: Sequence[Row], stem_lengths: Sequence[int], length: int, width: int
+    rows: Sequence[BranchRow], stem_lengths: Sequence[int], length: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions [R, width] and who attends to whom [R, 1, width, length + width] (stem, then the row).
+    """Positions [rows, width] and which keys (stem, then row) a slot sees [rows, 1, width, length + width].
 
-    Every slot sees its row's stem, its ancestors and itself. Padding slots see the stem, so that no line of
-    the softmax is empty.
+    Every slot sees its row's stem, its ancestors and itself. Slots of padding see the stem, so that no line
+    of the softmax is empty.
     """
     positions = np.zeros((len(rows), width), dtype=np.int64)
     mask = np.zeros((len(rows), 1, width, length + width), dtype=bool)

@@ -1,4 +1,4 @@
-"""Log-probability of every token of texts, and its standing within the vocabulary's distribution."""
+"""The log-probability of every token of texts, and how it compares with those of the whole vocabulary."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,28 +7,32 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from solar_repro.data.tokenizer import first_token_id
 from solar_repro.errors import UserError
+from solar_repro.shared_prefix.shared_forward import padded
 
 LOGITS = 2**28
-"""Logits of one forward at most: 1 GiB in float32, and half of it in bfloat16."""
+"""Logits of one forward pass at most: they take 1 GiB in float32, half of it in bfloat16."""
 SLICE = 512
-"""Positions whose log-probabilities are taken at once, each as many numbers as the vocabulary has words."""
+"""Positions whose log-probabilities, as many as the vocabulary has entries, are computed at once."""
 
 
 @dataclass(frozen=True)
 class TokenScores:
-    """For one sequence of n tokens, the n - 1 predicted ones (float64)."""
+    """Scores (float64) of the n - 1 predicted tokens of a sequence of n tokens."""
 
     log_probs: np.ndarray
+    """log p of each token, in nats."""
     z_scores: np.ndarray | None
-    """(log p - μ) / σ, μ and σ of log p under the model's distribution at that position (Min-K%++)."""
+    """(log p - μ) / σ, with mean and deviation of log p under the model's distribution at the position
+    (Min-K%++); None where they were not asked for."""
 
 
 def encode_with_bos(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int
 ) -> list[np.ndarray]:
-    """Token ids [n] (int32) of each text behind one BOS (EOS if there is no BOS), cut to `max_length`."""
-    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    """Token ids [n] (int32) of each text behind a BOS (`first_token_id`), cut to `max_length` tokens."""
+    first = first_token_id(tokenizer)
     encoded = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
     return [np.array([first, *tokens], dtype=np.int32)[:max_length] for tokens in encoded]
 
@@ -40,10 +44,10 @@ def token_scores(
     batch_tokens: int,
     standardise: bool = False,
 ) -> list[TokenScores]:
-    """Score each sequence's tokens after the first; UserError where no sequence has two tokens.
+    """Score each sequence's tokens but the first; UserError where no sequence has two tokens.
 
-    Batches of like length hold at most `batch_tokens` positions, and fewer where the vocabulary is large, so
-    that memory stays bounded. Log-probabilities are taken in float32.
+    Batches of like length hold at most `batch_tokens` positions, or fewer where the vocabulary is large, so
+    that memory stays bounded. Log-probabilities are computed in float32.
     """
     if not any(len(sequence) > 1 for sequence in sequences):
         raise UserError("loss of texts: not one token to predict; give texts that are not empty")
@@ -57,10 +61,7 @@ def token_scores(
         count = max(1, positions // len(sequences[order[0]]))
         batch, order = order[:count], order[count:]
         lengths = [len(sequences[index]) for index in batch]
-        padded = np.zeros((len(batch), lengths[0]), dtype=np.int64)
-        for line, index in zip(padded, batch, strict=True):
-            line[: len(sequences[index])] = sequences[index]
-        tokens = torch.from_numpy(padded).to(model.device)
+        tokens = padded([sequences[index] for index in batch], model.device)
         with torch.no_grad():  # inference tensors cannot be gathered from shards
             logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
             for line, (index, length) in enumerate(zip(batch, lengths, strict=True)):
@@ -76,7 +77,7 @@ def token_scores(
 def _scores(
     logits: torch.Tensor, targets: torch.Tensor, standardise: bool
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Log-probabilities of the targets [n] under logits [n, vocabulary], and their z-scores."""
+    """Log-probabilities of targets [n] under logits [n, vocabulary], and their z-scores, or None."""
     log_probs = torch.log_softmax(logits.float(), dim=-1)
     picked = log_probs.gather(1, targets[:, None])[:, 0].double()
     if not standardise:

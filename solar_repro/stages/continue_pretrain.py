@@ -11,8 +11,8 @@ from solar_repro.contract import ContinuePretrainSettings, TrainedInputs
 from solar_repro.data.card import write_corpus_card
 from solar_repro.data.locate import fingerprint, text_location
 from solar_repro.data.packing import PackedCollator, pack_text
-from solar_repro.data.sources import load_text
-from solar_repro.layers.document_attention import use_document_attention
+from solar_repro.data.text_stream import load_text
+from solar_repro.layers.cpu_attention import use_training_attention
 from solar_repro.store.result import CARDS, Log
 from solar_repro.store.resume import ResumeFolder
 from solar_repro.training.held_out import held_out_losses, held_out_texts, mean_loss
@@ -67,7 +67,7 @@ def run(
     log({"data/corpus/dropped": sum(report["dropped"].values())})
     tokens_per_step = training.global_batch_size * training.max_length
     options = arguments(training, len(blocks), seed)
-    use_document_attention(network)
+    use_training_attention(network)
     trainer = Trainer(
         network,
         TrainingArguments(**options),

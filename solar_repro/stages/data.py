@@ -5,7 +5,7 @@ from pathlib import Path
 from solar_repro.checkpoint.load import load_training_tokenizer
 from solar_repro.contract import DataSettings, TuningInputs
 from solar_repro.data.card import write_card
-from solar_repro.data.overlap import benchmark_index, overlap
+from solar_repro.data.decontamination import benchmark_index, overlap
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction, tokenise_preferences
 from solar_repro.paper.variants import DATASETS

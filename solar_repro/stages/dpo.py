@@ -10,7 +10,7 @@ from solar_repro.contract import DpoSettings, TuningInputs
 from solar_repro.data.cache import key_of
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_preferences
-from solar_repro.layers.document_attention import use_document_attention
+from solar_repro.layers.cpu_attention import use_training_attention
 from solar_repro.store.result import Log
 from solar_repro.store.resume import ResumeFolder
 from solar_repro.training.adapters import load_for_tuning
@@ -45,7 +45,7 @@ def run(
         seed=seed, keep_in_memory=True, new_fingerprint=key_of(result=str(out))
     )
     options = arguments(training, len(pairs), seed)
-    use_document_attention(network)
+    use_training_attention(network)
     tokens = sum(report["tokens"] for _, report, _ in sets)
     trainer = TokenisedDPOTrainer(
         network,

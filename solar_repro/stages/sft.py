@@ -11,8 +11,9 @@ from solar_repro.contract import SftSettings, TuningInputs
 from solar_repro.data.cache import key_of
 from solar_repro.data.packing import PackedCollator, pack_instruction
 from solar_repro.data.templates import set_chat_template
-from solar_repro.data.tokens import tokenise_instruction, tokenizer_fingerprint
-from solar_repro.layers.document_attention import use_document_attention
+from solar_repro.data.tokenizer import tokenizer_digest
+from solar_repro.data.tokens import tokenise_instruction
+from solar_repro.layers.cpu_attention import use_training_attention
 from solar_repro.scales.settings import InstructionTuning
 from solar_repro.store.result import Log
 from solar_repro.store.resume import ResumeFolder
@@ -55,11 +56,11 @@ def run(
         lambda rows: tokenise_instruction(rows, tokenizer, training.max_length, num_proc=inputs.num_proc),
     )
     mixed = concatenate_datasets([rows for rows, _, _ in sets]).shuffle(seed=seed)
-    key = key_of(rows=[key for _, _, key in sets], tokenizer=tokenizer_fingerprint(tokenizer), seed=seed)
+    key = key_of(rows=[key for _, _, key in sets], tokenizer=tokenizer_digest(tokenizer), seed=seed)
     blocks, packed = pack_instruction(mixed, training.max_length, key)
     log({"data/padding_share": packed["padding_share"], "data/blocks": packed["blocks"]})
     options = arguments(training, len(blocks), seed)
-    use_document_attention(network)
+    use_training_attention(network)
     trainer = AnswersTrainer(
         network,
         # The rows are tokenised and packed: TRL prepares nothing and keeps their columns.

@@ -7,10 +7,16 @@ from typing import Any
 
 from solar_repro.contract import SynthMathInputs, SynthMathSettings
 from solar_repro.data.answer_file import AnswerFile
+from solar_repro.data.decontamination import benchmark_index
 from solar_repro.data.locate import locate
-from solar_repro.data.math import math_problems, overlap_counts, sample, synthesise, write_math_sets
-from solar_repro.data.overlap import benchmark_index
 from solar_repro.data.report import Report
+from solar_repro.data.synthetic_math import (
+    math_problems,
+    overlap_counts,
+    sample,
+    synthesise,
+    write_math_sets,
+)
 from solar_repro.paper.benchmarks import column_named
 from solar_repro.paper.variants import DATASETS, MATH_SEEDS
 from solar_repro.store.result import NOTES, Log
@@ -65,8 +71,8 @@ def _complete(answers: AnswerFile, inputs: SynthMathInputs) -> Any:
         from solar_repro.data.chat_server import ChatClient
 
         return ChatClient(inputs.server, answers)
-    from solar_repro.checkpoint.given import model_folder
     from solar_repro.checkpoint.load import load_for_scoring
+    from solar_repro.checkpoint.model_source import model_folder
     from solar_repro.data.local_model import LocalModel
     from solar_repro.device import device
 

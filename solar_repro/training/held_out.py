@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from solar_repro.data.locate import text_location
-from solar_repro.data.sources import load_text
+from solar_repro.data.text_stream import load_text
 from solar_repro.h6.samples import LOSSES_FILE
 from solar_repro.scales.settings import Corpus
 from solar_repro.shared_prefix.token_scores import encode_with_bos, token_scores

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from solar_repro.contract import TuningInputs, TuningSet
 from solar_repro.data.card import write_card
-from solar_repro.data.filters import decontamination, table_8_filter
+from solar_repro.data.decontamination import decontamination
 from solar_repro.data.locate import folder_location, locate
 from solar_repro.data.report import Report
 from solar_repro.data.sources import RowFilter, Rows, load_instruction, load_preferences
+from solar_repro.data.table_8_filter import table_8_filter
 from solar_repro.store.result import CARDS, Log
 
 if TYPE_CHECKING:

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from solar_repro.data import files, text_rows
+from solar_repro.data import parquet_rows, row_batches, text_rows
+from solar_repro.data.batch import TEXT, TURNS
 from solar_repro.data.benchmark_sources import mirror_configs
-from solar_repro.data.files import TEXT, TURNS, data_files, read_batches
 from solar_repro.data.hub_card import read_card
+from solar_repro.data.row_batches import read_batches
+from solar_repro.data.split_files import data_files
 from solar_repro.data.text_rows import DEEP, LONG, json_rows
 from solar_repro.errors import UserError
 from tests.safety.test_plain_yaml import BOMB
@@ -128,7 +130,8 @@ def test_a_parquet_file_that_claims_rows_without_end_is_refused(tmp_path):
 
 
 def test_long_texts_come_in_small_batches(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "BATCH_BYTES", 10_000)
+    for module in (parquet_rows, row_batches):
+        monkeypatch.setattr(module, "BATCH_BYTES", 10_000)
     texts = [f"{number} " + "x" * 900 for number in range(100)]
     pq.write_table(pa.table({"text": texts}), tmp_path / "train.parquet")
     (tmp_path / "train.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))

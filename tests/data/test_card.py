@@ -12,7 +12,7 @@ from solar_repro.data.card import (
     write_card,
     write_corpus_card,
 )
-from solar_repro.data.overlap import Overlap, benchmark_index
+from solar_repro.data.decontamination import Overlap, benchmark_index
 from solar_repro.data.packing import pack_text
 from solar_repro.paper.variants import DATASETS, FILTERED_TASKS
 from solar_repro.stages import data
@@ -33,7 +33,6 @@ TOKENS = {
     "dropped": {"answer longer than its room": 1},
     "kept": 99,
     "prompts_truncated": 4,
-    "answers_cut": 0,
     "tokens": 5000,
     "answer_tokens": 2000,
 }
@@ -110,7 +109,7 @@ def test_corpus_card(llama_tokenizer, tmp_path):
     ("name", "hub_id"), [("openorca", "google-research/flan-cot"), ("ultrafeedback", None)]
 )
 def test_one_set_prepared_by_itself(shared, llama_tokenizer, tmp_path, monkeypatch, name, hub_id):
-    monkeypatch.setattr(benchmark_index, "__defaults__", (("GSM8K",),))  # of all six: test_overlap
+    monkeypatch.setattr(benchmark_index, "__defaults__", (("GSM8K",),))  # of all six: test_decontamination
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     llama_tokenizer.save_pretrained(tmp_path / "model")
     figures = {}

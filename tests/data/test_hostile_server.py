@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from requests import Response
 
 from solar_repro.data import chat_server
 from solar_repro.data.answer_file import Answer, AnswerFile
-from solar_repro.data.chat_server import LONGEST_ASKED_WAIT, ChatClient, _answer
-from solar_repro.data.text_generator import Request
+from solar_repro.data.chat_server import LONGEST_ASKED_WAIT, ChatClient, _answer, _asked_wait
+from solar_repro.data.rephrase_by_model import Request
 from solar_repro.errors import UserError
 from solar_repro.scales.explain import explain
 from solar_repro.scales.math_generation import ChatServer
@@ -76,7 +77,14 @@ def test_a_body_without_end_is_not_read_to_it(served, tmp_path, status, monkeypa
         list(ask(served, tmp_path, timeout=30.0)([REQUEST]))
 
 
-@pytest.mark.parametrize("asked", ["1000000000", "9" * 5000, "1e9", "-5", "²", "soon", ""])
+PAST, FUTURE = "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 21 Oct 9015 07:28:00 GMT"
+ASKED_WAITS = {
+    **dict.fromkeys(["1000000000", "9" * 5000, FUTURE], LONGEST_ASKED_WAIT),
+    **dict.fromkeys(["1e9", "-5", "²", "soon", "", PAST], 0),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED_WAITS)
 def test_a_server_may_ask_for_so_long_a_wait_and_no_longer(served, tmp_path, asked, monkeypatch):
     served.fault = lambda handler, prompt, count: handler.wfile.write(
         b"HTTP/1.1 429 Slow\r\nContent-Length: 0\r\nRetry-After: " + asked.encode() + b"\r\n\r\n"
@@ -86,9 +94,14 @@ def test_a_server_may_ask_for_so_long_a_wait_and_no_longer(served, tmp_path, ask
     monkeypatch.setattr(client._given_up, "wait", lambda seconds: waits.append(seconds))
     with pytest.raises(UserError, match="status 429"):
         list(client([REQUEST]))
-    assert waits[0] == 0.0
-    assert max(waits) <= LONGEST_ASKED_WAIT
-    assert max(waits) == (LONGEST_ASKED_WAIT if asked.isascii() and asked.isdigit() else 0.0)
+    assert waits == [0.0, ASKED_WAITS[asked], ASKED_WAITS[asked]]
+
+
+@given(st.text(st.characters(max_codepoint=255)) | st.text("0123456789 :,-+.GMTWedOct\t", max_size=40))
+def test_no_retry_after_stops_the_client(header):
+    response = Response()
+    response.headers["Retry-After"] = header
+    assert 0 <= _asked_wait(response) <= LONGEST_ASKED_WAIT
 
 
 def test_a_compressed_body_is_not_unfolded(served, tmp_path):

@@ -7,14 +7,13 @@ from solar_repro.errors import UserError
 def test_mirror_is_looked_in_first(write_set, mirror):
     folder = write_set("org/name", [{"text": "a"}])
     found = locate("org/name", mirror, stand_in="other/set")
-    assert (found.folder, found.used, found.stand_in, found.revision) == (folder, "org/name", False, None)
+    assert (found.folder, found.used, found.revision) == (folder, "org/name", None)
 
 
 def test_stand_in_only_where_the_real_set_is_missing(write_set, mirror):
     other = write_set("other/set", [{"text": "a"}])
     found = locate("org/name", mirror, stand_in="other/set")
     assert (found.folder, found.hub_id, found.used) == (other, "org/name", "other/set")
-    assert found.stand_in
 
 
 def test_neither_mirror_nor_hub_names_both(mirror):

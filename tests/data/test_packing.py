@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from solar_repro.data import packing
 from solar_repro.data.locate import locate
 from solar_repro.data.packing import PackedCollator, best_fit, pack_instruction, pack_text
-from solar_repro.data.text import load_text
+from solar_repro.data.text_stream import load_text
 
 LENGTH = 64
 

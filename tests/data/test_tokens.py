@@ -70,16 +70,11 @@ def test_left_of_a_long_prompt_is_cut_and_bos_stays(tokenizer, cache):
     assert (report["prompts_truncated"], report["dropped"], report["longest"]) == (1, {}, 60)
 
 
-def test_answer_without_room_is_dropped_or_cut_and_counted(tokenizer, cache):
+def test_answer_without_room_is_dropped_and_counted(tokenizer, cache):
     rows = questions(("word " * 50, "z" * 100), ("q", "fits"))
     kept, report = tokenise_instruction(rows, tokenizer, 60, cache_dir=cache)
     assert (len(kept), report["dropped"]) == (1, {"answer longer than its room": 1})
     assert report["examples"] == {"answer longer than its room": ["r0"]}
-    cut, report = tokenise_instruction(rows, tokenizer, 60, long_answers="cut", cache_dir=cache)
-    assert (len(cut), report["dropped"], report["answers_cut"]) == (2, {}, 1)
-    # Half of the room goes to the prompt; an answer that was cut does not pretend to end.
-    assert (len(cut[0]["input_ids"]), sum(cut[0]["completion_mask"])) == (60, 30)
-    assert tokenizer.eos_token_id not in cut[0]["input_ids"]
 
 
 def test_no_row_that_fits(tokenizer, cache):

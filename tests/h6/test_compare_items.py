@@ -8,8 +8,8 @@ from scipy import stats
 from solar_repro.errors import UserError
 from solar_repro.h6.compare_items import (
     Items,
-    compare_items,
     difference,
+    mean_difference,
     read_items,
     read_losses,
     share_difference,
@@ -39,15 +39,15 @@ def _items(*seeds):
 def test_discordant_items_and_the_difference(tmp_path):
     first = _write(tmp_path / "a", {"winogrande": [("winogrande", v) for v in (1, 0, 0, 0, 0, 0, 0, 1)]})
     second = _write(tmp_path / "b", {"winogrande": [("winogrande", v) for v in (0, 1, 1, 1, 1, 1, 1, 1)]})
-    one, other = read_items([first]), read_items([second])
-    result = compare_items(one, other)["Winogrande"]
+    one, other = (read_items([folder])["Winogrande"] for folder in (first, second))
+    result = difference(one, other)
     assert (result.value, result.items) == (pytest.approx(100 * 5 / 8), 8)
     assert result.mcnemar_p == pytest.approx(2 * 8 / 2**7)
     # Bonett and Price (2012): one discordant pair more on either side.
     share = (7 - 2) / 10
     assert result.centre == pytest.approx(100 * share)
     assert result.stderr == pytest.approx(100 * math.sqrt((7 + 2) / 10 - share**2) / math.sqrt(10))
-    mirrored = compare_items(other, one)["Winogrande"]
+    mirrored = difference(other, one)
     assert mirrored.value == pytest.approx(-result.value)
     assert mirrored.interval() == pytest.approx((-result.interval()[1], -result.interval()[0]))
 
@@ -105,9 +105,8 @@ def test_subjects_count_equally(tmp_path):
     subjects = [("mmlu_anatomy", 0)] * 9 + [("mmlu_virology", 0)]
     first = _write(tmp_path / "a", {"mmlu": subjects})
     second = _write(tmp_path / "b", {"mmlu": [*subjects[:9], ("mmlu_virology", 1)]})
-    results = compare_items(read_items([first]), read_items([second]))
-    assert results["MMLU"].value == pytest.approx(50)
-    assert "H6" not in results
+    result = difference(*(read_items([folder])["MMLU"] for folder in (first, second)))
+    assert result.value == pytest.approx(50)
 
 
 def test_h6_is_the_mean_difference_with_independent_errors(tmp_path):
@@ -116,11 +115,12 @@ def test_h6_is_the_mean_difference_with_independent_errors(tmp_path):
     for name in ("a0", "a1", "b0", "b1"):
         rows = {c.task: [(c.task, generator.random() < 0.5) for _ in range(200)] for c in COLUMNS}
         folders.append(_write(tmp_path / name, rows))
-    results = compare_items(read_items(folders[:2]), read_items(folders[2:]))
-    parts = [results[column.name] for column in COLUMNS]
-    assert results["H6"].value == pytest.approx(np.mean([part.value for part in parts]))
-    assert results["H6"].item_variance == pytest.approx(sum(part.item_variance for part in parts) / 36)
-    assert results["H6"].seed_values == pytest.approx(np.mean([part.seed_values for part in parts], axis=0))
+    first, second = read_items(folders[:2]), read_items(folders[2:])
+    parts = [difference(first[column.name], second[column.name]) for column in COLUMNS]
+    h6 = mean_difference(parts)
+    assert h6.value == pytest.approx(np.mean([part.value for part in parts]))
+    assert h6.item_variance == pytest.approx(sum(part.item_variance for part in parts) / 36)
+    assert h6.seed_values == pytest.approx(np.mean([part.seed_values for part in parts], axis=0))
 
 
 def test_losses_are_weighted_by_tokens(tmp_path):
@@ -158,7 +158,7 @@ def test_different_items_or_no_items_are_the_users_mistake(tmp_path):
     first = _write(tmp_path / "a", {"gsm8k": [("gsm8k", 1), ("gsm8k", 0)]})
     second = _write(tmp_path / "b", {"gsm8k": [("gsm8k", 1)]})
     with pytest.raises(UserError, match="not the same ones"):
-        compare_items(read_items([first]), read_items([second]))
+        difference(*(read_items([folder])["GSM8K"] for folder in (first, second)))
     with pytest.raises(UserError, match=r"GSM8K.*different items"):
         read_items([first, second])
     with pytest.raises(UserError, match="no item results"):

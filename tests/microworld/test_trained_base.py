@@ -9,6 +9,7 @@ import pytest
 from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.errors import UserError
 from solar_repro.microworld import corpus, trained_base
+from solar_repro.microworld.stored_corpus import FIRST_DOCUMENTS, corpus_digest
 from solar_repro.microworld.world import build_world
 from solar_repro.scales.load import load_scale
 from solar_repro.store.manifest import ManifestError, verify_manifest
@@ -34,8 +35,8 @@ def test_the_shipped_base_was_trained_on_the_world_of_scale_smoke():
     # The numbers of test items are no part of the corpus.
     world = {name: size for name, size in SMOKE.world.model_dump(mode="json").items() if "items" not in name}
     assert world == {name: size for name, size in record["settings"]["world"].items() if "items" not in name}
-    documents = corpus.documents(build_world(SMOKE.world), "train", trained_base.FIRST_DOCUMENTS)
-    assert trained_base.corpus_digest(documents, SMOKE.world.documents) == record["corpus"]
+    documents = corpus.documents(build_world(SMOKE.world), "train", FIRST_DOCUMENTS)
+    assert corpus_digest(documents, SMOKE.world.documents) == record["corpus"]
 
 
 def test_other_training_settings_are_refused():
@@ -87,6 +88,6 @@ def test_the_evaluation_of_another_model_is_refused(finished, tmp_path):
 
 def test_a_corpus_of_another_length_is_another(world):
     first = list(corpus.documents(world, "train", 20))
-    assert trained_base.corpus_digest(first, 20) == trained_base.corpus_digest(iter(first), 20)
-    assert trained_base.corpus_digest(first, 20) != trained_base.corpus_digest(first, SMALL.documents)
-    assert trained_base.corpus_digest(first, 20) != trained_base.corpus_digest(first[::-1], 20)
+    assert corpus_digest(first, 20) == corpus_digest(iter(first), 20)
+    assert corpus_digest(first, 20) != corpus_digest(first, SMALL.documents)
+    assert corpus_digest(first, 20) != corpus_digest(first[::-1], 20)

@@ -163,8 +163,8 @@ def test_few_shot_rows_are_no_test_items(rows: Rows):
 
 
 def test_the_projects_own_decontamination_finds_nothing(mirror: Path, tmp_path: Path):
+    from solar_repro.data.decontamination import benchmark_index, overlap
     from solar_repro.data.locate import locate
-    from solar_repro.data.overlap import benchmark_index, overlap
     from solar_repro.data.sources import load_instruction, load_preferences
 
     index = benchmark_index(mirror)

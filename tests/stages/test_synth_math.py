@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from solar_repro.data.locate import folder_location
-from solar_repro.data.math import math_problems
-from solar_repro.data.text_generator import ANSWER, REPHRASE
+from solar_repro.data.rephrase_by_model import ANSWER, REPHRASE
+from solar_repro.data.synthetic_math import math_problems
 from solar_repro.errors import UserError
 from solar_repro.paper.variants import MATH_SEEDS
 from solar_repro.plan.plan import Plan

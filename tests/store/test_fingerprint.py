@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from solar_repro.data.benchmark_sources import mirror_configs
-from solar_repro.data.files import data_files
 from solar_repro.data.locate import Location, fingerprint
+from solar_repro.data.split_files import data_files
 from solar_repro.errors import UserError
 from solar_repro.store import fingerprint as module
 from solar_repro.store.fingerprint import _MEMORY, folder_fingerprint

@@ -4,7 +4,8 @@ import pytest
 
 from solar_repro.data.cache import key_of
 from solar_repro.data.packing import PackedCollator, pack_instruction
-from solar_repro.data.tokens import tokenise_instruction, tokenise_preferences, tokenizer_fingerprint
+from solar_repro.data.tokenizer import tokenizer_digest
+from solar_repro.data.tokens import tokenise_instruction, tokenise_preferences
 from solar_repro.paper.variants import DATASETS
 from solar_repro.training.tuning_data import instruction_rows, preference_rows
 
@@ -23,7 +24,7 @@ def test_sft_batch(finished, tokenizer):
     chosen = {"name": "alpaca_gpt4", "id": DATASETS["alpaca_gpt4"].hub_id, "maximum_samples": 40}
     rows = instruction_rows(chosen, 1, finished.folder("microworld"), None)
     tokenised, _ = tokenise_instruction(rows, tokenizer, 256)
-    key = key_of(rows=rows.key, tokenizer=tokenizer_fingerprint(tokenizer))
+    key = key_of(rows=rows.key, tokenizer=tokenizer_digest(tokenizer))
     blocks, _ = pack_instruction(tokenised, 256, key)
     batch = PackedCollator(tokenizer.pad_token_id)(list(blocks.select(range(4))))
     expected = {

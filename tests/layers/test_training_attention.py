@@ -7,8 +7,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
 from solar_repro.data.packing import PackedCollator
-from solar_repro.layers import document_attention
-from solar_repro.layers.document_attention import NAME, use_document_attention
+from solar_repro.layers import cpu_attention
+from solar_repro.layers.cpu_attention import TRAINING, use_training_attention
 from solar_repro.layers.fused import can_fuse
 from solar_repro.layers.fused_training import FusedLayer
 
@@ -27,9 +27,9 @@ def plain():
 def by_document(plain, request, monkeypatch):
     model = copy.deepcopy(plain)
     if request.param == "products":
-        monkeypatch.setattr(document_attention, "can_fuse", lambda model: False)
-    use_document_attention(model)
-    assert model.config._attn_implementation == NAME
+        monkeypatch.setattr(cpu_attention, "can_fuse", lambda model: False)
+    use_training_attention(model)
+    assert model.config._attn_implementation == TRAINING
     return model
 
 
@@ -44,12 +44,10 @@ def applied(monkeypatch):
 
 def test_fused_layers_are_for_float32_and_others_keep_the_products(plain, batch, applied, monkeypatch):
     model = copy.deepcopy(plain)
-    use_document_attention(model)
+    use_training_attention(model)
     products = []
-    repeat = document_attention.repeat_kv
-    monkeypatch.setattr(
-        document_attention, "repeat_kv", lambda *inputs: products.append(1) or repeat(*inputs)
-    )
+    repeat = cpu_attention.repeat_kv
+    monkeypatch.setattr(cpu_attention, "repeat_kv", lambda *inputs: products.append(1) or repeat(*inputs))
     model(**batch)
     assert (len(applied), len(products)) == (2, 0)
     with torch.autocast("cpu", torch.bfloat16):
@@ -137,9 +135,9 @@ def test_only_plain_narrow_layers_are_fused(changes):
 
 
 def test_only_on_a_cpu(plain, monkeypatch):
-    monkeypatch.setattr(document_attention, "device", lambda: "cuda")
+    monkeypatch.setattr(cpu_attention, "device", lambda: "cuda")
     model = copy.deepcopy(plain)
-    use_document_attention(model)
+    use_training_attention(model)
     assert model.config._attn_implementation == "sdpa"
 
 

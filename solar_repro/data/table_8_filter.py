@@ -1,40 +1,36 @@
-"""Filters of rows: Table 8's, and decontamination.
+"""Table 8's filter, which removes the rows of benchmarks' tasks from OpenOrca, in one of three ways.
 
-Table 8's removes the rows of benchmarks' tasks from OpenOrca, in one of three ways. OpenOrca dropped FLAN's
-task names, so: by a `task_name` column where the rows have one; else by a text join with FLAN's rows, which
-have them; else the declared substitute, rows whose prompt shares a 13-gram with a training or test text of
-the benchmarks that Table 8 names. The report says which way ran.
-
-Decontamination goes further than the paper: it removes, from any set, rows that share a 13-gram with what H6
-scores.
+OpenOrca dropped the names of FLAN's tasks. The filter reads them from a column `task_name` where rows have
+one; else it joins the rows' text with FLAN's rows, which have them; else it does what it can without names,
+and removes rows whose prompt shares a 13-gram with a training or test text of the benchmarks that Table 8
+names. Its report says which way was gone.
 """
 
-import contextlib
 import dataclasses
 import re
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from solar_repro.data.benchmark_texts import BENCHMARKS, benchmark_location, benchmark_texts
+import numpy as np
+
+from solar_repro.data.batch import TEXT
+from solar_repro.data.benchmark_sets import BENCHMARKS, TABLE_8_BENCHMARKS, table_8_fingerprints
 from solar_repro.data.cache import key_of
-from solar_repro.data.canonical import Flat
-from solar_repro.data.files import TEXT, data_files, read_batches
+from solar_repro.data.canonical import FlatRows
+from solar_repro.data.decontamination import benchmark_index, overlap_reasons
 from solar_repro.data.locate import Location, fingerprint
-from solar_repro.data.ngram_index import NgramIndex
 from solar_repro.data.ngrams import N, hash_texts
-from solar_repro.data.overlap import H6_BENCHMARKS
 from solar_repro.data.report import Report
+from solar_repro.data.row_batches import read_batches
 from solar_repro.data.sources import RowFilter
+from solar_repro.data.split_files import data_files
 from solar_repro.errors import UserError
 
-if TYPE_CHECKING:
-    import numpy as np
-
-TABLE_8_BENCHMARKS = ("ARC", "HellaSwag", "Winogrande", "GSM8K", "DROP")
 MISSED_BY_TABLE_8 = re.compile(r"task(026|027|028|029|03[0-5]|1391)_")
-"""NIv2's DROP tasks 026–028 and Winogrande tasks 029–035 and 1391: not in Table 8; reported, not removed."""
+"""Natural Instructions' DROP tasks 026–028 and Winogrande tasks 029–035 and 1391. Table 8 does not name them,
+so they are counted in the report and stay."""
 
 
 VERSION = 1
@@ -49,9 +45,9 @@ def table_8_filter(
     flan: Location | None = None,
     cache_dir: Path | None = None,
 ) -> RowFilter:
-    """The first way that can be gone: task names in the rows, FLAN's rows, n-grams of the benchmarks.
+    """The filter in the first way that can be gone: by task names, by FLAN's rows, by n-grams of benchmarks.
 
-    Where some rows have a task name and others none, the others go the way they would go by themselves.
+    Where only some rows have a task name, the others are filtered in the next way that can be gone.
     """
     named, unnamed = _rows_with_task_name(data_files(location.folder, "train"))
     if named and not unnamed:
@@ -64,7 +60,7 @@ def table_8_filter(
 
 
 def _rows_with_task_name(files: Sequence[Path]) -> tuple[bool, bool]:
-    """Whether any usable row has a task name, and whether any has none."""
+    """Whether any usable row has a task name, and whether any lacks one."""
     named = unnamed = False
     for file in files:
         for batch in read_batches(file, {}, {"task_name": TEXT}):
@@ -75,16 +71,16 @@ def _rows_with_task_name(files: Sequence[Path]) -> tuple[bool, bool]:
 
 
 def by_task_name(task_names: Sequence[str], others: RowFilter | None = None) -> RowFilter:
-    """Removes rows whose `task_name` is one of Table 8's, and of the rows without one what `others` removes.
+    """A filter that removes rows whose `task_name` is one of `task_names`.
 
-    A row without a task name where no other filter is given: UserError.
+    Rows without a task name are left to `others`; UserError is raised for them if that is None.
     """
     report: Report = {"way": "task_name", "removed": {}, "missed_by_table_8": {}}
     if others is not None:
         report = others.report | report | {"way": f"task_name, without one {others.report['way']}"}
         report["without_task_name"] = 0
 
-    def reasons(flat: Flat, report: Report) -> list[str | None]:
+    def reasons(flat: FlatRows, report: Report) -> list[str | None]:
         names = [None] * len(flat.reasons) if flat.task_names is None else flat.task_names.to_pylist()
         by_name = _by_names(flat, names, set(task_names), report)
         # The other filter passes over rows that have a reason.
@@ -110,12 +106,10 @@ def by_flan_join(
     name_column: str = "_task_name",
     cache_dir: Path | None = None,
 ) -> RowFilter:
-    """Removes rows whose question is, word for word, an input of one of Table 8's tasks in FLAN.
+    """A filter that removes rows whose question is, word for word, an input of one of `task_names` in FLAN.
 
-    Two passes of hashes: 8 bytes for each FLAN row of the tasks that Table 8 names or misses.
+    It holds a hash of 8 bytes for each FLAN row of the tasks that Table 8 names or misses.
     """
-    import numpy as np
-
     names = sorted(task_names)
     hashes: dict[str, list[np.ndarray]] = {}
     for file in data_files(flan.folder, split):
@@ -136,7 +130,7 @@ def by_flan_join(
     report: Report = {"way": "flan_join", "flan": flan.used, "flan_rows": len(known)}
     report |= {"removed": {}, "missed_by_table_8": {}}
 
-    def reasons(flat: Flat, report: Report) -> list[str | None]:
+    def reasons(flat: FlatRows, report: Report) -> list[str | None]:
         texts = hash_texts(flat.columns["user"])
         places = np.minimum(np.searchsorted(known, texts), max(len(known) - 1, 0))
         joined = known[places] == texts if len(known) else np.zeros(len(texts), bool)
@@ -147,20 +141,11 @@ def by_flan_join(
     return RowFilter("filter", key, reasons, report)
 
 
-def table_8_fingerprints(mirror: Path | None, cache_dir: Path | None = None) -> dict[str, str]:
-    """Hub id → fingerprint of those benchmarks of Table 8 that mirror or hub have."""
-    found = {}
-    for name in TABLE_8_BENCHMARKS:
-        with contextlib.suppress(UserError):
-            location = benchmark_location(name, mirror)
-            found[location.hub_id] = fingerprint(location, cache_dir)
-    return found
-
-
 def by_ngrams(mirror: Path | None, *, cache_dir: Path | None = None) -> RowFilter:
-    """Removes rows whose prompt shares a 13-gram with a training or test text of Table 8's benchmarks.
+    """A filter that removes rows whose prompt shares a 13-gram with any text of Table 8's benchmarks.
 
-    A benchmark that neither mirror nor hub has is left out, and the report says so; none at all: UserError.
+    A benchmark that neither mirror nor hub has is left out, and the report says so. Raises UserError where
+    they have none of them.
     """
     used = table_8_fingerprints(mirror, cache_dir)
     ids = {name: BENCHMARKS[name].hub_id for name in TABLE_8_BENCHMARKS}
@@ -174,54 +159,23 @@ def by_ngrams(mirror: Path | None, *, cache_dir: Path | None = None) -> RowFilte
     report: Report = {"way": "ngrams", "n": N, "benchmarks": names, "benchmarks_missing": missing}
     report["removed"] = {}
 
-    def reasons(flat: Flat, report: Report) -> list[str | None]:
+    def reasons(flat: FlatRows, report: Report) -> list[str | None]:
         found = index().owners(flat.columns["user"])
-        return _by_owners(flat, found, index(), "Table 8", report)
+        return overlap_reasons(flat, found, index(), "Table 8", report)
 
-    index = cache(partial(_index, names, mirror, test_only=False))
+    index = cache(partial(benchmark_index, mirror, names, test_only=False))
     key = _key(way="ngrams", n=N, benchmarks=used)
     return RowFilter("filter", key, reasons, report)
-
-
-def decontamination(mirror: Path | None, *, cache_dir: Path | None = None) -> RowFilter:
-    """Removes rows any turn of which shares a 13-gram with an item that H6 scores."""
-    used = {name: fingerprint(benchmark_location(name, mirror), cache_dir) for name in H6_BENCHMARKS}
-
-    def reasons(flat: Flat, report: Report) -> list[str | None]:
-        import numpy as np
-
-        turns = [texts for name, texts in flat.columns.items() if name != "row_id"]
-        found = np.bitwise_or.reduce([index().owners(texts) for texts in turns])
-        return _by_owners(flat, found, index(), "decontamination", report)
-
-    index = cache(partial(_index, H6_BENCHMARKS, mirror, test_only=True))
-    report = {"n": N, "benchmarks": list(used), "removed": {}}
-    return RowFilter("decontamination", _key(way="all turns", n=N, benchmarks=used), reasons, report)
-
-
-def _index(names: Sequence[str], mirror: Path | None, test_only: bool) -> NgramIndex:
-    texts = (benchmark_texts(name, benchmark_location(name, mirror), test_only=test_only) for name in names)
-    return NgramIndex(dict(zip(names, texts, strict=True)))
-
-
-def _by_owners(
-    flat: Flat, owners: "np.ndarray", names: NgramIndex, what: str, report: Report
-) -> list[str | None]:
-    reasons: list[str | None] = [None] * len(owners)
-    for row in owners.nonzero()[0]:
-        if flat.reasons[row] is not None:
-            continue  # counted under its own fault
-        name = " and ".join(names.owner_names(owners[row]))
-        reasons[row] = f"{what}: {N}-gram of {name}"
-        report["removed"][name] = report["removed"].get(name, 0) + 1
-    return reasons
 
 
 def _key(**parts: Any) -> str:
     return key_of(version=VERSION, **parts)
 
 
-def _by_names(flat: Flat, names: Sequence[str | None], removed: set[str], report: Report) -> list[str | None]:
+def _by_names(
+    flat: FlatRows, names: Sequence[str | None], removed: set[str], report: Report
+) -> list[str | None]:
+    """For each row, whose task `names` gives, why it is removed; None for a row that stays."""
     reasons: list[str | None] = [None] * len(names)
     for number, name in enumerate(names):
         if flat.reasons[number] is not None:
@@ -235,4 +189,5 @@ def _by_names(flat: Flat, names: Sequence[str | None], removed: set[str], report
 
 
 def _is_missed(name: str | None) -> bool:
+    """Whether a task is one that Table 8 should name and does not."""
     return name is not None and MISSED_BY_TABLE_8.match(name) is not None

@@ -1,22 +1,27 @@
-"""Plain text for continued pretraining: streamed, shuffled with a seed, resumable at the same row."""
+"""Plain text for continued pretraining, streamed in an order that a seed shuffles, resumable at any row."""
 
 import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from solar_repro.data.files import TEXT, data_files, read_batches, require_columns
+import numpy as np
+
+from solar_repro.data.batch import TEXT
 from solar_repro.data.locate import Location
 from solar_repro.data.report import Report, drop
+from solar_repro.data.row_batches import read_batches, require_columns
+from solar_repro.data.split_files import data_files
 from solar_repro.errors import UserError
 
 
 class TextStream:
-    """The texts of a split, without end if `epochs` is None, in an order that the seed and the epoch fix.
+    """The texts of a split in an order that seed and epoch fix; they never end if `epochs` is None.
 
-    Files are visited in a shuffled order, batches of rows of a file in the file's order, rows of a batch
-    shuffled; memory is bound by one batch. `state` after any text, given to a new stream, continues with the
-    next one. Damaged and blank rows are left out, counted and named (file and row) in `report`.
+    The order of files is shuffled, and that of the rows within each batch; the batches of a file keep their
+    order, so that memory holds one batch. A stream that is given the `state` of another continues with the
+    text after that one's last. Damaged and blank rows are left out, counted and named (file and row) in
+    `report`.
     """
 
     def __init__(
@@ -28,16 +33,15 @@ class TextStream:
         self._at: dict[str, int] = state
 
     def after(self, state: dict[str, Any]) -> "TextStream":
-        """The rest of this stream from `state` on."""
+        """A stream of the texts that follow `state`."""
         return TextStream(self._files, self._column, self._seed, self._epochs, state)
 
     @property
     def state(self) -> dict[str, Any]:
+        """Where the stream is, as JSON values."""
         return copy.deepcopy(self._at | {"report": self.report})
 
     def __iter__(self) -> Iterator[str]:
-        import numpy as np
-
         at = self._at
         while self._epochs is None or at["epoch"] < self._epochs:
             # Only an epoch walked from its start tells whether there is any text.
@@ -78,7 +82,10 @@ def load_text(
     state: dict | None = None,
     config: str | None = None,
 ) -> TextStream:
-    """Texts of a set or folder of parquet, jsonl or txt (one document a line) files; see `TextStream`."""
+    """The texts of a set or folder of parquet, jsonl or txt files (one document per line) as a `TextStream`.
+
+    Raises UserError for a split, a configuration or a column that is not there.
+    """
     files = data_files(location.folder, split, config)
     for file in files:
         require_columns(file, [column], "name the text column")

@@ -1,7 +1,7 @@
 """Synthetic mathematics by a language model, in MetaMath's way (Yu et al. 2023).
 
-A problem is rephrased after eight examples, the rephrasing answered, and kept only if its final answer equals
-the original's.
+The model gets eight examples, rephrases a problem and answers its own rephrasing, which is kept only if the
+final answer equals that of the original.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,7 +14,7 @@ from solar_repro.data.report import Report, drop
 from solar_repro.terminal.progress import Progress
 
 WAVE = 128
-"""Requests given to `Complete` at once."""
+"""Requests that are given to `Complete` at once."""
 
 EXAMPLES = (
     (
@@ -61,15 +61,17 @@ ANSWER = (
 
 @dataclass(frozen=True)
 class Request:
+    """What a model is asked. Equal requests have the same answer."""
+
     prompt: str
     sample: int
-    """Tells apart several answers to one prompt."""
+    """A number that tells several answers to one prompt apart."""
     seed: int
     temperature: float
 
 
 Complete = Callable[[Sequence[Request]], Iterable[str | None]]
-"""Answers requests, in order; None where no answer was to be had."""
+"""Yields the answers to requests, in order; None for a request that was not answered."""
 
 
 def generate(
@@ -81,9 +83,9 @@ def generate(
     temperature: float,
     report: Report,
 ) -> Iterator[dict[str, str]]:
-    """Rows in MetaMathQA's columns from problems (`problem`, `solution`, `answer`), up to `samples` of each.
+    """Yield up to `samples` rows in MetaMathQA's columns for each problem (`problem`, `solution`, `answer`).
 
-    The report counts what was `asked`, `accepted` and dropped by reason.
+    The report counts what was `asked`, `accepted` and, by reason, dropped.
     """
     report |= {"asked": 0, "accepted": 0}
     report.setdefault("dropped", {})
@@ -93,21 +95,22 @@ def generate(
         source = iter(tasks)
         while wave := list(islice(source, WAVE)):
             report["asked"] += len(wave)
-            for row in _wave(wave, complete, ask, report):
+            for row in _rephrased_rows(wave, complete, ask, report):
                 report["accepted"] += 1
                 yield row
             progress.advance(len(wave), f"{report['accepted']} accepted")
 
 
-def _wave(
+def _rephrased_rows(
     wave: list[tuple[dict[str, str], int]],
     complete: Complete,
     ask: Callable[[str, int], Request],
     report: Report,
 ) -> Iterator[dict[str, str]]:
+    """The accepted rows of some problems: all are rephrased, then all rephrasings are answered."""
     solvable = []
     for row, sample in wave:
-        # A column of answers is often damaged by normalisation; the solution's own box is not.
+        # Normalisation often damages the column of answers, but not the box in the solution.
         gold = final_answer(row["solution"]) or row["answer"].strip()
         if gold:
             solvable.append((row["problem"], sample, gold))
@@ -147,5 +150,5 @@ def _wave(
 
 
 def _first_rephrasing(text: str | None) -> str:
-    """Models go on with a next example: only what stands before it counts."""
+    """The rephrasing that a model wrote, without the further examples that models go on to write."""
     return (text or "").partition("\nQuestion:")[0].removeprefix("Rephrase the above question:").strip()

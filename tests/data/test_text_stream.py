@@ -2,16 +2,16 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from solar_repro.data import files
+from solar_repro.data import row_batches
 from solar_repro.data.locate import folder_location, locate
-from solar_repro.data.text import load_text
+from solar_repro.data.text_stream import load_text
 from solar_repro.errors import UserError
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Three files of 25 lines each, read seven rows at a time."""
-    monkeypatch.setattr(files, "BATCH_ROWS", 7)
+    monkeypatch.setattr(row_batches, "BATCH_ROWS", 7)
     for name in "abc":
         (tmp_path / f"{name}.txt").write_text("".join(f"{name}{number}\n" for number in range(25)))
     return folder_location(tmp_path)

@@ -14,10 +14,10 @@ import torch
 
 from solar_repro.data.answer_file import Answer, AnswerFile
 from solar_repro.data.chat_server import ChatClient
-from solar_repro.data.local_model import LocalModel, _Drawn
-from solar_repro.data.math import synthesise
+from solar_repro.data.local_model import LocalModel, _GumbelNoise
+from solar_repro.data.rephrase_by_model import ANSWER, REPHRASE, Request, generate
+from solar_repro.data.synthetic_math import synthesise
 from solar_repro.data.templates import set_chat_template
-from solar_repro.data.text_generator import ANSWER, REPHRASE, Request, generate
 from solar_repro.errors import Stopped, UserError
 from solar_repro.scales.math_generation import ChatServer
 from solar_repro.terminal.stopping import handle_signals, interruptible
@@ -244,7 +244,7 @@ def test_killed_run_loses_nothing_and_pays_nothing_twice(served, tmp_path):
         "from pathlib import Path\n"
         "from solar_repro.data.answer_file import AnswerFile\n"
         "from solar_repro.data.chat_server import ChatClient\n"
-        "from solar_repro.data.text_generator import generate\n"
+        "from solar_repro.data.rephrase_by_model import generate\n"
         "from solar_repro.scales.math_generation import ChatServer\n"
         "server = ChatServer(base_url=sys.argv[1], concurrency=1, timeout=60)\n"
         "problems = json.loads(sys.argv[3])\n"
@@ -318,7 +318,7 @@ def test_local_model(tiny_llama, llama_tokenizer, tmp_path):
 def test_samples_of_a_local_model_follow_its_probabilities(tiny_llama, llama_tokenizer, tmp_path):
     set_chat_template(llama_tokenizer)
     local = LocalModel(tiny_llama, llama_tokenizer, AnswerFile(tmp_path, "m", 1))
-    drawn = _Drawn([Request("x", sample, 0, 2.0) for sample in range(4000)])
+    drawn = _GumbelNoise([Request("x", sample, 0, 2.0) for sample in range(4000)])
     logits = torch.tensor([2.0, 0.0, 1.0, -2.0])
     counts = drawn(None, logits.repeat(4000, 1)).argmax(1).bincount(minlength=4)
     expected = 4000 * torch.softmax(logits / 2.0, 0)

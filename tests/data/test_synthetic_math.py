@@ -7,10 +7,10 @@ import pytest
 
 from solar_repro.data.answers import final_answer, same_answer
 from solar_repro.data.locate import folder_location, locate
-from solar_repro.data.math import math_problems, synthesise, write_math_sets
 from solar_repro.data.ngram_index import NgramIndex
-from solar_repro.data.rephrase import in_steps, rephrase
+from solar_repro.data.rephrase_by_rule import in_steps, rephrase
 from solar_repro.data.sources import load_instruction, load_preferences
+from solar_repro.data.synthetic_math import math_problems, synthesise, write_math_sets
 from solar_repro.errors import UserError
 
 PROBLEMS = [

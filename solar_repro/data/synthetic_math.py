@@ -1,39 +1,44 @@
-"""Synth. Math-Instruct and Synth. Math-Alignment (Sec. 3; Yu et al. 2023, MetaMath) from MATH seeds.
+"""Synth. Math-Instruct and Synth. Math-Alignment (Sec. 3; MetaMath, Yu et al. 2023) from problems of MATH.
 
-Three ways to the same rows, in MetaMathQA's columns (`query`, `response`, `type`, `original_question`): the
-paper's own substitute, MetaMathQA's `MATH_*` rows; generation by a language model, kept where the answer
-stays the same; rephrasing by rule. No seed comes from GSM8K, which H6 scores.
+Three methods give the same kind of rows, in MetaMathQA's columns (`query`, `response`, `type`,
+`original_question`): MetaMathQA's own `MATH_*` rows are taken, which stand for the paper's unpublished set; a
+language model rephrases problems, and a row is kept if the answer stays the same; or rules rephrase them. No
+problem comes from GSM8K, which H6 scores.
 """
 
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from solar_repro.data.batch import TEXT
 from solar_repro.data.benchmark_texts import benchmark_texts
-from solar_repro.data.files import TEXT, data_files, read_batches
 from solar_repro.data.locate import Location
 from solar_repro.data.ngram_index import NgramIndex
 from solar_repro.data.ngrams import hash_texts
-from solar_repro.data.rephrase import in_steps, rephrase
+from solar_repro.data.rephrase_by_model import Complete, generate
+from solar_repro.data.rephrase_by_rule import in_steps, rephrase
 from solar_repro.data.report import Report, drop
-from solar_repro.data.text_generator import Complete, generate
+from solar_repro.data.row_batches import read_batches
+from solar_repro.data.split_files import data_files
 from solar_repro.errors import UserError
 
-if TYPE_CHECKING:
-    import numpy as np
-
 Method = Literal["metamath", "generate", "rule"]
-Row = dict[str, str]
+TextRow = dict[str, str]
+"""A row of text columns, by the columns' names."""
 METAMATH_COLUMNS = ("query", "response", "type", "original_question")
 
 
-def math_problems(location: Location, split: str = "train", report: Report | None = None) -> list[Row]:
-    """MATH problems of a split, all subjects: `problem`, `solution` and `answer`, "" where there is none.
+def math_problems(location: Location, split: str = "train", report: Report | None = None) -> list[TextRow]:
+    """The problems of a split of MATH: `problem`, `solution` and `answer`, "" where one is missing.
 
     Rows without a problem are dropped, counted and named in the report.
     """
-    rows: list[Row] = []
+    rows: list[TextRow] = []
     for file in data_files(location.folder, split):
         first = 0
         for batch in read_batches(file, {"problem": TEXT, "solution": TEXT}, {"answer": TEXT}):
@@ -49,7 +54,7 @@ def math_problems(location: Location, split: str = "train", report: Report | Non
 
 def synthesise(
     method: Method,
-    problems: Iterable[Row],
+    problems: Iterable[TextRow],
     *,
     metamath: Location | None = None,
     complete: Complete | None = None,
@@ -58,13 +63,15 @@ def synthesise(
     seed: int = 0,
     samples: int = 1,
     temperature: float = 0.7,
-) -> tuple[list[Row], Report]:
+) -> tuple[list[TextRow], Report]:
     """Rows in MetaMathQA's columns, and a report of what was asked, kept and dropped, by reason.
 
-    `metamath` takes the rows of that set; `generate` asks `complete` (a server or a local model) for
-    `samples` rephrasings of each problem; `rule` makes `samples` of each problem that has a solution. With
-    `known` what shares an n-gram with it is dropped: seeds before they are rephrased, which would hide it,
-    and rows. A seed that is a GSM8K question (compared with all of them where `gsm8k` is given): UserError.
+    The method `metamath` takes the rows of that set. `generate` asks `complete` (a server or a local model)
+    for `samples` rephrasings of each problem, and `rule` makes `samples` of each problem that has a solution.
+
+    What shares an n-gram with `known` is dropped: problems before they are rephrased, which would hide it,
+    and rows. Raises UserError for a problem that is a question of `gsm8k`, for a method without what it
+    needs, and where no row is made.
     """
     problems = list(problems)
     report: Report = {"method": method, "problems": len(problems), "dropped": {}}
@@ -96,7 +103,8 @@ def synthesise(
     return rows, report
 
 
-def _metamath_rows(location: Location, report: Report) -> Iterator[Row]:
+def _metamath_rows(location: Location, report: Report) -> Iterator[TextRow]:
+    """The rows of MetaMathQA that come from MATH."""
     for file in data_files(location.folder, "train"):
         first = 0
         for batch in read_batches(file, dict.fromkeys(METAMATH_COLUMNS, TEXT)):
@@ -111,7 +119,7 @@ def _metamath_rows(location: Location, report: Report) -> Iterator[Row]:
             first += batch.table.num_rows
 
 
-def _by_rule(problems: list[Row], seed: int, samples: int, report: Report) -> Iterator[Row]:
+def _by_rule(problems: list[TextRow], seed: int, samples: int, report: Report) -> Iterator[TextRow]:
     for number, row in enumerate(problems):
         if not row["solution"].strip():
             drop(report, "no solution")
@@ -131,9 +139,7 @@ def _by_rule(problems: list[Row], seed: int, samples: int, report: Report) -> It
 
 
 def _refuse_gsm8k(questions: list[str], gsm8k: Location | None, report: Report) -> None:
-    import numpy as np
-    import pyarrow as pa
-
+    """Raise UserError if one of the questions is of GSM8K; the report says whether they were compared."""
     report["gsm8k_compared"] = gsm8k is not None
     if gsm8k is None:
         return
@@ -146,16 +152,16 @@ def _refuse_gsm8k(questions: list[str], gsm8k: Location | None, report: Report) 
         )
 
 
-def overlap_counts(rows: list[Row], known: NgramIndex) -> dict[str, int]:
-    """For each collection of `known` how many rows share an n-gram with it, in any of their texts."""
+def overlap_counts(rows: list[TextRow], known: NgramIndex) -> dict[str, int]:
+    """How many rows share an n-gram, in any of their texts, with each collection of `known`."""
     owners = _owners(rows, known)
     return {name: sum(int(found) >> place & 1 for found in owners) for place, name in enumerate(known.names)}
 
 
 def _without_overlap(
-    rows: list[Row], known: NgramIndex, report: Report, what: str
-) -> tuple[list[Row], list[Row]]:
-    """Rows that share no n-gram with `known`, and those that do, counted in the report."""
+    rows: list[TextRow], known: NgramIndex, report: Report, what: str
+) -> tuple[list[TextRow], list[TextRow]]:
+    """The rows that share no n-gram with `known`, and those that do, which the report counts."""
     owners = _owners(rows, known)
     for found in owners[owners > 0]:
         drop(report, f"{what}: {known.n}-gram of {' and '.join(known.owner_names(found))}")
@@ -163,10 +169,7 @@ def _without_overlap(
     return clean, [row for row, found in zip(rows, owners, strict=True) if found]
 
 
-def _owners(rows: list[Row], known: NgramIndex) -> "np.ndarray":
-    import numpy as np
-    import pyarrow as pa
-
+def _owners(rows: list[TextRow], known: NgramIndex) -> np.ndarray:
     owners = np.zeros(len(rows), np.uint64)
     for name in rows[0] if rows else ():
         if name not in ("type", "answer"):
@@ -175,12 +178,13 @@ def _owners(rows: list[Row], known: NgramIndex) -> "np.ndarray":
 
 
 def math_alignment_rows(
-    rows: list[Row], problems: Iterable[Row], maximum: int | None, seed: int, report: Report
-) -> list[Row]:
-    """Rephrased rows joined to the problem they come from: `prompt` = query, `chosen` = its response,
-    `rejected` = the original solution (Sec. 3, alignment tuning).
+    rows: list[TextRow], problems: Iterable[TextRow], maximum: int | None, seed: int, report: Report
+) -> list[TextRow]:
+    """Join rephrased rows to the problems that they come from (Sec. 3, alignment tuning).
 
-    Rows without a problem or a solution are dropped and counted in the report.
+    `prompt` is the rephrased question, `chosen` its response and `rejected` the original solution. Rows
+    without a problem or a solution are dropped and counted. At most `maximum` rows are sampled; None takes
+    all.
     """
     solutions = {row["problem"].strip(): row["solution"] for row in problems}
     pairs = []
@@ -198,8 +202,8 @@ def math_alignment_rows(
 
 def write_math_sets(
     out: Path,
-    rows: list[Row],
-    problems: Iterable[Row],
+    rows: list[TextRow],
+    problems: Iterable[TextRow],
     *,
     maximum_instruct: int | None,
     maximum_alignment: int | None,
@@ -207,8 +211,11 @@ def write_math_sets(
     known: NgramIndex,
     report: Report,
 ) -> None:
-    """Write `out/instruct` and `out/alignment` in hub layout; the report gets their rows, and how many of
-    them share an n-gram with which collection of `known`."""
+    """Write `out/instruct` and `out/alignment` in hub layout.
+
+    The report gets the number of their rows, and how many of these share an n-gram with each collection of
+    `known`. Raises UserError where no row can be joined to a problem with a solution.
+    """
     instruct = sample(rows, maximum_instruct, seed)
     alignment = math_alignment_rows(rows, problems, maximum_alignment, seed, report)
     if not alignment:
@@ -222,10 +229,7 @@ def write_math_sets(
         report[f"overlap/{name}"] = overlap_counts(kept, known)
 
 
-def _write_hub_set(folder: Path, rows: list[Row]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _write_hub_set(folder: Path, rows: list[TextRow]) -> None:
     folder.mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(rows), folder / "train-00000-of-00001.parquet")
     (folder / "README.md").write_text(
@@ -236,7 +240,7 @@ def _write_hub_set(folder: Path, rows: list[Row]) -> None:
 
 
 def sample(rows: list[Any], maximum: int | None, seed: int) -> list[Any]:
-    """A seeded sample of at most `maximum` rows, in their order."""
+    """At most `maximum` rows, drawn with a seed and in their order; None takes all."""
     if maximum is None or len(rows) <= maximum:
         return rows
     return [rows[place] for place in sorted(random.Random(seed).sample(range(len(rows)), maximum))]

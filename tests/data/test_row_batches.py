@@ -5,8 +5,10 @@ import json
 import pyarrow as pa
 import pytest
 
-from solar_repro.data import files, text_rows
-from solar_repro.data.files import TEXT, TURNS, data_files, read_batches
+from solar_repro.data import row_batches, text_rows
+from solar_repro.data.batch import TEXT, TURNS
+from solar_repro.data.row_batches import read_batches
+from solar_repro.data.split_files import data_files
 from solar_repro.errors import UserError
 
 
@@ -234,7 +236,7 @@ def test_compressed_file_that_is_cut_off(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["jsonl", "json"])
 def test_column_that_the_first_rows_lack(write_set, monkeypatch, suffix):
-    monkeypatch.setattr(files, "BATCH_ROWS", 3)
+    monkeypatch.setattr(row_batches, "BATCH_ROWS", 3)
     values = [{"_meta": "v1"}] * 7 + [{"text": "x"}]
     content = json.dumps(values) if suffix == "json" else "".join(json.dumps(row) + "\n" for row in values)
     rows, _ = read(write_set("o/n", content.encode(), suffix=suffix), {"text": TEXT})

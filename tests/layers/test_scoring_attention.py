@@ -2,15 +2,15 @@ import pytest
 import torch
 
 from solar_repro.checkpoint.load import load_for_scoring
-from solar_repro.layers.cpu_attention import NAME, use_cpu_attention
+from solar_repro.layers.cpu_attention import SCORING, use_scoring_attention
 
 
 @pytest.mark.parametrize("length", [1, 127, 128, 200, 767, 800])
 def test_logits_are_those_of_the_kernel(model, length):
     plain, _ = load_for_scoring(model)
     blocks, _ = load_for_scoring(model)
-    use_cpu_attention(blocks)
-    assert blocks.config._attn_implementation == NAME
+    use_scoring_attention(blocks)
+    assert blocks.config._attn_implementation == SCORING
     tokens = torch.randint(3, 400, (2, length), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(blocks(tokens).logits, plain(tokens).logits, rtol=1e-4, atol=1e-5)
@@ -19,7 +19,7 @@ def test_logits_are_those_of_the_kernel(model, length):
 def test_bfloat16_is_as_near_to_float32_as_the_kernel_is(model):
     exact, _ = load_for_scoring(model)
     plain, blocks = (load_for_scoring(model, dtype="bfloat16")[0] for _ in range(2))
-    use_cpu_attention(blocks)
+    use_scoring_attention(blocks)
     tokens = torch.randint(3, 400, (2, 200), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = exact(tokens).logits
@@ -30,7 +30,7 @@ def test_bfloat16_is_as_near_to_float32_as_the_kernel_is(model):
 def test_padding_masks_are_kept(model):
     plain, _ = load_for_scoring(model)
     blocks, _ = load_for_scoring(model)
-    use_cpu_attention(blocks)
+    use_scoring_attention(blocks)
     tokens = torch.randint(3, 400, (2, 150), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(tokens)
     mask[0, :40] = 0

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from solar_repro.data.benchmark_sets import H6_BENCHMARKS
+from solar_repro.data.decontamination import benchmark_index, overlap
 from solar_repro.data.locate import locate
-from solar_repro.data.overlap import H6_BENCHMARKS, benchmark_index, overlap
 from solar_repro.data.sources import load_instruction, load_preferences
 
 ITEM = "A robe takes two bolts of blue fiber and half that much white fiber, says the tailor of the town."

@@ -1,14 +1,9 @@
 import pytest
 
-from solar_repro.data.filters import (
-    by_flan_join,
-    by_ngrams,
-    by_task_name,
-    decontamination,
-    table_8_filter,
-)
+from solar_repro.data.decontamination import decontamination
 from solar_repro.data.locate import locate
 from solar_repro.data.sources import load_instruction, load_preferences
+from solar_repro.data.table_8_filter import by_flan_join, by_ngrams, by_task_name, table_8_filter
 from solar_repro.errors import UserError
 from solar_repro.paper.variants import FILTERED_TASKS
 

@@ -1,7 +1,7 @@
-"""Synthetic mathematics by rule: a problem in other words, its solution set out in steps.
+"""Synthetic mathematics by rule: a problem in other words, with its solution set out in steps.
 
-What stands in where neither MetaMathQA nor a language model is at hand. The wording of the question changes,
-the mathematics between `$` signs, every number and the final answer stay.
+This serves where neither MetaMathQA nor a language model is at hand. The wording of the question changes; the
+mathematics between `$` signs, every number and the final answer stay.
 """
 
 import random
@@ -10,7 +10,7 @@ from collections import Counter
 
 from solar_repro.data.answers import MARK, final_answer
 
-SAME_MEANING = (
+OTHER_WORDINGS = (
     (r"\bFind the value of\b", ("Determine the value of", "Work out the value of")),
     (r"\bFind the\b", ("Determine the", "Work out the")),
     (r"\bFind all\b", ("Determine all", "List all")),
@@ -40,7 +40,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
 
 def rephrase(problem: str, rng: random.Random) -> str:
-    """The problem in other words: another reading of each turn of phrase it has, or an opening before it."""
+    """Word a problem differently: with other phrases of `OTHER_WORDINGS`, or with an opening before it."""
     pieces, maths = _MATH.split(problem), _MATH.findall(problem)
     changed = [_reworded(piece, rng) for piece in pieces]
     if changed == pieces:
@@ -52,16 +52,16 @@ def rephrase(problem: str, rng: random.Random) -> str:
 
 
 def _reworded(words: str, rng: random.Random) -> str:
-    for pattern, readings in SAME_MEANING:
+    for pattern, wordings in OTHER_WORDINGS:
         found = re.search(pattern, words)
         if found:
             before, after = words[: found.start()], words[found.end() :]
-            return _reworded(before, rng) + rng.choice(readings) + _reworded(after, rng)
+            return _reworded(before, rng) + rng.choice(wordings) + _reworded(after, rng)
     return words
 
 
 def in_steps(solution: str) -> str | None:
-    """The solution a step a line, ending "The answer is: …"; None for a solution without a final answer."""
+    """The solution with one step per line, ending "The answer is: …"; None if it has no final answer."""
     answer = final_answer(solution)
     if answer is None:
         return None
@@ -77,7 +77,7 @@ def in_steps(solution: str) -> str | None:
 
 
 def _open_formula(text: str) -> bool:
-    """Whether the text ends inside a formula or an environment."""
+    """Whether a text ends inside a formula or an environment."""
     plain = text.replace("\\$", "")
     pairs = (("\\[", "\\]"), ("\\begin{", "\\end{"), ("[asy]", "[/asy]"), ("{", "}"))
     return plain.count("$") % 2 == 1 or any(plain.count(first) > plain.count(last) for first, last in pairs)
