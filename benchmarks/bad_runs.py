@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from solar_repro.errors import UserError
-from solar_repro.paper.benchmarks import COLUMN_NAMES
+from solar_repro.paper.benchmarks import H6_NAMES
 from solar_repro.safety.redact import one_line, short_reason
 from solar_repro.stages.table import STAGES
 from solar_repro.store.manifest import ManifestError
@@ -30,7 +30,7 @@ _NAME = re.compile(r"\w[\w.+ -]{0,99}")
 _ID = re.compile(r"[\w-]{1,64}", re.ASCII)
 _SEED = re.compile("0|[1-9][0-9]{0,9}")
 _LONGEST_PARAMETER = 6000
-_SCORES = {name for column in ("H6", *COLUMN_NAMES) for name in (column, f"{column}_stderr")}
+_SCORES = {name for column in ("H6", *H6_NAMES) for name in (column, f"{column}_stderr")}
 _COUNTS = ("data/", "parameters", "layers")
 _SIZES = ("continue_pretrain.global_batch_size", "continue_pretrain.max_length")
 

@@ -11,7 +11,7 @@ from benchmarks.bad_runs import passing_over, text
 from benchmarks.runs import CONTAMINATION, EVALUATE, MODEL, Runs
 from benchmarks.tables import score
 from solar_repro.paper import variants
-from solar_repro.paper.benchmarks import COLUMN_NAMES
+from solar_repro.paper.benchmarks import H6_NAMES
 from solar_repro.safety.escapes import escape_plot_text
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def _tests(runs: Runs, run: Any) -> list[dict[str, Any]]:
     tests = []
     with passing_over(run, "result"):
         folder = runs.folder(run)
-        for file in [folder / f"{task}.json" for task in COLUMN_NAMES]:
+        for file in [folder / f"{task}.json" for task in H6_NAMES]:
             if file.is_file():
                 test = json.loads(file.read_text(encoding="utf-8"))
                 figures = [test["threshold"], test["share"], *test["scores"]]

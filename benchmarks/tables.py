@@ -10,13 +10,13 @@ from typing import Any
 from benchmarks.runs import CONTAMINATION, EVALUATE, MODEL, Runs
 from benchmarks.verdicts import CONFIDENCE
 from solar_repro.h6.compare_items import mean_difference, share_difference
-from solar_repro.paper.benchmarks import COLUMN_NAMES
+from solar_repro.paper.benchmarks import H6_NAMES
 from solar_repro.paper.variants import CONTROLS, DATASETS, FILTERED_TASKS, PAPER
 
 TABLES: dict[str, Any] = json.loads(
     (Path(__file__).parent / "paper" / "tables.json").read_text(encoding="utf-8")
 )
-COLUMNS = ["H6", *COLUMN_NAMES]
+COLUMNS = ["H6", *H6_NAMES]
 SCORE_TABLES = (2, 3, 4, 5, 6, 7)
 
 
@@ -70,7 +70,7 @@ def cell(runs: Runs, variant: str, column: str, paper: float | None = None) -> C
 def interval(runs: Runs, variant: str, column: str) -> tuple[float, float] | None:
     """95 % interval of a score, over items and seeds, between 0 and 100; None without items."""
     seeds = tuple(runs.of(EVALUATE, variant))
-    columns = COLUMN_NAMES if column == "H6" else (column,)
+    columns = H6_NAMES if column == "H6" else (column,)
     items = [runs.items(variant, name, seeds) for name in columns]
     if any(found is None for found in items):
         return None
@@ -153,7 +153,7 @@ def contamination_rows(runs: Runs) -> list[ContaminationRow]:
                 for field in names
             ),
         )
-        for task in COLUMN_NAMES
+        for task in H6_NAMES
     ]
 
 

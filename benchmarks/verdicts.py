@@ -14,7 +14,7 @@ from benchmarks.paper.claims import LOSS_MARGIN, MARGIN, Claim, Expected, Figure
 from benchmarks.runs import Runs
 from solar_repro.errors import UserError
 from solar_repro.h6.compare_items import Difference, difference, mean_difference, share_difference
-from solar_repro.paper.benchmarks import COLUMN_NAMES
+from solar_repro.paper.benchmarks import H6_NAMES
 from solar_repro.paper.variants import PAPER
 from solar_repro.safety.redact import one_line
 
@@ -74,7 +74,7 @@ def _difference(part: Part, runs: Runs, seeds: Sequence[str]) -> Difference | No
                 runs,
                 seeds,
             )
-            for name in COLUMN_NAMES
+            for name in H6_NAMES
         ]
         return mean_difference(parts) if all(parts) else None
     ours = runs.items(part.figure.variant, column, seeds)

@@ -7,7 +7,7 @@ judged is in `benchmarks.verdicts`.
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from solar_repro.paper.benchmarks import COLUMN_NAMES
+from solar_repro.paper.benchmarks import H6_NAMES
 
 Expected = Literal["more", "less", "not less", "not more", "same"]
 
@@ -68,7 +68,7 @@ def _contamination(task: str) -> Figure:
 TESTED = ("ARC", "MMLU", "TruthfulQA", "GSM8K")
 """Benchmarks of Table 9 that have a figure."""
 MERGES = ("merge_v1", "merge_v2", "merge_v3", "merge_v4")
-WITHOUT_MATH = tuple(name for name in COLUMN_NAMES if name != "GSM8K")
+WITHOUT_MATH = tuple(name for name in H6_NAMES if name != "GSM8K")
 
 CLAIMS = (
     Claim(
@@ -113,7 +113,7 @@ CLAIMS = (
         "C5",
         "Sec. 4.3.1, Table 3",
         "Without OpenOrca the math data does better: v4 is at least as good as v3 on every task.",
-        _scores("sft_v4", "not less", "sft_v3", *COLUMN_NAMES),
+        _scores("sft_v4", "not less", "sft_v3", *H6_NAMES),
         title="the math data does better without OpenOrca",
     ),
     Claim(
@@ -231,7 +231,7 @@ CLAIMS = (
         "X3",
         "Sec. 4.3.2, Table 4",
         "DPO v2 is better than v1 throughout.",
-        _scores("dpo_v2", "more", "dpo_v1", "H6", *COLUMN_NAMES),
+        _scores("dpo_v2", "more", "dpo_v1", "H6", *H6_NAMES),
         contradicted="only on H6, ARC, Winogrande and GSM8K.",
         title="DPO v2 is better than v1 throughout",
     ),

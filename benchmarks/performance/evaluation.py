@@ -28,7 +28,7 @@ from benchmarks.performance.random_llama import build_random_llama
 from solar_repro.h6.evaluation import evaluate_h6
 from solar_repro.h6.samples import read_samples
 from solar_repro.h6.tasks import H6Tasks, build_tasks
-from solar_repro.paper.benchmarks import COLUMN_NAMES, FEWSHOT_SEED
+from solar_repro.paper.benchmarks import FEWSHOT_SEED, H6_NAMES
 from solar_repro.store.publish import write_atomically
 
 SUBJECTS = (
@@ -263,7 +263,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=50, help="number of items per benchmark")
     parser.add_argument("--mmlu-items", type=int, default=50, help="number of items per MMLU subject")
     parser.add_argument("--subjects", nargs="+", default=list(SUBJECTS), help="subjects of MMLU, or: all")
-    parser.add_argument("--columns", nargs="+", default=list(COLUMN_NAMES))
+    parser.add_argument("--columns", nargs="+", default=list(H6_NAMES))
     parser.add_argument(
         "--max-length", type=int, help="context length of the harness (default: 2048 for the random model)"
     )

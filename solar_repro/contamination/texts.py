@@ -9,25 +9,7 @@ import datasets
 from solar_repro.data.benchmark_sources import benchmark_source, mirror_configs
 from solar_repro.data.locate import mirror_folder
 from solar_repro.errors import UserError
-from solar_repro.paper.benchmarks import column_named
-
-TESTED_SPLITS = {
-    "ARC": "test",
-    "MMLU": "test",
-    "TruthfulQA": "validation",
-    "GSM8K": "test",
-    "HellaSwag": "validation",
-    "Winogrande": "validation",
-}
-"""The split that H6 scores."""
-REFERENCE_SPLITS = {
-    "ARC": "train",
-    "MMLU": "validation",
-    "GSM8K": "train",
-    "HellaSwag": "train",
-    "Winogrande": "train",
-}
-"""A split of the same kind that H6 does not score. TruthfulQA has none."""
+from solar_repro.paper.benchmarks import H6_NAMES, H6Benchmark, h6_benchmark
 
 
 def contamination_texts(column: str, mirror: Path | None, *, reference: bool = False) -> tuple[str, ...]:
@@ -36,19 +18,20 @@ def contamination_texts(column: str, mirror: Path | None, *, reference: bool = F
     A column without a reference split has no such texts. Raises UserError for an unknown column and for a
     benchmark that neither mirror nor hub has.
     """
-    if column not in TESTED_SPLITS:
-        raise UserError(f"benchmark {column!r}: is not a column of H6; use one of {', '.join(TESTED_SPLITS)}")
-    if reference and column not in REFERENCE_SPLITS:
+    if column not in H6_NAMES:
+        raise UserError(f"benchmark {column!r}: is not a column of H6; use one of {', '.join(H6_NAMES)}")
+    benchmark = h6_benchmark(column)
+    split = benchmark.unseen_split if reference else benchmark.scored_split
+    if split is None:
         return ()
-    split = (REFERENCE_SPLITS if reference else TESTED_SPLITS)[column]
-    return tuple(text_of(column, row) for row in _rows(column, mirror, split))
+    return tuple(map(benchmark.answered, _rows(benchmark, mirror, split)))
 
 
-def _rows(column: str, mirror: Path | None, split: str) -> Iterator[Mapping[str, Any]]:
-    hub_id = column_named(column).hub_id
+def _rows(benchmark: H6Benchmark, mirror: Path | None, split: str) -> Iterator[Mapping[str, Any]]:
+    hub_id = benchmark.hub_id
     try:
-        configs = [column_named(column).config]
-        if column == "MMLU":
+        configs = [benchmark.config]
+        if benchmark.name == "MMLU":
             folder = mirror_folder(hub_id, mirror)
             names = mirror_configs(folder) if folder else ["all"]
             configs = ["all"] if "all" in names else sorted(names)
@@ -57,21 +40,6 @@ def _rows(column: str, mirror: Path | None, split: str) -> Iterator[Mapping[str,
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"benchmark {hub_id} ({column}), split {split}: can be read neither from the mirror nor from the "
-            f"hub ({reason})"
+            f"benchmark {hub_id} ({benchmark.name}), split {split}: can be read neither from the mirror "
+            f"nor from the hub ({reason})"
         ) from error
-
-
-def text_of(column: str, row: Mapping[str, Any]) -> str:
-    """A benchmark row as one text: question, a space, the right answer."""
-    if column == "ARC":
-        return f"{row['question']} {row['choices']['text'][row['choices']['label'].index(row['answerKey'])]}"
-    if column == "MMLU":
-        return f"{row['question']} {row['choices'][row['answer']]}"
-    if column == "TruthfulQA":
-        return f"{row['question']} {row['mc1_targets']['choices'][row['mc1_targets']['labels'].index(1)]}"
-    if column == "GSM8K":
-        return f"{row['question']} {row['answer']}"
-    if column == "HellaSwag":
-        return f"{row['ctx']} {row['endings'][int(row['label'])]}"
-    return row["sentence"].replace("_", row[f"option{row['answer']}"])

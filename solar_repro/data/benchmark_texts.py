@@ -6,11 +6,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from solar_repro.data.batch import TEXT
-from solar_repro.data.benchmark_sets import BENCHMARKS
 from solar_repro.data.locate import Location
 from solar_repro.data.row_batches import read_batches
 from solar_repro.data.split_files import data_files
 from solar_repro.errors import UserError
+from solar_repro.paper.benchmarks import BENCHMARKS
 
 
 def benchmark_texts(name: str, location: Location, *, test_only: bool) -> Iterator[pa.Array]:
@@ -21,15 +21,15 @@ def benchmark_texts(name: str, location: Location, *, test_only: bool) -> Iterat
     """
     benchmark = BENCHMARKS[name]
     for config in benchmark.configs:
-        for split in [benchmark.test_split] if test_only else benchmark.splits:
+        for split in [benchmark.scored_split] if test_only else benchmark.splits:
             try:
                 files = data_files(location.folder, split, config)
             except UserError:
-                if split == benchmark.test_split:
+                if split == benchmark.scored_split:
                     raise
                 continue
             for file in files:
-                for batch in read_batches(file, dict.fromkeys(benchmark.columns, TEXT)):
+                for batch in read_batches(file, dict.fromkeys(benchmark.asked, TEXT)):
                     if name == "Winogrande":
                         yield from _filled(batch.table)
                     else:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from solar_repro.data.benchmark_sets import H6_BENCHMARKS, benchmark_location
+from solar_repro.data.benchmark_sets import benchmark_location
 from solar_repro.data.benchmark_texts import benchmark_texts
 from solar_repro.data.cache import key_of
 from solar_repro.data.canonical import FlatRows
@@ -25,6 +25,7 @@ from solar_repro.data.ngrams import N
 from solar_repro.data.parallel import batches, in_order
 from solar_repro.data.report import Report
 from solar_repro.data.sources import RowFilter, Rows
+from solar_repro.paper.benchmarks import H6_NAMES
 from solar_repro.terminal.progress import Progress
 
 VERSION = 1
@@ -49,7 +50,7 @@ class Overlap:
 
 
 def benchmark_index(
-    mirror: Path | None, benchmarks: Sequence[str] = H6_BENCHMARKS, *, test_only: bool = True
+    mirror: Path | None, benchmarks: Sequence[str] = H6_NAMES, *, test_only: bool = True
 ) -> NgramIndex:
     """The n-grams of benchmarks from mirror or hub: of what H6 scores, or of all their splits."""
     locations = {name: benchmark_location(name, mirror) for name in benchmarks}
@@ -60,7 +61,7 @@ def benchmark_index(
 
 def decontamination(mirror: Path | None, *, cache_dir: Path | None = None) -> RowFilter:
     """A filter that removes rows of which any turn shares a 13-gram with an item that H6 scores."""
-    used = {name: fingerprint(benchmark_location(name, mirror), cache_dir) for name in H6_BENCHMARKS}
+    used = {name: fingerprint(benchmark_location(name, mirror), cache_dir) for name in H6_NAMES}
 
     def reasons(flat: FlatRows, report: Report) -> list[str | None]:
         turns = [texts for name, texts in flat.columns.items() if name != "row_id"]

@@ -13,7 +13,7 @@ import numpy as np
 from solar_repro.errors import UserError
 from solar_repro.h6.samples import read_samples
 from solar_repro.h6.statistics import mcnemar_exact
-from solar_repro.paper.benchmarks import COLUMNS
+from solar_repro.paper.benchmarks import H6_BENCHMARKS
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def read_items(folders: Sequence[Path | str]) -> dict[str, Items]:
     """
     samples = [read_samples(folder) for folder in folders]
     found = {}
-    for column in COLUMNS:
+    for column in H6_BENCHMARKS:
         if any(column.task not in rows for rows in samples):
             continue
         names = [tuple((row["task"], row["item"]) for row in rows[column.task]) for rows in samples]

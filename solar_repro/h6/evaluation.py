@@ -20,7 +20,7 @@ from solar_repro.h6.samples import item_row, write_samples
 from solar_repro.h6.scores import ColumnScore, Scores, write_scores
 from solar_repro.h6.tasks import H6Tasks, LoadedTask
 from solar_repro.h6.vllm_engine import require_vllm, start_vllm
-from solar_repro.paper.benchmarks import COLUMN_NAMES, FEWSHOT_SEED, FLEXIBLE, column_named
+from solar_repro.paper.benchmarks import FEWSHOT_SEED, FLEXIBLE, H6_NAMES, h6_benchmark
 from solar_repro.terminal.progress import Progress
 
 BATCH_TOKENS = 8192
@@ -86,7 +86,7 @@ def evaluate_h6(
             for loaded in loaded_tasks:
                 task_scores[loaded.name], found = _score_task(loaded, lm)
                 rows.extend(found)
-            write_samples(rows, out / "samples" / f"{column_named(name).task}.parquet")
+            write_samples(rows, out / "samples" / f"{h6_benchmark(name).task}.parquet")
             columns[name] = _column(name, tasks, [task_scores[loaded.name] for loaded in loaded_tasks])
         journal.close()
     # A frame can outlive its call in the traceback of an error that a library caught; the weights must not.
@@ -183,7 +183,7 @@ def _score_task(loaded: LoadedTask, lm: SharedPrefixLM) -> tuple[dict[str, Any],
 
 def _column(name: str, tasks: H6Tasks, found: Sequence[dict[str, Any]]) -> ColumnScore:
     """A column's plain mean over its tasks: a single one, or MMLU's subjects."""
-    column = column_named(name)
+    column = h6_benchmark(name)
     return ColumnScore(
         score=sum(task["score"] for task in found) / len(found),
         stderr=mean_stderr([task["stderr"] for task in found]),
@@ -205,7 +205,7 @@ def mean_stderr(stderrs: Sequence[float | None]) -> float | None:
 def _scores(
     columns: dict[str, ColumnScore], task_scores: dict[str, dict[str, Any]], settings: dict[str, Any]
 ) -> Scores:
-    complete = set(columns) == set(COLUMN_NAMES)
+    complete = set(columns) == set(H6_NAMES)
     subjects = [task for name, task in task_scores.items() if name.startswith("mmlu_")]
     gsm8k = task_scores.get("gsm8k", {})
     return Scores(

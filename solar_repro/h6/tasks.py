@@ -20,7 +20,7 @@ from lm_eval.utils import env
 from solar_repro.data.benchmark_sources import benchmark_source
 from solar_repro.data.locate import mirror_folder
 from solar_repro.errors import UserError
-from solar_repro.paper.benchmarks import COLUMN_NAMES, COLUMNS, FEWSHOT_SEED, Column, column_named
+from solar_repro.paper.benchmarks import FEWSHOT_SEED, H6_BENCHMARKS, H6_NAMES, H6Benchmark, h6_benchmark
 from solar_repro.store.fingerprint import folder_fingerprint
 
 HARNESS_FOLDERS = ("arc", "hellaswag", "mmlu/default", "truthfulqa", "winogrande", "gsm8k")
@@ -31,7 +31,7 @@ HARNESS_FOLDERS = ("arc", "hellaswag", "mmlu/default", "truthfulqa", "winogrande
 class LoadedTask:
     """A task of the harness, the items that were chosen of it, and their requests in the harness's form."""
 
-    column: Column
+    column: H6Benchmark
     name: str
     task: Task
     items: tuple[int, ...]
@@ -68,7 +68,7 @@ def build_tasks(
     limits: Mapping[str, int | None] | None = None,
     subjects: Sequence[str] | None = None,
     seed: int = 0,
-    columns: Sequence[str] = COLUMN_NAMES,
+    columns: Sequence[str] = H6_NAMES,
     gsm8k_stop: Sequence[str] | None = None,
 ) -> H6Tasks:
     """Load the benchmarks and render every prompt, with lm-eval's own task definitions.
@@ -84,16 +84,14 @@ def build_tasks(
     """
     limits = dict(limits or {})
     for name in [*columns, *limits]:
-        if name not in COLUMN_NAMES:
-            raise UserError(
-                f"benchmark {name!r}: is not a column of H6; use one of {', '.join(COLUMN_NAMES)}"
-            )
+        if name not in H6_NAMES:
+            raise UserError(f"benchmark {name!r}: is not a column of H6; use one of {', '.join(H6_NAMES)}")
     for name, limit in limits.items():
         if limit is not None and limit < 1:
             raise UserError(
                 f"limit {limit} of {name}: at least one item is needed; leave it out to score all"
             )
-    chosen = tuple(column.name for column in COLUMNS if column.name in columns)
+    chosen = tuple(column.name for column in H6_BENCHMARKS if column.name in columns)
     return _build(
         Path(mirror).resolve() if mirror is not None else None,
         _mirror_state(mirror, chosen),
@@ -106,7 +104,7 @@ def build_tasks(
 
 def _mirror_state(mirror: Path | None, columns: Sequence[str]) -> tuple[str, ...]:
     """Digests of the benchmarks that come from the mirror, so that a changed mirror gives new tasks."""
-    folders = [mirror_folder(column_named(name).hub_id, mirror) for name in columns]
+    folders = [mirror_folder(h6_benchmark(name).hub_id, mirror) for name in columns]
     return tuple(folder_fingerprint(folder) for folder in folders if folder)
 
 
@@ -131,7 +129,7 @@ def _build(
     log.setLevel(logging.ERROR)  # it warns of every task whose few-shot examples come from its train split
     try:
         for name, limit in limits:
-            column = column_named(name)
+            column = h6_benchmark(name)
             overrides: dict[str, Any] = {"num_fewshot": column.shots}
             if name == "GSM8K" and gsm8k_stop is not None:
                 overrides["generation_kwargs"] = {
@@ -173,7 +171,7 @@ def _subject_tasks(manager: Any, subjects: tuple[str, ...] | None) -> list[str]:
 
 
 def _load(
-    manager: Any, names: Sequence[str], overrides: dict[str, Any], column: Column, mirror: Path | None
+    manager: Any, names: Sequence[str], overrides: dict[str, Any], column: H6Benchmark, mirror: Path | None
 ) -> dict[str, Task]:
     """The harness's tasks with our data and shots. In a group, entries override the registered tasks."""
     entries = []
@@ -196,7 +194,7 @@ def _load(
         ) from error
 
 
-def _render(column: Column, name: str, task: Task, limit: int | None, seed: int) -> LoadedTask:
+def _render(column: H6Benchmark, name: str, task: Task, limit: int | None, seed: int) -> LoadedTask:
     """Choose the items and build their requests as the harness's `build_all_requests` does for `samples`."""
     task.set_fewshot_seed(FEWSHOT_SEED)
     split = task.eval_docs

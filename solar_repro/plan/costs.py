@@ -18,6 +18,7 @@ from solar_repro.contract import (
     UpscaleSettings,
 )
 from solar_repro.errors import UserError
+from solar_repro.paper.benchmarks import H6_BENCHMARKS
 from solar_repro.plan.step import Step
 from solar_repro.scales.microworld import BaseTraining
 from solar_repro.scales.settings import Evaluate, Hardware, Shape, Training
@@ -35,21 +36,11 @@ QUANTISED_BYTES = 0.52
 STRATEGIES = ("ddp", "fsdp2")
 """Every GPU holds everything; or parameters, gradients and optimizer state in shares (ZeRO-3 alike)."""
 
-H6_ITEMS = {
-    "ARC": (1172, 4662),
-    "HellaSwag": (10042, 4370),
-    "MMLU": (14042, 2939),
-    "TruthfulQA": (817, 1029),
-    "Winogrande": (1267, 1281),
-    "GSM8K": (1319, 3041),
-}
-"""Column → items, and characters of an item's prompt with all its choices: means over 60 items of the real
-sets (MMLU: 4 of each subject), as `evaluation.tasks.build_tasks` renders them."""
 MMLU_SUBJECTS = 57
-CHARACTERS_A_TOKEN = 3.6
-"""Of English text with a vocabulary of some 32,000: our estimate."""
-GSM8K_ANSWER_TOKENS = 150
-"""Generated an item, each counted as a forward pass: our estimate."""
+CHARACTERS_PER_TOKEN = 3.6
+"""Our estimate for English text and a vocabulary of about 32,000."""
+ANSWER_TOKENS = 150
+"""Our estimate of the tokens that are generated per item. Each counts as a forward pass."""
 
 
 LIGHT_STAGES = ("microworld", "data", "synth_math", "upscale", "merge")
@@ -100,17 +91,17 @@ def told_flops(step: Step, shape: Shape | None) -> float | None:
 
 
 def h6_tokens(settings: Evaluate) -> dict[str, tuple[int, int]]:
-    """Column → items that are scored, tokens an item; what choices share is read once."""
+    """Benchmark → items that are scored, tokens per item. What choices share is read once."""
     found = {}
-    for column, (items, characters) in H6_ITEMS.items():
-        if column == "MMLU":
+    for benchmark in H6_BENCHMARKS:
+        items, most = benchmark.items, settings.limits.get(benchmark.name, benchmark.items)
+        if benchmark.name == "MMLU":
             subjects = len(settings.subjects) if settings.subjects is not None else MMLU_SUBJECTS
             items = round(items * subjects / MMLU_SUBJECTS)
-            most = settings.limits.get(column, items) * subjects
-        else:
-            most = settings.limits.get(column, items)
-        tokens = characters / CHARACTERS_A_TOKEN + (GSM8K_ANSWER_TOKENS if column == "GSM8K" else 0)
-        found[column] = min(items, most), round(tokens)
+            most *= subjects
+        tokens = benchmark.prompt_characters / CHARACTERS_PER_TOKEN
+        tokens += ANSWER_TOKENS if benchmark.generates else 0
+        found[benchmark.name] = min(items, most), round(tokens)
     return found
 
 

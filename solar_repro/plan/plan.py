@@ -37,7 +37,7 @@ from solar_repro.device import own_precision
 from solar_repro.errors import UserError, did_you_mean
 from solar_repro.microworld.trained_base import shipped_base
 from solar_repro.paper import variants
-from solar_repro.paper.benchmarks import COLUMN_NAMES, COLUMNS
+from solar_repro.paper.benchmarks import H6_BENCHMARKS, H6_NAMES
 from solar_repro.plan.step import UNKNOWN, Step, ordered
 from solar_repro.safety.paths import expand_home
 from solar_repro.scales.settings import EMBEDDED, Evaluate, Scale
@@ -315,10 +315,10 @@ class Plan:
         )
         return Step("synth_math", "synth_math", settings, self._world(), data, places)
 
-    def _benchmarks(self, tasks: Iterable[str] = COLUMN_NAMES) -> dict[str, str]:
+    def _benchmarks(self, tasks: Iterable[str] = H6_NAMES) -> dict[str, str]:
         """Fingerprints of the benchmarks of H6, or of some."""
         found: dict[str, str] = {}
-        for column in COLUMNS:
+        for column in H6_BENCHMARKS:
             if column.name in tasks:
                 found |= self._locate(column.hub_id)[1]
         return found

@@ -17,7 +17,7 @@ from solar_repro.checkpoint.model_source import (
 )
 from solar_repro.contract import Digests
 from solar_repro.errors import Stopped, UserError
-from solar_repro.paper.benchmarks import COLUMNS
+from solar_repro.paper.benchmarks import H6_BENCHMARKS
 from solar_repro.plan.costs import bytes_to_write, told_flops
 from solar_repro.plan.provenance import FILE as PROVENANCE
 from solar_repro.plan.provenance import made_in, result_digest, verify_result, write_provenance
@@ -311,7 +311,7 @@ class Runner:
             rows = read_metrics(folder / METRICS)
             measured_on = {
                 name: (column.hub_id, short_digest(step.data[column.hub_id]))
-                for column in COLUMNS
+                for column in H6_BENCHMARKS
                 if column.hub_id in step.data
                 for name in (column.name, f"{column.name}_stderr")
             }

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from solar_repro.errors import UserError
+from solar_repro.paper.benchmarks import H6Name
 from solar_repro.paper.variants import DATASETS
 from solar_repro.scales.execution import Launch, Save, Tracking
 from solar_repro.scales.explain import explain
@@ -19,7 +20,6 @@ SYNTH_MATH = {"synth_math_instruct", "synth_math_alignment"}
 """Sets of Table 1 that are made from MATH, together."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Column = Literal["ARC", "HellaSwag", "MMLU", "TruthfulQA", "Winogrande", "GSM8K"]
 
 
 class Base(Section):
@@ -219,7 +219,7 @@ class Merge(Section):
 class Evaluate(Section):
     """H6 (Sec. 4.1). The protocol is fixed; a scale only sets the number of items."""
 
-    limits: dict[Column, Positive] = {}
+    limits: dict[H6Name, Positive] = {}
     """Items per task (MMLU: per subject). A task that is missing here is scored on all its items."""
     subjects: Annotated[list[str], Field(min_length=1)] | None = None
     """Subjects of MMLU. If it is not set, all 57 are scored."""
@@ -228,7 +228,7 @@ class Evaluate(Section):
     precision: Precision = "auto"
     gsm8k_stop: Literal["today", "leaderboard"] = "today"
     """Stop strings of GSM8K: those of the harness today, or of the version that the leaderboard ran."""
-    backend: dict[Column, Literal["hf", "vllm"]] = {}
+    backend: dict[H6Name, Literal["hf", "vllm"]] = {}
     """What computes the answers of a task: transformers (`hf`, the default) or vLLM."""
 
     @property
@@ -254,7 +254,7 @@ class Contamination(Section):
     variants: list[str] = ["solar_instruct"]
     reference: Place = "solar"
     """The model that writes the neighbours: a variant, a folder or a hub id."""
-    tasks: Annotated[list[Column], Field(min_length=1)] = ["ARC", "MMLU", "TruthfulQA", "GSM8K"]
+    tasks: Annotated[list[H6Name], Field(min_length=1)] = ["ARC", "MMLU", "TruthfulQA", "GSM8K"]
     """Tasks to test. The paper has N/A for HellaSwag and Winogrande; if named here, they are tested too."""
     examples: Positive = 100
     neighbours: Positive = 100

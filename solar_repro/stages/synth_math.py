@@ -17,12 +17,12 @@ from solar_repro.data.synthetic_math import (
     synthesise,
     write_math_sets,
 )
-from solar_repro.paper.benchmarks import column_named
+from solar_repro.paper.benchmarks import h6_benchmark
 from solar_repro.paper.variants import DATASETS, MATH_SEEDS
 from solar_repro.store.result import NOTES, Log
 
 METAMATH = DATASETS["synth_math_instruct"].hub_id
-GSM8K = column_named("GSM8K").hub_id
+GSM8K = h6_benchmark("GSM8K").hub_id
 
 
 def run(out: Path, log: Log, settings: SynthMathSettings, inputs: SynthMathInputs) -> None:

@@ -6,7 +6,7 @@ import json
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from solar_repro.paper.benchmarks import COLUMN_NAMES
+from solar_repro.paper.benchmarks import H6_NAMES
 from solar_repro.tracking.descriptions import MODEL_TRAINING, NOTE
 
 _KIND = "mlflow.experimentKind"
@@ -33,7 +33,7 @@ def describe_experiment(client: MlflowClient, experiment_id: str) -> None:
 
 
 def _experiment_tags(experiment_id: str) -> dict[str, str]:
-    columns = ["H6", *COLUMN_NAMES, "held_out_loss"]
+    columns = ["H6", *H6_NAMES, "held_out_loss"]
     shown = [f"metrics.`{column}`" for column in columns] + ["tags.`solar.stage`", "tags.`solar.scale`"]
     state = {
         "searchFilter": "metrics.H6 >= 0 AND tags.`solar.stage` != 'evaluate'",
@@ -44,7 +44,7 @@ def _experiment_tags(experiment_id: str) -> dict[str, str]:
     }
     view = {"name": "Scores of the models", "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)}
     address = f"#/experiments/{experiment_id}/runs?viewStateShareKey={_VIEW}&{MODEL_TRAINING}"
-    scores = ", ".join(f"`{name}`" for name in COLUMN_NAMES)
+    scores = ", ".join(f"`{name}`" for name in H6_NAMES)
     paper = "[arXiv 2312.15166](https://arxiv.org/abs/2312.15166)"
     runs = f"#/experiments/{experiment_id}/runs?{MODEL_TRAINING}"
     note = (

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from solar_repro.data.benchmark_sets import H6_BENCHMARKS
 from solar_repro.data.decontamination import benchmark_index, overlap
 from solar_repro.data.locate import locate
 from solar_repro.data.sources import load_instruction, load_preferences
+from solar_repro.paper.benchmarks import H6_NAMES
 
 ITEM = "A robe takes two bolts of blue fiber and half that much white fiber, says the tailor of the town."
 
@@ -68,7 +68,7 @@ def test_many_batches_stay_in_order(index, write_set, mirror, cache):
 
 def test_real_benchmarks_find_their_own_items(shared, write_set, mirror, cache):
     index = benchmark_index(shared / "hub")
-    assert index.names == H6_BENCHMARKS
+    assert index.names == H6_NAMES
     questions = [
         "An astronomer observes that a planet rotates faster after a meteorite impact. Which is the most "
         "likely effect of this increase in rotation?",

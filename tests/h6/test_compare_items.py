@@ -15,7 +15,7 @@ from solar_repro.h6.compare_items import (
     share_difference,
 )
 from solar_repro.h6.samples import write_samples
-from solar_repro.paper.benchmarks import COLUMNS
+from solar_repro.paper.benchmarks import H6_BENCHMARKS
 
 
 def _row(task, item, metric):
@@ -113,10 +113,10 @@ def test_h6_is_the_mean_difference_with_independent_errors(tmp_path):
     generator = np.random.default_rng(4)
     folders = []
     for name in ("a0", "a1", "b0", "b1"):
-        rows = {c.task: [(c.task, generator.random() < 0.5) for _ in range(200)] for c in COLUMNS}
+        rows = {c.task: [(c.task, generator.random() < 0.5) for _ in range(200)] for c in H6_BENCHMARKS}
         folders.append(_write(tmp_path / name, rows))
     first, second = read_items(folders[:2]), read_items(folders[2:])
-    parts = [difference(first[column.name], second[column.name]) for column in COLUMNS]
+    parts = [difference(first[column.name], second[column.name]) for column in H6_BENCHMARKS]
     h6 = mean_difference(parts)
     assert h6.value == pytest.approx(np.mean([part.value for part in parts]))
     assert h6.item_variance == pytest.approx(sum(part.item_variance for part in parts) / 36)

@@ -20,7 +20,7 @@ from solar_repro.errors import UserError
 from solar_repro.h6.evaluation import evaluate_h6, mean_stderr
 from solar_repro.h6.scores import read_scores
 from solar_repro.h6.tasks import build_tasks
-from solar_repro.paper.benchmarks import COLUMNS
+from solar_repro.paper.benchmarks import H6_BENCHMARKS
 from tests.conftest import ROOT
 from tests.h6.test_tasks import harness_tasks
 from tests.tiny_benchmarks import SUBJECTS, make_model
@@ -52,7 +52,7 @@ def harness(tasks, mirror, model):
 def test_scores_and_stderrs_are_the_harnesss(scored, harness):
     scores, _ = scored
     for name, own in scores.tasks.items():
-        column = next(column for column in COLUMNS if name.startswith(column.task))
+        column = next(column for column in H6_BENCHMARKS if name.startswith(column.task))
         metric, key = column.metric.split(",")
         expected = harness["results"][name]
         assert own["score"] == pytest.approx(100 * expected[column.metric], rel=1e-4), name
@@ -112,7 +112,7 @@ def test_the_weights_do_not_stay_beside_the_next_models(mirror, model, tmp_path,
 
 def test_items_hold_what_the_harness_logged(scored, harness):
     _, out = scored
-    for column in COLUMNS:
+    for column in H6_BENCHMARKS:
         rows = pq.read_table(out / "samples" / f"{column.task}.parquet").to_pylist()
         metric, key = column.metric.split(",")
         logged = [

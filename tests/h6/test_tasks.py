@@ -10,7 +10,7 @@ from lm_eval.tasks import TaskManager
 
 from solar_repro.errors import UserError
 from solar_repro.h6.tasks import HARNESS_FOLDERS, build_tasks
-from solar_repro.paper.benchmarks import COLUMNS, FEWSHOT_SEED, LEADERBOARD_GSM8K_STOP
+from solar_repro.paper.benchmarks import FEWSHOT_SEED, H6_BENCHMARKS, LEADERBOARD_GSM8K_STOP
 from tests.tiny_benchmarks import SUBJECTS
 
 LIMITS = {"ARC": 3, "HellaSwag": 3, "MMLU": 2, "TruthfulQA": 3, "Winogrande": 3, "GSM8K": 2}
@@ -36,7 +36,7 @@ def harness_tasks(mirror, loaded):
 
 
 def test_the_table_is_the_leaderboards():
-    rows = {column.name: (column.task, column.shots, column.metric.split(",")[0]) for column in COLUMNS}
+    rows = {column.name: (column.task, column.shots, column.metric.split(",")[0]) for column in H6_BENCHMARKS}
     assert rows == {
         "ARC": ("arc_challenge", 25, "acc_norm"),
         "HellaSwag": ("hellaswag", 10, "acc_norm"),
