@@ -8,6 +8,7 @@ from benchmarks.report.page import data_cards, link
 from benchmarks.runs import MODEL, Runs
 from benchmarks.tables import COLUMNS, TABLES, number, score
 from solar_repro.paper import variants
+from solar_repro.paper.data_sets import DATASETS
 from solar_repro.safety.escapes import escape_code, escape_markdown
 from solar_repro.safety.redact import one_line
 from solar_repro.scales.settings import EMBEDDED, Scale
@@ -74,7 +75,7 @@ def _datasets(runs: Runs, scale: Scale, lineage: tuple[variants.Variant, ...]) -
     names = dict.fromkeys(name for made in lineage for name in made.datasets)
     found = []
     for name in names:
-        source = variants.DATASETS[name]
+        source = DATASETS[name]
         used = escape_code(scale.data.stand_ins.get(name, source.hub_id))
         licence = source.licence if used == source.hub_id else "see its card"
         if scale.data.mirror == EMBEDDED:

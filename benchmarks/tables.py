@@ -11,7 +11,8 @@ from benchmarks.runs import CONTAMINATION, EVALUATE, MODEL, Runs
 from benchmarks.verdicts import CONFIDENCE
 from solar_repro.h6.compare_items import mean_difference, share_difference
 from solar_repro.paper.benchmarks import H6_NAMES
-from solar_repro.paper.variants import CONTROLS, DATASETS, FILTERED_TASKS, PAPER
+from solar_repro.paper.data_sets import DATASETS, FILTERED_TASKS
+from solar_repro.paper.variants import CONTROLS, PAPER
 
 TABLES: dict[str, Any] = json.loads(
     (Path(__file__).parent / "paper" / "tables.json").read_text(encoding="utf-8")

@@ -16,6 +16,7 @@ import yaml
 from entry_points.command import DEFAULT_SCALE
 from solar_repro.errors import UserError
 from solar_repro.paper import variants
+from solar_repro.paper.data_sets import DATASETS
 from solar_repro.scales.explain import dotted_keys
 from solar_repro.scales.load import load_scale
 from solar_repro.scales.settings import Scale
@@ -76,7 +77,7 @@ def check_parameters(entry, parameters):
     if "variant" in given:
         variants.variant(given["variant"])
     for name in {"dataset", "study"} & set(given):
-        assert given[name] in (variants.DATASETS if name == "dataset" else shown), f"{name} {given[name]!r}"
+        assert given[name] in (DATASETS if name == "dataset" else shown), f"{name} {given[name]!r}"
 
 
 def check_mlflow_run(words):

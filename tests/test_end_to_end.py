@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.tables import COLUMNS
 from solar_repro.paper import variants
+from solar_repro.paper.data_sets import DATASETS
 from tests.runs import copy_of, workplace
 
 
@@ -57,9 +58,7 @@ def test_parents_data_and_versions_are_recorded(finished):
     assert [found.model_id for found in inputs.model_inputs] == [
         model_run(finished, "sft_v3").data.tags["solar.model_id"]
     ]
-    assert [found.dataset.name for found in inputs.dataset_inputs] == [
-        variants.DATASETS["ultrafeedback"].hub_id
-    ]
+    assert [found.dataset.name for found in inputs.dataset_inputs] == [DATASETS["ultrafeedback"].hub_id]
     provenance = json.loads((finished.folder("dpo_v2") / "solar" / "provenance.json").read_text())
     assert provenance["key"] == run.data.tags["solar.key"]
 

@@ -15,6 +15,7 @@ from benchmarks.performance.checkpoint_results import table
 from benchmarks.regression import FOLDER, read_baseline, scores_table
 from entry_points.command import DEFAULT_SCALE
 from solar_repro.paper import variants
+from solar_repro.paper.data_sets import DATASETS
 from solar_repro.plan.plan import Plan
 from solar_repro.plan.step import ordered
 from solar_repro.scales.load import load_scale, scale_names
@@ -55,7 +56,7 @@ def test_default_variants_exist_and_are_made_by_their_entry_point():
 def test_stage_functions_take_what_the_plan_gives_them(tmp_path):
     plan = Plan(load_scale(DEFAULT_SCALE))
     control = ordered([plan.contamination("base", positive=True), plan.untrained(["ranges:0-4,2-6"])])
-    for step in [*plan.main(), *map(plan.data, variants.DATASETS), *control]:
+    for step in [*plan.main(), *map(plan.data, DATASETS), *control]:
         stage = STAGES[step.stage]
         assert type(step.settings) is stage.settings
         stage.inputs.model_validate({**dict.fromkeys(step.inputs, tmp_path), **step.places})

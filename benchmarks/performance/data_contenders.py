@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from solar_repro.paper.variants import FILTERED_TASKS
+from solar_repro.paper.data_sets import FILTERED_TASKS
 
 LENGTH = 2048
 """Tokens of a packed block and the longest row: Zephyr's SFT length."""

@@ -38,7 +38,7 @@ from solar_repro.microworld.corpus import documents
 from solar_repro.microworld.hub_layout import write_dataset
 from solar_repro.microworld.trained_base import FOLDER
 from solar_repro.microworld.world import build_world
-from solar_repro.paper.variants import DATASETS
+from solar_repro.paper.data_sets import DATASETS
 from solar_repro.plan import costs
 from solar_repro.scales.hardware import Hardware
 from solar_repro.scales.load import load_scale

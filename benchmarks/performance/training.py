@@ -29,7 +29,7 @@ from solar_repro.device import device, own_precision
 from solar_repro.microworld.stored_corpus import CORPUS, stored_texts
 from solar_repro.microworld.trained_base import FOLDER
 from solar_repro.microworld.write import write_mirror
-from solar_repro.paper.variants import DATASETS
+from solar_repro.paper.data_sets import DATASETS
 from solar_repro.scales.load import load_scale
 from solar_repro.scales.settings import Scale, Training
 from solar_repro.store.publish import write_atomically

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-TEXT, TURNS = "text", "list of {role, content}"
-"""The two kinds of column that are read."""
+from solar_repro.paper.data_sets import TEXT, TURNS
+
 ARROW_TYPES = {
     TEXT: pa.string(),
     TURNS: pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),

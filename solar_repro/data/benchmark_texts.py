@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from solar_repro.data.batch import TEXT
 from solar_repro.data.locate import Location
 from solar_repro.data.row_batches import read_batches
 from solar_repro.data.split_files import data_files
 from solar_repro.errors import UserError
 from solar_repro.paper.benchmarks import BENCHMARKS
+from solar_repro.paper.data_sets import TEXT
 
 
 def benchmark_texts(name: str, location: Location, *, test_only: bool) -> Iterator[pa.Array]:

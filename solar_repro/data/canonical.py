@@ -1,39 +1,13 @@
 """The columns of each set of Table 1, made into plain text columns and from those into canonical rows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from solar_repro.data.batch import TEXT, TURNS, Batch
-
-
-@dataclass(frozen=True)
-class SetColumns:
-    """The columns that are read of a set: `TEXT` or `TURNS` by the column's name."""
-
-    stage: str
-    """`instruction` or `alignment`: what the set trains."""
-    required: dict[str, str]
-    optional: dict[str, str] = field(default_factory=dict)
-
-
-TABLE_1_COLUMNS = {
-    "alpaca_gpt4": SetColumns("instruction", {"instruction": TEXT, "output": TEXT}, {"input": TEXT}),
-    "openorca": SetColumns(
-        "instruction",
-        {"system_prompt": TEXT, "question": TEXT, "response": TEXT},
-        {"id": TEXT, "task_name": TEXT},
-    ),
-    "synth_math_instruct": SetColumns("instruction", {"query": TEXT, "response": TEXT, "type": TEXT}),
-    "orca_dpo_pairs": SetColumns(
-        "alignment", {"question": TEXT, "chosen": TEXT, "rejected": TEXT}, {"system": TEXT}
-    ),
-    "ultrafeedback": SetColumns("alignment", {"chosen": TURNS, "rejected": TURNS}, {"source": TEXT}),
-    "synth_math_alignment": SetColumns("alignment", {"prompt": TEXT, "chosen": TEXT, "rejected": TEXT}),
-}
+from solar_repro.data.batch import Batch
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import types
 
-from solar_repro.data.batch import ARROW_TYPES, BATCH_BYTES, BATCH_ROWS, TEXT, TURNS, Batch
+from solar_repro.data.batch import ARROW_TYPES, BATCH_BYTES, BATCH_ROWS, Batch
 from solar_repro.data.text_rows import BROKEN, most_unfolded, unfolds
 from solar_repro.errors import UserError
+from solar_repro.paper.data_sets import TEXT, TURNS
 
 Read = TypeVar("Read")
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from solar_repro.data.batch import ARROW_TYPES, BATCH_BYTES, BATCH_ROWS, TEXT, Batch
+from solar_repro.data.batch import ARROW_TYPES, BATCH_BYTES, BATCH_ROWS, Batch
 from solar_repro.data.parquet_rows import open_parquet, parquet_batches
 from solar_repro.data.split_files import kind_of
 from solar_repro.data.text_rows import BROKEN, Fault, json_rows, text_rows
 from solar_repro.errors import UserError
+from solar_repro.paper.data_sets import TEXT
 
 
 def has_column(file: Path, name: str) -> bool:

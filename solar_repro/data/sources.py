@@ -16,12 +16,13 @@ import pyarrow as pa
 from datasets import Dataset
 
 from solar_repro.data.cache import arrow_rows, key_of
-from solar_repro.data.canonical import TABLE_1_COLUMNS, FlatRows, canonical_table, flatten
+from solar_repro.data.canonical import FlatRows, canonical_table, flatten
 from solar_repro.data.locate import Location, fingerprint
 from solar_repro.data.report import Report, drop
 from solar_repro.data.row_batches import read_batches, rows_of
 from solar_repro.data.split_files import data_files
 from solar_repro.errors import UserError
+from solar_repro.paper.data_sets import DATASETS
 from solar_repro.terminal.progress import Progress
 
 VERSION = 1
@@ -100,9 +101,8 @@ def _load(
     row_filters: Sequence[RowFilter],
     cache_dir: Path | None,
 ) -> Rows:
-    columns = TABLE_1_COLUMNS.get(name)
-    if columns is None or columns.stage != stage:
-        known = ", ".join(known for known, found in TABLE_1_COLUMNS.items() if found.stage == stage)
+    if name not in DATASETS or DATASETS[name].stage != stage:
+        known = ", ".join(known for known, found in DATASETS.items() if found.stage == stage)
         raise UserError(f"data set {name!r} is not one of the {stage} sets of Table 1; these are: {known}")
     digest = fingerprint(location, cache_dir)
     key = key_of(
@@ -183,12 +183,12 @@ def _sample(usable: np.ndarray, max_samples: int | None, seed: int) -> np.ndarra
 
 
 def _flat_batches(files: list[Path], name: str, label: str) -> Iterator[FlatRows]:
-    columns = TABLE_1_COLUMNS[name]
+    source = DATASETS[name]
     first_row = 0
     with Progress(label, sum(file.stat().st_size for file in files), "B") as progress:
         for file in files:
             size, rows = file.stat().st_size, rows_of(file)
-            for batch in read_batches(file, columns.required, columns.optional):
+            for batch in read_batches(file, source.columns, source.optional_columns):
                 flat = flatten(name, batch, first_row)
                 first_row += len(flat.reasons)
                 yield flat

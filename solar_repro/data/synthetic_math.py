@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from solar_repro.data.batch import TEXT
 from solar_repro.data.benchmark_texts import benchmark_texts
 from solar_repro.data.locate import Location
 from solar_repro.data.ngram_index import NgramIndex
@@ -26,6 +25,7 @@ from solar_repro.data.report import Report, drop
 from solar_repro.data.row_batches import read_batches
 from solar_repro.data.split_files import data_files
 from solar_repro.errors import UserError
+from solar_repro.paper.data_sets import TEXT
 
 Method = Literal["metamath", "generate", "rule"]
 TextRow = dict[str, str]

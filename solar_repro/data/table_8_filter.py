@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from solar_repro.data.batch import TEXT
 from solar_repro.data.benchmark_sets import table_8_fingerprints
 from solar_repro.data.cache import key_of
 from solar_repro.data.canonical import FlatRows
@@ -28,6 +27,7 @@ from solar_repro.data.sources import RowFilter
 from solar_repro.data.split_files import data_files
 from solar_repro.errors import UserError
 from solar_repro.paper.benchmarks import BENCHMARKS, TABLE_8_BENCHMARKS
+from solar_repro.paper.data_sets import TEXT
 
 MISSED_BY_TABLE_8 = re.compile(r"task(026|027|028|029|03[0-5]|1391)_")
 """Natural Instructions' DROP tasks 026–028 and Winogrande tasks 029–035 and 1391. Table 8 does not name them,

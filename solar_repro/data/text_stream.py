@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from solar_repro.data.batch import TEXT
 from solar_repro.data.locate import Location
 from solar_repro.data.report import Report, drop
 from solar_repro.data.row_batches import read_batches, require_columns
 from solar_repro.data.split_files import data_files
 from solar_repro.errors import UserError
+from solar_repro.paper.data_sets import TEXT
 
 
 class TextStream:

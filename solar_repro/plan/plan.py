@@ -38,6 +38,7 @@ from solar_repro.errors import UserError, did_you_mean
 from solar_repro.microworld.trained_base import shipped_base
 from solar_repro.paper import variants
 from solar_repro.paper.benchmarks import H6_BENCHMARKS, H6_NAMES
+from solar_repro.paper.data_sets import DATASETS, MATH_SEEDS
 from solar_repro.plan.step import UNKNOWN, Step, ordered
 from solar_repro.safety.paths import expand_home
 from solar_repro.scales.settings import EMBEDDED, Evaluate, Scale
@@ -140,8 +141,8 @@ class Plan:
 
     def data(self, dataset: str) -> Step:
         """One set of Table 1 prepared and reported by itself, with the base's tokenizer."""
-        if dataset not in variants.DATASETS:
-            hint = did_you_mean(dataset, variants.DATASETS)
+        if dataset not in DATASETS:
+            hint = did_you_mean(dataset, DATASETS)
             raise UserError(f"data set {dataset!r} is not in Table 1; {hint}")
         return self._once("data", dataset, lambda: self._data(dataset))
 
@@ -166,7 +167,7 @@ class Plan:
     def everything(self) -> list[Step]:
         """Every step of this scale's variants and sets, but for layer maps that are no variant's."""
         targets = [*self.main(), *(self.evaluation(name) for name in variants.CONTROLS)]
-        for name in variants.DATASETS:
+        for name in DATASETS:
             with suppress(UserError):  # a set that is nowhere has no results
                 targets.append(self.data(name))
         return ordered(targets)
@@ -287,9 +288,9 @@ class Plan:
 
     def _synth_math(self) -> Step:
         section = self.scale.data
-        ids = [variants.MATH_SEEDS]
+        ids = [MATH_SEEDS]
         if section.math == "metamath":
-            ids.append(variants.DATASETS["synth_math_instruct"].hub_id)
+            ids.append(DATASETS["synth_math_instruct"].hub_id)
         data: dict[str, str] = {}
         for hub_id in ids:
             data |= self._locate(hub_id)[1]
@@ -332,17 +333,15 @@ class Plan:
         data: dict[str, str] = {}
         inputs = self._world()
         for name in names:
-            most = section.samples(name)
-            if name.startswith("synth_math"):
+            source, most = DATASETS[name], section.samples(name)
+            if source.is_made_from_math:
                 inputs["synth_math"] = self.synth_math()
                 chosen.append(TuningSet(name=name, id="synth_math", maximum_samples=most))
                 continue
-            source = variants.DATASETS[name]
             hub_id, found = self._locate(source.hub_id, section.stand_ins.get(name))
             data |= found
-            filtered, flan = (), None
-            if name == "openorca":
-                filtered = variants.FILTERED_TASKS
+            flan = None
+            if source.filtered_tasks:
                 if section.flan:
                     flan, found = self._locate(section.flan)
                     data |= found
@@ -356,7 +355,7 @@ class Plan:
                     name=name,
                     id=hub_id,
                     maximum_samples=most,
-                    filtered_tasks=filtered,
+                    filtered_tasks=source.filtered_tasks,
                     flan=flan,
                     decontaminate=decontaminate,
                 )
@@ -365,7 +364,7 @@ class Plan:
 
     def _data(self, dataset: str) -> Step:
         (chosen,), data, inputs = self._datasets((dataset,))
-        is_instruction = variants.DATASETS[dataset].stage == "instruction"
+        is_instruction = DATASETS[dataset].stage == "instruction"
         settings = DataSettings(
             dataset=chosen,
             template=self.scale.data.template,

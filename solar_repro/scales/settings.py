@@ -6,7 +6,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from solar_repro.errors import UserError
 from solar_repro.paper.benchmarks import H6Name
-from solar_repro.paper.variants import DATASETS
+from solar_repro.paper.data_sets import DATASETS, SYNTHETIC_MATH
 from solar_repro.scales.execution import Launch, Save, Tracking
 from solar_repro.scales.explain import explain
 from solar_repro.scales.hardware import Hardware, Shape
@@ -16,8 +16,6 @@ from solar_repro.scales.section import Place, Positive, Precision, Section, Seed
 
 EMBEDDED = "embedded"
 """As `base.model`: the base that the embedded world trains. As `data.mirror`: the embedded world."""
-SYNTH_MATH = {"synth_math_instruct", "synth_math_alignment"}
-"""Sets of Table 1 that are made from MATH, together."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -85,8 +83,8 @@ class Data(Section):
                     raise ValueError(
                         f"{section}: {name!r} is not a data set of Table 1 ({', '.join(DATASETS)})"
                     )
-        if len(SYNTH_MATH & set(self.decontaminate)) == 1:
-            both = " and ".join(sorted(SYNTH_MATH))
+        if len(SYNTHETIC_MATH & set(self.decontaminate)) == 1:
+            both = " and ".join(sorted(SYNTHETIC_MATH))
             raise ValueError(f"decontaminate: {both} have the same seeds; name both or neither")
         return self
 

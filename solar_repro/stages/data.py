@@ -8,7 +8,7 @@ from solar_repro.data.card import write_card
 from solar_repro.data.decontamination import benchmark_index, overlap
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction, tokenise_preferences
-from solar_repro.paper.variants import DATASETS
+from solar_repro.paper.data_sets import DATASETS
 from solar_repro.store.result import Log
 from solar_repro.training.tuning_data import figures, instruction_rows, preference_rows
 

@@ -18,7 +18,7 @@ from solar_repro.data.synthetic_math import (
     write_math_sets,
 )
 from solar_repro.paper.benchmarks import h6_benchmark
-from solar_repro.paper.variants import DATASETS, MATH_SEEDS
+from solar_repro.paper.data_sets import DATASETS, MATH_SEEDS
 from solar_repro.store.result import NOTES, Log
 
 METAMATH = DATASETS["synth_math_instruct"].hub_id

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from solar_repro.contract import TuningSettings
 from solar_repro.paper import variants
+from solar_repro.paper.data_sets import DATASETS
 from solar_repro.plan.step import Step
 from solar_repro.safety.escapes import escape_code, escape_markdown
 from solar_repro.safety.redact import one_line
@@ -52,7 +53,7 @@ def step_note(
     ]
     made_from = [_link(step, role, found) for role, found in parents.items()]
     sets = [
-        f"{variants.DATASETS[one.name].title} (at most {one.maximum_samples:,} rows)"
+        f"{DATASETS[one.name].title} (at most {one.maximum_samples:,} rows)"
         for one in (step.settings.datasets if isinstance(step.settings, TuningSettings) else ())
     ]
     sentences = [f"Made from {', '.join(made_from)}."] if made_from else []

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from benchmarks import tables
-from solar_repro.paper import variants
+from solar_repro.paper.data_sets import DATASETS
 from tests.benchmarks.fakes import fake_runs
 
 
@@ -52,7 +52,7 @@ def test_table_8_and_1_come_from_the_runs_metrics():
     )
     assert dict(tables.filter_rows(runs))["drop:2.0.0"] == 7
     assert dict(tables.filter_rows(runs))["cot_gsm8k"] is None
-    assert ("OpenOrca", variants.DATASETS["openorca"].maximum_samples, 100) in tables.data_rows(runs)
+    assert ("OpenOrca", DATASETS["openorca"].maximum_samples, 100) in tables.data_rows(runs)
 
 
 def test_csv_has_a_line_for_every_cell_we_have():

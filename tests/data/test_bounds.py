@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from solar_repro.data import parquet_rows, row_batches, text_rows
-from solar_repro.data.batch import TEXT, TURNS
 from solar_repro.data.benchmark_sources import mirror_configs
 from solar_repro.data.hub_card import read_card
 from solar_repro.data.row_batches import read_batches
 from solar_repro.data.split_files import data_files
 from solar_repro.data.text_rows import DEEP, LONG, json_rows
 from solar_repro.errors import UserError
+from solar_repro.paper.data_sets import TEXT, TURNS
 from tests.safety.test_plain_yaml import BOMB
 
 DEEPEST = "[" * 50_000 + "]" * 50_000

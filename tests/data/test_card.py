@@ -14,7 +14,7 @@ from solar_repro.data.card import (
 )
 from solar_repro.data.decontamination import Overlap, benchmark_index
 from solar_repro.data.packing import pack_text
-from solar_repro.paper.variants import DATASETS, FILTERED_TASKS
+from solar_repro.paper.data_sets import DATASETS, FILTERED_TASKS
 from solar_repro.stages import data
 
 ROWS = {

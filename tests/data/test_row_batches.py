@@ -6,10 +6,10 @@ import pyarrow as pa
 import pytest
 
 from solar_repro.data import row_batches, text_rows
-from solar_repro.data.batch import TEXT, TURNS
 from solar_repro.data.row_batches import read_batches
 from solar_repro.data.split_files import data_files
 from solar_repro.errors import UserError
+from solar_repro.paper.data_sets import TEXT, TURNS
 
 
 def read(folder, columns, split="train"):

@@ -5,7 +5,7 @@ from solar_repro.data.locate import locate
 from solar_repro.data.sources import load_instruction, load_preferences
 from solar_repro.data.table_8_filter import by_flan_join, by_ngrams, by_task_name, table_8_filter
 from solar_repro.errors import UserError
-from solar_repro.paper.variants import FILTERED_TASKS
+from solar_repro.paper.data_sets import FILTERED_TASKS
 
 LEAK = "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May."
 

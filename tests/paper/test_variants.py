@@ -5,6 +5,7 @@ import pytest
 from solar_repro.checkpoint.layer_map import parameters_of
 from solar_repro.errors import UserError
 from solar_repro.paper import variants
+from solar_repro.paper.data_sets import DATASETS, FILTERED_TASKS
 from tests.conftest import ROOT
 
 TABLES = json.loads((ROOT / "benchmarks/paper/tables.json").read_text(encoding="utf-8"))
@@ -96,7 +97,7 @@ def test_merge_weights_of_table_7():
 
 def test_table_1():
     printed = {row["dataset"]: row for row in TABLES["table_1"]["rows"]}
-    for source in variants.DATASETS.values():
+    for source in DATASETS.values():
         row = printed.pop(source.title)
         assert source.stage == row["stage"].lower()
         assert source.maximum_samples == float(row["maximum_samples_used"].removesuffix("K")) * 1000
@@ -104,7 +105,7 @@ def test_table_1():
 
 
 def test_table_8():
-    assert list(variants.FILTERED_TASKS) == TABLES["table_8"]["rows"]
+    assert list(FILTERED_TASKS) == TABLES["table_8"]["rows"]
 
 
 def test_lineage_puts_parents_first_and_each_once():

@@ -8,6 +8,7 @@ from solar_repro.data.locate import Location
 from solar_repro.errors import UserError
 from solar_repro.paper import variants
 from solar_repro.paper.benchmarks import H6_BENCHMARKS
+from solar_repro.paper.data_sets import DATASETS, FILTERED_TASKS
 from solar_repro.plan.plan import Plan
 from solar_repro.plan.step import ordered
 from solar_repro.scales.load import load_scale
@@ -57,7 +58,7 @@ def asked(monkeypatch):
 
     def found(hub_id, mirror, stand_in=None):
         sets.append(hub_id)
-        if hub_id == variants.DATASETS["orca_dpo_pairs"].hub_id:
+        if hub_id == DATASETS["orca_dpo_pairs"].hub_id:
             raise UserError(f"data set {hub_id}: the hub did not give it")
         return Location(hub_id, hub_id, None, "1")
 
@@ -121,7 +122,7 @@ def test_limits_of_the_evaluation_rerun_evaluations_alone():
 
 def test_another_table_8_reruns_what_is_tuned_on_openorca(monkeypatch):
     before = keys(Plan(load_scale("check")))
-    monkeypatch.setattr(variants, "FILTERED_TASKS", variants.FILTERED_TASKS[:-1])
+    monkeypatch.setattr(variants, "FILTERED_TASKS", FILTERED_TASKS[:-1])
     after = keys(Plan(load_scale("check")))
     assert {label for label in before if before[label] != after[label]} == descendants("sft_v2", "sft_v3")
 
@@ -205,7 +206,7 @@ def test_dpo_v2_stands_on_exactly_its_lineage(plan):
 def test_parameters_are_flat_and_dotted(plan):
     parameters = plan.model("dpo_v2").parameters()
     assert parameters["dpo.beta"] == "0.1"
-    assert parameters["datasets.ultrafeedback.id"] == variants.DATASETS["ultrafeedback"].hub_id
+    assert parameters["datasets.ultrafeedback.id"] == DATASETS["ultrafeedback"].hub_id
     assert "learning_rate" not in parameters  # a Trainer field's own name would clash with its callback
     assert all(isinstance(value, str) for value in parameters.values())
 

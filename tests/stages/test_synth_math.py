@@ -9,7 +9,7 @@ from solar_repro.data.locate import folder_location
 from solar_repro.data.rephrase_by_model import ANSWER, REPHRASE
 from solar_repro.data.synthetic_math import math_problems
 from solar_repro.errors import UserError
-from solar_repro.paper.variants import MATH_SEEDS
+from solar_repro.paper.data_sets import MATH_SEEDS
 from solar_repro.plan.plan import Plan
 from solar_repro.scales.load import load_scale
 from tests.model_server import serving
