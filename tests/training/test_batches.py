@@ -2,6 +2,7 @@
 
 import pytest
 
+from solar_repro.contract import TuningInputs, TuningSet
 from solar_repro.data.cache import key_of
 from solar_repro.data.packing import PackedCollator, pack_instruction
 from solar_repro.data.tokenizer import tokenizer_digest
@@ -18,11 +19,18 @@ def tokenizer(finished):
     return AutoTokenizer.from_pretrained(finished.folder("sft_v3"))
 
 
+def chosen(name, rows):
+    return TuningSet(name=name, id=DATASETS[name].hub_id, maximum_samples=rows)
+
+
+def inputs(finished):
+    return TuningInputs(model=finished.folder("solar"), mirror=finished.folder("microworld"))
+
+
 def test_sft_batch(finished, tokenizer):
     from torch import tensor_split
 
-    chosen = {"name": "alpaca_gpt4", "id": DATASETS["alpaca_gpt4"].hub_id, "maximum_samples": 40}
-    rows = instruction_rows(chosen, 1, finished.folder("microworld"), None)
+    rows = instruction_rows(chosen("alpaca_gpt4", 40), 1, inputs(finished))
     tokenised, _ = tokenise_instruction(rows, tokenizer, 256)
     key = key_of(rows=rows.key, tokenizer=tokenizer_digest(tokenizer))
     blocks, _ = pack_instruction(tokenised, 256, key)
@@ -50,8 +58,7 @@ def test_sft_batch(finished, tokenizer):
 def test_dpo_batch(finished, tokenizer):
     from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-    chosen = {"name": "ultrafeedback", "id": DATASETS["ultrafeedback"].hub_id, "maximum_samples": 8}
-    rows = preference_rows(chosen, 1, finished.folder("microworld"), None)
+    rows = preference_rows(chosen("ultrafeedback", 8), 1, inputs(finished))
     pairs, _ = tokenise_preferences(rows, tokenizer, 256)
     batch = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id)(list(pairs))
     # TRL lays the chosen answers in the first half of the batch, the rejected ones in the second.
