@@ -50,18 +50,20 @@ def table(arguments: Arguments, number: int) -> None:
     from benchmarks.runs import of_plans
     from benchmarks.tables import table_text
     from solar_repro.paper.variants import PAPER
+    from solar_repro.running.whole_plan import make_all
 
     chosen = plans(arguments)
     names = [variant.name for variant in PAPER.values() if number in variant.rows]
     steps = [plan.evaluation(name) for plan in chosen for name in names]
     with running(arguments, f"ablation table {number}") as runner:
-        runner.all(steps)
+        make_all(runner, steps)
         print(table_text(number, of_plans(chosen, runner.tracker, names, runner.store)))
 
 
 def table_2(arguments: Arguments) -> None:
     from solar_repro.h6.released import accepted, candidates, describe, device_memory
     from solar_repro.plan.plan import Plan
+    from solar_repro.running.whole_plan import make_all
     from solar_repro.scales.settings import EMBEDDED
 
     scale, rows = arguments.scale, arguments.options.rows
@@ -90,7 +92,7 @@ def table_2(arguments: Arguments) -> None:
         for candidate in scored
     }
     with running(arguments, "ablation table 2") as runner:
-        runner.all(list(steps.values()))
+        make_all(runner, list(steps.values()))
         runs = of_steps(scale.name, steps.values(), runner.tracker, runner.store)
         print(table_text(2, runs, {row: step.variant for row, step in steps.items()}))
 
@@ -118,6 +120,7 @@ def study(arguments: Arguments) -> None:
     from benchmarks.runs import of_plans
     from solar_repro.checkpoint.folder import open_checkpoint
     from solar_repro.paper import variants
+    from solar_repro.running.whole_plan import make_all
 
     name, chosen, m = arguments.options.study, plans(arguments), arguments.scale.upscale.m
     layers = chosen[0].base_layers
@@ -134,7 +137,7 @@ def study(arguments: Arguments) -> None:
             base = open_checkpoint(runner.get(chosen[0].model("base")).output)
             names = studies.depth_variants(base.layers, m)
             steps = [plan.evaluation(variant) for plan in chosen for variant in names]
-        runner.all(steps)
+        make_all(runner, steps)
         parents = [variants.variant(variant).parents[0] for variant in names]
         runs = of_plans(chosen, runner.tracker, [*names, *parents, "base"], runner.store)
         if name == "seeds":

@@ -230,8 +230,10 @@ def make_step(arguments: Arguments, stage: str, choose: Callable[["Plan"], "Step
     if arguments.scale.machine_rank:
         follow(arguments.store, [step], arguments.scale)
         return arguments.store / step.folder
+    from solar_repro.running.whole_plan import show_plan
+
     with running(arguments, step.label) as runner:
-        runner.tell_plan([step])
+        show_plan(runner, [step])
         finished = runner.get(step, runner.tracker.run_id)
     print(finished.output)
     print(f"UI: {ui_command()}")

@@ -11,6 +11,7 @@ def main() -> None:
     from benchmarks.registry import INSTRUCT, register_instruct
     from benchmarks.run_page import ui_lines
     from benchmarks.runs import of_plans
+    from solar_repro.running.whole_plan import make_all
     from solar_repro.terminal.progress import show_activity
 
     chosen = plans(arguments)
@@ -19,7 +20,7 @@ def main() -> None:
         follow(arguments.store, steps, arguments.scale)
         return
     with running(arguments, f"main {arguments.scale.name}") as runner:
-        runner.all(steps)
+        make_all(runner, steps)
         runs = of_plans(chosen, runner.tracker, store=runner.store)
         out = runner.store / "report" / arguments.scale.name
         with show_activity("writing the report"):

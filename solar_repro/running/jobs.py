@@ -1,7 +1,5 @@
 """Steps of a plan side by side, where one alone leaves cores idle: each in one of a few lasting processes."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import multiprocessing
@@ -15,9 +13,11 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from solar_repro.errors import Stopped, UserError
+from solar_repro.plan.step import Step
+from solar_repro.running.runner import Runner
 from solar_repro.terminal import events
 from solar_repro.terminal.stopping import (
     block_signals,
@@ -27,20 +27,14 @@ from solar_repro.terminal.stopping import (
     unblock_sigterm,
 )
 
-if TYPE_CHECKING:
-    from solar_repro.plan.step import Step
-    from solar_repro.running.runner import Runner
-    from solar_repro.tracking.commands import Invocation
-    from solar_repro.tracking.reader import FinishedRun
-
 GRACE_SECONDS = 60
 SECONDS_BETWEEN_LOOKS = 0.2
 _runner: Runner
-"""A worker's own, set once at its start."""
+"""The runner of a worker process, set once at its start."""
 _heeding = ExitStack()
-"""Open as long as the worker lives."""
+"""It stays open as long as the worker lives."""
 _idle = threading.Event()
-"""Whether the worker makes nothing."""
+"""It is set while the worker makes nothing."""
 
 
 def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) -> dict[str, FinishedRun]:
@@ -175,9 +169,6 @@ def _start(
 
         events.listener = tell
     import torch
-
-    from solar_repro.running.runner import Runner
-    from solar_repro.tracking.tracker import Tracker
 
     torch.set_num_threads(threads)
     _runner = Runner(store, Tracker(*own), **options)

@@ -18,11 +18,10 @@ from solar_repro.checkpoint.model_source import (
 from solar_repro.contract import Digests
 from solar_repro.errors import Stopped, UserError
 from solar_repro.paper.benchmarks import H6_BENCHMARKS
-from solar_repro.plan.costs import bytes_to_write, told_flops
+from solar_repro.plan.costs import bytes_to_write
 from solar_repro.plan.provenance import FILE as PROVENANCE
 from solar_repro.plan.provenance import made_in, result_digest, verify_result, write_provenance
-from solar_repro.plan.step import Step, ordered
-from solar_repro.running.jobs import make_side_by_side
+from solar_repro.plan.step import Step
 from solar_repro.running.launch import Job, launch
 from solar_repro.safety.paths import require_space, require_writable
 from solar_repro.safety.redact import one_line, printable
@@ -36,8 +35,7 @@ from solar_repro.store.publish import PlaceOccupied, publish
 from solar_repro.store.result import METRICS, NOTES, Log
 from solar_repro.store.resume import RESUME_METRICS, ResumeFolder, job_file, resume_folder, run_of_checkpoint
 from solar_repro.terminal import events
-from solar_repro.terminal.events import PlanEvent, StepEvent, StepState
-from solar_repro.terminal.remaining import StepCost
+from solar_repro.terminal.events import StepEvent, StepState
 from solar_repro.terminal.stopping import raise_if_stop_requested
 from solar_repro.tracking.metric_log import read_metrics, send_metrics
 from solar_repro.tracking.reader import FinishedRun, conflicting_results
@@ -68,54 +66,20 @@ class Runner:
         self.tracker = tracker
         self.upload = upload
         self.jobs = jobs
-        """Steps that `all` makes side by side."""
+        """Number of steps that are made side by side."""
         self.save = save
         self.how = how
         """In how many processes trainings run."""
         self.shape = shape
-        """Of a base that only the hub has, to reckon what steps cost."""
+        """Dimensions of a base that only the hub has, to estimate what steps cost."""
         self.watch = watch
-        """Whether processor, memory, disk and GPUs are logged of stages that train or evaluate."""
+        """Whether to log how busy processor, memory, disk and GPUs are while a stage trains or evaluates."""
         self.position = (0, 0)
-        """Number of the step that is made, and of how many, for the lines that tell of it."""
+        """Number of the step that is being made, and the number of all steps, as they are printed."""
         self.tells_of: str | None = None
-        """Key of the only step that is told of; nothing: all."""
+        """Key of the one step whose progress is printed; None prints all."""
         self.made: dict[str, FinishedRun] = {}
         self.reused: dict[str, FinishedRun] = {}
-
-    def all(self, targets: list[Step]) -> None:
-        """Make every target, and what it stands on; which runs those are is kept with the tracker's own."""
-        steps = ordered(targets)
-        self.tell_plan(targets)
-        if self.jobs > 1:
-            missing = []
-            for step in steps:
-                self.position = (len(self.reused) + 1, len(steps))
-                with self._lock(step) as unlocked:
-                    if self._cached(step, not unlocked) is None:
-                        missing.append(step)
-            if missing:
-                self.made |= make_side_by_side(self, missing, self.jobs, len(steps))
-        made = []
-        for number, step in enumerate(steps, start=1):
-            self.position = (number, len(steps))
-            made.append((step, self.get(step)))
-        self.tracker.log_steps(made)
-
-    def tell_plan(self, targets: list[Step]) -> None:
-        """Tell the live display, where there is one, which steps there are and what each costs."""
-        if events.listener is None:
-            return
-        steps = ordered(targets)
-        works = {
-            step.key: StepCost(
-                step.stage,
-                told_flops(step, self.shape),
-                tuple(parent.key for parent in step.inputs.values()),
-            )
-            for step in steps
-        }
-        events.listener(PlanEvent(works, tuple(printable(step.label) for step in steps), self.jobs))
 
     def get(self, step: Step, run_id: str | None = None) -> FinishedRun:
         """The finished result of the step, made if need be (in the given run, else in a nested one)."""
@@ -123,8 +87,8 @@ class Runner:
         if known is None:
             # Whoever asks for the same step meanwhile waits here, and finds it made. Locks are taken from a
             # step to what it stands on, so nobody waits in a ring.
-            with self._lock(step) as unlocked:
-                known = self._cached(step, not unlocked)
+            with self.lock(step) as unlocked:
+                known = self.cached(step, not unlocked)
                 if known is None:
                     parents = {role: self.get(parent) for role, parent in step.inputs.items()}
                     raise_if_stop_requested()
@@ -145,12 +109,14 @@ class Runner:
             self.tracker.reuse(run_id, known)
         return known
 
-    def _lock(self, step: Step) -> AbstractContextManager[str | None]:
+    def lock(self, step: Step) -> AbstractContextManager[str | None]:
+        """Hold the step's lock in the store; gives None, or why no lock can be had."""
         return locked(
             self.store / step.folder, lambda owner: self._say(step, f"waiting for {owner}", "waiting")
         )
 
-    def _cached(self, step: Step, alone: bool) -> FinishedRun | None:
+    def cached(self, step: Step, alone: bool) -> FinishedRun | None:
+        """The step's result, where store or server have it; `alone`: this process holds the step's lock."""
         folder = self.store / step.folder
         candidates = self.tracker.candidates(step.key)
         here = _is_here(folder, step)
