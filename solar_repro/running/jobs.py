@@ -26,6 +26,9 @@ from solar_repro.terminal.stopping import (
     interruptible,
     unblock_sigterm,
 )
+from solar_repro.tracking.commands import Invocation
+from solar_repro.tracking.reader import FinishedRun
+from solar_repro.tracking.tracker import Tracker
 
 GRACE_SECONDS = 60
 SECONDS_BETWEEN_LOOKS = 0.2
