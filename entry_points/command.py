@@ -171,7 +171,7 @@ def running(arguments: Arguments, name: str) -> Iterator["Runner"]:
 
 
 def make(doc: str | None, stage: str, choose: Callable[["Plan", str], "Step"], default: str) -> None:
-    """An entry point that makes one variant's step of a stage, and what it stands on."""
+    """An entry point that makes one variant's step of a stage, and all that it is made from."""
     arguments = parse(doc, variant=variant_option(default))
     make_step(arguments, stage, lambda plan: choose(plan, arguments.options.variant))
 

@@ -205,7 +205,7 @@ def variant(name: str) -> Variant:
 
 
 def lineage(*names: str) -> tuple[Variant, ...]:
-    """The named variants and all they stand on, parents before children, each once."""
+    """The named variants and all that they are made from, parents before children, each once."""
     ordered: dict[str, Variant] = {}
 
     def visit(name: str) -> None:

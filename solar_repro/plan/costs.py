@@ -1,6 +1,6 @@
-"""What a step costs, by stated formulas: arithmetic, memory of a GPU, bytes on disk.
+"""Estimates of what a step costs: FLOPs, GPU memory and bytes on disk.
 
-Everything rests on the config of the model in question (`config.json`'s names); nothing is measured here.
+All formulas use the config of the model (names as in `config.json`). Nothing is measured here.
 """
 
 from collections.abc import Mapping
@@ -24,17 +24,17 @@ from solar_repro.scales.microworld import BaseTraining
 from solar_repro.scales.settings import Evaluate, Hardware, Shape, Training
 
 SAVED_BYTES = 4
-"""A parameter in a trained checkpoint: float32 master weights."""
+"""Bytes per parameter of a trained checkpoint, which holds float32 master weights."""
 EMBEDDED_BYTES = 2
-"""A parameter in the embedded base: bfloat16."""
+"""Bytes per parameter of the embedded base, which is stored in bfloat16."""
 _OPTIMIZER_BYTES = {"adamw_torch_fused": 8, "rmsprop": 4}
-"""Bytes a parameter has in the optimizer's state: two moments, or one, in float32."""
+"""Bytes per parameter of the optimizer's state: two float32 moments, or one."""
 
 QUANTISED_BYTES = 0.52
-"""A parameter in NF4: 4 bits, and 0.127 of constants (QLoRA, Dettmers et al. 2023, Sec. 3)."""
+"""Bytes per parameter in NF4: 4 bits, and 0.127 bits of constants (QLoRA, Dettmers et al. 2023, Sec. 3)."""
 
 STRATEGIES = ("ddp", "fsdp2")
-"""Every GPU holds everything; or parameters, gradients and optimizer state in shares (ZeRO-3 alike)."""
+"""With `ddp` every GPU holds everything; `fsdp2` shards parameters, gradients and optimizer state."""
 
 MMLU_SUBJECTS = 57
 CHARACTERS_PER_TOKEN = 3.6
@@ -44,29 +44,29 @@ ANSWER_TOKENS = 150
 
 
 LIGHT_STAGES = ("microworld", "data", "synth_math", "upscale", "merge")
-"""Stages that neither train nor score."""
+"""Stages that neither train nor score a model."""
 
 
 def training_flops(config: Mapping[str, Any], length: int) -> float:
-    """Operations a token of a training step: 6N + 12·layers·width·length (PaLM, arXiv 2204.02311, App. B).
+    """FLOPs per token of a training step: 6N + 12·layers·width·length (PaLM, arXiv 2204.02311, App. B).
 
-    N: all parameters; width: heads × their size. Recomputing activations is not counted: MFU counts none.
+    N is the number of parameters, width is heads × head size. Recomputed activations do not count, as in MFU.
     """
     return 6 * parameters_of(config) + 12 * config["num_hidden_layers"] * _width(config) * length
 
 
 def forward_flops(config: Mapping[str, Any], length: int) -> float:
-    """Operations a token of a forward pass: a third of training."""
+    """FLOPs per token of a forward pass, a third of those of a training step."""
     return training_flops(config, length) / 3
 
 
 def gpu_hours(flops: float, hardware: Hardware) -> float:
-    """Hours of one GPU at the given share of its peak."""
+    """Hours that one GPU needs at the given MFU."""
     return flops / (hardware.gpu_tflops * 1e12 * hardware.mfu) / 3600
 
 
 def step_flops(step: Step, config: Mapping[str, Any]) -> float:
-    """Operations of a whole training or scoring step; 0 for the others."""
+    """FLOPs of a whole training or scoring step; 0 for other steps."""
     settings = step.settings
     if (training := training_of(step)) is not None:
         flops = training_flops(config, training.max_length)
@@ -79,8 +79,8 @@ def step_flops(step: Step, config: Mapping[str, Any]) -> float:
     return 0.0
 
 
-def told_flops(step: Step, shape: Shape | None) -> float | None:
-    """`step_flops` of a step; 0 of those that only move bytes or write texts, None where no formula tells."""
+def estimated_flops(step: Step, shape: Shape | None) -> float | None:
+    """`step_flops` of a step; 0 if it only moves bytes or writes texts, None if no formula covers it."""
     if step.is_copy or step.stage in LIGHT_STAGES:
         return 0.0
     try:
@@ -106,7 +106,7 @@ def h6_tokens(settings: Evaluate) -> dict[str, tuple[int, int]]:
 
 
 def training_tokens(step: Step) -> int:
-    """Tokens that a training step sees; for tuning the most there can be, every row at full length."""
+    """Tokens that a training step sees. For tuning it is an upper bound: every row has its full length."""
     match step.settings:
         case ContinuePretrainSettings() as settings:
             return settings.training.tokens
@@ -127,7 +127,7 @@ def training_of(step: Step) -> Training | None:
 def training_memory(
     config: Mapping[str, Any], settings: Training, strategy: str, gpus: int, pairs: bool
 ) -> float:
-    """Bytes that one GPU holds at the peak of a training step; `pairs`: DPO, two sequences a row.
+    """Peak bytes of one GPU in a training step. With `pairs` (DPO) a row has two sequences.
 
     A parameter: 4 of weight, 4 of gradient, the optimizer's state (AdamW 8), and under bfloat16 autocast 2 of
     the cast weight. `ddp` on several GPUs keeps 4 more in buckets of gradients. `fsdp2` divides the first
@@ -154,7 +154,7 @@ def training_memory(
 
 
 def adapter_parameters(config: Mapping[str, Any], rank: int) -> int:
-    """Parameters of the low-rank adapters of all linear layers: rank × (inputs + outputs) each."""
+    """Parameters of the low-rank adapters of all linear layers; each has rank × (inputs + outputs)."""
     hidden, inner, width = config["hidden_size"], config["intermediate_size"], _width(config)
     heads = config["num_attention_heads"]
     keys = (config.get("num_key_value_heads") or heads) * width // heads
@@ -163,7 +163,7 @@ def adapter_parameters(config: Mapping[str, Any], rank: int) -> int:
 
 
 def activation_bytes(config: Mapping[str, Any], half: bool, checkpointing: bool) -> float:
-    """Bytes a token of activations: what a Llama layer keeps for its backward pass, and the logits.
+    """Bytes of activations per token: what Llama layers keep for the backward pass, and the logits.
 
     A layer keeps 30·hidden + 4·keys + 8·inner under bfloat16 autocast, 32·hidden + 8·keys + 16·inner in
     float32 (keys: key-value heads × their size), and 4·heads + 8 either way; with checkpointing its float32
@@ -180,9 +180,9 @@ def activation_bytes(config: Mapping[str, Any], half: bool, checkpointing: bool)
 
 
 def step_config(shape: Shape | None, step: Step) -> dict[str, Any] | None:
-    """Config of the model that a model step makes, or that another reads; None where it is not known here.
+    """Config of the model that a step makes or reads; None where it is not known on this machine.
 
-    `shape` is that of a base which only the hub has.
+    `shape` gives the dimensions of a base that only the hub has.
     """
     if step.stage == "base":
         return _base_config(shape, step)
@@ -213,13 +213,13 @@ def _base_config(shape: Shape | None, step: Step) -> dict[str, Any] | None:
 
 
 def checkpoint_bytes(shape: Shape | None, step: Step) -> int | None:
-    """Size of the checkpoint that a model step makes; None where its config is not known here."""
+    """Bytes of the checkpoint that a model step makes; None where its config is not known on this machine."""
     config = step_config(shape, step)
     return None if config is None else parameters_of(config) * _stored_bytes(shape, step)
 
 
 def _stored_bytes(shape: Shape | None, step: Step) -> int:
-    """Bytes a parameter: up-scaling and merging keep what their inputs have, training writes float32."""
+    """Bytes per stored parameter. Up-scaling and merging keep their inputs' dtype, training writes float32."""
     if training_of(step) is not None:
         return SAVED_BYTES
     if _embedded(step) is not None:
@@ -234,9 +234,9 @@ def _stored_bytes(shape: Shape | None, step: Step) -> int:
 
 
 def bytes_to_write(step: Step, inputs: Mapping[str, Path]) -> int:
-    """Bytes that a training step writes at most; 0 for stages that look for space themselves.
+    """The most bytes that a training step writes; 0 for stages that check the free space themselves.
 
-    The checkpoint, and twice the state that it goes on from: a new one is written before the old one goes.
+    These are the checkpoint and two states to resume from: a new one is written before the old one goes.
     `inputs` are the folders that the step gets.
     """
     if (training := training_of(step)) is None:

@@ -1,4 +1,4 @@
-"""The dry run: what a plan would do, need and cost, before anything is done; works without a network."""
+"""The dry run: what a plan would do, need and cost. It does nothing and needs no network."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,19 +25,19 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Forecast:
-    """One step; None where the base's config is not known here."""
+    """The forecast of one step. Values are None where the base's config is not known on this machine."""
 
     step: Step
     state: str
-    """`finished` in the store, `to do`, or `unknown`: its key rests on what the hub did not tell."""
+    """`finished` in the store, `to do`, or `unknown` where the key depends on what the hub did not answer."""
     parameters: int | None
-    """0: makes no model."""
+    """0 if the step makes no model."""
     tokens: int
     disk: int | None
     hours: float | None
-    """Of one GPU."""
+    """Hours of one GPU."""
     memory: dict[str, float]
-    """Strategy → bytes of one GPU; training alone."""
+    """Strategy → peak bytes of one GPU; empty unless the step trains."""
 
 
 def forecast(plan: Plan, store: Path) -> list[Forecast]:

@@ -55,14 +55,14 @@ class Subject:
 
 
 class Plan:
-    """The steps of a scale. Steps are made once, when first asked for, with what they stand on.
+    """The steps of a scale. A step is created when it is first asked for, with those it is made from.
 
     The scale's `repeat` moves the seed of every training by as much. The base, the synthesised sets and the
     items that are scored stay the same, so that repeats can be compared item by item.
     """
 
     def __init__(self, scale: Scale, *, dry: bool = False) -> None:
-        """With `dry`, what the hub does not tell is noted in `unreachable`; keys that rest on it are void."""
+        """With `dry`, `unreachable` notes what the hub did not answer; keys that depend on it are void."""
         # A dry run for GPUs that are elsewhere reckons with what those compute in.
         own = "bfloat16" if dry and scale.hardware else own_precision()
         self.scale = scale.in_precision(own)

@@ -81,7 +81,7 @@ def _said(folder: Path) -> dict[str, Any]:
 def verify_result(folder: Path, step: "Step") -> None:
     """Check that a folder is whole and that it is this step's result.
 
-    ManifestError says what is damaged; a plain UserError that it cannot be told now.
+    ManifestError says what is damaged; a plain UserError means that the folder cannot be read now.
     """
     verify_manifest(folder)
     verify_key(folder, step.key)
@@ -105,7 +105,7 @@ def key_of(folder: Path) -> Any:
 def result_digest(folder: Path) -> str:
     """sha256 over the names and digests of a result's files, as its manifest has them.
 
-    Notes aside: they tell of the run, and differ where nothing else does. ManifestError for no manifest.
+    Notes are left out, because they describe the run. Raises ManifestError where there is no manifest.
     """
     entries = read_manifest(folder).items()
     files = sorted((name, digest) for name, (_, digest) in entries if not name.startswith(f"{NOTES}/"))

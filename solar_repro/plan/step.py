@@ -114,7 +114,7 @@ def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def ordered(targets: list[Step]) -> list[Step]:
-    """The targets and all they stand on, inputs first, each once."""
+    """The targets and all that they are made from, inputs first, each once."""
     seen: dict[str, Step] = {}
 
     def visit(step: Step) -> None:

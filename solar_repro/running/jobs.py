@@ -193,7 +193,7 @@ def _end_with_parent(shown: bool) -> None:
 
 def _make(step: Step, position: tuple[int, int]) -> FinishedRun:
     events.line_prefix = step.label
-    _runner.position, _runner.tells_of = position, step.key
+    _runner.position, _runner.printed_key = position, step.key
     _idle.clear()
     try:
         with interruptible():

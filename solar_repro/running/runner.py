@@ -1,4 +1,4 @@
-"""Get or run: a step's finished result is found by key, or its stage runs, is tracked and published whole."""
+"""Get or run: the result of a step is found by its key, or its stage runs, is tracked and published."""
 
 import os
 import sys
@@ -43,8 +43,8 @@ from solar_repro.tracking.run_inputs import short_digest
 from solar_repro.tracking.system_metrics import log_system_metrics
 from solar_repro.tracking.tracker import Tracker, mark_failed
 
-OFTEN = Save()
-HERE = Launch()
+DEFAULT_SAVE = Save()
+THIS_PROCESS = Launch()
 
 
 class Runner:
@@ -57,8 +57,8 @@ class Runner:
         *,
         upload: bool,
         jobs: int = 1,
-        save: Save = OFTEN,
-        how: Launch = HERE,
+        save: Save = DEFAULT_SAVE,
+        how: Launch = THIS_PROCESS,
         shape: Shape | None = None,
         watch: bool = False,
     ) -> None:
@@ -76,7 +76,7 @@ class Runner:
         """Whether to log how busy processor, memory, disk and GPUs are while a stage trains or evaluates."""
         self.position = (0, 0)
         """Number of the step that is being made, and the number of all steps, as they are printed."""
-        self.tells_of: str | None = None
+        self.printed_key: str | None = None
         """Key of the one step whose progress is printed; None prints all."""
         self.made: dict[str, FinishedRun] = {}
         self.reused: dict[str, FinishedRun] = {}
@@ -86,7 +86,7 @@ class Runner:
         known = self.made.get(step.key) or self.reused.get(step.key)
         if known is None:
             # Whoever asks for the same step meanwhile waits here, and finds it made. Locks are taken from a
-            # step to what it stands on, so nobody waits in a ring.
+            # step to those it is made from, so there is no circular wait.
             with self.lock(step) as unlocked:
                 known = self.cached(step, not unlocked)
                 if known is None:
@@ -291,7 +291,7 @@ class Runner:
         self, step: Step, what: str, state: StepState | None = None, seconds: float = 0.0, note: str = ""
     ) -> None:
         """Say what becomes of a step, in the live display where there is one, else in a line."""
-        if self.tells_of not in (None, step.key):
+        if self.printed_key not in (None, step.key):
             return
         if events.listener is not None and state is not None:
             names = step.key, printable(step.label), step.stage

@@ -1,6 +1,6 @@
 """All steps of a plan, one after the other or side by side."""
 
-from solar_repro.plan.costs import told_flops
+from solar_repro.plan.costs import estimated_flops
 from solar_repro.plan.step import Step, ordered
 from solar_repro.running.jobs import make_side_by_side
 from solar_repro.running.runner import Runner
@@ -38,7 +38,7 @@ def show_plan(runner: Runner, targets: list[Step]) -> None:
     costs = {
         step.key: StepCost(
             step.stage,
-            told_flops(step, runner.shape),
+            estimated_flops(step, runner.shape),
             tuple(parent.key for parent in step.inputs.values()),
         )
         for step in steps

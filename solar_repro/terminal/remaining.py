@@ -10,7 +10,7 @@ class StepCost:
 
     stage: str
     operations: float | None
-    """FLOPs (`costs.told_flops`): 0 for a step that takes little time, None if no formula gives them."""
+    """FLOPs (`costs.estimated_flops`): 0 for a step that takes little time, None if no formula gives them."""
     inputs: tuple[str, ...] = ()
     """Keys of the steps that this one needs."""
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from solar_repro.scales.settings import Training
 
-UNTOLD = ("epoch", "num_tokens")
-"""Figures of the trainers that repeat the step, or count padding-free batches wrongly."""
+SKIPPED_METRICS = ("epoch", "num_tokens")
+"""Metrics of the trainers that only repeat the step, or that count tokens of padding-free batches wrongly."""
 
 
 def optimiser_steps(settings: "Training", rows: int) -> int:
@@ -61,7 +61,7 @@ def arguments(settings: "Training", rows: int, seed: int) -> dict[str, Any]:
         "adam_beta2": settings.adam_beta2,
         "max_grad_norm": settings.max_grad_norm,
         "bf16": settings.precision == "bfloat16",
-        # TRL switches this on unless it is told.
+        # TRL switches this on by default.
         "activation_checkpointing": settings.activation_checkpointing,
         "remove_unused_columns": False,
         "dataloader_drop_last": True,
@@ -96,7 +96,7 @@ class Report(TrainerCallback):
         if "loss" not in logs:
             return  # the summary at the end, in averages of its own
         speed = self._tokens_per_step / (self._ended - self._started)
-        figures = {name: value for name, value in logs.items() if name not in UNTOLD}
+        figures = {name: value for name, value in logs.items() if name not in SKIPPED_METRICS}
         self._log({**figures, "tokens_per_second": speed}, state.global_step)
         self._progress.advance(1, f"loss {logs['loss']:.3f}, {speed:,.0f} tokens/s")
 

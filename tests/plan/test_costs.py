@@ -183,13 +183,13 @@ def test_what_trains_or_scores_costs_operations_and_what_moves_bytes_does_not():
     plan = Plan(load_scale("check"))
     told = {}
     for step in plan.main():
-        told.setdefault(step.stage, set()).add(costs.told_flops(step, None))
+        told.setdefault(step.stage, set()).add(costs.estimated_flops(step, None))
     for stage in ("continue_pretrain", "sft", "dpo", "evaluate"):
         assert all(told[stage]), stage
     assert all(told[stage] == {0.0} for stage in costs.LIGHT_STAGES if stage in told)
     # `check` trains its base; no formula counts that, the contamination test and its positive control.
     assert all(told[stage] == {None} for stage in ("base", "contamination", "contaminate"))
-    (shipped,) = {costs.told_flops(Plan(load_scale("smoke")).model("base"), None)}
+    (shipped,) = {costs.estimated_flops(Plan(load_scale("smoke")).model("base"), None)}
     assert shipped == 0.0
 
 
