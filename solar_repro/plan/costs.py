@@ -219,7 +219,7 @@ def checkpoint_bytes(shape: Shape | None, step: Step) -> int | None:
 
 
 def _stored_bytes(shape: Shape | None, step: Step) -> int:
-    """Bytes per stored parameter. Up-scaling and merging keep their inputs' dtype, training writes float32."""
+    """Bytes per stored parameter: up-scaling and merging keep their inputs' dtype, training has float32."""
     if training_of(step) is not None:
         return SAVED_BYTES
     if _embedded(step) is not None:
