@@ -16,51 +16,18 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.performance.checkpoint_contenders import child, merging, upscaling
 from benchmarks.performance.checkpoint_models import SHAPES, Shape
 from benchmarks.performance.checkpoint_results import plot, summarise, table
-from benchmarks.performance.processes import Run, bytes_below, drop_from_page_cache, measure
+from benchmarks.performance.processes import Contender, Run, bytes_below, drop_from_page_cache, measure
 from solar_repro.errors import UserError
 from solar_repro.store.publish import write_atomically
 
-ROOT = Path(__file__).parents[2]
-SHARE = 0.3  # of the second parent: t, and its weight
 MARGIN = 1_000_000_000  # bytes that must stay free
-UPSCALE = """
-import sys
-from pathlib import Path
-from solar_repro.checkpoint.layer_map import dus
-from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
-source, out, n, m, hashing = sys.argv[1:]
-Path(out).mkdir()
-write_upscale(plan_upscale(Path(source), dus(int(n), int(m))), Path(out), hashing=hashing == "hashing")
-"""
-MERGE = """
-import sys
-from pathlib import Path
-from solar_repro.checkpoint.merge import merge
-one, other, out, method, t = sys.argv[1:]
-Path(out).mkdir()
-merge([Path(one), Path(other)], Path(out), method, t=float(t), weights=[1 - float(t), float(t)],
-hashing=False)
-"""
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A command that reads some paths and writes `out` (None: writes nothing)."""
-
-    task: str
-    name: str
-    command: list[str]
-    reads: tuple[Path, ...]
-    out: Path | None
-    bytes: int  # that its speed is reckoned by: those it writes, or reads where it writes none
-    check: Callable[[], dict[str, Any]] | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,96 +79,23 @@ def run(
     work.mkdir(exist_ok=True)
     checks: list[dict[str, Any]] = []
     try:
-        _child("write", size, a, 0)
-        upscaling = _upscaling(size, work, mergekit)
-        ours = next(contender for contender in upscaling if contender.name == "solar_repro")
+        child("write", size, a, 0)
+        contenders = upscaling(size, work, mergekit)
+        ours = next(contender for contender in contenders if contender.name == "solar_repro")
         measure(ours.command, work / "log", out)
         out.rename(reference)  # what cp copies
-        runs, cache = _rounds(upscaling, rounds, work / "log", checks)
+        runs, cache = _rounds(contenders, rounds, work / "log", checks)
         _remove(reference)
-        _child("write", size, b, 1)
-        merging, _ = _rounds(_merging(size, work, mergekit), rounds, work / "log", checks)
+        child("write", size, b, 1)
+        merges, _ = _rounds(merging(size, work, mergekit), rounds, work / "log", checks)
         if mergekit is not None:
             checks += _compare_errors(checks)
-        return runs + merging, checks, cache
+        return runs + merges, checks, cache
     finally:
         kept = (a, b) if keep_inputs else ()
         _remove(*(path for path in work.iterdir() if path not in kept))
         if not keep_inputs:
             work.rmdir()
-
-
-def _upscaling(size: str, work: Path, mergekit: Path | None) -> list[Contender]:
-    shape, a, out, reference = SHAPES[size], work / "a", work / "out", work / "reference"
-    total = shape.upscaled_bytes
-    shards = sorted(a.glob("*.safetensors"))
-    read = " && ".join(f"dd if='{shard}' of=/dev/null bs=16M" for shard in shards)
-    write = f"dd if=/dev/zero of='{out}' bs=16M count={total} iflag=count_bytes conv=fsync"
-
-    def check(name: str) -> Callable[[], dict[str, Any]]:
-        def compare() -> dict[str, Any]:
-            differing = _child("differing", size, a, out)
-            what = f"up-scaling, {name}: bit for bit"
-            return {"what": what, "differing": differing, "passed": not differing}
-
-        return compare
-
-    def ours(name: str, hashing: str) -> Contender:
-        command = [sys.executable, "-c", UPSCALE, str(a), str(out), str(shape.layers), str(shape.m), hashing]
-        return Contender("up-scaling", name, command, (a,), out, total, check(name))
-
-    contenders = [
-        Contender("up-scaling", "dd, reading", ["sh", "-c", read], (a,), None, shape.bytes),
-        Contender("up-scaling", "dd, writing", ["sh", "-c", write], (), out, total),
-        Contender("up-scaling", "cp", ["cp", "-r", str(reference), str(out)], (reference,), out, total),
-        ours("solar_repro", "plain"),
-        ours("solar_repro, hashing", "hashing"),
-    ]
-    if mergekit is not None:
-        layers = shape.layers
-        ranges = [[0, layers - shape.m], [shape.m, layers]]
-        slices = [{"sources": [{"model": str(a), "layer_range": layer_range}]} for layer_range in ranges]
-        recipe = {"slices": slices, "merge_method": "passthrough", "dtype": "bfloat16"}
-        command = _mergekit(mergekit, work / "passthrough.yml", recipe, out)
-        contenders.append(Contender("up-scaling", "mergekit", command, (a,), out, total, check("mergekit")))
-    return contenders
-
-
-def _merging(size: str, work: Path, mergekit: Path | None) -> list[Contender]:
-    a, b, out = work / "a", work / "b", work / "out"
-    contenders = []
-    for method in ("average", "slerp"):
-
-        def check(name: str, method: str = method) -> Callable[[], dict[str, Any]]:
-            def compare() -> dict[str, Any]:
-                error, of_rounding = _child("error", size, out, a, b, method, SHARE)
-                allowed = 1.01 if name == "solar_repro" else 10.0  # of mergekit only: the same operation
-                what = f"{method}, {name}: distance from float64 at most {allowed} × that of rounding"
-                return {"what": what, "error": error, "passed": error <= allowed * of_rounding}
-
-            return compare
-
-        command = [sys.executable, "-c", MERGE, str(a), str(b), str(out), method, str(SHARE)]
-        contenders.append(
-            Contender(method, "solar_repro", command, (a, b), out, SHAPES[size].bytes, check("solar_repro"))
-        )
-        if mergekit is not None:
-            recipe: dict[str, Any] = {"merge_method": "linear", "dtype": "bfloat16"}
-            shares = ((a, 1 - SHARE), (b, SHARE))
-            recipe["models"] = [{"model": str(m), "parameters": {"weight": share}} for m, share in shares]
-            if method == "slerp":
-                recipe |= {"merge_method": "slerp", "base_model": str(a), "parameters": {"t": SHARE}}
-                recipe["models"] = [{"model": str(model)} for model in (a, b)]
-            command = _mergekit(mergekit, work / f"{method}.yml", recipe, out)
-            contenders.append(
-                Contender(method, "mergekit", command, (a, b), out, SHAPES[size].bytes, check("mergekit"))
-            )
-    return contenders
-
-
-def _mergekit(python: Path, recipe_file: Path, recipe: dict[str, Any], out: Path) -> list[str]:
-    recipe_file.write_text(json.dumps(recipe))  # JSON is YAML
-    return [str(python), "-m", "mergekit.scripts.run_yaml", str(recipe_file), str(out), "--no-copy-tokenizer"]
 
 
 def _rounds(
@@ -240,12 +134,6 @@ def _compare_errors(checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
         what = f"{method}: our distance at most mergekit's"
         compared.append({"what": what, "passed": errors["solar_repro"] <= errors["mergekit"]})
     return compared
-
-
-def _child(*arguments: object) -> Any:
-    """Call a function of checkpoint_models in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.performance.checkpoint_models", *map(str, arguments)]
-    return json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
 
 
 def _require_space(work: Path, shape: Shape) -> None:

@@ -4,14 +4,15 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from benchmarks.performance.checkpoint import Contender
-    from benchmarks.performance.processes import Run
+from matplotlib.figure import Figure
+
+from benchmarks.performance.processes import Contender, Run
+from benchmarks.text_table import text_table
 
 
-def summarise(runs: "Sequence[tuple[Contender, list[Run]]]", checks: list[dict[str, Any]]) -> dict[str, Any]:
+def summarise(runs: Sequence[tuple[Contender, list[Run]]], checks: list[dict[str, Any]]) -> dict[str, Any]:
     """The figures as they go to JSON. Times are those until the output was on the disk."""
     contenders = [
         {
@@ -52,33 +53,43 @@ def _targets(contenders: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def table(results: dict[str, Any]) -> str:
     """Markdown: a row per contender, a row per target, a line per check."""
-    lines = ["| task | contender | seconds (median) | GB/s | peak memory MB |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {c['task']} | {c['name']} | {c['median_seconds']:.2f} "
-        f"| {c['bytes'] / c['median_seconds'] / 1e9:.2f} | {c['peak_resident_bytes'] / 1e6:,.0f} |"
+    measured = [
+        (
+            c["task"],
+            c["name"],
+            f"{c['median_seconds']:.2f}",
+            f"{c['bytes'] / c['median_seconds'] / 1e9:.2f}",
+            f"{c['peak_resident_bytes'] / 1e6:,.0f}",
+        )
         for c in results["contenders"]
     ]
-    lines += [
-        "",
-        "| target (set for `--size full`, idle machine) | measured | limit | met |",
-        "|---|---|---|---|",
-    ]
-    for target in results["targets"]:
-        limit = f"≤ {target['at_most']}" if "at_most" in target else f"≥ {target['at_least']}"
-        lines.append(
-            f"| {target['what']} | {target['value']:.2f} | {limit} | {'yes' if target['met'] else 'no'} |"
+    targets = [
+        (
+            target["what"],
+            f"{target['value']:.2f}",
+            f"≤ {target['at_most']}" if "at_most" in target else f"≥ {target['at_least']}",
+            "yes" if target["met"] else "no",
         )
-    lines.append("")
-    for check in results["checks"]:
-        error = f" ({check['error']:.3e})" if "error" in check else ""
-        lines.append(f"- {'passed' if check['passed'] else 'FAILED'}: {check['what']}{error}")
-    return "\n".join(lines)
+        for target in results["targets"]
+    ]
+    checks = [
+        f"- {'passed' if check['passed'] else 'FAILED'}: {check['what']}"
+        + (f" ({check['error']:.3e})" if "error" in check else "")
+        for check in results["checks"]
+    ]
+    of_contenders = ("task", "contender", "seconds (median)", "GB/s", "peak memory MB")
+    of_targets = ("target (set for `--size full`, idle machine)", "measured", "limit", "met")
+    return "\n\n".join(
+        [
+            text_table(of_contenders, measured).markdown(),
+            text_table(of_targets, targets).markdown(),
+            "\n".join(checks),
+        ]
+    )
 
 
 def plot(results: dict[str, Any], file: Path) -> None:
     """Bars of time and of peak memory, by task."""
-    from matplotlib.figure import Figure
-
     tasks = list(dict.fromkeys(c["task"] for c in results["contenders"]))
     rows = [[c for c in results["contenders"] if c["task"] == task] for task in tasks]
     figure = Figure(figsize=(9, 1.4 + 0.36 * len(results["contenders"])), layout="constrained")

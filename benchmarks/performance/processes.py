@@ -3,9 +3,10 @@
 import os
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from solar_repro.errors import UserError
 
@@ -21,6 +22,21 @@ class Run:
     seconds: float
     seconds_on_disk: float
     peak_resident_bytes: int
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A command that reads some paths and writes `out`, or writes nothing where `out` is None."""
+
+    task: str
+    name: str
+    command: list[str]
+    reads: tuple[Path, ...]
+    out: Path | None
+    bytes: int
+    """The bytes that its speed is computed from: those it writes, or those it reads where it writes none."""
+    check: Callable[[], dict[str, Any]] | None = None
+    """Checks `out` after the first round. None where there is nothing to check."""
 
 
 def files_below(path: Path) -> list[Path]:

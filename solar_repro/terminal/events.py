@@ -1,53 +1,53 @@
-"""Events that report progress, and what receives them: the live display, or a connection to its process."""
+"""The events of progress, and who hears of them: the live display, here or in another process."""
 
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
-from solar_repro.terminal.remaining import StepCost
+from solar_repro.terminal.remaining import Work
 
-StepState = Literal["waiting", "begun", "made", "found", "failed"]
+State = Literal["waiting", "begun", "made", "found", "failed"]
 
 
-class PlanEvent(NamedTuple):
-    """The plan: its steps by key, and how many of them run side by side (`jobs`)."""
+class Planned(NamedTuple):
+    """What shall be made: the steps by key, and how many of them side by side."""
 
-    works: Mapping[str, StepCost]
+    works: Mapping[str, Work]
     labels: tuple[str, ...]
     jobs: int
 
 
-class StepEvent(NamedTuple):
-    """A step has changed its state."""
+class Turn(NamedTuple):
+    """What has become of a step."""
 
     key: str
     label: str
     stage: str
     position: tuple[int, int]
-    """The step's number and the number of steps; (0, 0) if steps are not counted."""
-    state: StepState
+    """Number of the step, and of how many; (0, 0) where steps are not counted."""
+    state: State
     text: str
-    """What a plain line says about it."""
+    """What a plain line says of it."""
     seconds: float = 0.0
-    """How long it took, once it is made."""
+    """That it took, once it is made."""
     note: str = ""
-    """Its result in a few words, such as a score."""
+    """What came of it, such as a score."""
 
 
-class WorkEvent(NamedTuple):
-    """How far one piece of work has come."""
+class Told(NamedTuple):
+    """How far one piece of work is."""
 
-    id: str
-    """Identifies the piece of work."""
+    work: str
+    """Tells it from others."""
     key: str
-    """Key of the step that it belongs to; empty if there is none."""
+    """Of the step that it belongs to; empty where there is none."""
     label: str
     done: int
     total: int
     unit: str
     seconds: float
     note: str
-    is_main: bool
-    """Whether this work takes most of its step's time."""
+    most: bool
+    """Whether it takes most of its step's time."""
     ended: bool = False
 
     @property
@@ -57,23 +57,23 @@ class WorkEvent(NamedTuple):
 
     @property
     def left(self) -> float | None:
-        """Remaining seconds at this rate; None before the first unit is done."""
+        """Seconds that it still takes at this rate; None where nothing is done yet."""
         return (self.total - self.done) / self.rate if self.rate and self.total else None
 
 
-class ActivityEvent(NamedTuple):
-    """What goes on beside the steps; the text is empty once it is over."""
+class Doing(NamedTuple):
+    """What goes on beside the steps; empty once it is over."""
 
     text: str
 
 
-Event = PlanEvent | StepEvent | WorkEvent | ActivityEvent
+Event = Planned | Turn | Told | Doing
 
 listener: Callable[[Event], None] | None = None
-"""Receives all events: the live display, or in another process a connection to it; None prints lines."""
-current_step = ""
+"""Who hears of all progress: the live display, or in another process a connection to it."""
+at_work = ""
 """Key of the step that this process makes."""
-line_prefix = ""
-"""Precedes each line of this process if several processes write to one terminal."""
+told_of = ""
+"""What this process works on, in front of its lines where several processes write to one terminal."""
 silent = False
-"""Whether this process prints nothing, because another one reports the same work."""
+"""Set where another process tells the same."""
