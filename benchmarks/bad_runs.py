@@ -1,4 +1,4 @@
-"""Runs that cannot be what our stages leave: passed over, each with a line.
+"""Finds the runs that our stages cannot have left; each is passed over, with a printed line.
 
 Whoever may write to the tracking server may leave runs there, with any tags, parameters, metrics and files.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LARGEST_LOSS = 1e4
 LARGEST_COUNT = 1e15
 LATEST = 1 << 53
-"""Milliseconds; and the largest step."""
+"""The latest time of a run, in milliseconds, and the largest step."""
 _NAME = re.compile(r"\w[\w.+ -]{0,99}")
 _ID = re.compile(r"[\w-]{1,64}", re.ASCII)
 _SEED = re.compile("0|[1-9][0-9]{0,9}")
@@ -36,7 +36,7 @@ _SIZES = ("continue_pretrain.global_batch_size", "continue_pretrain.max_length")
 
 
 def usable(runs: "Iterable[Run]") -> "list[Run]":
-    """Those of the runs that can be our stages'; of the others a line each says what is wrong."""
+    """Return the runs that our stages can have left; for each other run, print what is wrong with it."""
     good = []
     for run in runs:
         if why := wrong_with(run):
@@ -47,7 +47,7 @@ def usable(runs: "Iterable[Run]") -> "list[Run]":
 
 
 def wrong_with(run: "Run") -> str | None:
-    """What no run of a stage has; None for a run that is in order, or of no stage."""
+    """Say what is wrong with a run. Returns None for a run that is in order or of no stage."""
     tags = run.data.tags
     stage = tags.get("solar.stage")
     if not all(_ID.fullmatch(one) for one in (run.info.run_id, run.info.experiment_id)):
@@ -78,7 +78,7 @@ def _wrong_metric(metrics: dict[str, Any]) -> str | None:
 
 
 def _limits(name: str) -> tuple[float, float] | None:
-    """Between what a metric lies that is read for a comparison; None for the others."""
+    """Return the range of a metric that comparisons read, or None for any other metric."""
     if name in _SCORES:
         return 0.0, 100.0
     if name in ("loss", "held_out_loss"):
@@ -99,7 +99,7 @@ def _wrong_parameter(stage: str, parameters: dict[str, str]) -> str | None:
 
 
 def points(history: "Iterable[Any]") -> list[tuple[int, float]]:
-    """Steps and values of a metric's history, ascending, without what cannot be drawn."""
+    """Return a metric's history as (step, value) by ascending step, without points that cannot be drawn."""
     found = {
         point.step: point.value
         for point in history
@@ -110,7 +110,7 @@ def points(history: "Iterable[Any]") -> list[tuple[int, float]]:
 
 @contextmanager
 def passing_over(run: "Run", what: str) -> Iterator[None]:
-    """Pass over, with a line, what a run has left where no sense can be made of it in the block.
+    """Where the block can make no sense of what a run has left, print a line and go on behind the block.
 
     What is another's fault, a connection that was lost or a file that may not be read, is raised.
     """
@@ -136,14 +136,14 @@ def pass_over(run: "Run", why: str) -> None:
 
 
 def count(value: Any) -> int:
-    """A number of rows or tokens; ValueError for what is none."""
+    """Return a number of rows or tokens. Raises ValueError where `value` is none."""
     if type(value) is not int or not 0 <= value <= LARGEST_COUNT:
         raise ValueError(f"{str(value)[:40]!r} is no count")
     return value
 
 
 def text(value: Any) -> str:
-    """A name; ValueError for what is none."""
+    """Return a name. Raises ValueError where `value` is none."""
     if not isinstance(value, str) or len(value) > 200:
         raise ValueError(f"{str(value)[:40]!r} is no name")
     return value

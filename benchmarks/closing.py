@@ -1,4 +1,4 @@
-"""The last words of `main` and `compare`: H6 beside the paper's, the verdicts, and where to go on."""
+"""Writes what `main` and `compare` print last: H6 beside the paper's, the verdicts, where to read on."""
 
 import shutil
 import textwrap
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.runs import Runs
-from benchmarks.tables import SCORE_TABLES, number, rows
+from benchmarks.tables import SCORE_TABLES, Cell, number, rows
 from benchmarks.verdicts import Result, Verdict
 from solar_repro.paper.variants import PAPER
 from solar_repro.tracking.server import ui_command
@@ -17,15 +17,15 @@ _NARROWEST, _WIDEST = 64, 100
 
 
 def closing_text(runs: Runs, results: Sequence[Result], report: Path, *more: str) -> str:
-    """The whole closing block; `more` are lines that stand before the report's path."""
+    """Return the whole closing block. The lines of `more` stand before the report's path."""
     width = max(_NARROWEST, min(shutil.get_terminal_size((_WIDEST, 0)).columns, _WIDEST))
     links = [*more, f"report: {report}", f"UI: {ui_command()}"]
     return "\n" + "\n\n".join([h6_text(runs), verdicts_text(results, width), "\n".join(links)])
 
 
 def h6_text(runs: Runs) -> str:
-    """H6 of each of the paper's models: ours ± standard error, and what the paper prints."""
-    found = {}
+    """Return H6 of each of the paper's models: ours ± standard error, and what the paper prints."""
+    found: dict[str, tuple[str, Cell]] = {}
     for table in SCORE_TABLES:
         for row in rows(table, runs):
             if row.variant:
@@ -45,7 +45,7 @@ def h6_text(runs: Runs) -> str:
 
 
 def verdicts_text(results: Sequence[Result], width: int) -> str:
-    """The claims by verdict: those that are decided in full, the others by name."""
+    """Return the claims by verdict: the sentence of each decided claim, the names of the others."""
     lines = [f"The paper's {len(results)} claims, judged by these runs"]
     for kind in KINDS:
         claims = [result.claim for result in results if result.verdict == kind]

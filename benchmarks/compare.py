@@ -1,30 +1,22 @@
-"""Runs beside the paper: claims judged, tables, pictures; as a page, Markdown and CSV."""
+"""Compares runs with the paper: judges claims, and writes tables and pictures as HTML, Markdown and CSV."""
 
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks import figures, run_page
 from benchmarks.model_cards import write_cards
 from benchmarks.paper.claims import CLAIMS, NOTES
 from benchmarks.power import missing
+from benchmarks.report import text_tables
 from benchmarks.report.page import page, paper_says
 from benchmarks.runs import Runs
-from benchmarks.tables import (
-    COLUMNS,
-    SCORE_TABLES,
-    TABLES,
-    contamination_rows,
-    count,
-    csv_rows,
-    data_rows,
-    filter_rows,
-    loss_rows,
-    number,
-    rows,
-)
+from benchmarks.tables import SCORE_COLUMNS, SCORE_TABLES, TABLES, Cell, csv_rows, number, rows, signed
+from benchmarks.text_table import text_table
 from benchmarks.verdicts import Result, judge
-from benchmarks.wording import allowed, digits, label, method, needed, says, summary
+from benchmarks.wording import label, method, summary
+from solar_repro.paper.benchmarks import COLUMN_NAMES
 from solar_repro.safety import escapes
 from solar_repro.safety.escapes import escape_code, escape_csv_row
 from solar_repro.scales.settings import Scale
@@ -63,9 +55,9 @@ def compare(
 
 
 def caveat(scale: Scale, runs: Runs) -> str:
-    """What a reader must know before reading a number."""
-    limits = scale.evaluate.limits
-    items = ", ".join(f"{task} {limits.get(task, 'all')}" for task in COLUMNS[1:])
+    """Say what a reader must know before reading a number."""
+    limits = {str(task): most for task, most in scale.evaluate.limits.items()}
+    items = ", ".join(f"{task} {limits.get(task, 'all')}" for task in COLUMN_NAMES)
     seeds = len(runs.seeds)
     errors = (
         f"Intervals are over items and {seeds} seeds of training."
@@ -80,94 +72,57 @@ def caveat(scale: Scale, runs: Runs) -> str:
 
 
 def markdown(runs: Runs, results: Sequence[Result], text: str) -> str:
-    """The whole comparison as Markdown."""
-    parts = [f"# SOLAR 10.7B at scale `{escape_code(runs.scale)}`, beside the paper", summary(results)]
-    parts += [escapes.escape_markdown(text), "## The paper's claims", method(), claims_markdown(results)]
-    if lacking := lacks_markdown(results):
-        parts += ["### What would decide the undecided parts", lacking]
-    if losses := loss_rows(runs):
+    """Return the whole comparison as Markdown."""
+    parts = [f"# SOLAR 10.7B at scale `{code(runs.scale)}`, beside the paper", summary(results)]
+    parts += [escapes.markdown(text), "## The paper's claims", method(), claims_markdown(results)]
+    if (undecided := text_tables.undecided_parts(results)).rows:
+        parts += ["### What would decide the undecided parts", undecided.markdown()]
+    if (losses := text_tables.losses(runs)).rows:
         parts += [
             "## Depth up-scaling (Sec. 2): held-out loss",
-            "| model | loss (nats per token) | against the base |\n|---|---|---|\n"
-            + "\n".join(f"| {name} | {loss:.4f} | {_signed(change, 4)} |" for name, loss, change in losses),
+            losses.markdown(),
             "![recovery](recovery.png)",
         ]
     for table in SCORE_TABLES:
         parts += [f"## Table {table}: {TABLES[f'table_{table}']['caption']}"]
         parts += [NOTES[table]] if table in NOTES else []
         parts += [table_markdown(table, runs)]
-    parts += [
-        f"## Table 9: {TABLES['table_9']['caption']}",
-        "| task | paper | ours | 95 % interval | Min-K % AUROC | Min-K %++ AUROC "
-        "| positive control | its Min-K %++ AUROC |\n"
-        "|---|---|---|---|---|---|---|---|\n"
-        + "\n".join(
-            f"| {row.task} | {number(row.paper)} | {number(row.ours)} "
-            f"| {number(row.low)} … {number(row.high)} | {number(row.min_k)} | {number(row.min_k_pp)} "
-            f"| {number(row.control)} | {number(row.control_min_k_pp)} |"
-            for row in contamination_rows(runs)
-        ),
-        f"## Table 1: {TABLES['table_1']['caption']}",
-        "| set | the paper's limit | ours |\n|---|---|---|\n"
-        + "\n".join(f"| {title} | {most:,} | {count(used)} |" for title, most, used in data_rows(runs)),
-        f"## Table 8: {TABLES['table_8']['caption']}",
-        "| task | rows removed in our runs |\n|---|---|\n"
-        + "\n".join(f"| {task} | {count(removed)} |" for task, removed in filter_rows(runs)),
-    ]
+    for place, built in (
+        (9, text_tables.contamination(runs)),
+        (1, text_tables.data_sets(runs)),
+        (8, text_tables.filtered(runs)),
+    ):
+        parts += [f"## Table {place}: {TABLES[f'table_{place}']['caption']}", built.markdown()]
     return "\n\n".join(parts) + "\n"
 
 
 def claims_markdown(results: Sequence[Result]) -> str:
-    """A line for each claim: its statement, its verdict, and what the paper's own tables say."""
-    lines = ["| claim | | verdict | the paper's own tables |", "|---|---|---|---|"]
+    """Return a line for each claim: its statement, its verdict, and what the paper's own tables say."""
+    rows = []
     for result in results:
         claim = result.claim
-        says = f"{paper_says(result)} {claim.contradicted}".strip()
-        lines.append(
-            f"| {claim.name} ({claim.section}) | {claim.statement} | **{result.verdict}** | {says} |"
-        )
-    return "\n".join(lines)
-
-
-def lacks_markdown(results: Sequence[Result]) -> str:
-    """A line for each undecided part: the smallest effect told and what would decide it; empty for none."""
-    lines = []
-    for result in results:
-        for found, lack in zip(result.parts, missing(result), strict=True):
-            if lack is not None:
-                places = digits(found.part.figure.column)
-                lines.append(
-                    f"| {result.claim.name} | {says(found.part)} | {_signed(found.paper, places)} "
-                    f"| {_signed(found.difference.value, places)} | {allowed(found.part)} "
-                    f"| {number(lack.smallest, places)} | {needed(lack)} |"
-                )
-    head = [
-        "| claim | part | paper Δ | our Δ | boundary | smallest effect told | would decide it |",
-        "|---" * 7 + "|",
-    ]
-    return "\n".join([*head, *lines]) if lines else ""
+        name, verdict = f"{claim.name} ({claim.section})", f"**{result.verdict}**"
+        rows.append((name, claim.statement, verdict, f"{paper_says(result)} {claim.contradicted}".strip()))
+    return text_table(("claim", "", "verdict", "the paper's own tables"), rows).markdown()
 
 
 def table_markdown(table: int, runs: Runs) -> str:
-    """One score table as Markdown: each cell 'paper → ours ± stderr (delta)'."""
-    lines = [
-        f"| Table {table} | {' | '.join(COLUMNS)} | order by H6: paper / ours |",
-        "|---" * (len(COLUMNS) + 2) + "|",
-    ]
+    """Return one score table as Markdown: each cell is 'paper → ours ± stderr (delta)'."""
+    found = []
     for row in rows(table, runs):
-        cells = []
-        for cell in row.cells.values():
-            text = number(cell.paper)
-            if cell.ours is not None:
-                text += f" → **{number(cell.ours)}** ± {number(cell.stderr)} ({cell.delta:+.2f})"
-            cells.append(text)
         order = f"{row.order_paper} / {row.order_ours}" if row.order_ours else "–"
-        lines.append(f"| {row.title} | {' | '.join(cells)} | {order} |")
-    return "\n".join(lines)
+        found.append((row.title, *map(_cell_markdown, row.cells.values()), order))
+    return text_table((f"Table {table}", *SCORE_COLUMNS, "order by H6: paper / ours"), found).markdown()
 
 
-def claim_rows(results: Sequence[Result]) -> list[dict]:
-    """A line for each part of each claim."""
+def _cell_markdown(cell: Cell) -> str:
+    if cell.ours is None:
+        return number(cell.paper)
+    return f"{number(cell.paper)} → **{number(cell.ours)}** ± {number(cell.stderr)} ({signed(cell.delta)})"
+
+
+def claim_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Return a CSV row for each part of each claim."""
     found = []
     for result in results:
         for part, lack in zip(result.parts, missing(result), strict=True):
@@ -197,14 +152,10 @@ def claim_rows(results: Sequence[Result]) -> list[dict]:
     return found
 
 
-def write_csv(file: Path, lines: Sequence[Mapping]) -> None:
-    """Write rows with the keys of the first as header, texts as texts; an empty file for none."""
+def write_csv(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows under the keys of the first row, no text as a formula. No rows give an empty file."""
     with file.open("w", encoding="utf-8", newline="") as out:
         if lines:
             writer = csv.DictWriter(out, list(lines[0]), lineterminator="\n")
             writer.writeheader()
-            writer.writerows(map(escape_csv_row, lines))
-
-
-def _signed(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:+.{digits}f}"
+            writer.writerows(map(cells, lines))

@@ -1,12 +1,14 @@
-"""A model card for each final checkpoint: lineage, data, scores beside the paper's, licence."""
+"""Writes a model card for each final checkpoint: lineage, data, scores beside the paper's, licence."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
 from benchmarks.report.page import data_cards, link
 from benchmarks.runs import MODEL, Runs
-from benchmarks.tables import COLUMNS, TABLES, number, score
+from benchmarks.tables import SCORE_COLUMNS, TABLES, number, score
 from solar_repro.paper import variants
 from solar_repro.paper.data_sets import DATASETS
 from solar_repro.safety.escapes import escape_code, escape_markdown
@@ -29,9 +31,7 @@ def write_cards(runs: Runs, scale: Scale, out: Path) -> None:
 
 
 def card(runs: Runs, scale: Scale, name: str) -> str:
-    """The card of one variant's checkpoint (the first seed's), with the front matter that the hub reads."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+    """Return the card of a variant's first seed, with the front matter that the hub reads."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "report"),
         autoescape=False,  # noqa: S701 # Markdown: what is not ours is escaped below
@@ -60,8 +60,8 @@ def card(runs: Runs, scale: Scale, name: str) -> str:
         datasets=datasets,
         template=f"The tokenizer holds the chat template `{escape_code(scale.data.template)}`."
         if datasets
-        else f"The text of continued pretraining is `{escape_code(scale.data.corpus.id)}`.",
-        columns=COLUMNS,
+        else f"The text of continued pretraining is `{code(scale.data.corpus.id)}`.",
+        columns=SCORE_COLUMNS,
         scores=_scores(runs, name),
         licence=licence,
         licence_reason=reason,
@@ -70,7 +70,7 @@ def card(runs: Runs, scale: Scale, name: str) -> str:
 
 
 def _datasets(runs: Runs, scale: Scale, lineage: tuple[variants.Variant, ...]) -> list[dict[str, Any]]:
-    """The sets that the model and its parents were tuned on; rows as they were tokenised."""
+    """List the sets that the model and its parents were tuned on, with the number of tokenised rows."""
     reports = {report["name"]: report for report in data_cards(runs)}
     names = dict.fromkeys(name for made in lineage for name in made.datasets)
     found = []
@@ -86,7 +86,7 @@ def _datasets(runs: Runs, scale: Scale, lineage: tuple[variants.Variant, ...]) -
 
 
 def _licence(scale: Scale, datasets: list[dict[str, Any]]) -> tuple[str, str]:
-    """Licence id for the front matter, and why: the narrowest among base and data."""
+    """Return the strictest licence among base and data, as an id for the front matter, and why it applies."""
     base = BASE_LICENCES.get(scale.base.model, "see its card")
     licences = {base, *(found["licence"] for found in datasets)}
     listed = f"Base: {base}. " + " ".join(f"{found['name']}: {found['licence']}." for found in datasets)
@@ -102,6 +102,6 @@ def _scores(runs: Runs, name: str) -> list[tuple[str, list[str]]]:
     printed = []
     for table, title in sorted(variants.PAPER[name].rows.items()):
         (row,) = [row for row in TABLES[f"table_{table}"]["rows"] if row["model"] == title]
-        printed.append((f"paper, Table {table}", [number(row["scores"][column]) for column in COLUMNS]))
-    ours = [score(runs, name, column) for column in COLUMNS]
+        printed.append((f"paper, Table {table}", [number(row["scores"][column]) for column in SCORE_COLUMNS]))
+    ours = [score(runs, name, column) for column in SCORE_COLUMNS]
     return [*printed, ("ours", [f"{number(value)} ± {number(stderr)}" for value, stderr in ours])]

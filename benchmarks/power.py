@@ -1,4 +1,4 @@
-"""What an undecided part of a claim lacks: the smallest effect that its runs tell, and what would decide it.
+"""Computes the smallest effect that an undecided part's runs tell, and what would decide the part.
 
 A verdict needs the whole interval on one side of a boundary (zero, or the margin). The interval reaches
 t(0.975, ν) · se to either side of the difference seen, and that difference itself scatters by se around the
@@ -14,24 +14,24 @@ seen.
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import t
 
 from benchmarks.paper.claims import Expected, Part
 from benchmarks.verdicts import CONFIDENCE, Result, margin
 from solar_repro.h6.compare_items import Difference
 
-if TYPE_CHECKING:
-    import numpy as np
-
 POWER = 0.8
-"""Share of runs that tell an effect of the size in question; the usual choice."""
+"""The share of such runs that tell the smallest effect; 0.8 is the usual choice."""
 MOST = 10_000
-"""Times as many items or seeds: where not even these decide, the difference is as good as on the boundary."""
+"""The largest multiple of items or seeds that is tried: where it decides nothing, the difference lies on the
+boundary for all practical purposes."""
 
 
 @dataclass(frozen=True)
 class Missing:
-    """What would decide one part, if the difference and the spread stay as they were seen.
+    """Says what would decide one part, if the difference and the spread stay as they were seen.
 
     Each of the numbers is a total, and None where it decides nothing alone.
     """
@@ -39,24 +39,26 @@ class Missing:
     smallest: float
     """Percentage points (losses: nats) from the boundary that these runs tell in `POWER` of cases."""
     times: float | None
-    """How many times as many items: every benchmark's limit is multiplied by it."""
+    """The multiple of items that decides: multiply every benchmark's limit by it."""
     items: int | None
     seeds: int | None
     both: float | None
-    """How many times as many items and seeds, where neither decides alone."""
+    """The multiple of both items and seeds that decides, where neither decides alone."""
 
 
 def missing(result: Result) -> list[Missing | None]:
-    """What each part of a claim lacks; None for one that is decided or has no runs."""
+    """Return what each part of a claim lacks, or None for a part that is decided or has no runs."""
     count = len(result.parts)
     return [
-        lacks(found.part, found.difference, count) if found.verdict == "undecided" else None
+        lacks(found.part, found.difference, count)
+        if found.difference and found.verdict == "undecided"
+        else None
         for found in result.parts
     ]
 
 
 def lacks(part: Part, found: Difference, parts: int) -> Missing:
-    """What would decide one of a claim's `parts`."""
+    """Return what would decide one part of a claim that has `parts` parts."""
     smallest = smallest_effect(found)
     if not math.isfinite(smallest):
         return Missing(math.inf, None, None, None, None)
@@ -75,12 +77,12 @@ def lacks(part: Part, found: Difference, parts: int) -> Missing:
 
 
 def smallest_effect(found: Difference) -> float:
-    """The distance from a boundary that runs like these tell in `POWER` of cases."""
+    """Return the distance from a boundary that runs like these tell in `POWER` of cases."""
     return float(reach(found, CONFIDENCE, POWER, 1.0, 1.0)) if math.isfinite(found.stderr) else math.inf
 
 
 def outcomes(expected: Expected, value: float, small: float, parts: int) -> list[tuple[float, float, float]]:
-    """The verdicts that a difference can lead to: distance to the boundary, confidence and power needed.
+    """Return distance to the boundary, confidence and power for each verdict that a difference can lead to.
 
     `benchmarks.verdicts` widens the interval that refutes one of several parts. To be the same, a difference
     must lie inside both margins, so the chance to fail is shared between them.
@@ -101,13 +103,10 @@ def reach(
     found: Difference,
     confidence: float,
     power: float,
-    items: "np.ndarray | float",
-    seeds: "np.ndarray | float",
-) -> "np.ndarray":
-    """The smallest effect told with so many times the items and the seeds of `found`."""
-    import numpy as np
-    from scipy.stats import t
-
+    items: np.ndarray | float,
+    seeds: np.ndarray | float,
+) -> np.ndarray:
+    """Return the smallest effect told with so many times the items and the seeds of `found`."""
     of_items, of_seeds = found.item_variance / items, found.seed_variance / seeds
     variance = np.asarray(of_items + of_seeds)
     below = of_items**2 / (found.item_freedom * items)
@@ -120,9 +119,7 @@ def reach(
 def _least(
     found: Difference, ways: list[tuple[float, float, float]], items: bool, seeds: bool
 ) -> float | None:
-    """The least factor, to two percent, on items, seeds or both with which a verdict is reached."""
-    import numpy as np
-
+    """Return the least multiple (to two percent) of items, seeds or both that decides; None for none."""
     factors = np.geomspace(1, MOST, 500)
     decided = np.zeros(len(factors), dtype=bool)
     for distance, confidence, power in ways:

@@ -1,4 +1,4 @@
-"""SOLAR 10.7B-Instruct in the MLflow Model Registry, to be loaded with `mlflow.transformers.load_model`."""
+"""Registers SOLAR 10.7B-Instruct in MLflow, for `mlflow.transformers.load_model`."""
 
 import logging
 import tempfile
@@ -14,11 +14,11 @@ from solar_repro.tracking.tracker import Tracker
 
 NAME = "solar_instruct"
 INSTRUCT = "merge_v1"
-"""Sec. 4.3.2: the merge that was chosen."""
+"""The merge that the paper chose (Sec. 4.3.2)."""
 
 
-def register_instruct(runs: Runs, scale: Scale, tracker: Tracker, made: FinishedRun) -> str:
-    """Register the scale's instruct model (the first seed's) as a version, once a key; a line that says so.
+def register_instruct(runs: Runs, scale: Scale, tracker: Tracker, made: Finished) -> str:
+    """Register the first seed's instruct model as a version, once per key. Returns a line that says so.
 
     `made` is its result as this command has made or verified it: that folder's weights are registered. The
     version's alias is the scale. Where checkpoints are logged by reference nothing is copied, and so nothing
@@ -45,7 +45,7 @@ def register_instruct(runs: Runs, scale: Scale, tracker: Tracker, made: Finished
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    made = tracker.client.create_model_version(
+    version = tracker.client.create_model_version(
         NAME,
         source=f"models:/{model_id}",
         run_id=run.info.run_id,
@@ -53,14 +53,12 @@ def register_instruct(runs: Runs, scale: Scale, tracker: Tracker, made: Finished
         tags={**recorded, "solar.scale": scale.name},
         description=text,
     )
-    tracker.client.set_registered_model_alias(NAME, scale.name, made.version)
-    return f"registered: models:/{NAME}/{made.version} (alias {scale.name})"
+    tracker.client.set_registered_model_alias(NAME, scale.name, version.version)
+    return f"registered: models:/{NAME}/{version.version} (alias {scale.name})"
 
 
-def _log_model(
-    tracker: Tracker, experiment: str, made: FinishedRun, text: str, tags: Mapping[str, str]
-) -> str:
-    """Log the checkpoint in MLflow's transformers flavour, beside the plain one; the logged model's id."""
+def _log_model(tracker: Tracker, experiment: str, made: Finished, text: str, tags: Mapping[str, str]) -> str:
+    """Log the checkpoint in MLflow's transformers flavour, beside the plain one; return its id."""
     from huggingface_hub import ModelCard
     from mlflow.transformers import save_model
     from transformers import pipeline
@@ -89,4 +87,4 @@ def _log_model(
         )
         tracker.client.log_model_artifacts(model.model_id, f"{work}/model")
     tracker.client.finalize_logged_model(model.model_id, "READY")
-    return model.model_id
+    return str(model.model_id)

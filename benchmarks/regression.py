@@ -1,15 +1,18 @@
-"""The regression gate: a scale's runs against its baseline; what moved is named, what got worse fails."""
+"""The regression gate compares a scale's runs with its baseline; whatever got worse fails."""
 
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from benchmarks.bad_runs import passing_over
-from benchmarks.runs import EVALUATE, MODEL, Runs, of_plans, run_of
-from benchmarks.tables import COLUMNS, score
+from benchmarks.find_runs import of_plans, run_of
+from benchmarks.runs import EVALUATE, MODEL, Runs
+from benchmarks.tables import SCORE_COLUMNS, score
+from benchmarks.text_table import text_table
 from solar_repro.device import machine
 from solar_repro.errors import UserError
 from solar_repro.paper.variants import MAIN
@@ -24,13 +27,13 @@ FOLDER = Path(__file__).parent / "baselines"
 STANDARD_ERRORS = 2.0
 """A score may fall by this many standard errors of the difference, its spread over seeds included."""
 LOSS_TOLERANCE = {"held_out_loss": 0.02, "loss": 0.1}
-"""A loss may rise by this share of itself: other machines round differently. `loss`: of the last batch."""
+"""A loss may rise by this share: other machines round differently. `loss` is that of the last batch."""
 TIME_TOLERANCE = 2.0
 """A stage's share of the whole time may grow by this factor …"""
 TIME_LEAST = 0.1
 """… if it is at least this share then: shorter ones are noise."""
 EXACT = ("microworld", "synth_math", "upscale")
-"""Stages without arithmetic on floats: from the same inputs they give the same bytes on every machine."""
+"""These stages do no arithmetic on floats, so the same inputs give the same bytes on every machine."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,12 @@ class Moved:
 
 
 def measure(plans: Sequence[Plan], tracker: Tracker, store: Path | None = None) -> dict[str, Any]:
-    """What a baseline holds: figures of all variants of `main`, digests of results, seconds a stage, machine.
+    """Measure what a baseline holds: figures of the variants of `main`, digests, seconds per stage, machine.
 
     A plan for each seed. An evaluation that is missing: UserError.
     """
     runs = of_plans(plans, tracker, MAIN, store)
-    needed = (*COLUMNS, "held_out_loss")
+    needed = (*SCORE_COLUMNS, "held_out_loss")
     missing = [name for name in MAIN if not all(runs.metric(EVALUATE, name, figure) for figure in needed)]
     if missing:
         raise UserError(
@@ -70,24 +73,24 @@ def measure(plans: Sequence[Plan], tracker: Tracker, store: Path | None = None) 
 
 
 def _figures(runs: Runs, name: str) -> dict[str, Any]:
-    """Each figure's mean over seeds, the scores' standard errors and deviations, and all figures by seed."""
+    """Return each figure's mean over seeds, the scores' errors and deviations, and all figures by seed."""
     figures: dict[str, Any] = {}
     by_seed: dict[str, dict[str, float]] = {}
-    for figure in (*COLUMNS, *LOSS_TOLERANCE):
+    for figure in (*SCORE_COLUMNS, *LOSS_TOLERANCE):
         values = runs.metric(MODEL if figure == "loss" else EVALUATE, name, figure)
         for seed, value in values.items():
             by_seed.setdefault(seed, {})[figure] = value
         if values:
-            figures[figure] = sum(values.values()) / len(values)
-    for column in COLUMNS:
+            figures[figure] = fmean(values.values())
+    for column in SCORE_COLUMNS:
         figures[f"{column}_stderr"] = score(runs, name, column)[1]
-        off = [(values[column] - figures[column]) ** 2 for values in by_seed.values() if column in values]
-        figures[f"{column}_deviation"] = math.sqrt(sum(off) / max(1, len(off) - 1))
+        scores = [values[column] for values in by_seed.values() if column in values]
+        figures[f"{column}_deviation"] = stdev(scores) if len(scores) > 1 else 0.0
     return {**figures, "by_seed": by_seed}
 
 
 def _digest(step: Step, run: Any) -> dict[str, Any] | None:
-    """sha256 over the names and digests of a result's files (notes aside), and what it stands on."""
+    """Return the sha256 over a result's files (without notes) and its inputs, or None where there is none."""
     if run is None or not (step.makes_model or step.stage in EXACT):
         return None
     folder = Path(run.data.tags.get("solar.output", ""))
@@ -120,7 +123,7 @@ def update(plans: Sequence[Plan], tracker: Tracker, file: Path, store: Path | No
 
 
 def read_baseline(file: Path, scale: str) -> dict[str, Any]:
-    """A baseline's content; none there, or a damaged one: UserError."""
+    """Read a baseline. Raises UserError where there is none or where it is damaged."""
     if not file.is_file():
         raise UserError(
             f"no baseline {file.name}; make it: mlflow run . -e regression -P scale={scale} -P update=true"
@@ -135,17 +138,21 @@ def read_baseline(file: Path, scale: str) -> dict[str, Any]:
 
 
 def scores_table(baseline: Mapping[str, Any]) -> str:
-    """The scores of a baseline as Markdown: means over its seeds, H6 with its standard error."""
-    lines = [f"| model | {' | '.join(COLUMNS)} | held-out loss |", "|---" * (len(COLUMNS) + 2) + "|"]
-    for name, figures in baseline["variants"].items():
-        scores = [f"{figures['H6']:.1f} ± {figures['H6_stderr']:.1f}"]
-        scores += [f"{figures[column]:.1f}" for column in COLUMNS[1:]]
-        lines.append(f"| {name} | {' | '.join(scores)} | {figures['held_out_loss']:.3f} |")
-    return "\n".join(lines)
+    """Return a baseline's scores as Markdown: means over its seeds, and H6 with its standard error."""
+    rows = [
+        [
+            name,
+            f"{figures['H6']:.1f} ± {figures['H6_stderr']:.1f}",
+            *(f"{figures[column]:.1f}" for column in SCORE_COLUMNS[1:]),
+            f"{figures['held_out_loss']:.3f}",
+        ]
+        for name, figures in baseline["variants"].items()
+    ]
+    return text_table(["model", *SCORE_COLUMNS, "held-out loss"], rows).markdown()
 
 
 def moved(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Moved]:
-    """Every figure that lies outside what the baseline allows."""
+    """Yield every figure that lies outside what the baseline allows."""
     for variant, figures in before["variants"].items():
         yield from _moved_scores(variant, figures, after["variants"][variant])
     for label, was in before["digests"].items():
@@ -164,7 +171,7 @@ def moved(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Moved
 
 
 def _moved_scores(variant: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Moved]:
-    """Seeds that both have are compared with each other; where they share none, all with all."""
+    """Compare the seeds that both have; where they share none, compare the means over all seeds."""
     pair = before, after
     both = before.get("by_seed", {}).keys() & after.get("by_seed", {}).keys()
 
@@ -172,12 +179,12 @@ def _moved_scores(variant: str, before: Mapping[str, Any], after: Mapping[str, A
         seeds = [seed for seed in sorted(both) if all(name in one["by_seed"][seed] for one in pair)]
         if not seeds:
             return figures[name]
-        return sum(figures["by_seed"][seed][name] for seed in seeds) / len(seeds)
+        return fmean(figures["by_seed"][seed][name] for seed in seeds)
 
-    for name in (*COLUMNS, *LOSS_TOLERANCE):
+    for name in (*SCORE_COLUMNS, *LOSS_TOLERANCE):
         if name in before and name not in after:
             yield Moved(f"{variant} {name}: {before[name]:.4f} → missing", worse=True)
-    for column in COLUMNS:
+    for column in SCORE_COLUMNS:
         if column not in before or column not in after:
             continue
         spread = math.hypot(

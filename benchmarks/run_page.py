@@ -1,4 +1,4 @@
-"""What the MLflow UI shows of a whole reproduction: description, headline figures and pictures of its run."""
+"""Gives the run of a whole reproduction what the MLflow UI shows: description, figures, pictures."""
 
 import json
 import time
@@ -10,7 +10,8 @@ from benchmarks.paper.claims import Figure
 from benchmarks.registry import INSTRUCT
 from benchmarks.runs import EVALUATE, MODEL, Runs
 from benchmarks.tables import SCORE_TABLES, TABLES, cell, number
-from benchmarks.verdicts import Result, printed
+from benchmarks.text_table import text_table
+from benchmarks.verdicts import Result, Verdict, printed
 from solar_repro.paper import variants
 from solar_repro.safety.escapes import escape_code, escape_markdown
 from solar_repro.tracking.descriptions import MODEL_TRAINING, fit_note, run_path
@@ -18,7 +19,7 @@ from solar_repro.tracking.metric_log import send_metrics
 from solar_repro.tracking.server import ui_address
 from solar_repro.tracking.tracker import Tracker
 
-VERDICTS = ("reproduced", "not reproduced", "undecided", "no runs")
+VERDICTS: tuple[Verdict, ...] = ("reproduced", "not reproduced", "undecided", "no runs")
 
 
 def tell(
@@ -45,7 +46,7 @@ def tell(
 
 
 def headline(runs: Runs, results: Sequence[Result]) -> dict[str, float]:
-    """H6 of the instruct model, and how many claims got which verdict."""
+    """Return H6 of the instruct model, and how many claims got which verdict."""
     verdicts = [result.verdict for result in results]
     found = {f"claims/{verdict.replace(' ', '_')}": float(verdicts.count(verdict)) for verdict in VERDICTS}
     score = runs.mean(EVALUATE, INSTRUCT, "H6")
@@ -53,7 +54,7 @@ def headline(runs: Runs, results: Sequence[Result]) -> dict[str, float]:
 
 
 def note(runs: Runs, results: Sequence[Result], caveat: str, made_by: str) -> str:
-    """The description: verdicts, H6 of every variant beside the paper's, and the command `made_by`."""
+    """Write the description: verdicts, H6 of every variant beside the paper's, and the command `made_by`."""
     verdicts = [result.verdict for result in results]
     counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS[:3])
     instruct = cell(runs, INSTRUCT, "H6", printed(Figure(INSTRUCT, "H6"), TABLES))
@@ -66,11 +67,11 @@ def note(runs: Runs, results: Sequence[Result], caveat: str, made_by: str) -> st
         escape_markdown(caveat),
         "**H6 of every model** (mean of six benchmarks, percent)\n\n" + _h6_table(runs),
         f"**The command that makes it**\n\n```\n{made_by}\n```",
-        "**The paper's claims**\n\n| claim | | verdict |\n|---|---|---|\n"
-        + "\n".join(
-            f"| {result.claim.name} | {result.claim.statement} | {_shown(result.verdict)} |"
-            for result in results
-        ),
+        "**The paper's claims**\n\n"
+        + text_table(
+            ("claim", "", "verdict"),
+            [(result.claim.name, result.claim.statement, _shown(result.verdict)) for result in results],
+        ).markdown(),
     ]
     return fit_note("\n\n".join(parts))
 
@@ -89,19 +90,19 @@ def _tables(runs: Runs) -> str:
 
 
 def _h6_table(runs: Runs) -> str:
-    lines = ["| model | paper | here | 95 % interval |", "|---|---|---|---|"]
+    rows = []
     for name in (*variants.PAPER, *variants.CONTROLS):
         found = cell(runs, name, "H6", printed(Figure(name, "H6"), TABLES))
         if found.ours is not None:
             run = runs.first(MODEL, name) if runs.of(MODEL, name) else runs.first(EVALUATE, name)
             shown = f"[{name}]({run_path(run.info.experiment_id, run.info.run_id)})"
             interval = "–" if found.interval is None else " … ".join(number(end) for end in found.interval)
-            lines.append(f"| {shown} | {number(found.paper)} | {number(found.ours)} | {interval} |")
-    return "\n".join(lines)
+            rows.append((shown, number(found.paper), number(found.ours), interval))
+    return text_table(("model", "paper", "here", "95 % interval"), rows).markdown()
 
 
 def compare_path(runs: Runs, table: int) -> str | None:
-    """Where the UI compares the runs of a table's models, from whichever address it is opened.
+    """Return the path at which the UI compares the runs of a table's models, behind whatever address it has.
 
     They are those of the first seed, with their settings and their scores. None where there are fewer than
     two.
@@ -116,7 +117,7 @@ def compare_path(runs: Runs, table: int) -> str | None:
 
 
 def ui_lines(runs: Runs, run_id: str, experiment_id: str, table: int = 3) -> str:
-    """Lines for the terminal: where the UI shows a reproduction's run, and compares a table's runs."""
+    """Return lines for the terminal: where the UI shows a reproduction's run, and compares a table's runs."""
     lines = [f"this run in the UI: {ui_address()}/{run_path(experiment_id, run_id)}"]
     if path := compare_path(runs, table):
         lines.append(f"Table {table} compared: {ui_address()}/{path}")

@@ -3,13 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
 
-from benchmarks import figures
+from benchmarks import figures, study_figures
 from benchmarks.compare import write_csv
+from benchmarks.drawing import write
 from benchmarks.paper.claims import CLAIMS, Claim, Figure, Part
 from benchmarks.power import smallest_effect
 from benchmarks.runs import EVALUATE, MODEL, Runs
-from benchmarks.tables import COLUMNS, TABLES, count, number, score
+from benchmarks.tables import SCORE_COLUMNS, TABLES, count, number, score
+from benchmarks.text_table import text_table
 from benchmarks.verdicts import judge
 from solar_repro.errors import UserError
 from solar_repro.paper import variants
@@ -24,23 +28,23 @@ SEAM = (
     "base_continued",
     "scratch_continued",
 )
-"""Ways to a deeper model on equal tokens, and what the tokens bring without more depth, or the base."""
+"""The ways to a deeper model on equal tokens, and two controls: no more depth, and no base."""
 SEEDS = ("sft_v1", "sft_v2", "sft_v3", "sft_v4", "sft_v3_v4")
 
 
 @dataclass(frozen=True)
 class Study:
-    """What a study found: rows of its table, its picture's bars, its verdict."""
+    """Holds what a study found: the rows of its table, the bars of its picture, its verdict."""
 
     name: str
-    rows: list[dict]
+    rows: list[dict[str, Any]]
     bars: Mapping[str, tuple[float, float]]
     axis: str
     verdict: str
 
 
 def depth_variants(layers: int, m: int) -> tuple[str, ...]:
-    """The continued models of a sweep over m, from 0 (layers repeated) to the most that n layers allow.
+    """Name the continued models of a sweep over m, from 0 (layers repeated) to the most that n layers allow.
 
     `m` is the scale's own, whose model is `solar`.
     """
@@ -55,9 +59,9 @@ def _refuse_gaps(names: Sequence[str], runs: Runs, figures: Sequence[str]) -> No
 
 
 def up_scaling_study(name: str, names: Sequence[str], runs: Runs) -> Study:
-    """Held-out loss before and after continued pretraining on equal tokens, and H6; paired tests."""
+    """Compare held-out loss before and after training on equal tokens, and H6, by paired tests."""
     _refuse_gaps(names, runs, ["H6", "held_out_loss"])
-    rows = []
+    rows: list[dict[str, Any]] = []
     for variant in names:
         parent = variants.variant(variant).parents[0]
         models = list(runs.of(MODEL, variant).values())
@@ -96,22 +100,20 @@ def up_scaling_study(name: str, names: Sequence[str], runs: Runs) -> Study:
 
 
 def seeds_study(names: Sequence[str], runs: Runs) -> Study:
-    """Mean, and spread over seeds, of every column; the claims that these variants decide."""
-    _refuse_gaps(names, runs, COLUMNS)
-    rows = []
+    """Give the mean and the spread over seeds of every column, and judge the claims on these variants."""
+    _refuse_gaps(names, runs, SCORE_COLUMNS)
+    rows: list[dict[str, Any]] = []
     for variant in names:
-        for column in COLUMNS:
+        for column in SCORE_COLUMNS:
             values = list(runs.metric(EVALUATE, variant, column).values())
-            mean = sum(values) / len(values)
-            spread = (sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)) ** 0.5
             errors = list(runs.metric(EVALUATE, variant, f"{column}_stderr").values())
             rows.append(
                 {
                     "variant": variant,
                     "column": column,
-                    "mean": mean,
-                    "deviation_over_seeds": spread,
-                    "stderr_of_items": sum(errors) / len(errors) if errors else None,
+                    "mean": fmean(values),
+                    "deviation_over_seeds": stdev(values) if len(values) > 1 else 0.0,
+                    "stderr_of_items": fmean(errors) if errors else None,
                     "seeds": len(values),
                 }
             )
@@ -136,11 +138,11 @@ def finish(study: Study, scale: str, tracker: Tracker, out: Path, runs: Runs | N
     page = f"{text}\n![{study.name}]({study.name}.png)\n"
     with replace_folder(out) as work:
         if study.name == "untrained":
-            figures.write(work / study.name, figures.layer_maps, study.rows)
+            write(work / study.name, study_figures.layer_maps, study.rows)
         else:
-            figures.write(work / study.name, figures.bars, study.bars, study.axis)
+            write(work / study.name, study_figures.bars, study.bars, study.axis)
         if runs is not None and study.name != "seeds":
-            figures.write(work / "recovery", figures.recovery, runs)
+            write(work / "recovery", figures.recovery, runs)
         write_csv(work / f"{study.name}.csv", study.rows)
         (work / f"{study.name}.md").write_text(page, encoding="utf-8")
         tracker.log_folder(tracker.run_id, work, "study")
@@ -148,13 +150,12 @@ def finish(study: Study, scale: str, tracker: Tracker, out: Path, runs: Runs | N
 
 
 def markdown(study: Study) -> str:
-    """The study's table as Markdown."""
-    names = list(study.rows[0])
-    lines = ["| " + " | ".join(name.replace("_", " ") for name in names) + " |", "|---" * len(names) + "|"]
-    for row in study.rows:
-        cells = [
+    """Return the study's table as Markdown."""
+    rows = [
+        [
             number(value, 4 if "loss" in name else 2) if isinstance(value, float) else str(value)
             for name, value in row.items()
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        for row in study.rows
+    ]
+    return text_table([name.replace("_", " ") for name in study.rows[0]], rows).markdown()

@@ -1,10 +1,11 @@
-"""The paper's tables with our figures beside them: rows for the report, CSV and the terminal."""
+"""Sets our figures beside the paper's tables, as rows for the report, CSV and the terminal."""
 
 import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, variance
 from typing import Any
 
 from benchmarks.runs import CONTAMINATION, EVALUATE, MODEL, Runs
@@ -17,19 +18,19 @@ from solar_repro.paper.variants import CONTROLS, PAPER
 TABLES: dict[str, Any] = json.loads(
     (Path(__file__).parent / "paper" / "tables.json").read_text(encoding="utf-8")
 )
-COLUMNS = ["H6", *H6_NAMES]
+SCORE_COLUMNS = ["H6", *COLUMN_NAMES]
 SCORE_TABLES = (2, 3, 4, 5, 6, 7)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One score in percent: what the paper prints, our mean over seeds, its standard error."""
+    """A score in percent: what the paper prints, our mean over seeds, its error; None where there is none."""
 
     paper: float | None
     ours: float | None
     stderr: float | None
     interval: tuple[float, float] | None = None
-    """95 % interval of ours. (The paper prints no error; its splits are whole.)"""
+    """The 95 % interval of ours. (The paper prints no error; its splits are whole.)"""
 
     @property
     def delta(self) -> float | None:
@@ -37,7 +38,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """One model of a table; `order` is its place by H6 among the rows that we have."""
 
     title: str
@@ -48,39 +49,41 @@ class Row:
 
 
 def score(runs: Runs, variant: str, column: str) -> tuple[float | None, float | None]:
-    """Mean over seeds, and its standard error: of the items, which all seeds share, and of the seeds."""
+    """Return the mean over seeds and its standard error, over the items (which all seeds share) and seeds.
+
+    Both are None where the variant was not scored, and the error alone where no run logged one.
+    """
     values = list(runs.metric(EVALUATE, variant, column).values())
     if not values:
         return None, None
-    mean = sum(values) / len(values)
+    mean = fmean(values)
     errors = list(runs.metric(EVALUATE, variant, f"{column}_stderr").values())
     if not errors:
         return mean, None
-    variance = sum(error**2 for error in errors) / len(errors)
-    if len(values) > 1:
-        variance += sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values)
-    return mean, math.sqrt(variance)
+    of_items = fmean(error**2 for error in errors)
+    of_seeds = variance(values) / len(values) if len(values) > 1 else 0.0
+    return mean, math.sqrt(of_items + of_seeds)
 
 
 def cell(runs: Runs, variant: str, column: str, paper: float | None = None) -> Cell:
-    """Our score of a variant with its errors, beside the paper's."""
+    """Return our score of a variant with its errors, beside the paper's."""
     ours, stderr = score(runs, variant, column)
     return Cell(paper, ours, stderr, None if ours is None else interval(runs, variant, column))
 
 
 def interval(runs: Runs, variant: str, column: str) -> tuple[float, float] | None:
-    """95 % interval of a score, over items and seeds, between 0 and 100; None without items."""
+    """Return the 95 % interval of a score over items and seeds, cut to 0 … 100, or None without items."""
     seeds = tuple(runs.of(EVALUATE, variant))
-    columns = H6_NAMES if column == "H6" else (column,)
-    items = [runs.items(variant, name, seeds) for name in columns]
-    if any(found is None for found in items):
+    columns = COLUMN_NAMES if column == "H6" else (column,)
+    items = [found for name in columns if (found := runs.items(variant, name, seeds)) is not None]
+    if len(items) < len(columns):
         return None
     low, high = mean_difference([share_difference(0.0, found) for found in items]).interval(CONFIDENCE)
     return max(0.0, low), min(100.0, high)
 
 
-def rows(table: int, runs: Runs, ours: Mapping[str, str] | None = None) -> list[Row]:
-    """The paper's rows of a score table (2 … 7), with our scores where a run has them.
+def rows(table: int, runs: Runs, ours: Mapping[str, str] | None = None) -> list[ScoreRow]:
+    """Return the paper's rows of a score table (2 … 7), with our scores where a run has them.
 
     `ours` says which model stands beside which row; the variants of the paper, unless it is given.
     """
@@ -92,10 +95,12 @@ def rows(table: int, runs: Runs, ours: Mapping[str, str] | None = None) -> list[
     }
     paper = {title: printed[title]["H6"] for title in measured}
     return [
-        Row(
+        ScoreRow(
             title=title,
             variant=ours.get(title, ""),
-            cells={column: cell(runs, ours.get(title, ""), column, scores[column]) for column in COLUMNS},
+            cells={
+                column: cell(runs, ours.get(title, ""), column, scores[column]) for column in SCORE_COLUMNS
+            },
             order_paper=_place(paper, title),
             order_ours=_place(measured, title),
         )
@@ -108,7 +113,7 @@ def _place(scores: Mapping[str, float], model: str) -> int | None:
 
 
 def loss_rows(runs: Runs) -> list[tuple[str, float, float | None]]:
-    """Variant, held-out loss (nats per token), its change from the base's, of the models of Sec. 2."""
+    """Return variant, held-out loss (nats per token) and its change from the base's, of Sec. 2's models."""
     base = runs.mean(EVALUATE, "base", "held_out_loss")
     names = [name for name, made in {**PAPER, **CONTROLS}.items() if made.stage in ("base", "upscale")]
     names += [name for name, made in {**PAPER, **CONTROLS}.items() if made.stage == "continue_pretrain"]
@@ -121,9 +126,9 @@ def loss_rows(runs: Runs) -> list[tuple[str, float, float | None]]:
 
 @dataclass(frozen=True)
 class ContaminationRow:
-    """One task of Table 9: shares of texts with result < 0.1; AUROCs where there is a second split.
+    """One task of Table 9: shares of texts with a result under 0.1, and AUROCs where there is a second split.
 
-    `control…`: of a copy of the model that was trained on the texts.
+    `control…` are those of a copy of the model that was trained on the texts. None stands for no figure.
     """
 
     task: str
@@ -138,7 +143,7 @@ class ContaminationRow:
 
 
 def contamination_rows(runs: Runs) -> list[ContaminationRow]:
-    """Table 9, our shares with their 95 % intervals (means over seeds)."""
+    """Return the rows of Table 9 with our shares and their 95 % intervals, as means over seeds."""
     printed = TABLES["table_9"]["rows"][0]
     fields = {
         "merge_v1": ("neighbour", "neighbour_low", "neighbour_high", "min_k", "min_k_pp"),
@@ -159,7 +164,7 @@ def contamination_rows(runs: Runs) -> list[ContaminationRow]:
 
 
 def data_rows(runs: Runs) -> list[tuple[str, int, int | None]]:
-    """Table 1: set, the most samples the paper used, the most that one of our runs used."""
+    """Return for each set of Table 1 the most samples that the paper used, and that one of our runs used."""
     result = []
     for source in DATASETS.values():
         counts = [
@@ -172,7 +177,7 @@ def data_rows(runs: Runs) -> list[tuple[str, int, int | None]]:
 
 
 def filter_rows(runs: Runs) -> list[tuple[str, int | None]]:
-    """Table 8: task name, rows that the filter removed from OpenOrca's candidate rows."""
+    """Return for each task of Table 8 how many of OpenOrca's rows the filter removed."""
     result = []
     for task in FILTERED_TASKS:
         found = [
@@ -185,15 +190,22 @@ def filter_rows(runs: Runs) -> list[tuple[str, int | None]]:
 
 
 def number(value: float | None, digits: int = 2) -> str:
+    """Write a figure with so many digits behind the point, and None as "–"."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
+def signed(value: float | None, digits: int = 2) -> str:
+    """Write a difference with its sign, and None as "–"."""
+    return "–" if value is None else f"{value:+.{digits}f}"
+
+
 def count(value: int | None) -> str:
+    """Write a count with separators of thousands, and None as "–"."""
     return "–" if value is None else f"{value:,}"
 
 
 def csv_rows(runs: Runs) -> Iterator[dict[str, Any]]:
-    """Every cell of the score tables that we have, one a line, and the scores of models in no table."""
+    """Yield a row for each of our cells of the score tables, and for the scores of models in no table."""
     for table in SCORE_TABLES:
         for row in rows(table, runs):
             for column, found in row.cells.items():
@@ -201,7 +213,7 @@ def csv_rows(runs: Runs) -> Iterator[dict[str, Any]]:
                     yield _csv_row(runs, f"Table {table}", row.title, row.variant, column, found)
     for variant in runs.found.get(EVALUATE, {}):
         if variant not in PAPER or not PAPER[variant].rows:
-            for column in COLUMNS:
+            for column in SCORE_COLUMNS:
                 yield _csv_row(runs, "", variant, variant, column, cell(runs, variant, column))
 
 
@@ -223,13 +235,13 @@ def _csv_row(runs: Runs, table: str, title: str, variant: str, column: str, foun
 
 
 def table_text(table: int, runs: Runs, ours: Mapping[str, str] | None = None) -> str:
-    """One table for a terminal: the paper's scores, and ours ± standard error below them."""
+    """Write one table for a terminal: the paper's scores, and ours ± standard error below them."""
     printed = rows(table, runs, ours)
     width = max(len(row.title) for row in printed) + 2
     lines = [f"Table {table} at scale {runs.scale}"]
-    lines.append(" " * (width + 6) + "".join(f"{column:>15}" for column in COLUMNS))
+    lines.append(" " * (width + 6) + "".join(f"{column:>15}" for column in SCORE_COLUMNS))
     for row in printed:
         paper = "".join(f"{number(cell.paper):>15}" for cell in row.cells.values())
-        ours = "".join(f"{f'{number(cell.ours)} ± {number(cell.stderr)}':>15}" for cell in row.cells.values())
-        lines += [f"{row.title:<{width}}paper {paper}", f"{'':<{width}}ours  {ours}"]
+        own = "".join(f"{f'{number(cell.ours)} ± {number(cell.stderr)}':>15}" for cell in row.cells.values())
+        lines += [f"{row.title:<{width}}paper {paper}", f"{'':<{width}}ours  {own}"]
     return "\n".join(lines)

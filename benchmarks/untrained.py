@@ -6,6 +6,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from scipy.stats import spearmanr
+
 from benchmarks.studies import Study
 from benchmarks.tables import count
 from solar_repro.h6.compare_items import Items, difference, read_losses
@@ -13,7 +15,7 @@ from solar_repro.stages.untrained import BASE, MAPS_FILE, losses_file
 
 
 def untrained_study(folder: Path, corpus: str) -> Study:
-    """Held-out loss of every layer map before any training, beside the base's; paired by text.
+    """Compare the held-out loss of every layer map before any training with the base's, paired by text.
 
     `folder` is the result of stage `untrained`.
     """
@@ -47,7 +49,7 @@ def untrained_study(folder: Path, corpus: str) -> Study:
 
 
 def _told_of_maps(found: Sequence[Mapping[str, Any]], items: Mapping[str, Items]) -> str:
-    """In words: depth up-scaling beside repetition, the largest step over m, what the distance foretells."""
+    """Say how depth up-scaling compares with repetition, and over m; and what the distance foretells."""
     swept = [row for row in found if row["map"].startswith("dus:")]
     layers = found[0]["layers"]
     told = []
@@ -71,8 +73,6 @@ def _told_of_maps(found: Sequence[Mapping[str, Any]], items: Mapping[str, Items]
             else "No step between neighbouring m is larger than chance allows."
         )
     if len({row["angular_distance"] for row in swept}) > 2:
-        from scipy.stats import spearmanr
-
         seams = [*swept, _row(found, "repeat")]
         distances, losses = zip(*((row["angular_distance"], row["loss"]) for row in seams), strict=True)
         rank = spearmanr(distances, losses).statistic
@@ -84,7 +84,7 @@ def _told_of_maps(found: Sequence[Mapping[str, Any]], items: Mapping[str, Items]
 
 
 def _interval(first: Items, second: Items) -> str:
-    """Second minus first, with its 95 % interval over texts."""
+    """Write the second loss minus the first, with its 95 % interval over texts."""
     found = difference(first, second)
     low, high = found.interval()
     return f"{found.value:+.3f} nats per token ({low:+.3f} … {high:+.3f})"

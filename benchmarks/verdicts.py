@@ -1,4 +1,4 @@
-"""Claims judged: on our runs by paired tests over items and seeds, on the paper's tables by points alone.
+"""Judges claims: on our runs by paired tests over items and seeds, on the paper's tables by points alone.
 
 A claim is reproduced if the 95 % interval of every part lies where the claim says, and not reproduced if that
 of any part lies wholly elsewhere (there the intervals are widened for the number of parts, after Bonferroni).
@@ -24,11 +24,11 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class PartResult:
-    """What was found for a part: `difference` is the figure minus the other."""
+    """Holds what was found for a part; `difference` is the figure minus the other."""
 
     part: Part
     paper: float | None
-    """The same difference in the paper's tables, where both figures are printed."""
+    """The same difference in the paper's tables, or None where one of the figures is not printed."""
     difference: Difference | None
     """None where a run is missing."""
     verdict: Verdict
@@ -43,7 +43,7 @@ class Result:
 
 
 def judge(claims: Sequence[Claim], runs: Runs, tables: dict[str, Any]) -> list[Result]:
-    """Every claim's verdict on our runs, with the paper's differences beside ours."""
+    """Give every claim its verdict on our runs, with the paper's differences beside ours."""
     results = []
     for claim in claims:
         seeds = [
@@ -93,12 +93,12 @@ def _difference(part: Part, runs: Runs, seeds: Sequence[str]) -> Difference | No
 
 
 def margin(column: str) -> float:
-    """Differences up to this count as none."""
+    """Return the margin of a column: differences up to it count as none."""
     return LOSS_MARGIN if column == "loss" else MARGIN
 
 
 def judge_part(part: Part, found: Difference, parts: int) -> Verdict:
-    """The verdict on one of a claim's `parts`."""
+    """Give the verdict on one part of a claim that has `parts` parts."""
     small = margin(part.figure.column)
     if _contradicts(part.expected, *found.interval(1 - (1 - CONFIDENCE) / parts), small):
         return "not reproduced"
@@ -106,7 +106,7 @@ def judge_part(part: Part, found: Difference, parts: int) -> Verdict:
 
 
 def _supports(expected: Expected, low: float, high: float, small: float) -> bool:
-    """Whether the whole interval lies where the claim says; "not less" allows for a small difference."""
+    """Tell whether the whole interval lies where the claim says; "not less" allows for a small difference."""
     return {
         "more": low > 0,
         "less": high < 0,
@@ -117,7 +117,7 @@ def _supports(expected: Expected, low: float, high: float, small: float) -> bool
 
 
 def _contradicts(expected: Expected, low: float, high: float, small: float) -> bool:
-    """Whether the whole interval lies where the claim says it does not."""
+    """Tell whether the whole interval lies where the claim says it does not."""
     return {
         "more": high <= 0,
         "less": low >= 0,
@@ -128,7 +128,7 @@ def _contradicts(expected: Expected, low: float, high: float, small: float) -> b
 
 
 def together(verdicts: Sequence[Verdict]) -> Verdict:
-    """A claim's verdict from its parts'."""
+    """Return a claim's verdict, given the verdicts on its parts."""
     if "not reproduced" in verdicts:
         return "not reproduced"
     if all(verdict == "no runs" for verdict in verdicts):
@@ -137,14 +137,14 @@ def together(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def paper_difference(part: Part, tables: dict[str, Any]) -> float | None:
-    """The part's difference in the paper's tables; None where one of its figures is not printed."""
+    """Return the part's difference in the paper's tables, or None where one of its figures is not printed."""
     ours = printed(part.figure, tables)
     theirs = printed(part.other, tables) if isinstance(part.other, Figure) else part.other
     return None if ours is None or theirs is None else ours - theirs
 
 
 def printed(figure: Figure, tables: dict[str, Any]) -> float | None:
-    """A figure of the paper, in percent: of several tables the last, the ablation's own."""
+    """Return a figure of the paper in percent, or None; of several tables the last, an ablation's, counts."""
     if figure.column.startswith("contamination/"):
         share = tables["table_9"]["rows"][0][figure.column.removeprefix("contamination/")]
         return None if share is None else 100 * share
@@ -157,7 +157,7 @@ def printed(figure: Figure, tables: dict[str, Any]) -> float | None:
 
 
 def paper_holds(claim: Claim, tables: dict[str, Any]) -> bool | None:
-    """Whether the paper's own points agree with the claim; None where it prints none of the figures.
+    """Tell whether the paper's own points agree with the claim; None where it prints none of the figures.
 
     Points have no interval: "not less" is taken at its word, and "same" is within the margin.
     """

@@ -1,4 +1,4 @@
-"""Results of claims in words: what a part says, what it lacks, and all claims in one paragraph."""
+"""Puts results of claims into words: what a part says, what it lacks, and all claims in one paragraph."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ EXPECTED = {
 
 
 def label(side: Figure | float) -> str:
-    """A figure's name for a reader."""
+    """Return a figure's name for a reader."""
     if not isinstance(side, Figure):
         return f"{side:g} %"
     task = side.column.removeprefix("contamination/")
@@ -27,28 +27,28 @@ def label(side: Figure | float) -> str:
 
 
 def says(part: Part) -> str:
-    """What a part says, as a sentence without its full stop."""
+    """Return what a part says, as a sentence without its full stop."""
     return f"{label(part.figure)} {EXPECTED[part.expected]} {label(part.other)}"
 
 
 def digits(column: str) -> int:
-    """Digits behind the point with which a column's differences are shown."""
+    """Return how many digits behind the point a column's differences are shown with."""
     return 4 if column == "loss" else 2
 
 
 def unit(column: str) -> str:
-    """What a column's differences are measured in."""
+    """Return the unit of a column's differences."""
     return "nats per token" if column == "loss" else "points"
 
 
 def allowed(part: Part) -> str:
-    """The boundary of a part, in its unit: the margin, where its sentence allows for one."""
+    """Return the boundary of a part, in its unit: the margin where its sentence allows for one, else 0."""
     small = margin(part.figure.column)
     return "0" if part.expected in ("more", "less") else f"{'±' if part.expected == 'same' else ''}{small:g}"
 
 
 def needed(lack: Missing) -> str:
-    """What would decide a part: a total of items or of seeds, with their multiple."""
+    """Say what would decide a part: a total of items or of seeds, with their multiple."""
     ways = []
     if lack.items is not None and lack.times is not None:
         ways.append(f"{_rounded(lack.items)} items (× {_factor(lack.times)})")
@@ -60,7 +60,7 @@ def needed(lack: Missing) -> str:
 
 
 def method() -> str:
-    """How verdicts are reached and what the smallest effect is, in a few sentences."""
+    """Explain how verdicts are reached and what the smallest effect is."""
     points, nats = margin("H6"), margin("loss")
     return (
         f"A claim is reproduced when the {CONFIDENCE:.0%} interval of every part lies where the claim says. "
@@ -75,7 +75,7 @@ def method() -> str:
 
 
 def summary(results: Sequence[Result]) -> str:
-    """One paragraph: what these runs reproduce, what they contradict, what they cannot tell and why."""
+    """Say in one paragraph what these runs reproduce, what they contradict, what they cannot tell and why."""
     judged = [result for result in results if result.verdict != "no runs"]
     if not judged:
         return "There are no runs yet, so none of the paper's claims is judged."
@@ -99,7 +99,7 @@ def _listed(texts: Sequence[str]) -> str:
 
 
 def _contradicted(result: Result) -> str:
-    """The claim, and its first part that lies elsewhere."""
+    """Name the claim and its first part that lies elsewhere."""
     first = next(found for found in result.parts if found.verdict == "not reproduced")
     places = digits(first.part.figure.column)
     low, high = first.difference.interval(CONFIDENCE)
@@ -112,7 +112,7 @@ def _contradicted(result: Result) -> str:
 
 
 def _undecided(results: Sequence[Result]) -> list[str]:
-    """Which claims these runs cannot tell, why, and which of them need the fewest items."""
+    """Say which claims these runs cannot tell, why, and which of them need the fewest items."""
     names = ", ".join(result.claim.name for result in results)
     parts = [found for result in results for found in result.parts if found.verdict == "undecided"]
     sentences = [f"They cannot tell {len(results)}: {names}."]
@@ -136,8 +136,8 @@ def _undecided(results: Sequence[Result]) -> list[str]:
 
 
 def _told(parts: Sequence[PartResult]) -> str:
-    """The smallest effects that these runs tell, beside the paper's differences: medians, in points."""
-    found = [part for part in parts if part.part.figure.column in ("H6", *H6_NAMES)]
+    """Set the smallest effects that these runs tell beside the paper's differences, as medians in points."""
+    found = [part for part in parts if part.part.figure.column in ("H6", *COLUMN_NAMES)]
     groups: dict[str, list[float]] = {"on one benchmark": [], "on H6": []}
     for part in found:
         where = "on H6" if part.part.figure.column == "H6" else "on one benchmark"
@@ -153,7 +153,7 @@ def _told(parts: Sequence[PartResult]) -> str:
 
 
 def _reason(parts: Sequence[PartResult]) -> str:
-    """Items or seeds: what most of the spread of these parts comes from."""
+    """Say whether most of the spread of these parts comes from items or from seeds."""
     found = [one.difference for one in parts]
     seeds = len(found[0].seed_values)
     if sum(one.seed_variance > one.item_variance for one in found) * 2 > len(found):
@@ -162,11 +162,11 @@ def _reason(parts: Sequence[PartResult]) -> str:
 
 
 def _factor(number: float) -> str:
-    """A multiple with two digits that count, rounded up."""
+    """Write a multiple with two significant digits, rounded up."""
     return _rounded(number) if number >= 10 else f"{math.ceil(10 * number - 1e-9) / 10:.1f}"
 
 
 def _rounded(number: float) -> str:
-    """A number with two digits that count, rounded up: `4,300` for 4,217."""
+    """Write a number with two significant digits, rounded up: `4,300` for 4,217."""
     step = 10 ** max(0, math.floor(math.log10(number)) - 1)
     return f"{math.ceil(number / step) * step:,}"

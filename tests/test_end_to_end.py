@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from benchmarks.tables import COLUMNS
+from benchmarks.tables import SCORE_COLUMNS
 from solar_repro.paper import variants
 from solar_repro.paper.data_sets import DATASETS
 from tests.runs import copy_of, workplace
@@ -25,14 +25,14 @@ def test_every_variant_has_parameters_checkpoint_and_scores(finished, name):
     assert run.info.status == "FINISHED"
     assert run.info.run_name == name
     assert run.data.params["scale"] == "check"
-    for column in COLUMNS:
+    for column in SCORE_COLUMNS:
         assert 0 <= run.data.metrics[column] <= 100
         assert run.data.metrics[f"{column}_stderr"] >= 0
-    mean = sum(run.data.metrics[column] for column in COLUMNS[1:]) / 6
+    mean = sum(run.data.metrics[column] for column in SCORE_COLUMNS[1:]) / 6
     assert run.data.metrics["H6"] == pytest.approx(mean)
     model = finished.client().get_logged_model(run.data.tags["solar.model_id"])
     assert model.status == "READY"
-    assert {metric.key for metric in model.metrics} >= set(COLUMNS)
+    assert {metric.key for metric in model.metrics} >= set(SCORE_COLUMNS)
     assert {m.dataset_name for m in model.metrics if m.key == "ARC"} == {"allenai/ai2_arc"}
     names = {found.path for found in finished.client().list_logged_model_artifacts(model.model_id)}
     assert {"config.json", "manifest.json", "model.safetensors", "tokenizer.json"} <= names

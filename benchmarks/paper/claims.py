@@ -1,7 +1,7 @@
 """The paper's sentences about its results as comparisons between variants.
 
 A claim is a conjunction of parts. A part says how one figure of one variant stands to another; how it is
-judged is in `benchmarks.verdicts`.
+judged is in `benchmarks.verdicts`. The module is long because it is data, all claims in one place.
 """
 
 from dataclasses import dataclass

@@ -17,13 +17,14 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.performance.evaluation_results import BenchmarkRow, Measured, plot, table, totals
 from benchmarks.performance.random_llama import build_random_llama
 from solar_repro.h6.evaluation import evaluate_h6
 from solar_repro.h6.samples import read_samples
@@ -38,29 +39,6 @@ SUBJECTS = (
     "moral_disputes",
     "professional_accounting",
 )
-
-
-@dataclass
-class Measured:
-    """One side on one benchmark."""
-
-    seconds: float
-    tokens: int
-    peak_mib: float | None
-
-
-@dataclass
-class Row:
-    """One benchmark: both sides, the limit, and how far the answers differ."""
-
-    column: str
-    stock: Measured
-    ours: Measured
-    needed_tokens: int
-    items: int
-    largest_relative_difference: float
-    different_argmax: int
-    different_texts: int
 
 
 @contextmanager
@@ -168,7 +146,7 @@ def differences(stock: dict[str, Any], out: Path) -> tuple[float, int, int]:
 
 def compare(
     model: Path, tasks: H6Tasks, out: Path, rounds: int, batch_size: int, max_length: int | None
-) -> Row:
+) -> BenchmarkRow:
     """Both sides `rounds` times in turn; the fastest round of each counts."""
     ours, theirs = [], []
     for number in range(rounds):
@@ -181,7 +159,7 @@ def compare(
         for side in sides if number % 2 else reversed(sides):
             side()
     largest, argmax, texts = differences(theirs[-1][0], folder)
-    return Row(
+    return BenchmarkRow(
         column=tasks.columns[0],
         stock=min((measured for _, measured in theirs), key=lambda measured: measured.seconds),
         ours=min((measured for _, measured in ours), key=lambda measured: measured.seconds),
@@ -191,63 +169,6 @@ def compare(
         different_argmax=argmax,
         different_texts=texts,
     )
-
-
-def totals(rows: list[Row]) -> Row:
-    """All benchmarks together."""
-
-    def add(side: str) -> Measured:
-        parts = [getattr(row, side) for row in rows]
-        peaks = [part.peak_mib for part in parts if part.peak_mib is not None]
-        return Measured(
-            sum(part.seconds for part in parts), sum(part.tokens for part in parts), max(peaks, default=None)
-        )
-
-    return Row(
-        column="all",
-        stock=add("stock"),
-        ours=add("ours"),
-        needed_tokens=sum(row.needed_tokens for row in rows),
-        items=sum(row.items for row in rows),
-        largest_relative_difference=max(row.largest_relative_difference for row in rows),
-        different_argmax=sum(row.different_argmax for row in rows),
-        different_texts=sum(row.different_texts for row in rows),
-    )
-
-
-def table(rows: list[Row]) -> str:
-    """The rows as text."""
-    lines = [
-        f"{'':11}{'items':>6}{'stock s':>9}{'ours s':>8}{'times':>7}{'tokens':>8}{'limit':>7}"
-        f"{'stock MiB':>11}{'ours MiB':>10}{'max diff':>10}{'argmax':>8}{'texts':>7}"
-    ]
-    for row in rows:
-        peaks = [f"{side.peak_mib:.0f}" if side.peak_mib else "-" for side in (row.stock, row.ours)]
-        lines.append(
-            f"{row.column:11}{row.items:6}{row.stock.seconds:9.1f}{row.ours.seconds:8.1f}"
-            f"{row.stock.seconds / row.ours.seconds:7.1f}{row.stock.tokens / row.ours.tokens:8.2f}"
-            f"{row.stock.tokens / row.needed_tokens:7.2f}{peaks[0]:>11}{peaks[1]:>10}"
-            f"{row.largest_relative_difference:10.1e}{row.different_argmax:8}{row.different_texts:7}"
-        )
-    return "\n".join(lines)
-
-
-def plot(rows: list[Row], path: Path) -> None:
-    """Seconds per benchmark, both sides."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 3.5), layout="constrained")
-    places = np.arange(len(rows))
-    for shift, side, label in ((-0.2, "stock", "stock adapter"), (0.2, "ours", "shared prefixes")):
-        bars = axes.bar(places + shift, [getattr(row, side).seconds for row in rows], 0.4, label=label)
-        axes.bar_label(bars, fmt="%.1f", fontsize=8)
-    axes.set_xticks(places, [row.column for row in rows])
-    axes.set_ylabel("seconds")
-    axes.legend()
-    figure.savefig(path, dpi=120, metadata={"Software": None})
 
 
 def main() -> None:

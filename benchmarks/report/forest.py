@@ -1,4 +1,4 @@
-"""Forest plots of claims: each part's interval, the margin and the paper's difference, as places in percent.
+"""Lays out forest plots of claims: each part's interval, the margin and the paper's difference, in percent.
 
 The template draws them with boxes of the page, not as a picture: so their text keeps its size on a phone.
 """
@@ -6,17 +6,19 @@ The template draws them with boxes of the page, not as a picture: so their text 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from matplotlib.ticker import MaxNLocator
+
 from benchmarks.paper.claims import Part
 from benchmarks.verdicts import CONFIDENCE, PartResult, Result, Verdict, margin
 from benchmarks.wording import digits, says, unit
 
 ROOM = 0.04
-"""Share of the axis left free at either end."""
+"""The share of the axis that is left free at either end."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One part; places and widths are percent of the axis."""
+    """A line for one part. Places and widths are in percent of the axis; None is drawn as nothing."""
 
     text: str
     verdict: Verdict
@@ -42,7 +44,7 @@ class Forest:
 
 
 def forests(result: Result) -> list[Forest]:
-    """One plot for each unit among a claim's parts; none where no part has runs."""
+    """Return one plot for each unit among a claim's parts, and none where no part has runs."""
     groups: dict[str, list[PartResult]] = {}
     for found in result.parts:
         groups.setdefault(unit(found.part.figure.column), []).append(found)
@@ -50,8 +52,6 @@ def forests(result: Result) -> list[Forest]:
 
 
 def _forest(name: str, parts: Sequence[PartResult]) -> Forest:
-    from matplotlib.ticker import MaxNLocator
-
     small = margin(parts[0].part.figure.column)
     values = [-small, small]
     for found in parts:

@@ -1,27 +1,19 @@
-"""The report: one HTML page without outside resources. Everything that runs and data say is escaped."""
+"""Writes the report: one HTML page without outside resources, with all that runs and data say escaped."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
 from benchmarks.bad_runs import count, passing_over, text
 from benchmarks.paper.claims import NOTES
-from benchmarks.power import missing
 from benchmarks.report.forest import forests
+from benchmarks.report.text_tables import contamination, data_sets, filtered, losses, part_rows
 from benchmarks.runs import EVALUATE, MODEL, Runs
-from benchmarks.tables import (
-    COLUMNS,
-    SCORE_TABLES,
-    TABLES,
-    Row,
-    contamination_rows,
-    data_rows,
-    filter_rows,
-    loss_rows,
-    rows,
-)
+from benchmarks.tables import SCORE_COLUMNS, SCORE_TABLES, TABLES, ScoreRow, rows
 from benchmarks.verdicts import Result, paper_holds
-from benchmarks.wording import allowed, digits, method, needed, says, summary
+from benchmarks.wording import method, summary
 from solar_repro.paper import variants
 from solar_repro.tracking.commands import mlflow_command
 from solar_repro.tracking.descriptions import run_path
@@ -35,9 +27,7 @@ def page(
     caveat: str,
     overrides: Mapping[str, str],
 ) -> str:
-    """The whole report; `figures` are SVG texts by name, `overrides` the settings given beside the scale."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+    """Return the report. `figures` are SVG texts by name, `overrides` the settings given beside the scale."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -49,22 +39,18 @@ def page(
         caveat=caveat,
         summary=summary(results),
         results=results,
-        lacks={result.claim.name: missing(result) for result in results},
+        parts={result.claim.name: part_rows(result) for result in results},
         forests={result.claim.name: forests(result) for result in results},
-        needed=needed,
-        allowed=allowed,
-        digits=digits,
         tally=tally(results),
         method=method(),
         holds={result.claim.name: paper_says(result) for result in results},
-        says=says,
-        losses=loss_rows(runs),
-        columns=COLUMNS,
+        losses=losses(runs),
+        columns=SCORE_COLUMNS,
         notes={table: NOTES.get(table, "") for table in SCORE_TABLES},
         tables=[_table(table, runs) for table in SCORE_TABLES],
-        contamination=(TABLES["table_9"]["caption"], contamination_rows(runs)),
-        data=(TABLES["table_1"]["caption"], data_rows(runs)),
-        filtered=(TABLES["table_8"]["caption"], filter_rows(runs)),
+        contamination=(TABLES["table_9"]["caption"], contamination(runs)),
+        data=(TABLES["table_1"]["caption"], data_sets(runs)),
+        filtered=(TABLES["table_8"]["caption"], filtered(runs)),
         cards=data_cards(runs),
         figures={name: figures.get(name, "") for name in FIGURES},
         command_all=mlflow_command("main", runs.scale, overrides, seeds=len(runs.seeds)),
@@ -74,8 +60,8 @@ def page(
     )
 
 
-def _table(table: int, runs: Runs) -> tuple[int, str, list[Row], float]:
-    """Number, caption, rows, and the largest difference: that at which the colour is full."""
+def _table(table: int, runs: Runs) -> tuple[int, str, list[ScoreRow], float]:
+    """Return number, caption, rows, and the largest difference, at which the colour of a cell is full."""
     found = rows(table, runs)
     deltas = [abs(cell.delta) for row in found for cell in row.cells.values() if cell.delta is not None]
     return table, TABLES[f"table_{table}"]["caption"], found, max(deltas, default=0.0) or 1.0
@@ -85,13 +71,13 @@ FIGURES = ("recovery", "h6", "training", "contamination", "merges", "plan")
 
 
 def tally(results: Sequence[Result]) -> list[tuple[str, int]]:
-    """How many claims got which verdict."""
+    """Count how many claims got which verdict."""
     verdicts = [result.verdict for result in results]
     return [(text, verdicts.count(text)) for text in dict.fromkeys(verdicts)]
 
 
 def paper_says(result: Result) -> str:
-    """Whether the paper's printed figures agree with its sentence."""
+    """Say whether the paper's printed figures agree with its sentence."""
     holds = paper_holds(result.claim, TABLES)
     if holds is None:
         return "they print no figures for this."
@@ -99,7 +85,7 @@ def paper_says(result: Result) -> str:
 
 
 def data_cards(runs: Runs) -> list[dict[str, Any]]:
-    """What became of each set's rows, from the first model that was trained on it."""
+    """Return what became of each set's rows, from the first model that was trained on it."""
     return runs.once("data cards", lambda: _data_cards(runs))
 
 
@@ -133,7 +119,7 @@ def _data_card(name: str, card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _by_reason(dropped: Mapping[str, int]) -> dict[str, int]:
-    """Counts by reason, its details (behind a colon) summed."""
+    """Sum counts by reason, leaving out the details of a reason (behind a colon)."""
     found: dict[str, int] = {}
     for reason, number in dropped.items():
         short = reason.partition(":")[0]
@@ -142,7 +128,7 @@ def _by_reason(dropped: Mapping[str, int]) -> dict[str, int]:
 
 
 def commands(runs: Runs, overrides: Mapping[str, str]) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """Variant, the command that makes and scores it, links to its runs."""
+    """Return each variant, the command that makes and scores it, and links to its runs."""
     result = []
     for name in dict.fromkeys([*runs.found.get(MODEL, {}), *runs.found.get(EVALUATE, {})]):
         links = [
@@ -158,12 +144,12 @@ def commands(runs: Runs, overrides: Mapping[str, str]) -> list[tuple[str, str, l
 
 
 def link(run: Any) -> str:
-    """Where the run stands in the MLflow UI."""
+    """Return the run's address in the MLflow UI."""
     return f"{ui_address()}/{run_path(run.info.experiment_id, run.info.run_id)}"
 
 
 def environment_of(runs: Runs) -> dict[str, str]:
-    """Versions and code behind the runs, as the newest of them was tagged."""
+    """Return the versions and the code behind the runs, as the newest of them was tagged."""
     every = [run for kind in runs.found.values() for seeds in kind.values() for run in seeds.values()]
     if not every:
         return {}

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 from benchmarks.runs import EVALUATE, MODEL, Runs
-from benchmarks.tables import COLUMNS
+from benchmarks.tables import SCORE_COLUMNS
 from solar_repro.paper import variants
 
 
@@ -29,7 +29,9 @@ def fake_runs(scores, training=None, **tags):
     for name, values in scores.items():
         by_seed = {}
         for number, value in enumerate(values if isinstance(values, list) else [values]):
-            metrics = dict.fromkeys(COLUMNS, value) | {f"{column}_stderr": 0.5 for column in COLUMNS}
+            metrics = dict.fromkeys(SCORE_COLUMNS, value) | {
+                f"{column}_stderr": 0.5 for column in SCORE_COLUMNS
+            }
             by_seed[str(42 + number)] = fake_run(
                 name, EVALUATE, metrics | {"held_out_loss": value / 10}, **tags
             )

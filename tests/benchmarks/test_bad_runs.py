@@ -12,11 +12,12 @@ from benchmarks import figures, regression
 from benchmarks.bad_runs import points, usable, wrong_with
 from benchmarks.closing import closing_text
 from benchmarks.compare import claim_rows, markdown, write_csv
+from benchmarks.find_runs import collect, of_server, of_steps, run_of
 from benchmarks.model_cards import write_cards
 from benchmarks.paper.claims import CLAIMS
 from benchmarks.report.page import page
-from benchmarks.runs import EVALUATE, MODEL, collect, of_server, of_steps, run_of
-from benchmarks.tables import COLUMNS, TABLES, csv_rows
+from benchmarks.runs import EVALUATE, MODEL
+from benchmarks.tables import SCORE_COLUMNS, TABLES, csv_rows
 from benchmarks.verdicts import judge
 from solar_repro.errors import UserError
 from solar_repro.plan.plan import Plan
@@ -35,7 +36,9 @@ GOOD = {
     "solar.parents": '{"model": "run"}',
     "solar.output": "/nowhere",
 }
-SCORES = {name: 50.0 for column in COLUMNS for name in (column, f"{column}_stderr")} | {"held_out_loss": 2.0}
+SCORES = {name: 50.0 for column in SCORE_COLUMNS for name in (column, f"{column}_stderr")} | {
+    "held_out_loss": 2.0
+}
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from benchmarks.compare import claim_rows, claims_markdown, markdown
+from benchmarks.find_runs import of_server
 from benchmarks.paper.claims import CLAIMS
 from benchmarks.report.page import page
-from benchmarks.runs import of_server
 from benchmarks.tables import TABLES, contamination_rows
 from benchmarks.verdicts import judge
 from solar_repro.errors import UserError

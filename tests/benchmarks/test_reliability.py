@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import reliability
-from benchmarks.reliability import Worker, compared, contents, left_open, undisturbed_for, workers
+from benchmarks import fault_processes
+from benchmarks.fault_processes import GROUP, USERS, PlanProcess, Worker, workers
+from benchmarks.reliability import compared, contents, left_open, undisturbed_for
 from solar_repro.errors import UserError
 from solar_repro.store.manifest import write_manifest
 from solar_repro.store.publish import replace_folder
@@ -46,7 +47,7 @@ def test_a_run_left_open_and_a_step_made_twice_are_found(place):
 
 @pytest.mark.parametrize("sharing", ["users", "containers"])
 def test_a_machine_that_does_not_allow_it_says_so(sharing, monkeypatch, capsys):
-    monkeypatch.setattr(reliability, "CONTAINER", ("false",))
+    monkeypatch.setattr(fault_processes, "CONTAINER", ("false",))
     if sharing == "users":
         monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(SystemExit) as ended:
@@ -77,7 +78,7 @@ def test_two_containers_have_one_host_name_and_equal_process_numbers(tmp_path):
     script = "import os, socket; print(socket.gethostname(), os.getpid(), os.readlink('/proc/self/ns/pid'))"
     if os.geteuid():
         pytest.skip("containers want root")
-    one, other = (_said_by(Worker(prefix=reliability.CONTAINER), script, tmp_path) for _ in range(2))
+    one, other = (_said_by(Worker(prefix=fault_processes.CONTAINER), script, tmp_path) for _ in range(2))
     assert one[:2] == other[:2]
     assert one[2] != os.readlink("/proc/self/ns/pid")
 
@@ -87,13 +88,13 @@ def test_a_user_has_its_own_number_and_umask():
         pytest.skip("other users want root")
     script = "import os; print(os.getuid(), os.getgid(), os.umask(0), os.environ['HOME'])"
     with tempfile.TemporaryDirectory() as home:
-        said = _said_by(Worker(user=reliability.USERS[0]), script, Path(home))
-        assert said == [str(reliability.USERS[0]), str(reliability.GROUP), str(0o022), home]
+        said = _said_by(Worker(user=USERS[0]), script, Path(home))
+        assert said == [str(USERS[0]), str(GROUP), str(0o022), home]
 
 
 def test_a_plan_that_ends_is_noticed_and_one_that_goes_on_too(tmp_path):
     quick, long = (
-        reliability.Plan(tmp_path, Worker(), Worker().popen([sys.executable, "-c", script], tmp_path))
+        PlanProcess(tmp_path, Worker(), Worker().popen([sys.executable, "-c", script], tmp_path))
         for script in ("pass", "input()")
     )
     try:
@@ -108,7 +109,7 @@ def test_a_worker_that_waits_for_another_loses_nothing(tmp_path):
     said = ["[ 1/47] base  running", "[ 2/47] sft_v1  waiting for process 7"]
     script = f"import sys; sys.stderr.write({chr(10).join(said)!r})"
     process = Worker().popen([sys.executable, "-c", script], tmp_path, stderr=subprocess.PIPE, text=True)
-    plan = reliability.Plan(tmp_path, Worker(), process, safe=0.0)
+    plan = PlanProcess(tmp_path, Worker(), process, safe=0.0)
     plan._listen()
     process.wait()
     assert plan.waits

@@ -5,7 +5,8 @@ import json
 import pytest
 from mlflow.exceptions import MlflowException
 
-from benchmarks.runs import EVALUATE, MODEL, of_server
+from benchmarks.find_runs import of_server
+from benchmarks.runs import EVALUATE, MODEL
 from solar_repro.errors import UserError
 from solar_repro.tracking.tracker import Tracker
 from tests.fake_mlflow import FakeClient
@@ -41,7 +42,7 @@ def invocation(client, monkeypatch, experiment, time, steps):
     files = client.__dict__.setdefault("files", {})
     files[f"/main{time}"] = {str(number): run_id for number, run_id in enumerate(steps)}
     run.info.artifact_uri = f"/main{time}"
-    monkeypatch.setattr("benchmarks.runs.read_artifact", lambda uri, name: files[uri])
+    monkeypatch.setattr("benchmarks.find_runs.read_artifact", lambda uri, name: files[uri])
 
 
 def test_an_experiment_has_what_its_commands_reused_of_another(client, tracker, monkeypatch):

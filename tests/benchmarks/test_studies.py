@@ -1,8 +1,8 @@
 import pytest
 
 from benchmarks import studies
+from benchmarks.find_runs import of_plans
 from benchmarks.paper.claims import CLAIMS
-from benchmarks.runs import of_plans
 from solar_repro.paper import variants
 from solar_repro.plan.plan import Plan
 from solar_repro.scales.load import load_scale

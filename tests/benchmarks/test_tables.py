@@ -65,7 +65,7 @@ def test_csv_has_a_line_for_every_cell_we_have():
 def test_table_for_a_terminal_sets_ours_below_the_papers():
     text = tables.table_text(4, fake_runs({"dpo_v1": 70.0})).splitlines()
     assert text[0] == "Table 4 at scale check"
-    assert text[1].split() == tables.COLUMNS
+    assert text[1].split() == tables.SCORE_COLUMNS
     assert text[2].split()[:4] == ["DPO", "v1", "paper", "73.06"]
     assert text[3].split()[:4] == ["ours", "70.00", "±", "0.50"]
     assert len({len(line) for line in text[1:]}) == 1

@@ -2,11 +2,12 @@
 
 import pytest
 
-from benchmarks.compare import claim_rows, lacks_markdown
+from benchmarks.compare import claim_rows
 from benchmarks.paper.claims import CLAIMS, Claim, Figure, Part
 from benchmarks.power import Missing
 from benchmarks.report.forest import forests
 from benchmarks.report.page import page
+from benchmarks.report.text_tables import undecided_parts
 from benchmarks.verdicts import PartResult, Result, judge_part, together
 from benchmarks.wording import needed, says, summary
 from solar_repro.h6.compare_items import Difference
@@ -93,13 +94,13 @@ def test_a_part_is_a_sentence():
 
 
 def test_undecided_parts_are_listed_with_what_they_lack():
-    (head, _, *lines) = lacks_markdown([REPRODUCED, UNDECIDED]).splitlines()
+    (head, _, *lines) = undecided_parts([REPRODUCED, UNDECIDED]).markdown().splitlines()
     assert head.startswith("| claim | part | paper Δ | our Δ | boundary | smallest effect told |")
     assert len(lines) == 2
     assert lines[0] == (
         "| C9 | sft_v2 GSM8K is more than sft_v1 GSM8K | +0.50 | +1.00 | 0 | 5.60 | 3,200 items (× 32) |"
     )
-    assert lacks_markdown([REPRODUCED]) == ""
+    assert undecided_parts([REPRODUCED]).rows == ()
     rows = claim_rows([REPRODUCED, UNDECIDED])
     assert [row["smallest_effect"] is None for row in rows] == [True, False, False]
     assert 3100 < rows[1]["items_to_decide"] < 3200
