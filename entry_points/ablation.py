@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def table(arguments: Arguments, number: int) -> None:
-    from benchmarks.runs import of_plans
+    from benchmarks.find_runs import of_plans
     from benchmarks.tables import table_text
     from solar_repro.paper.variants import PAPER
     from solar_repro.running.whole_plan import make_all
@@ -84,7 +84,7 @@ def table_2(arguments: Arguments) -> None:
     for candidate in found:
         if candidate.refusal:
             print(f"row {candidate.released.row!r} is left out: {candidate.refusal}")
-    from benchmarks.runs import of_steps
+    from benchmarks.find_runs import of_steps
     from benchmarks.tables import table_text
 
     steps = {
@@ -104,10 +104,10 @@ def untrained(arguments: Arguments) -> None:
 
     (plan,) = plans(arguments)[:1]
     further = [variants.variant(name) for name in names_in(arguments.options, "variants")]
-    for found in further:
-        if found.stage != "upscale":
-            raise UserError(f"--variants {found.name}: study untrained takes up-scaled models alone")
-    step = plan.untrained(found.layer_map for found in further if found.layer_map != "dus")
+    for given in further:
+        if given.stage != "upscale":
+            raise UserError(f"--variants {given.name}: study untrained takes up-scaled models alone")
+    step = plan.untrained(given.layer_map for given in further if given.layer_map != "dus")
     with running(arguments, "study untrained") as runner:
         folder = runner.get(step).output
         out = runner.store / "report" / f"{arguments.scale.name}-untrained"
@@ -117,7 +117,7 @@ def untrained(arguments: Arguments) -> None:
 
 def study(arguments: Arguments) -> None:
     from benchmarks import studies
-    from benchmarks.runs import of_plans
+    from benchmarks.find_runs import of_plans
     from solar_repro.checkpoint.folder import open_checkpoint
     from solar_repro.paper import variants
     from solar_repro.running.whole_plan import make_all

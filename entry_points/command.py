@@ -1,4 +1,4 @@
-"""What the entry points share: the command line, the scale, the store, and how an error ends."""
+"""Holds what the entry points share: the command line, the scale, the store, and how an error ends."""
 
 import argparse
 import contextlib
@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from solar_repro.errors import Stopped, UserError
 from solar_repro.running.launch import follow
@@ -45,22 +45,28 @@ OVERRIDES = (
 )
 
 
-# Libraries' own bars and notices; our progress says what goes on. Before any of them is imported.
-os.environ.setdefault("TQDM_DISABLE", "1")
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # it would print a password that the URI holds
-# On a CPU PyTorch keeps a kernel of its own for each shape of matrices, 1,024 of them: with batches as long
-# as their longest row that is half a gigabyte.
-os.environ.setdefault("LRU_CACHE_CAPACITY", "32")
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
-# Threads that wait for each other shall sleep: where other processes want the cores too, spinning ones slow
-# a step many times over. The names are OpenMP's, GNU's and Intel's; they count before PyTorch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("GOMP_SPINCOUNT", "0")
-os.environ.setdefault("KMP_BLOCKTIME", "0")
-for _library in ("lm_eval", "mlflow.store", "alembic"):
-    logging.getLogger(_library).setLevel(logging.ERROR)
-warnings.simplefilter("ignore", FutureWarning)
+def prepare_process() -> None:
+    """Set what libraries read from the environment when they are imported, and silence their notices.
+
+    Variables that the user has set stay.
+    """
+    quiet = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error"}  # our progress says what goes on
+    # On a CPU PyTorch keeps a kernel for each shape of matrices, 1,024 of them: with batches as long as
+    # their longest row that is half a gigabyte.
+    caches = {"LRU_CACHE_CAPACITY": "32", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32"}
+    # Threads that wait for each other sleep: where other processes want the cores too, spinning threads
+    # slow a step many times over. The names are OpenMP's, GNU's and Intel's.
+    waiting = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
+    for name, value in (quiet | caches | waiting).items():
+        os.environ.setdefault(name, value)
+    # MLflow would print a password that the tracking URI holds.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    for library in ("lm_eval", "mlflow.store", "alembic"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    warnings.simplefilter("ignore", FutureWarning)
+
+
+prepare_process()  # now: before these libraries are imported, and in each process that makes steps too
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class Arguments:
 
 
 def place(text: str) -> str:
-    """The type of an option that names a file or folder: no shell sees a setting, `~` is the home folder."""
+    """Read an option that names a file or folder. `~` is the home folder, which no shell has expanded."""
     try:
         return expand_home(text)
     except UserError as error:
@@ -81,7 +87,7 @@ def place(text: str) -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Options are given in full: `--seed` is a setting, and not short for `--seeds`."""
+    """A parser that takes options in full only: `--seed` is a setting, and not short for `--seeds`."""
 
     def __init__(self, doc: str | None) -> None:
         formatter = argparse.RawDescriptionHelpFormatter
@@ -91,8 +97,8 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(message)
 
 
-def parse(doc: str | None, argv: Sequence[str] | None = None, **options: dict) -> Arguments:
-    """`--scale`, `--store`, the given options and dotted overrides; bad input: UserError."""
+def parse(doc: str | None, argv: Sequence[str] | None = None, **options: dict[str, Any]) -> Arguments:
+    """Read `--scale`, `--store`, the given options and dotted overrides. Raises UserError for bad input."""
     parser = _Parser(doc)
     parser.add_argument(
         "--scale",
@@ -119,7 +125,7 @@ def parse(doc: str | None, argv: Sequence[str] | None = None, **options: dict) -
 
 
 def _overrides(arguments: list[str]) -> dict[str, str]:
-    """`--sft.learning_rate 1e-5` and `--sft.learning_rate=1e-5` as a mapping."""
+    """Read `--sft.learning_rate 1e-5` and `--sft.learning_rate=1e-5` into a mapping."""
     overrides = {}
     waiting = list(arguments)
     while waiting:
@@ -137,7 +143,7 @@ def _overrides(arguments: list[str]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def running(arguments: Arguments, name: str) -> Iterator["Runner"]:
-    """A runner whose tracker's own run is closed at the end, FAILED if the block raises."""
+    """Give a runner; its tracker's own run is closed behind the block, as FAILED if the block raises."""
     from solar_repro.device import own_precision, warn_of_emulation
     from solar_repro.running.runner import Runner
     from solar_repro.terminal.output import live_display
@@ -171,7 +177,7 @@ def running(arguments: Arguments, name: str) -> Iterator["Runner"]:
 
 
 def make(doc: str | None, stage: str, choose: Callable[["Plan", str], "Step"], default: str) -> None:
-    """An entry point that makes one variant's step of a stage, and all that it is made from."""
+    """Be an entry point that makes one variant's step of a stage, and first whatever that step needs."""
     arguments = parse(doc, variant=variant_option(default))
     make_step(arguments, stage, lambda plan: choose(plan, arguments.options.variant))
 
@@ -184,7 +190,7 @@ SEEDS = {
 
 
 def plans(arguments: Arguments) -> list["Plan"]:
-    """A plan for each of `--seeds` seeds of training; less than one: UserError."""
+    """Return a plan for each of `--seeds` seeds of training. Raises UserError where that is less than one."""
     from solar_repro.plan.plan import Plan
 
     scale, seeds = arguments.scale, arguments.options.seeds
@@ -194,12 +200,12 @@ def plans(arguments: Arguments) -> list["Plan"]:
 
 
 def plan_main(chosen: list["Plan"]) -> list["Step"]:
-    """Every step of the paper in these plans: what cannot be made is refused before a run is opened."""
+    """Return every step of the paper in these plans, or refuse what cannot be made before a run is opened."""
     return [step for plan in chosen for step in plan.main()]
 
 
 def names_in(options: argparse.Namespace, name: str) -> list[str]:
-    """What an option lists, separated by commas; nothing where it was left out."""
+    """Return the names that an option lists, separated by commas; an option that was left out lists none."""
     given = getattr(options, name)
     names = [part.strip() for part in (given or "").split(",") if part.strip()]
     if given and not names:
@@ -207,7 +213,7 @@ def names_in(options: argparse.Namespace, name: str) -> list[str]:
     return names
 
 
-def variant_option(default: str) -> dict:
+def variant_option(default: str) -> dict[str, Any]:
     return {"default": default, "help": "name of the variant (default: %(default)s)"}
 
 
@@ -218,7 +224,7 @@ MODEL_OPTION = {
 
 
 def make_step(arguments: Arguments, stage: str, choose: Callable[["Plan"], "Step"]) -> Path:
-    """Make the chosen step as this invocation's own run; print, and return, where its result lies."""
+    """Make the chosen step as this command's own run. Prints and returns the folder of its result."""
     from solar_repro.plan.plan import Plan
 
     step = choose(Plan(arguments.scale))
@@ -266,7 +272,7 @@ def run_main(main: Callable[[], None]) -> None:
 
 
 def _limit_reached(error: BaseException | None) -> str | None:
-    """What to tell of an error behind which, in whatever library, a limit of the machine lies; else None."""
+    """Say what to do about an error that a limit of the machine caused; return None for other errors."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _LIMITS:
             return f"{error}; {_LIMITS[error.errno]}"

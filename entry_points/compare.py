@@ -14,8 +14,8 @@ def main() -> None:
     )
     from benchmarks.closing import closing_text
     from benchmarks.compare import compare
-    from benchmarks.runs import of_plans, of_server
-    from solar_repro.terminal.progress import show_activity
+    from benchmarks.find_runs import of_plans, of_server
+    from solar_repro.terminal.progress import doing
 
     options, scale = arguments.options, arguments.scale
     ids = names_in(options, "runs")

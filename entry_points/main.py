@@ -8,11 +8,10 @@ def main() -> None:
     arguments = parse(__doc__, seeds=SEEDS)
     from benchmarks.closing import closing_text
     from benchmarks.compare import compare
+    from benchmarks.find_runs import of_plans
     from benchmarks.registry import INSTRUCT, register_instruct
     from benchmarks.run_page import ui_lines
-    from benchmarks.runs import of_plans
-    from solar_repro.running.whole_plan import make_all
-    from solar_repro.terminal.progress import show_activity
+    from solar_repro.terminal.progress import doing
 
     chosen = plans(arguments)
     steps = plan_main(chosen)

@@ -20,7 +20,7 @@ def main() -> None:
 
 
 def describe(arguments: Arguments) -> str:
-    """What would be written; of the embedded base, which may not be trained yet, the layer map alone."""
+    """Describe what would be written; for the embedded base, which may not exist yet, the layer map alone."""
     from pathlib import Path
 
     from solar_repro.checkpoint.folder import open_checkpoint
