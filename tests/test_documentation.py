@@ -116,7 +116,9 @@ def check(words):
         case ["pip", "install", "-e", what]:
             extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
             assert what in {".", *(f".[{extra}]" for extra in extras)}, what
-        case ["ruff" | "pytest", *_] | ["mlflow", "ui" | "run", *_]:
+        case ["python", script]:
+            assert (ROOT / script).is_file(), script
+        case ["ruff" | "pytest" | "mypy" | "lint-imports", *_] | ["mlflow", "ui" | "run", *_]:
             pass
         case _:
             raise AssertionError(f"a command that no test knows: {shlex.join(words)}")
