@@ -16,9 +16,8 @@ from benchmarks.tables import SCORE_COLUMNS, SCORE_TABLES, TABLES, Cell, csv_row
 from benchmarks.text_table import text_table
 from benchmarks.verdicts import Result, judge
 from benchmarks.wording import label, method, summary
-from solar_repro.paper.benchmarks import COLUMN_NAMES
-from solar_repro.safety import escapes
-from solar_repro.safety.escapes import escape_code, escape_csv_row
+from solar_repro.paper.benchmarks import H6_NAMES
+from solar_repro.safety.escapes import escape_code, escape_csv_row, escape_markdown
 from solar_repro.scales.settings import Scale
 from solar_repro.store.publish import replace_folder
 from solar_repro.tracking.commands import mlflow_command
@@ -57,7 +56,7 @@ def compare(
 def caveat(scale: Scale, runs: Runs) -> str:
     """Say what a reader must know before reading a number."""
     limits = {str(task): most for task, most in scale.evaluate.limits.items()}
-    items = ", ".join(f"{task} {limits.get(task, 'all')}" for task in COLUMN_NAMES)
+    items = ", ".join(f"{task} {limits.get(task, 'all')}" for task in H6_NAMES)
     seeds = len(runs.seeds)
     errors = (
         f"Intervals are over items and {seeds} seeds of training."
@@ -73,8 +72,8 @@ def caveat(scale: Scale, runs: Runs) -> str:
 
 def markdown(runs: Runs, results: Sequence[Result], text: str) -> str:
     """Return the whole comparison as Markdown."""
-    parts = [f"# SOLAR 10.7B at scale `{code(runs.scale)}`, beside the paper", summary(results)]
-    parts += [escapes.markdown(text), "## The paper's claims", method(), claims_markdown(results)]
+    parts = [f"# SOLAR 10.7B at scale `{escape_code(runs.scale)}`, beside the paper", summary(results)]
+    parts += [escape_markdown(text), "## The paper's claims", method(), claims_markdown(results)]
     if (undecided := text_tables.undecided_parts(results)).rows:
         parts += ["### What would decide the undecided parts", undecided.markdown()]
     if (losses := text_tables.losses(runs)).rows:
@@ -158,4 +157,4 @@ def write_csv(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
         if lines:
             writer = csv.DictWriter(out, list(lines[0]), lineterminator="\n")
             writer.writeheader()
-            writer.writerows(map(cells, lines))
+            writer.writerows(map(escape_csv_row, lines))

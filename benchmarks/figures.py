@@ -50,7 +50,12 @@ def recovery(runs: Runs) -> Figure | None:
         tokens, losses = zip(*points, strict=True)
         thousands = [token / 1000 for token in tokens]
         axes.plot(
-            thousands, losses, marker="o", markersize=4, color=colour, label=drawn(TITLES.get(name, name))
+            thousands,
+            losses,
+            marker="o",
+            markersize=4,
+            color=colour,
+            label=escape_plot_text(TITLES.get(name, name)),
         )
     base = runs.mean(EVALUATE, "base", "held_out_loss")
     if base is not None:
@@ -115,7 +120,7 @@ def training(runs: Runs) -> Figure | None:
     titles = {"continue_pretrain": "continued pretraining", "sft": "instruction tuning", "dpo": "DPO"}
     for axes, (stage, curves) in zip(panel_axes, panels.items(), strict=True):
         for colour, (name, points) in zip(colours(len(curves)), curves.items(), strict=True):
-            axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, label=drawn(name))
+            axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, label=escape_plot_text(name))
         axes.set(xlabel="optimiser step", ylabel="loss", title=titles[stage])
         axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

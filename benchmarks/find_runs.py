@@ -15,12 +15,12 @@ from solar_repro.paper import variants
 from solar_repro.plan.plan import Plan
 from solar_repro.plan.provenance import made_in
 from solar_repro.plan.step import MODEL_STAGES, Step
-from solar_repro.safety.redact import reason
-from solar_repro.tracking.artifacts import Missing, read_artifact
-from solar_repro.tracking.commands import GIVEN_ROLE
-from solar_repro.tracking.reader import different
-from solar_repro.tracking.server import UNKNOWN, reaching
-from solar_repro.tracking.tracking import STEPS_FILE, Tracker
+from solar_repro.safety.redact import short_reason
+from solar_repro.tracking.artifacts import ArtifactMissing, read_artifact
+from solar_repro.tracking.commands import EXTERNAL_MODEL_ROLE
+from solar_repro.tracking.reader import conflicting_results
+from solar_repro.tracking.server import NOT_FOUND_CODES, artifact_errors
+from solar_repro.tracking.tracker import STEPS_FILE, Tracker
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -60,7 +60,7 @@ def run_of(step: Step, tracker: Tracker, store: Path | None) -> "Run | None":
             return run
     first, *others = runs
     if not all(_agree(first, other) for other in others):
-        raise UserError(different(step.label, [_shown(run) for run in runs]))
+        raise UserError(conflicting_results(step.label, [_shown(run) for run in runs]))
     return first
 
 
@@ -117,7 +117,7 @@ def of_server(
 def _is_of_the_paper(run: "Run") -> bool:
     """Tell whether a run is of a variant: recipes and foreign checkpoints may have a variant's name."""
     tags = run.data.tags
-    role = GIVEN_ROLE.get(tags.get("solar.stage", ""))
+    role = EXTERNAL_MODEL_ROLE.get(tags.get("solar.stage", ""))
     return role is None or role in json.loads(tags["solar.parents"])
 
 
@@ -153,21 +153,21 @@ def _run(tracker: Tracker, run_id: str, hint: str = "; the UI lists its runs") -
     try:
         return tracker.client.get_run(run_id)
     except MlflowException as error:
-        if error.error_code not in UNKNOWN:
+        if error.error_code not in NOT_FOUND_CODES:
             raise
         raise UserError(f"run {run_id!r}: not on this tracking server{hint}") from None
 
 
 def _steps_of(parent: "Run") -> list[str]:
     try:
-        with reaching(parent.info.artifact_uri, "read"):
+        with artifact_errors(parent.info.artifact_uri, "read"):
             found = read_artifact(parent.info.artifact_uri, STEPS_FILE)
         if not isinstance(found, dict) or not all(map(_is_id, found.values())):
-            raise Missing("it does not name runs")
-    except Missing as error:
-        raise Missing(
+            raise ArtifactMissing("it does not name runs")
+    except ArtifactMissing as error:
+        raise ArtifactMissing(
             f"run {parent.info.run_id}: it made no steps, as its {STEPS_FILE} cannot be read "
-            f"({reason(error)}); give a run of `main`"
+            f"({short_reason(error)}); give a run of `main`"
         ) from None
     return list(found.values())
 

@@ -60,7 +60,7 @@ def card(runs: Runs, scale: Scale, name: str) -> str:
         datasets=datasets,
         template=f"The tokenizer holds the chat template `{escape_code(scale.data.template)}`."
         if datasets
-        else f"The text of continued pretraining is `{code(scale.data.corpus.id)}`.",
+        else f"The text of continued pretraining is `{escape_code(scale.data.corpus.id)}`.",
         columns=SCORE_COLUMNS,
         scores=_scores(runs, name),
         licence=licence,

@@ -17,7 +17,7 @@ INSTRUCT = "merge_v1"
 """The merge that the paper chose (Sec. 4.3.2)."""
 
 
-def register_instruct(runs: Runs, scale: Scale, tracker: Tracker, made: Finished) -> str:
+def register_instruct(runs: Runs, scale: Scale, tracker: Tracker, made: FinishedRun) -> str:
     """Register the first seed's instruct model as a version, once per key. Returns a line that says so.
 
     `made` is its result as this command has made or verified it: that folder's weights are registered. The
@@ -57,7 +57,9 @@ def register_instruct(runs: Runs, scale: Scale, tracker: Tracker, made: Finished
     return f"registered: models:/{NAME}/{version.version} (alias {scale.name})"
 
 
-def _log_model(tracker: Tracker, experiment: str, made: Finished, text: str, tags: Mapping[str, str]) -> str:
+def _log_model(
+    tracker: Tracker, experiment: str, made: FinishedRun, text: str, tags: Mapping[str, str]
+) -> str:
     """Log the checkpoint in MLflow's transformers flavour, beside the plain one; return its id."""
     from huggingface_hub import ModelCard
     from mlflow.transformers import save_model

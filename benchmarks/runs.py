@@ -16,9 +16,8 @@ from benchmarks.bad_runs import LARGEST_LOSS, passing_over, points
 from solar_repro.errors import UserError
 from solar_repro.h6.compare_items import Items, read_items, read_losses
 from solar_repro.h6.samples import LOSSES_FILE
-from solar_repro.tracking.artifacts import Missing
-from solar_repro.tracking.reader import note_of, result_of
-from solar_repro.tracking.tracking import Tracker
+from solar_repro.tracking.artifacts import ArtifactMissing, note_of, result_of
+from solar_repro.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -74,7 +73,7 @@ class Runs:
     def folder(self, run: "Run") -> Path:
         """Return the folder of the run's verified result: in its store, else fetched from its artifacts.
 
-        Raises Missing or ManifestError.
+        Raises ArtifactMissing or ManifestError.
         """
         return self.once(("folder", run.info.run_id), lambda: result_of(run, self.scratch))
 

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.drawing import COLOURS, INK, TITLES, figure_of
-from solar_repro.safety.escapes import drawn
+from solar_repro.safety.escapes import escape_plot_text
 
 
 def bars(values: Mapping[str, tuple[float, float]], label: str) -> Figure:
@@ -15,7 +15,7 @@ def bars(values: Mapping[str, tuple[float, float]], label: str) -> Figure:
     middles, halves = zip(*values.values(), strict=True)
     axes.errorbar(
         middles,
-        [drawn(name) for name in values],
+        [escape_plot_text(name) for name in values],
         xerr=halves,
         fmt="o",
         color=COLOURS[0],
@@ -60,7 +60,7 @@ def layer_maps(rows: Sequence[Mapping[str, Any]]) -> Figure:
         row for row in rows if row["map"] not in ("base", "repeat") and not row["map"].startswith("m = ")
     ]
     for colour, row in zip(COLOURS[1:], others, strict=False):
-        name = drawn(TITLES.get(f"{row['map']}_continued", row["map"]))
+        name = escape_plot_text(TITLES.get(f"{row['map']}_continued", row["map"]))
         axes.axhline(row["loss"], linestyle=":", color=colour, label=f"{name}, {row['layers']} layers")
     axes.set(xlabel="m: layers cut from each copy", ylabel="held-out loss (nats per token)")
     axes.set_title("Right after scaling, before any training (Sec. 2)")

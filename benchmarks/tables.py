@@ -18,7 +18,7 @@ from solar_repro.paper.variants import CONTROLS, PAPER
 TABLES: dict[str, Any] = json.loads(
     (Path(__file__).parent / "paper" / "tables.json").read_text(encoding="utf-8")
 )
-SCORE_COLUMNS = ["H6", *COLUMN_NAMES]
+SCORE_COLUMNS = ["H6", *H6_NAMES]
 SCORE_TABLES = (2, 3, 4, 5, 6, 7)
 
 
@@ -74,7 +74,7 @@ def cell(runs: Runs, variant: str, column: str, paper: float | None = None) -> C
 def interval(runs: Runs, variant: str, column: str) -> tuple[float, float] | None:
     """Return the 95 % interval of a score over items and seeds, cut to 0 … 100, or None without items."""
     seeds = tuple(runs.of(EVALUATE, variant))
-    columns = COLUMN_NAMES if column == "H6" else (column,)
+    columns = H6_NAMES if column == "H6" else (column,)
     items = [found for name in columns if (found := runs.items(variant, name, seeds)) is not None]
     if len(items) < len(columns):
         return None

@@ -137,7 +137,7 @@ def _undecided(results: Sequence[Result]) -> list[str]:
 
 def _told(parts: Sequence[PartResult]) -> str:
     """Set the smallest effects that these runs tell beside the paper's differences, as medians in points."""
-    found = [part for part in parts if part.part.figure.column in ("H6", *COLUMN_NAMES)]
+    found = [part for part in parts if part.part.figure.column in ("H6", *H6_NAMES)]
     groups: dict[str, list[float]] = {"on one benchmark": [], "on H6": []}
     for part in found:
         where = "on H6" if part.part.figure.column == "H6" else "on one benchmark"

@@ -15,7 +15,7 @@ def main() -> None:
     from benchmarks.closing import closing_text
     from benchmarks.compare import compare
     from benchmarks.find_runs import of_plans, of_server
-    from solar_repro.terminal.progress import doing
+    from solar_repro.terminal.progress import show_activity
 
     options, scale = arguments.options, arguments.scale
     ids = names_in(options, "runs")

@@ -11,7 +11,8 @@ def main() -> None:
     from benchmarks.find_runs import of_plans
     from benchmarks.registry import INSTRUCT, register_instruct
     from benchmarks.run_page import ui_lines
-    from solar_repro.terminal.progress import doing
+    from solar_repro.running.whole_plan import make_all
+    from solar_repro.terminal.progress import show_activity
 
     chosen = plans(arguments)
     steps = plan_main(chosen)

@@ -27,9 +27,11 @@ from benchmarks.performance.training import (
     ours,
     packed_batches,
     summary,
+    tuning_set,
 )
 from solar_repro.checkpoint.layer_map import parameters_of
 from solar_repro.checkpoint.load import load_training_tokenizer
+from solar_repro.contract import DpoSettings, SftSettings, TuningInputs
 from solar_repro.data.packing import pack_instruction
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction, tokenise_preferences
@@ -190,29 +192,29 @@ def measure(
         set_chat_template(tokenizer, "solar")
         lengths = {stage: settings[stage].max_length for stage in sizes}
         write_long_rows(mirror, steps * max(sizes.values()), lengths["sft"], lengths["dpo"])
-        sets = {stage: {"name": name, "id": DATASETS[name].hub_id} for stage, name in SETS.items()}
-        rows, _ = tokenise_instruction(
-            instruction_rows(sets["sft"], 0, mirror, None), tokenizer, lengths["sft"]
-        )
+        sets = {stage: tuning_set(name) for stage, name in SETS.items()}
+        inputs = TuningInputs(model=model, mirror=mirror)
+        rows, _ = tokenise_instruction(instruction_rows(sets["sft"], 0, inputs), tokenizer, lengths["sft"])
         blocks, packed = pack_instruction(rows, lengths["sft"], temporary)
         pairs, report = tokenise_preferences(
-            preference_rows(sets["dpo"], 0, mirror, None), tokenizer, lengths["dpo"]
+            preference_rows(sets["dpo"], 0, inputs), tokenizer, lengths["dpo"]
         )
-        common = {"model": model, "template": "solar", "seed": 0, "mirror": mirror, "num_proc": 1}
+        of_sft = SftSettings(seed=0, datasets=(sets["sft"],), template="solar", sft=chosen["sft"])
+        of_dpo = DpoSettings(seed=0, datasets=(sets["dpo"],), template="solar", dpo=chosen["dpo"])
         contenders = {
             "sft": (
                 packed_batches(blocks, tokenizer.pad_token_id, sizes["sft"], steps),
                 language_modelling,
                 packed["tokens"] / len(blocks),
                 packed["tokens"] / packed["rows"],
-                lambda out, log: sft.run(out, log, datasets=[sets["sft"]], sft=chosen["sft"], **common),
+                lambda out, log: sft.run(out, log, of_sft, inputs),
             ),
             "dpo": (
                 preference_batches(pairs, tokenizer.pad_token_id, sizes["dpo"], steps),
                 preference,
                 report["tokens"] / len(pairs),
                 report["tokens"] / len(pairs) / 2,
-                lambda out, log: dpo.run(out, log, datasets=[sets["dpo"]], dpo=chosen["dpo"], **common),
+                lambda out, log: dpo.run(out, log, of_dpo, inputs),
             ),
         }
         for stage, (batches, loss_of, tokens_a_row, length, run) in contenders.items():
@@ -251,7 +253,7 @@ def _peak() -> float:
 def main() -> None:
     import torch
 
-    from solar_repro.tracking.tracker import versions
+    from solar_repro.plan.provenance import versions
 
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawTextHelpFormatter

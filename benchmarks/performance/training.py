@@ -22,6 +22,7 @@ from typing import Any
 from solar_repro.checkpoint.layer_map import dus
 from solar_repro.checkpoint.load import load_for_training
 from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
+from solar_repro.contract import ContinuePretrainSettings, SftSettings, TrainedInputs, TuningInputs, TuningSet
 from solar_repro.data.packing import PackedCollator, pack_instruction, pack_text
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction
@@ -131,8 +132,9 @@ def measure(scale: Scale, steps: int, rounds: int) -> dict[str, Any]:
             texts, tokenizer, pretraining.max_length, key=temporary, max_tokens=pretraining.tokens
         )
         set_chat_template(tokenizer, scale.data.template)
-        chosen = {"name": "alpaca_gpt4", "id": DATASETS["alpaca_gpt4"].hub_id}
-        rows = instruction_rows(chosen, scale.seed, mirror, None)
+        inputs = TuningInputs(model=model, mirror=mirror)
+        chosen = tuning_set("alpaca_gpt4")
+        rows = instruction_rows(chosen, scale.seed, inputs)
         tokenised, _ = tokenise_instruction(rows, tokenizer, tuning.max_length)
         chat_blocks, packed = pack_instruction(tokenised, tuning.max_length, temporary)
         contenders = {
@@ -141,8 +143,12 @@ def measure(scale: Scale, steps: int, rounds: int) -> dict[str, Any]:
                 pretraining,
                 pretraining.global_batch_size * pretraining.max_length,
                 lambda out, log: continue_pretrain.run(
-                    out, log, model=model, corpus=scale.data.corpus, continue_pretrain=pretraining,
-                    seed=scale.seed, mirror=mirror,
+                    out,
+                    log,
+                    ContinuePretrainSettings(
+                        seed=scale.seed, corpus=scale.data.corpus, continue_pretrain=pretraining
+                    ),
+                    TrainedInputs(model=model, mirror=mirror),
                 ),
             ),
             "sft": (
@@ -150,11 +156,15 @@ def measure(scale: Scale, steps: int, rounds: int) -> dict[str, Any]:
                 tuning,
                 tuning.global_batch_size * packed["tokens"] / packed["blocks"],
                 lambda out, log: sft.run(
-                    out, log, model=model, datasets=[chosen], template=scale.data.template, sft=tuning,
-                    seed=scale.seed, mirror=mirror, num_proc=1,
+                    out,
+                    log,
+                    SftSettings(
+                        seed=scale.seed, datasets=(chosen,), template=scale.data.template, sft=tuning
+                    ),
+                    inputs,
                 ),
             ),
-        }  # fmt: skip
+        }
         for _ in range(rounds):
             for name, (blocks, settings, tokens_a_step, run) in contenders.items():
                 rates = found.setdefault(name, {"bare": [], "ours": []})
@@ -162,6 +172,12 @@ def measure(scale: Scale, steps: int, rounds: int) -> dict[str, Any]:
                 rates["bare"].append(bare(model, batches, language_modelling, settings))
                 rates["ours"].append(ours(run, tokens_a_step, steps))
     return {name: summary(rates) for name, rates in found.items()}
+
+
+def tuning_set(name: str) -> TuningSet:
+    """Return a set of Table 1 as a stage takes it, all of its rows."""
+    source = DATASETS[name]
+    return TuningSet(name=name, id=source.hub_id, maximum_samples=source.maximum_samples)
 
 
 def _documents(mirror: Path) -> Any:
@@ -179,7 +195,7 @@ def summary(rates: Rates) -> dict[str, Any]:
 def main() -> None:
     import torch
 
-    from solar_repro.tracking.tracker import versions
+    from solar_repro.plan.provenance import versions
 
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

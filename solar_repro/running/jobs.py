@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from solar_repro.errors import Stopped, UserError
+from solar_repro.plan.step import Step
+from solar_repro.running.runner import Runner
 from solar_repro.terminal import events
 from solar_repro.terminal.stopping import (
     block_signals,
@@ -189,9 +191,9 @@ def _end_with_parent(shown: bool) -> None:
     os._exit(1)
 
 
-def _make(step: Step, position: tuple[int, int]) -> Finished:
-    events.told_of = step.label
-    _runner.position, _runner.tells_of = position, step.key
+def _make(step: Step, position: tuple[int, int]) -> FinishedRun:
+    events.line_prefix = step.label
+    _runner.position, _runner.printed_key = position, step.key
     _idle.clear()
     try:
         with interruptible():

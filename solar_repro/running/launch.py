@@ -32,9 +32,9 @@ from solar_repro.stages.table import STAGES
 from solar_repro.store.manifest import MANIFEST_FILE
 from solar_repro.store.publish import write_atomically
 from solar_repro.store.result import Log
-from solar_repro.store.saving import job_file
+from solar_repro.store.resume import ResumeFolder, job_file
 from solar_repro.terminal import events
-from solar_repro.terminal.stopping import asked_to_end
+from solar_repro.terminal.stopping import deferred_stop
 
 CONFIGS = Path(__file__).parent / "launchers"
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -62,9 +62,12 @@ def launch(file: Path, job: Job, log: Log, how: Launch) -> Digests:
     with tempfile.TemporaryDirectory() as folder, Listener(f"{folder}/rank-0", "AF_UNIX") as listener:
         listening = threading.Thread(target=_listen, args=(listener, log, found), daemon=True)
         listening.start()
-        content = {"stage": stage, "out": out, "options": options, "address": listener.address}
-        content["shown"] = events.listener is not None
-        write_whole(job, json.dumps(to_jsonable_python({"id": uuid.uuid4().hex, **content})))
+        content = {
+            "id": uuid.uuid4().hex,
+            "address": listener.address,
+            "shown": events.listener is not None,
+        }
+        write_atomically(file, json.dumps(to_jsonable_python(content | vars(job))))
         try:
             with _started(file, how) as process, deferred_stop() as asked:
                 told = False
@@ -144,9 +147,9 @@ def _listen(door: Listener, log: Log, found: dict[str, Any]) -> None:
                 log(message["metrics"], message["step"])
                 rank_0.send_bytes(b"kept")
             elif "progress" in message:
-                told = events.Told(*message["progress"])
+                told = events.WorkEvent(*message["progress"])
                 if (listener := events.listener) is not None:
-                    listener(told._replace(key=events.at_work))
+                    listener(told._replace(key=events.current_step))
             else:
                 found |= message
 

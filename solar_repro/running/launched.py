@@ -13,8 +13,10 @@ from pydantic import TypeAdapter
 
 from solar_repro.errors import Stopped, UserError
 from solar_repro.running.launch import read_job
+from solar_repro.stages.table import STAGES
+from solar_repro.store.resume import ResumeFolder
 from solar_repro.terminal import events
-from solar_repro.terminal.stopping import heeding, interruptible
+from solar_repro.terminal.stopping import handle_signals, interruptible
 
 
 def main(job: Path) -> None:

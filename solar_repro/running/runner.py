@@ -33,16 +33,15 @@ from solar_repro.store.lock import locked
 from solar_repro.store.manifest import MANIFEST_FILE, ManifestError, only_listed_files
 from solar_repro.store.publish import PlaceOccupied, publish
 from solar_repro.store.result import METRICS, NOTES, Log
-from solar_repro.store.saving import ROWS, Saving, job_file, run_of, saving_folder
+from solar_repro.store.resume import RESUME_METRICS, ResumeFolder, job_file, resume_folder, run_of_checkpoint
 from solar_repro.terminal import events
-from solar_repro.terminal.events import Planned, State, Turn
-from solar_repro.terminal.remaining import Work
-from solar_repro.terminal.stopping import end_if_asked
-from solar_repro.tracking.metric_log import read_metrics
-from solar_repro.tracking.reader import Finished, different
-from solar_repro.tracking.run_inputs import short
-from solar_repro.tracking.system_metrics import watched
-from solar_repro.tracking.tracking import Tracker, failing, send_metrics
+from solar_repro.terminal.events import StepEvent, StepState
+from solar_repro.terminal.stopping import raise_if_stop_requested
+from solar_repro.tracking.metric_log import read_metrics, send_metrics
+from solar_repro.tracking.reader import FinishedRun, conflicting_results
+from solar_repro.tracking.run_inputs import short_digest
+from solar_repro.tracking.system_metrics import log_system_metrics
+from solar_repro.tracking.tracker import Tracker, mark_failed
 
 DEFAULT_SAVE = Save()
 THIS_PROCESS = Launch()
@@ -82,41 +81,7 @@ class Runner:
         self.made: dict[str, FinishedRun] = {}
         self.reused: dict[str, FinishedRun] = {}
 
-    def all(self, targets: list[Step]) -> None:
-        """Make every target, and what it stands on; which runs those are is kept with the tracker's own."""
-        steps = ordered(targets)
-        self.tell_plan(targets)
-        if self.jobs > 1:
-            missing = []
-            for step in steps:
-                self.position = (len(self.reused) + 1, len(steps))
-                with self._lock(step) as unlocked:
-                    if self._cached(step, not unlocked) is None:
-                        missing.append(step)
-            if missing:
-                self.made |= make_side_by_side(self, missing, self.jobs, len(steps))
-        made = []
-        for number, step in enumerate(steps, start=1):
-            self.position = (number, len(steps))
-            made.append((step, self.get(step)))
-        self.tracker.log_steps(made)
-
-    def tell_plan(self, targets: list[Step]) -> None:
-        """Tell the live display, where there is one, which steps there are and what each costs."""
-        if events.listener is None:
-            return
-        steps = ordered(targets)
-        works = {
-            step.key: Work(
-                step.stage,
-                told_flops(step, self.shape),
-                tuple(parent.key for parent in step.inputs.values()),
-            )
-            for step in steps
-        }
-        events.listener(Planned(works, tuple(printable(step.label) for step in steps), self.jobs))
-
-    def get(self, step: Step, run_id: str | None = None) -> Finished:
+    def get(self, step: Step, run_id: str | None = None) -> FinishedRun:
         """The finished result of the step, made if need be (in the given run, else in a nested one)."""
         known = self.made.get(step.key) or self.reused.get(step.key)
         if known is None:
@@ -129,7 +94,7 @@ class Runner:
                     raise_if_stop_requested()
                     if unlocked:
                         self._say(step, f"no lock can be had ({unlocked}): let nobody else make it meanwhile")
-                    events.at_work = step.key
+                    events.current_step = step.key
                     try:
                         known = self.made[step.key] = self._run(step, parents, run_id, not unlocked)
                     except Stopped as stopped:
@@ -139,7 +104,7 @@ class Runner:
                         self._say(step, "failed", "failed")
                         raise
                     finally:
-                        events.at_work = ""
+                        events.current_step = ""
         if run_id not in (None, known.run_id):
             self.tracker.reuse(run_id, known)
         return known
@@ -330,7 +295,7 @@ class Runner:
             return
         if events.listener is not None and state is not None:
             names = step.key, printable(step.label), step.stage
-            events.listener(Turn(*names, self.position, state, printable(what), seconds, note))
+            events.listener(StepEvent(*names, self.position, state, printable(what), seconds, note))
             return
         if state == "failed":
             return  # whoever hears of the error says so

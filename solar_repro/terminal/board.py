@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from rich.spinner import Spinner
 from rich.text import Text
 
-from solar_repro.terminal.events import Event, Planned, Told, Turn
-from solar_repro.terminal.remaining import AtWork, Remaining, Work, remaining
+from solar_repro.terminal.events import Event, PlanEvent, StepEvent, WorkEvent
+from solar_repro.terminal.remaining import Remaining, StepCost, StepProgress, remaining_time
+from solar_repro.terminal.wording import activity_text, duration_text, figures_text, remaining_text
 
 NARROW, WIDE = 72, 100
 """Width of a terminal, in columns, below which figures are left out, and from which bars are drawn."""

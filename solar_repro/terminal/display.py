@@ -13,7 +13,7 @@ from rich.text import Text
 
 from solar_repro.terminal.board import Board
 from solar_repro.terminal.events import Event
-from solar_repro.terminal.stopping import was_asked
+from solar_repro.terminal.stopping import stop_requested
 
 SECONDS_BETWEEN_DRAWINGS = 0.25
 

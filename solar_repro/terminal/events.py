@@ -1,53 +1,53 @@
-"""The events of progress, and who hears of them: the live display, here or in another process."""
+"""Events that report progress, and what receives them: the live display, or a connection to its process."""
 
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
-from solar_repro.terminal.remaining import Work
+from solar_repro.terminal.remaining import StepCost
 
-State = Literal["waiting", "begun", "made", "found", "failed"]
+StepState = Literal["waiting", "begun", "made", "found", "failed"]
 
 
-class Planned(NamedTuple):
-    """What shall be made: the steps by key, and how many of them side by side."""
+class PlanEvent(NamedTuple):
+    """The plan: its steps by key, and how many of them run side by side (`jobs`)."""
 
-    works: Mapping[str, Work]
+    works: Mapping[str, StepCost]
     labels: tuple[str, ...]
     jobs: int
 
 
-class Turn(NamedTuple):
-    """What has become of a step."""
+class StepEvent(NamedTuple):
+    """A step has changed its state."""
 
     key: str
     label: str
     stage: str
     position: tuple[int, int]
-    """Number of the step, and of how many; (0, 0) where steps are not counted."""
-    state: State
+    """The step's number and the number of steps; (0, 0) if steps are not counted."""
+    state: StepState
     text: str
-    """What a plain line says of it."""
+    """What a plain line says about it."""
     seconds: float = 0.0
-    """That it took, once it is made."""
+    """How long it took, once it is made."""
     note: str = ""
-    """What came of it, such as a score."""
+    """Its result in a few words, such as a score."""
 
 
-class Told(NamedTuple):
-    """How far one piece of work is."""
+class WorkEvent(NamedTuple):
+    """How far one piece of work has come."""
 
-    work: str
-    """Tells it from others."""
+    id: str
+    """Identifies the piece of work."""
     key: str
-    """Of the step that it belongs to; empty where there is none."""
+    """Key of the step that it belongs to; empty if there is none."""
     label: str
     done: int
     total: int
     unit: str
     seconds: float
     note: str
-    most: bool
-    """Whether it takes most of its step's time."""
+    is_main: bool
+    """Whether this work takes most of its step's time."""
     ended: bool = False
 
     @property
@@ -57,23 +57,23 @@ class Told(NamedTuple):
 
     @property
     def left(self) -> float | None:
-        """Seconds that it still takes at this rate; None where nothing is done yet."""
+        """Remaining seconds at this rate; None before the first unit is done."""
         return (self.total - self.done) / self.rate if self.rate and self.total else None
 
 
-class Doing(NamedTuple):
-    """What goes on beside the steps; empty once it is over."""
+class ActivityEvent(NamedTuple):
+    """What goes on beside the steps; the text is empty once it is over."""
 
     text: str
 
 
-Event = Planned | Turn | Told | Doing
+Event = PlanEvent | StepEvent | WorkEvent | ActivityEvent
 
 listener: Callable[[Event], None] | None = None
-"""Who hears of all progress: the live display, or in another process a connection to it."""
-at_work = ""
+"""Receives all events: the live display, or in another process a connection to it; None prints lines."""
+current_step = ""
 """Key of the step that this process makes."""
-told_of = ""
-"""What this process works on, in front of its lines where several processes write to one terminal."""
+line_prefix = ""
+"""Precedes each line of this process if several processes write to one terminal."""
 silent = False
-"""Set where another process tells the same."""
+"""Whether this process prints nothing, because another one reports the same work."""

@@ -17,8 +17,8 @@ def is_watched() -> bool:
 
 
 @contextmanager
-def live(title: str) -> Iterator[None]:
-    """Inside the block a watched terminal has the live display; elsewhere nothing changes."""
+def live_display(title: str) -> Iterator[None]:
+    """Show the live display while the block runs, if a person watches the terminal; else change nothing."""
     if events.listener is not None or not is_watched():
         yield
         return
@@ -26,7 +26,7 @@ def live(title: str) -> Iterator[None]:
 
     with _captured() as (terminal, written):
         display = Display(title, terminal, written)
-        events.listener = display.hear
+        events.listener = display.handle
         display.start()
         try:
             yield

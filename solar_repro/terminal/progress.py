@@ -11,24 +11,26 @@ from typing import Self
 
 from solar_repro.safety.redact import printable
 from solar_repro.terminal import events
-from solar_repro.terminal.output import live
+from solar_repro.terminal.output import live_display
 
 SECONDS_BETWEEN_LINES = 10
 SECONDS_BETWEEN_EVENTS = 0.1
+
+
 _numbers = count()
 
 
 @contextmanager
-def doing(text: str) -> Iterator[None]:
-    """Have the live display say what goes on inside the block."""
+def show_activity(text: str) -> Iterator[None]:
+    """Show `text` in the live display while the block runs."""
     if events.listener is None:
         yield
         return
-    events.listener(events.Doing(text))
+    events.listener(events.ActivityEvent(text))
     try:
         yield
     finally:
-        events.listener(events.Doing(""))
+        events.listener(events.ActivityEvent(""))
 
 
 class Progress:
@@ -46,9 +48,9 @@ class Progress:
         self._start = self._last = time.monotonic()
         self._work = f"{os.getpid()}.{next(_numbers)}"
         self._display = ExitStack()
-        if events.listener is None and not events.told_of and not events.silent:
-            self._display.enter_context(live(""))  # of its own, for work that belongs to no plan
-        self._tell()
+        if events.listener is None and not events.line_prefix and not events.silent:
+            self._display.enter_context(live_display(""))  # work outside a plan gets its own display
+        self._send()
 
     def __enter__(self) -> Self:
         return self
@@ -70,15 +72,15 @@ class Progress:
             return
         self._last = time.monotonic()
         if events.listener is not None:
-            self._tell()
+            self._send()
         else:
             self._print_line(note)
 
-    def _tell(self, ended: bool = False) -> None:
+    def _send(self, ended: bool = False) -> None:
         if events.listener is not None:
             seconds = time.monotonic() - self._start
             what = (self._label, self._done, self._total, self._unit, seconds, self._note)
-            events.listener(events.Told(self._work, events.at_work, *what, self._most, ended))
+            events.listener(events.WorkEvent(self._work, events.current_step, *what, self._is_main, ended))
 
     def _print_line(self, note: str) -> None:
         if events.silent:
@@ -89,5 +91,5 @@ class Progress:
         figures = f"{self._done:,}/{self._total:,} {self._unit}, {rate:,.1f} {self._unit}/s, {elapsed:.0f} s"
         if self._done < self._total and rate:
             figures += f", {(self._total - self._done) / rate:.0f} s left"
-        told = f"{events.told_of}: {self._label}" if events.told_of else self._label
-        print(f"{told}: {figures}{', ' + note if note else ''}", file=sys.stderr, flush=True)
+        name = f"{events.line_prefix}: {self._label}" if events.line_prefix else self._label
+        print(f"{name}: {figures}{', ' + note if note else ''}", file=sys.stderr, flush=True)

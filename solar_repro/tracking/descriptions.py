@@ -9,11 +9,8 @@ from solar_repro.paper.data_sets import DATASETS
 from solar_repro.plan.step import Step
 from solar_repro.safety.escapes import escape_code, escape_markdown
 from solar_repro.safety.redact import one_line
-from solar_repro.tracking.commands import GIVEN_ROLE, Given, step_command
-
-if TYPE_CHECKING:
-    from solar_repro.plan.step import Step
-    from solar_repro.tracking.reader import Finished
+from solar_repro.tracking.commands import EXTERNAL_MODEL_ROLE, Invocation, step_command
+from solar_repro.tracking.reader import FinishedRun
 
 NOTE = "mlflow.note.content"
 """Tag that the UI shows as the description of a run or an experiment."""

@@ -8,8 +8,8 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-    from solar_repro.plan.step import Step
-    from solar_repro.tracking.reader import Finished
+from solar_repro.plan.step import Step
+from solar_repro.tracking.reader import FinishedRun
 
 _ATTEMPTS = 4
 _RACED = re.compile("unique constraint|duplicate (key|entry)", re.IGNORECASE)

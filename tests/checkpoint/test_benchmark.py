@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.performance import checkpoint as benchmark
+from benchmarks.performance import checkpoint_contenders
 from benchmarks.performance import checkpoint_models as models
 from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.checkpoint.layer_map import dus
@@ -24,7 +25,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         "differing": lambda size, base, out: models.differing_tensors(TINY, base, out),
         "error": lambda size, out, a, b, method, share: models.merge_error(out, a, b, method, share),
     }
-    monkeypatch.setattr(benchmark, "_child", lambda action, *arguments: actions[action](*arguments))
+    for module in (benchmark, checkpoint_contenders):
+        monkeypatch.setattr(module, "child", lambda action, *arguments: actions[action](*arguments))
     return tmp_path
 
 

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from solar_repro.terminal.board import Board, spoken, told_left
-from solar_repro.terminal.events import Planned, Told, Turn
-from solar_repro.terminal.remaining import Remaining, Work
+from solar_repro.terminal.board import Board, duration_text, remaining_text
+from solar_repro.terminal.events import PlanEvent, StepEvent, WorkEvent
+from solar_repro.terminal.remaining import Remaining, StepCost
 
 WORKS = {
     "base": StepCost("base", 0.0),

@@ -16,12 +16,12 @@ from tests.screen import watched
 WORLD = """
 import os, subprocess, sys
 from entry_points.command import run_main
-from solar_repro.terminal import events
+from solar_repro.terminal import events, progress
 from solar_repro.errors import UserError
-from solar_repro.terminal.events import Doing, Planned, Told, Turn
+from solar_repro.terminal.events import ActivityEvent, PlanEvent, StepEvent, WorkEvent
 from solar_repro.terminal.progress import Progress
-from solar_repro.terminal.remaining import Work
-from solar_repro.terminal.output import live
+from solar_repro.terminal.remaining import StepCost
+from solar_repro.terminal.output import live_display
 
 NAMES = ["microworld", "sft_v1", "sft_v2", "sft_v1.evaluate"]
 STAGES = ["microworld", "sft", "sft", "evaluate"]
