@@ -67,7 +67,7 @@ def tokenised_sets(
         rows = load(chosen)
         tokenised, report = tokenise(rows)
         write_card(out / CARDS, chosen.name, rows.report, report, tokenised)
-        log({f"data/{chosen['name']}/{figure}": value for figure, value in figures(rows, report).items()})
+        log({f"data/{chosen.name}/{figure}": value for figure, value in figures(rows, report).items()})
         found.append((tokenised, report, rows.key))
     return found
 
