@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging
 
 from solar_repro.checkpoint.model_source import model_folder
+from solar_repro.checkpoint.tokenizer import set_pad_token
 from solar_repro.errors import UserError
 from solar_repro.safety.config_bounds import refuse_absurd_config
 from solar_repro.safety.json_files import MAX_JSON_BYTES, read_json
@@ -51,7 +52,7 @@ def load_for_training(folder: Path, dtype: str = "float32", **settings: Any) -> 
 
 
 def load_training_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load a checkpoint's tokenizer and give it a padding token if it has none.
+    """Load a checkpoint's tokenizer and give it a token to pad with (`set_pad_token`).
 
     Raises UserError if there is no tokenizer, or if it lacks a BOS or an EOS token.
     """
@@ -60,9 +61,7 @@ def load_training_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         if getattr(tokenizer, name) is None:
             token = name.removesuffix("_id")
             raise UserError(f"{folder.name}: the tokenizer has no {token}; set it in tokenizer_config.json")
-    if tokenizer.pad_token_id is None:
-        # Padding never reaches the loss; unk keeps a padded answer from looking like one that ended.
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    set_pad_token(tokenizer)
     return tokenizer
 
 

@@ -3,17 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from solar_repro.checkpoint.load import Loaded
 from solar_repro.contamination.neighbours import context_length, refuse_nan
 from solar_repro.errors import UserError
 from solar_repro.h6.statistics import auroc, auroc_interval
 from solar_repro.shared_prefix.token_scores import encode_with_bos, token_scores
-
-if TYPE_CHECKING:
-    from solar_repro.checkpoint.load import Loaded
 
 METHODS = {"min_k": "Min-K% Prob", "min_k_pp": "Min-K%++"}
 
@@ -56,7 +53,7 @@ class MinKResult:
 
 
 def min_k_scores(
-    model: "Loaded",
+    model: Loaded,
     texts: Sequence[str],
     k: Sequence[float] = (0.2,),
     *,

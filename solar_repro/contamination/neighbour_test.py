@@ -8,15 +8,12 @@ likely seen the text.
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from solar_repro.checkpoint.load import Loaded
 from solar_repro.contamination.neighbours import sequence_losses, write_neighbours
 from solar_repro.errors import UserError
 from solar_repro.h6.statistics import binomial_interval
 from solar_repro.terminal.progress import Progress
-
-if TYPE_CHECKING:
-    from solar_repro.checkpoint.load import Loaded
 
 LIKELY = 0.9
 """A result above this means that contamination is likely (Table 9)."""
@@ -72,8 +69,8 @@ def drawn(texts: Sequence[str], examples: int, seed: int) -> tuple[int, ...]:
 
 
 def neighbour_test(
-    target: "Loaded",
-    reference: "Loaded",
+    target: Loaded,
+    reference: Loaded,
     texts: Sequence[str],
     *,
     examples: int = 100,

@@ -8,9 +8,9 @@ from dataclasses import asdict
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
+from solar_repro.checkpoint.tokenizer import set_pad_token
 from solar_repro.data.answer_file import Answer, AnswerFile, Counts
 from solar_repro.data.rephrase_by_model import Request
-from solar_repro.data.tokenizer import set_pad_token
 from solar_repro.errors import UserError
 from solar_repro.safety.sandbox import render_chat_template
 

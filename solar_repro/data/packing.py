@@ -21,10 +21,10 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from solar_repro.checkpoint.tokenizer import tokenizer_digest
 from solar_repro.data.cache import arrow_rows, arrow_shards, key_of
 from solar_repro.data.report import Report
 from solar_repro.data.text_stream import TextStream
-from solar_repro.data.tokenizer import tokenizer_digest
 from solar_repro.data.tokens import list_table
 from solar_repro.terminal.progress import Progress
 

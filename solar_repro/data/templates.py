@@ -6,7 +6,7 @@ begin with BOS and end an answer with EOS: the rendered text is tokenised with `
 
 from transformers import PreTrainedTokenizerBase
 
-from solar_repro.data.tokenizer import set_pad_token
+from solar_repro.checkpoint.tokenizer import set_pad_token
 from solar_repro.errors import UserError
 
 SOLAR = (

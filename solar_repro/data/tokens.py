@@ -15,11 +15,11 @@ import pyarrow as pa
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from solar_repro.checkpoint.tokenizer import tokenizer_digest
 from solar_repro.data.cache import arrow_rows, key_of
 from solar_repro.data.parallel import batches, in_order
 from solar_repro.data.report import Report, add, drop
 from solar_repro.data.sources import Rows
-from solar_repro.data.tokenizer import tokenizer_digest
 from solar_repro.errors import UserError
 from solar_repro.terminal.progress import Progress
 

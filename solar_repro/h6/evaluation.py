@@ -12,7 +12,7 @@ from lm_eval.api.metrics import stderr_for_metric
 from lm_eval.api.model import LM
 
 from solar_repro.checkpoint.load import load_for_scoring, model_digest
-from solar_repro.data.tokenizer import tokenizer_digest
+from solar_repro.checkpoint.tokenizer import tokenizer_digest
 from solar_repro.errors import UserError
 from solar_repro.h6.adapter import SharedPrefixLM
 from solar_repro.h6.journal import Journal

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from solar_repro.data.tokenizer import first_token_id
+from solar_repro.checkpoint.tokenizer import first_token_id
 from solar_repro.errors import UserError
 from solar_repro.shared_prefix.shared_forward import padded
 

@@ -7,11 +7,11 @@ from accelerate.utils import is_peft_model
 from datasets import concatenate_datasets
 from trl import SFTConfig, SFTTrainer
 
+from solar_repro.checkpoint.tokenizer import tokenizer_digest
 from solar_repro.contract import SftSettings, TuningInputs
 from solar_repro.data.cache import key_of
 from solar_repro.data.packing import PackedCollator, pack_instruction
 from solar_repro.data.templates import set_chat_template
-from solar_repro.data.tokenizer import tokenizer_digest
 from solar_repro.data.tokens import tokenise_instruction
 from solar_repro.layers.cpu_attention import use_training_attention
 from solar_repro.scales.settings import InstructionTuning

@@ -1,5 +1,6 @@
 """Small sets in hub layout, and tokenizers built here: a machine without the mirror tests the same."""
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -97,8 +98,14 @@ def merging_tokenizer() -> PreTrainedTokenizerFast:
     return _special(tokenizer)
 
 
+@pytest.fixture
+def tiny_llama(untouched_llama) -> LlamaForCausalLM:
+    """A model of the test's own, for some tests train it or change its attention."""
+    return copy.deepcopy(untouched_llama)
+
+
 @pytest.fixture(scope="session")
-def tiny_llama() -> LlamaForCausalLM:
+def untouched_llama() -> LlamaForCausalLM:
     set_seed(0)
     config = LlamaConfig(
         vocab_size=400,

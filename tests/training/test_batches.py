@@ -2,10 +2,10 @@
 
 import pytest
 
+from solar_repro.checkpoint.tokenizer import tokenizer_digest
 from solar_repro.contract import TuningInputs, TuningSet
 from solar_repro.data.cache import key_of
 from solar_repro.data.packing import PackedCollator, pack_instruction
-from solar_repro.data.tokenizer import tokenizer_digest
 from solar_repro.data.tokens import tokenise_instruction, tokenise_preferences
 from solar_repro.paper.data_sets import DATASETS
 from solar_repro.training.tuning_data import instruction_rows, preference_rows

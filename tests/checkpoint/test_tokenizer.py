@@ -1,5 +1,7 @@
+"""What any tokenizer is asked for."""
+
+from solar_repro.checkpoint.tokenizer import first_token_id, tokenizer_digest
 from solar_repro.data.templates import set_chat_template
-from solar_repro.data.tokenizer import first_token_id, tokenizer_digest
 
 
 def test_digest_changes_with_the_vocabulary_and_with_the_template(llama_tokenizer):
