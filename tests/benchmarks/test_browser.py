@@ -43,9 +43,10 @@ def runs(finished):
     return {run.info.run_name: run.info for run in finished.runs()}
 
 
-def address_of(browser, text):
-    """Where the first link goes whose text begins so."""
-    find = f"[...document.querySelectorAll('a')].find(link => link.innerText.startsWith('{text}'))"
+def address_of(browser, text, whole=False):
+    """Where the first link goes whose text begins so, or is `whole` so."""
+    begins = f"=== '{text}'" if whole else f".startsWith('{text}')"
+    find = f"[...document.querySelectorAll('a')].find(link => link.innerText{begins})"
     return browser.wait_for(f"const found = {find}; return found && found.href")
 
 
@@ -159,8 +160,8 @@ def test_ui_shows_a_step_its_parents_and_its_checkpoint(browser, ui, runs):
         "Logged models",
     )
     assert re.search(r"Created by\n\S+", browser.text())
-    parent, checkpoint = (address_of(browser, text) for text in ("solar", "m-"))
-    assert "/models/m-" in checkpoint
+    parent = address_of(browser, "solar", whole=True)  # the experiment's name begins so too
+    assert "/models/m-" in address_of(browser, "m-")
     browser.open(parent)
     browser.wait_for_text("Continued pretraining (Sec. 2). In the paper: Table 2, row “SOLAR 10.7B”.")
 
