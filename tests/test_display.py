@@ -272,7 +272,6 @@ wait()
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="not seen passing on a machine at rest yet", strict=False)
 def test_the_plan_in_a_terminal_with_steps_side_by_side(own_place):
     for name in ("sft_v1", "sft_v2"):
         forget(own_place, name)
@@ -291,7 +290,6 @@ def test_the_plan_in_a_terminal_with_steps_side_by_side(own_place):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="not seen passing on a machine at rest yet", strict=False)
 def test_ctrl_c_under_mlflow_run(own_place):
     run = ["-m", "mlflow", "run", ".", "--env-manager", "local", "--experiment-name", EXPERIMENT]
     long = [*("-P", "scale=check"), *("-P", "continue_pretrain.tokens=2000000")]

@@ -173,7 +173,6 @@ def test_ui_charts_what_a_step_took_of_the_machine(browser, ui, runs, name):
     browser.wait_for_text("cpu_utilization_percentage", "system_memory_usage_megabytes", "disk_usage")
 
 
-@pytest.mark.xfail(reason="the page stays empty after other pages were opened; why is not known yet")
 def test_ui_charts_the_pictures_of_the_whole(browser, ui, runs):
     main = runs["main check"]
     browser.resize(1600, 3000)
