@@ -177,7 +177,7 @@ def test_ui_charts_the_pictures_of_the_whole(browser, ui, runs):
     main = runs["main check"]
     browser.resize(1600, 3000)
     browser.open(f"{ui}/#/experiments/{main.experiment_id}/runs/{main.run_id}/model-metrics?{MODEL_TRAINING}")
-    browser.wait_for_text("recovery", "merges", "claims (4)")
+    browser.wait_for_text("undecided", "recovery", "merges")
     browser.wait_for("return [...document.images].some(image => image.naturalWidth > 100)")
 
 
