@@ -51,6 +51,7 @@ class Board:
         self._spinner = Spinner("line" if plain else "dots", style="cyan")
         self._works: Mapping[str, Work] = {}
         self._jobs = 1
+        self._whole = False
         self._labels = 0
         self._took: dict[str, float] = {}
         self._settled: set[str] = set()
@@ -63,7 +64,7 @@ class Board:
 
     def hear(self, event: Event) -> None:
         if isinstance(event, Planned):
-            self._works, self._jobs = event.works, event.jobs
+            self._works, self._jobs, self._whole = event.works, event.jobs, event.whole
             self._labels = min(max(map(len, event.labels), default=0), _LONGEST_LABEL)
         elif isinstance(event, Turn):
             self._turn(event)
@@ -92,13 +93,14 @@ class Board:
         self._let_rows_go()
 
     def _settle(self, key: str) -> None:
-        """It is there, so that what it was made from is not needed either."""
+        """It is there, so that what it was made from is not needed either, unless the whole plan is."""
         waiting = [key]
         while waiting:
             one = waiting.pop()
             if one in self._works and one not in self._settled:
                 self._settled.add(one)
-                waiting += [parent for parent in self._works[one].inputs if parent not in self._rows]
+                if not self._whole:
+                    waiting += [parent for parent in self._works[one].inputs if parent not in self._rows]
 
     def _told(self, told: Told) -> None:
         row = self._rows.get(told.key)

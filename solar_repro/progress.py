@@ -23,6 +23,8 @@ class Planned(NamedTuple):
     works: Mapping[str, Work]
     labels: tuple[str, ...]
     jobs: int
+    whole: bool = False
+    """Whether every step is asked for; otherwise those behind a step that is finished are not needed."""
 
 
 class Turn(NamedTuple):

@@ -85,7 +85,7 @@ class Runner:
     def all(self, targets: list[Step]) -> None:
         """Make every target, and what it stands on; which runs those are is kept with the tracker's own."""
         steps = ordered(targets)
-        self.tell_plan(targets)
+        self.tell_plan(targets, whole=True)
         if self.jobs > 1:
             missing = []
             for step in steps:
@@ -101,8 +101,11 @@ class Runner:
             made.append((step, self.get(step)))
         self.tracker.log_steps(made)
 
-    def tell_plan(self, targets: list[Step]) -> None:
-        """Tell the live display, where there is one, which steps there are and what each costs."""
+    def tell_plan(self, targets: list[Step], whole: bool = False) -> None:
+        """Tell the live display, where there is one, which steps there are and what each costs.
+
+        `whole`: every step is made, also those that finished steps were made from.
+        """
         if progress.listener is None:
             return
         steps = ordered(targets)
@@ -114,7 +117,8 @@ class Runner:
             )
             for step in steps
         }
-        progress.listener(Planned(works, tuple(printable(step.label) for step in steps), self.jobs))
+        labels = tuple(printable(step.label) for step in steps)
+        progress.listener(Planned(works, labels, self.jobs, whole))
 
     def get(self, step: Step, run_id: str | None = None) -> Finished:
         """The finished result of the step, made if need be (in the given run, else in a nested one)."""

@@ -272,7 +272,6 @@ wait()
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="the line of a step at work is not seen as this asks for it", strict=False)
 def test_the_plan_in_a_terminal_with_steps_side_by_side(own_place):
     for name in ("sft_v1", "sft_v2"):
         forget(own_place, name)
