@@ -62,7 +62,8 @@ class Browser:
             if found := self.script(code):
                 return found
             time.sleep(0.2)
-        pytest.fail(f"never true: {code}; the page says: {self.text()[:2000]}")
+        page = " | ".join(self.text().splitlines())
+        pytest.fail(f"never true: {code}; the page says: {page[:2000]}")
 
     def wait_for_text(self, *texts: str) -> None:
         """Wait until the page shows all of these."""

@@ -13,7 +13,7 @@ from solar_repro.terminal.remaining import StepCost
 def make_all(runner: Runner, targets: list[Step]) -> None:
     """Make every target and all that it is made from. The run of the command records which runs those are."""
     steps = ordered(targets)
-    show_plan(runner, targets)
+    show_plan(runner, targets, whole=True)
     if runner.jobs > 1:
         missing = []
         for step in steps:
@@ -30,8 +30,11 @@ def make_all(runner: Runner, targets: list[Step]) -> None:
     runner.tracker.log_steps(made)
 
 
-def show_plan(runner: Runner, targets: list[Step]) -> None:
-    """Tell the live display, where there is one, which steps there are and what each costs."""
+def show_plan(runner: Runner, targets: list[Step], whole: bool = False) -> None:
+    """Tell the live display, where there is one, which steps there are and what each costs.
+
+    `whole` says that every step is made, also those that finished steps were made from.
+    """
     if events.listener is None:
         return
     steps = ordered(targets)
@@ -43,4 +46,5 @@ def show_plan(runner: Runner, targets: list[Step]) -> None:
         )
         for step in steps
     }
-    events.listener(PlanEvent(costs, tuple(printable(step.label) for step in steps), runner.jobs))
+    labels = tuple(printable(step.label) for step in steps)
+    events.listener(PlanEvent(costs, labels, runner.jobs, whole))

@@ -90,8 +90,9 @@ def file_digests(files: Sequence[Path], cache_dir: Path | None = None) -> dict[P
 def _digests_in_folder(memory: Path, paths: Sequence[str]) -> dict[str, str]:
     """Return the SHA-256 of files of one folder, by path; the file `memory` holds those that are known."""
     try:
-        known = json.loads(memory.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        entries = json.loads(memory.read_text(encoding="utf-8")).items()
+        known = {path: {"stamp": entry["stamp"], "sha256": entry["sha256"]} for path, entry in entries}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # none yet, or damaged
         known = {}
     remembered = dict(known)
     found = {path: _stamp(path) for path in paths}

@@ -55,6 +55,7 @@ class Board:
         self._spinner = Spinner("line" if plain else "dots", style="cyan")
         self._works: Mapping[str, StepCost] = {}
         self._jobs = 1
+        self._whole = False
         self._labels = 0
         self._took: dict[str, float] = {}
         self._settled: set[str] = set()
@@ -68,7 +69,7 @@ class Board:
     def handle(self, event: Event) -> None:
         """Take in an event."""
         if isinstance(event, PlanEvent):
-            self._works, self._jobs = event.works, event.jobs
+            self._works, self._jobs, self._whole = event.works, event.jobs, event.whole
             self._labels = min(max(map(len, event.labels), default=0), _LONGEST_LABEL)
         elif isinstance(event, StepEvent):
             self._update_step(event)
@@ -97,13 +98,14 @@ class Board:
         self._move_finished_up()
 
     def _settle(self, key: str) -> None:
-        """Count a step as settled, and with it the steps that it alone would still need."""
+        """Count a step as settled, and what it was made from too, unless the whole plan is asked for."""
         waiting = [key]
         while waiting:
             one = waiting.pop()
             if one in self._works and one not in self._settled:
                 self._settled.add(one)
-                waiting += [parent for parent in self._works[one].inputs if parent not in self._rows]
+                if not self._whole:
+                    waiting += [parent for parent in self._works[one].inputs if parent not in self._rows]
 
     def _update_work(self, work: WorkEvent) -> None:
         row = self._rows.get(work.key)

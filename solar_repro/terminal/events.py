@@ -14,6 +14,8 @@ class PlanEvent(NamedTuple):
     works: Mapping[str, StepCost]
     labels: tuple[str, ...]
     jobs: int
+    whole: bool = False
+    """Whether every step is asked for; otherwise those behind a step that is finished are not needed."""
 
 
 class StepEvent(NamedTuple):

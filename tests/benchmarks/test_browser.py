@@ -43,9 +43,10 @@ def runs(finished):
     return {run.info.run_name: run.info for run in finished.runs()}
 
 
-def address_of(browser, text):
-    """Where the first link goes whose text begins so."""
-    find = f"[...document.querySelectorAll('a')].find(link => link.innerText.startsWith('{text}'))"
+def address_of(browser, text, whole=False):
+    """Where the first link goes whose text begins so, or is `whole` so."""
+    begins = f"=== '{text}'" if whole else f".startsWith('{text}')"
+    find = f"[...document.querySelectorAll('a')].find(link => link.innerText{begins})"
     return browser.wait_for(f"const found = {find}; return found && found.href")
 
 
@@ -159,8 +160,8 @@ def test_ui_shows_a_step_its_parents_and_its_checkpoint(browser, ui, runs):
         "Logged models",
     )
     assert re.search(r"Created by\n\S+", browser.text())
-    parent, checkpoint = (address_of(browser, text) for text in ("solar", "m-"))
-    assert "/models/m-" in checkpoint
+    parent = address_of(browser, "solar", whole=True)  # the experiment's name begins so too
+    assert "/models/m-" in address_of(browser, "m-")
     browser.open(parent)
     browser.wait_for_text("Continued pretraining (Sec. 2). In the paper: Table 2, row “SOLAR 10.7B”.")
 
@@ -172,12 +173,11 @@ def test_ui_charts_what_a_step_took_of_the_machine(browser, ui, runs, name):
     browser.wait_for_text("cpu_utilization_percentage", "system_memory_usage_megabytes", "disk_usage")
 
 
-@pytest.mark.xfail(reason="the page stays empty after other pages were opened; why is not known yet")
 def test_ui_charts_the_pictures_of_the_whole(browser, ui, runs):
     main = runs["main check"]
     browser.resize(1600, 3000)
     browser.open(f"{ui}/#/experiments/{main.experiment_id}/runs/{main.run_id}/model-metrics?{MODEL_TRAINING}")
-    browser.wait_for_text("recovery", "merges", "claims (4)")
+    browser.wait_for_text("undecided", "recovery", "merges")
     browser.wait_for("return [...document.images].some(image => image.naturalWidth > 100)")
 
 

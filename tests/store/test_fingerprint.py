@@ -118,10 +118,11 @@ def test_what_is_remembered_of_a_folder_does_not_grow_with_other_folders(folder,
     assert len(list((cache / _MEMORY).iterdir())) == 2 * len(files)
 
 
-def test_damaged_memory_is_made_anew(folder, cache):
+@pytest.mark.parametrize("content", ["{ not json", "[]", "null", '{"a": 1}', '{"a": {"stamp": [1]}}'])
+def test_damaged_memory_is_made_anew(folder, cache, content):
     first = folder_fingerprint(folder, cache)
     for file in (cache / _MEMORY).iterdir():
-        file.write_text("{ not json")
+        file.write_text(content)
     assert folder_fingerprint(folder, cache) == first
 
 

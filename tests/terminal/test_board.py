@@ -49,6 +49,16 @@ def test_what_a_finished_step_was_made_from_is_not_needed():
     assert plan.endswith("5 of 5 steps, 0 s")
 
 
+def test_of_a_whole_plan_a_step_counts_once_it_is_there_itself():
+    board = Board("main", plain=False)
+    board.handle(PlanEvent(WORKS, tuple(WORKS), 1, whole=True))
+    turn(board, "dpo_v2", "found", "cached")
+    assert "  1 of 5 steps, 0 s, time left: not known yet" in lines(board)[-1]
+    turn(board, "sft_v3", "begun")
+    turn(board, "sft_v3", "made", seconds=60.0)
+    assert "  2 of 5 steps, 0 s, " in lines(board)[-1]
+
+
 def test_in_a_terminal_of_ascii_alone():
     board = Board("main", plain=True)
     board.handle(PlanEvent(WORKS, tuple(WORKS), 1))

@@ -274,7 +274,6 @@ wait()
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="not seen passing on a machine at rest yet", strict=False)
 def test_the_plan_in_a_terminal_with_steps_side_by_side(own_place):
     for name in ("sft_v1", "sft_v2"):
         forget(own_place, name)
@@ -288,12 +287,13 @@ def test_the_plan_in_a_terminal_with_steps_side_by_side(own_place):
         assert terminal.process.returncode == 0, "\n".join(lines)
         assert [line[:9] for line in lines[:3]] == ["✓ [1–45/4", "✓ [46/47]", "✓ [47/47]"]
         assert any(line.split()[:3] == ["sft_v1", "SFT", "v1"] for line in lines)
-        assert "compare.html" in lines[-2]
-        assert lines[-1].startswith("UI: mlflow ui")
+        closing = "".join(lines[-10:])  # the terminal breaks lines that are longer than it is wide
+        assert "/report/check/compare.html" in closing
+        assert "UI: mlflow ui" in closing
+        assert "Table 3 compared: http" in closing
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="not seen passing on a machine at rest yet", strict=False)
 def test_ctrl_c_under_mlflow_run(own_place):
     run = ["-m", "mlflow", "run", ".", "--env-manager", "local", "--experiment-name", EXPERIMENT]
     long = [*("-P", "scale=check"), *("-P", "continue_pretrain.tokens=2000000")]
@@ -302,8 +302,8 @@ def test_ctrl_c_under_mlflow_run(own_place):
         terminal.until(lambda lines: any("loss" in line for line in lines))
         os.killpg(terminal.process.pid, signal.SIGINT)
         lines = terminal.end()
-        told = [line for line in lines if "its state is saved" in line]
-        assert len(told) == 1, "\n".join(lines)
-        assert told[0].endswith("the same command continues from there")
+        # The terminal breaks a line that is longer than it is wide.
+        assert "".join(lines).count("the same command continues from there") == 1, "\n".join(lines)
+        assert "its state is saved" in "".join(lines)
         assert any("asked to end" in line for line in lines)
         assert any(re.match(r"✗ \[.*solar .*stopped", line) for line in lines)
