@@ -31,4 +31,5 @@ def set_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
 
 def first_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token that a text's first token is predicted from: BOS, or EOS where there is no BOS."""
-    return tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    return int(eos if bos is None else bos)
