@@ -25,15 +25,18 @@ class Workplace:
     store: Path
     tracking_uri: str
 
-    def environment(self) -> dict[str, str]:
-        names = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "SOLAR_MIRROR")
-        kept = {name: value for name, value in os.environ.items() if name not in names}
+    def variables(self) -> dict[str, str | None]:
+        """Environment variables of a command that works here; None unsets one."""
         return {
-            **kept,
+            **dict.fromkeys(("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "SOLAR_MIRROR")),
             "MLFLOW_TRACKING_URI": self.tracking_uri,
             "MLFLOW_EXPERIMENT_NAME": EXPERIMENT,
             "SOLAR_STORE": str(self.store),
         }
+
+    def environment(self) -> dict[str, str]:
+        changed = {**os.environ, **self.variables()}
+        return {name: value for name, value in changed.items() if value is not None}
 
     def entry_point(self, name: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
         """`python -m entry_points.<name> …` with these variables, at scale `check` unless one is named."""

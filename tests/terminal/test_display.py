@@ -278,7 +278,7 @@ def test_the_plan_in_a_terminal_with_steps_side_by_side(own_place):
     for name in ("sft_v1", "sft_v2"):
         forget(own_place, name)
     command = ["-m", "entry_points.main", *at_check(()), "--jobs", "2"]
-    with watched(command, 110, 40, **own_place.environment()) as terminal:
+    with watched(command, 110, 40, **own_place.variables()) as terminal:
         training = r"\S \[46/47\] sft_v1 +sft  [━─]{14} +\d+%  loss \d.*tokens/s.*\n(.*\n)?"
         plan = r"\S main check  [━─]{24}  45 of 47 steps, .* left( .*)?"
         terminal.until(lambda lines: re.search(training + plan, "\n".join(lines)))
@@ -298,7 +298,7 @@ def test_ctrl_c_under_mlflow_run(own_place):
     run = ["-m", "mlflow", "run", ".", "--env-manager", "local", "--experiment-name", EXPERIMENT]
     long = [*("-P", "scale=check"), *("-P", "continue_pretrain.tokens=2000000")]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with watched([*run, *long], 110, 40, **{**own_place.environment(), "PATH": path}) as terminal:
+    with watched([*run, *long], 110, 40, **own_place.variables(), PATH=path) as terminal:
         terminal.until(lambda lines: any("loss" in line for line in lines))
         os.killpg(terminal.process.pid, signal.SIGINT)
         lines = terminal.end()
