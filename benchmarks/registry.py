@@ -26,7 +26,7 @@ def register_instruct(runs: Runs, scale: Scale, tracker: Tracker, made: Finished
     """
     from mlflow.exceptions import MlflowException
 
-    if scale.tracking.checkpoints != "upload":
+    if scale.execution.tracking.checkpoints != "upload":
         return f"not registered: scale {scale.name} uploads no checkpoints (tracking.checkpoints: reference)"
     run = runs.of(MODEL, INSTRUCT).get(runs.seeds[0])
     if run is None or run.info.run_id != made.run_id:

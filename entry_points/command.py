@@ -158,20 +158,11 @@ def running(arguments: Arguments, name: str) -> Iterator["Runner"]:
     invocation = Invocation(arguments.options.scale, arguments.overrides, scale.seed, typed)
     with live_display(name), server_errors(arguments.store):
         with show_activity("opening the tracking server"):
-            accepted = tuple(scale.tracking.experiments)
+            accepted = tuple(scale.execution.tracking.experiments)
             tracker = Tracker(name, scale.name, accepted=accepted, invocation=invocation)
         with mark_failed(tracker.client, tracker.run_id):
             tracker.try_artifacts(as_yaml(scale.in_precision(own_precision())))
-            yield Runner(
-                arguments.store,
-                tracker,
-                upload=scale.tracking.checkpoints == "upload",
-                jobs=scale.jobs,
-                save=scale.save,
-                how=scale,
-                shape=scale.base.shape,
-                watch=scale.tracking.system_metrics,
-            )
+            yield Runner(arguments.store, tracker, scale.execution, scale.base.shape)
             tracker.log_usage()
             tracker.finish(tracker.run_id)
 
@@ -196,7 +187,8 @@ def plans(arguments: Arguments) -> list["Plan"]:
     scale, seeds = arguments.scale, arguments.options.seeds
     if seeds < 1:
         raise UserError(f"--seeds {seeds}: at least one seed is needed")
-    return [Plan(scale.model_copy(update={"repeat": scale.repeat + number})) for number in range(seeds)]
+    offsets = range(scale.seed_offset, scale.seed_offset + seeds)
+    return [Plan(scale.model_copy(update={"seed_offset": offset})) for offset in offsets]
 
 
 def plan_main(chosen: list["Plan"]) -> list["Step"]:
@@ -233,8 +225,8 @@ def make_step(arguments: Arguments, stage: str, choose: Callable[["Plan"], "Step
             f"variant {step.variant!r} is made by stage {step.stage!r}; run: "
             f"mlflow run . -e {step.stage} -P variant={step.variant}"
         )
-    if arguments.scale.machine_rank:
-        follow(arguments.store, [step], arguments.scale)
+    if arguments.scale.execution.machine_rank:
+        follow(arguments.store, [step], arguments.scale.execution)
         return arguments.store / step.folder
     from solar_repro.running.whole_plan import show_plan
 

@@ -16,8 +16,8 @@ def main() -> None:
 
     chosen = plans(arguments)
     steps = plan_main(chosen)
-    if arguments.scale.machine_rank:
-        follow(arguments.store, steps, arguments.scale)
+    if arguments.scale.execution.machine_rank:
+        follow(arguments.store, steps, arguments.scale.execution)
         return
     with running(arguments, f"main {arguments.scale.name}") as runner:
         make_all(runner, steps)

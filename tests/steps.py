@@ -6,14 +6,19 @@ from typing import Any
 
 from pydantic import ConfigDict
 
-from solar_repro.contract import Digests, StageSettings
+from solar_repro.contract import Digests
 from solar_repro.plan.step import Step
+from solar_repro.scales.execution import Execution, Tracking
+from solar_repro.scales.section import Section
 from solar_repro.stages.table import STAGES
 from solar_repro.store.result import Log
 from solar_repro.store.resume import ResumeFolder
 
+BY_REFERENCE = Execution(tracking=Tracking(checkpoints="reference"))
+"""Checkpoints are not uploaded."""
 
-class AnySettings(StageSettings):
+
+class AnySettings(Section):
     """Settings of any names."""
 
     model_config = ConfigDict(extra="allow")

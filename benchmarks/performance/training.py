@@ -206,7 +206,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     scale = load_scale(options.scale).in_precision(own_precision())
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // scale.jobs))
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // scale.execution.jobs))
     result = {
         "scale": options.scale,
         "steps": options.steps,

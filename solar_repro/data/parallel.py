@@ -33,7 +33,7 @@ def in_order(work: Callable[[Any], Any], parts: Iterable[Any], num_proc: int) ->
             yield from done
         except BrokenProcessPool:
             raise UserError(
-                f"data.num_proc: one of {num_proc} processes has ended; if no error is printed above, it was "
+                f"num_proc: one of {num_proc} processes has ended; if no error is printed above, it was "
                 "killed, perhaps because memory ran out: set a smaller number"
             ) from None
 

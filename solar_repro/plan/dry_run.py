@@ -93,7 +93,7 @@ def describe(plan: Plan, found: list[Forecast], store: Path) -> str:
     tokens = sum(item.tokens for item in open_steps)
     disk = sum(item.disk or 0 for item in open_steps)
     copies = ", and the same again as artifacts on the tracking server" * (
-        plan.scale.tracking.checkpoints == "upload"
+        plan.scale.execution.tracking.checkpoints == "upload"
     )
     lines.append(
         f"{len(found)} steps; to do: at most {tokens:,} training tokens, "

@@ -57,8 +57,8 @@ class Subject:
 class Plan:
     """The steps of a scale. A step is created when it is first asked for, with those it is made from.
 
-    The scale's `repeat` moves the seed of every training by as much. The base, the synthesised sets and the
-    items that are scored stay the same, so that repeats can be compared item by item.
+    The scale's `seed_offset` is added to the seed of every training. The base, the synthesised sets and the
+    items that are scored stay the same, so that seeds can be compared item by item.
     """
 
     def __init__(self, scale: Scale, *, dry: bool = False) -> None:
@@ -66,7 +66,7 @@ class Plan:
         # A dry run for GPUs that are elsewhere reckons with what those compute in.
         own = "bfloat16" if dry and scale.hardware else own_precision()
         self.scale = scale.in_precision(own)
-        self.training_seed = scale.seed + scale.repeat
+        self.training_seed = scale.seed + scale.seed_offset
         self.hub_sets: set[str] = set()
         """Data sets that come from the hub."""
         self.unreachable: dict[str, str] = {}
@@ -396,7 +396,7 @@ class Plan:
         return Step("dpo", variant.name, settings, {**parent, **inputs}, data, self._tuning_places())
 
     def _tuning_places(self) -> dict[str, Any]:
-        return self._places() | {"num_proc": self.scale.data.num_proc}
+        return self._places() | {"num_proc": self.scale.execution.num_proc}
 
     def _merge(self, variant: variants.Variant) -> Step:
         if variant.merge_method == "slerp":

@@ -60,7 +60,7 @@ class Step:
     def training_seed(self) -> int | None:
         """Seed of the training behind the result; None where nothing above the base was trained.
 
-        That of `contaminate` draws texts, and is the same in every repeat.
+        That of `contaminate` draws texts, and is the same whatever the offset.
         """
         if isinstance(self.settings, TrainingSettings) and not isinstance(self.settings, ContaminateSettings):
             return self.settings.seed

@@ -13,11 +13,11 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from solar_repro.errors import Stopped, UserError
 from solar_repro.plan.step import Step
 from solar_repro.running.runner import Runner
+from solar_repro.scales.execution import Execution
 from solar_repro.terminal import events
 from solar_repro.terminal.stopping import (
     block_signals,
@@ -61,7 +61,6 @@ def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) 
     told = False
     tracker = runner.tracker
     own = (tracker.name, tracker.scale, tracker.run_id, tracker.accepted, tracker.invocation)
-    options = {"upload": runner.upload, "save": runner.save, "watch": runner.watch}
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with (
         _hearing() as (heard, telling),
@@ -70,7 +69,7 @@ def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) 
             jobs,
             multiprocessing.get_context("spawn"),
             initializer=_start,
-            initargs=(threads, telling, runner.store, own, options),
+            initargs=(threads, telling, runner.store, own, runner.execution),
         ) as pool,
         _killed_in_haste(runner, running),
     ):
@@ -157,7 +156,7 @@ def _start(
     telling: Connection | None,
     store: Path,
     own: tuple[str, str, str, tuple[str, ...], Invocation],
-    options: Mapping[str, Any],
+    execution: Execution,
 ) -> None:
     global _runner
     _idle.set()
@@ -174,7 +173,7 @@ def _start(
     import torch
 
     torch.set_num_threads(threads)
-    _runner = Runner(store, Tracker(*own), **options)
+    _runner = Runner(store, Tracker(*own), execution)
 
 
 def _end_with_parent(shown: bool) -> None:

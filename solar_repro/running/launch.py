@@ -27,7 +27,7 @@ from solar_repro.contract import Digests, Inputs, StageSettings
 from solar_repro.errors import Stopped, UserError
 from solar_repro.plan.step import Step, ordered
 from solar_repro.safety.regular_files import open_own_file
-from solar_repro.scales.execution import Launch
+from solar_repro.scales.execution import Execution
 from solar_repro.stages.table import STAGES
 from solar_repro.store.manifest import MANIFEST_FILE
 from solar_repro.store.publish import write_atomically
@@ -52,7 +52,7 @@ class Job:
     resume: ResumeFolder | None
 
 
-def launch(file: Path, job: Job, log: Log, how: Launch) -> Digests:
+def launch(file: Path, job: Job, log: Log, how: Execution) -> Digests:
     """Run a training stage in several processes; what its `run` returns.
 
     `file` tells them what to do; it lies in the store for the time of the training. Raises what the stage
@@ -95,7 +95,7 @@ def launch(file: Path, job: Job, log: Log, how: Launch) -> Digests:
     return found["digests"]
 
 
-def follow(store: Path, targets: list[Step], how: Launch) -> None:
+def follow(store: Path, targets: list[Step], how: Execution) -> None:
     """On a machine that is not the first: join each training of the plan, until the targets are there."""
     trainings = [step for step in ordered(targets) if STAGES[step.stage].trains]
     joined = ""
@@ -155,7 +155,7 @@ def _listen(door: Listener, log: Log, found: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _started(job: Path, how: Launch) -> Iterator[subprocess.Popen]:
+def _started(job: Path, how: Execution) -> Iterator[subprocess.Popen]:
     """This machine's processes of a training; those that still run at the end of the block are killed."""
     import psutil
     import torch

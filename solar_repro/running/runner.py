@@ -25,7 +25,7 @@ from solar_repro.plan.step import Step
 from solar_repro.running.launch import Job, launch
 from solar_repro.safety.paths import require_space, require_writable
 from solar_repro.safety.redact import one_line, printable
-from solar_repro.scales.execution import Launch, Save
+from solar_repro.scales.execution import Execution
 from solar_repro.scales.settings import Shape
 from solar_repro.stages.table import STAGES
 from solar_repro.store.leftovers import is_empty, set_aside_damaged
@@ -43,8 +43,7 @@ from solar_repro.tracking.run_inputs import short_digest
 from solar_repro.tracking.system_metrics import log_system_metrics
 from solar_repro.tracking.tracker import Tracker, mark_failed
 
-DEFAULT_SAVE = Save()
-THIS_PROCESS = Launch()
+IN_THIS_PROCESS = Execution()
 
 
 class Runner:
@@ -54,26 +53,14 @@ class Runner:
         self,
         store: Path,
         tracker: Tracker,
-        *,
-        upload: bool,
-        jobs: int = 1,
-        save: Save = DEFAULT_SAVE,
-        how: Launch = THIS_PROCESS,
+        execution: Execution = IN_THIS_PROCESS,
         shape: Shape | None = None,
-        watch: bool = False,
     ) -> None:
         self.store = store.resolve()
         self.tracker = tracker
-        self.upload = upload
-        self.jobs = jobs
-        """Number of steps that are made side by side."""
-        self.save = save
-        self.how = how
-        """In how many processes trainings run."""
+        self.execution = execution
         self.shape = shape
         """Dimensions of a base that only the hub has, to estimate what steps cost."""
-        self.watch = watch
-        """Whether to log how busy processor, memory, disk and GPUs are while a stage trains or evaluates."""
         self.position = (0, 0)
         """Number of the step that is being made, and the number of all steps, as they are printed."""
         self.printed_key: str | None = None
@@ -235,20 +222,22 @@ class Runner:
     ) -> Digests:
         stage = STAGES[step.stage]
         inputs = stage.inputs.model_validate(given)
-        if self.how.is_needed and stage.trains:
+        if self.execution.launches and stage.trains:
             job = Job(step.stage, work, step.settings, inputs, resume)
-            return launch(job_file(self.store / step.folder), job, log, self.how)
+            return launch(job_file(self.store / step.folder), job, log, self.execution)
         return stage.run(work, log, step.settings, inputs, resume) or {}
 
     def _watched(self, step: Step, run_id: str, goes_on: bool) -> AbstractContextManager[None]:
         stage = STAGES[step.stage]
-        watch = self.watch and (stage.resumes or stage.scores is not None)  # it trains or evaluates
+        trains_or_evaluates = stage.resumes or stage.scores is not None
+        watch = trains_or_evaluates and self.execution.tracking.system_metrics
         return log_system_metrics(run_id, goes_on) if watch else nullcontext()
 
     def _resume_folder(self, step: Step) -> ResumeFolder | None:
         if not STAGES[step.stage].resumes:
             return None
-        return ResumeFolder(resume_folder(self.store / step.folder), self.save.minutes, self.save.steps)
+        save = self.execution.save
+        return ResumeFolder(resume_folder(self.store / step.folder), save.minutes, save.steps)
 
     def _register(
         self, step: Step, parents: Mapping[str, FinishedRun], run_id: str, folder: Path
@@ -265,12 +254,13 @@ class Runner:
         self, step: Step, parents: Mapping[str, FinishedRun], run_id: str, folder: Path
     ) -> FinishedRun:
         model_id = None
+        upload = self.execution.tracking.checkpoints == "upload"
         with only_listed_files(folder) as own:
             if step.makes_model:
-                model_id = self.tracker.log_model(run_id, step, own, self.upload)
+                model_id = self.tracker.log_model(run_id, step, own, upload)
                 self.tracker.link_model(run_id, step, parents, folder, model_id)
                 self.tracker.log_folder(run_id, own / NOTES, NOTES)
-            elif self.upload or STAGES[step.stage].scores:
+            elif upload or STAGES[step.stage].scores:
                 self.tracker.log_folder(run_id, own, "output")
         # A checkpoint made elsewhere has no run of its own to carry the scores as well.
         if (scored := STAGES[step.stage].scores) in parents:

@@ -14,7 +14,8 @@ def make_all(runner: Runner, targets: list[Step]) -> None:
     """Make every target and all that it is made from. The run of the command records which runs those are."""
     steps = ordered(targets)
     show_plan(runner, targets, whole=True)
-    if runner.jobs > 1:
+    jobs = runner.execution.jobs
+    if jobs > 1:
         missing = []
         for step in steps:
             runner.position = (len(runner.reused) + 1, len(steps))
@@ -22,7 +23,7 @@ def make_all(runner: Runner, targets: list[Step]) -> None:
                 if runner.cached(step, not unlocked) is None:
                     missing.append(step)
         if missing:
-            runner.made |= make_side_by_side(runner, missing, runner.jobs, len(steps))
+            runner.made |= make_side_by_side(runner, missing, jobs, len(steps))
     made = []
     for number, step in enumerate(steps, start=1):
         runner.position = (number, len(steps))
@@ -47,4 +48,4 @@ def show_plan(runner: Runner, targets: list[Step], whole: bool = False) -> None:
         for step in steps
     }
     labels = tuple(printable(step.label) for step in steps)
-    events.listener(PlanEvent(costs, labels, runner.jobs, whole))
+    events.listener(PlanEvent(costs, labels, runner.execution.jobs, whole))

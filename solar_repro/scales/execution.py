@@ -1,45 +1,10 @@
-"""How a plan is carried out: processes, saved states, tracking. None of it has an effect on results."""
+"""How a plan is carried out: processes, saved states, tracking. None of it is part of a step's key."""
 
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from solar_repro.scales.section import Positive, Section
-
-
-class Launch(Section):
-    """In how many processes the trainings run, and where; no part of results."""
-
-    launcher: Literal["none", "ddp", "fsdp2", "deepspeed"] = "none"
-    """`none`: in this process. Else a configuration of accelerate's, in `launchers/`."""
-    num_processes: Positive = 1
-    """Processes on all machines together, one per GPU. The global batch stays what the scale says."""
-    num_machines: Positive = 1
-    machine_rank: int = Field(default=0, ge=0)
-    """Number of this machine. Machine 0 works on the plan and tracks it; the others join its trainings."""
-    main_process_ip: str = "127.0.0.1"
-    """Address of machine 0, as the other machines see it."""
-    main_process_port: Positive = 29500
-
-    @model_validator(mode="after")
-    def _processes_on_machines(self) -> Self:
-        if self.launcher == "none" and (self.num_processes, self.num_machines) != (1, 1):
-            raise ValueError("num_processes: more than one process needs a launcher: ddp, fsdp2 or deepspeed")
-        if self.num_processes % self.num_machines:
-            raise ValueError(
-                f"num_processes: {self.num_processes} cannot be divided evenly among {self.num_machines} "
-                "machines"
-            )
-        if self.machine_rank >= self.num_machines:
-            raise ValueError(
-                f"machine_rank: {self.machine_rank}, but the machines are numbered 0 … "
-                f"{self.num_machines - 1}"
-            )
-        return self
-
-    @property
-    def is_needed(self) -> bool:
-        return self.launcher != "none"
 
 
 class Save(Section):
@@ -69,3 +34,52 @@ class Tracking(Section):
     Default: all."""
     system_metrics: bool = True
     """Log what trainings and evaluations take of the machine: processor, memory, disk, network and GPUs."""
+
+
+class Execution(Section):
+    """In how many processes the steps of a plan run, and where; what is saved and tracked of them."""
+
+    launcher: Literal["none", "ddp", "fsdp2", "deepspeed"] = "none"
+    """`none`: in this process. Else a configuration of accelerate's, in `launchers/`."""
+    num_processes: Positive = 1
+    """Processes on all machines together, one per GPU. The global batch stays what the scale says."""
+    num_machines: Positive = 1
+    machine_rank: int = Field(default=0, ge=0)
+    """Number of this machine. Machine 0 works on the plan and tracks it; the others join its trainings."""
+    main_process_ip: str = "127.0.0.1"
+    """Address of machine 0, as the other machines see it."""
+    main_process_port: Positive = 29500
+
+    jobs: Positive = 1
+    """Number of steps that run side by side, each on its share of the cores: useful for models that are too
+    small to use all cores. The number of threads changes the last digits of a training, so results with
+    different `jobs` are close but not equal."""
+    num_proc: Positive = 1
+    """Number of processes that tokenise rows and compare them with the benchmarks."""
+    save: Save = Save()
+    tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _processes_on_machines(self) -> Self:
+        if self.launcher == "none" and (self.num_processes, self.num_machines) != (1, 1):
+            raise ValueError("num_processes: more than one process needs a launcher: ddp, fsdp2 or deepspeed")
+        if self.num_processes % self.num_machines:
+            raise ValueError(
+                f"num_processes: {self.num_processes} cannot be divided evenly among {self.num_machines} "
+                "machines"
+            )
+        if self.machine_rank >= self.num_machines:
+            raise ValueError(
+                f"machine_rank: {self.machine_rank}, but the machines are numbered 0 … "
+                f"{self.num_machines - 1}"
+            )
+        if self.launches and self.jobs > 1:
+            raise ValueError(
+                f"jobs: {self.jobs}, but a launcher uses the whole machine for one step; set jobs=1"
+            )
+        return self
+
+    @property
+    def launches(self) -> bool:
+        """Whether trainings run in processes that a launcher starts."""
+        return self.launcher != "none"

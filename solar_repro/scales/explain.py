@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from solar_repro.scales.misspelt import meant
-from solar_repro.scales.section import Section
+from solar_repro.scales.section import FLAT_SECTION, Section
 
 
 def dotted_keys(model: type[Section], prefix: str = "") -> list[str]:
@@ -13,7 +13,8 @@ def dotted_keys(model: type[Section], prefix: str = "") -> list[str]:
     keys = []
     for name, field in model.model_fields.items():
         section = _section(field.annotation)
-        keys += dotted_keys(section, f"{prefix}{name}.") if section else [f"{prefix}{name}"]
+        inner = prefix if name == FLAT_SECTION else f"{prefix}{name}."
+        keys += dotted_keys(section, inner) if section else [f"{prefix}{name}"]
     return keys
 
 
@@ -27,7 +28,7 @@ def explain(error: ValidationError, source: str, model: type[Section], prefix: s
     problems = error.errors(include_url=False)
     # A misspelt key is also a missing one; its own name says more.
     problem = next((found for found in problems if found["type"] == "extra_forbidden"), problems[0])
-    key = _cut(prefix + ".".join(str(part) for part in problem["loc"]))
+    key = _cut(prefix + ".".join(str(part) for part in problem["loc"] if part != FLAT_SECTION))
     if problem["type"] == "extra_forbidden":
         found = meant(key, [prefix + name for name in dotted_keys(model)])
         hint = f"; did you mean {' or '.join(map(repr, found))}?" if found else ""

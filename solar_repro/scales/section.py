@@ -16,9 +16,11 @@ from pydantic import (
 from solar_repro.errors import UserError
 from solar_repro.safety.paths import expand_home
 
+FLAT_SECTION = "execution"
+"""The section whose settings stand beside the other sections, without its name: `-P jobs=2`."""
 Positive = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 31)]
-"""NumPy takes none that is negative or has more than 32 bits; one bit is left for `repeat`."""
+"""NumPy takes none that is negative or has more than 32 bits; one bit is left for `seed_offset`."""
 
 
 def _at_home(place: str) -> str:

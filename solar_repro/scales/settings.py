@@ -1,18 +1,32 @@
 """The settings of a scale, section by section: how big, how long, and on what."""
 
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from solar_repro.errors import UserError
 from solar_repro.paper.benchmarks import H6Name
 from solar_repro.paper.data_sets import DATASETS, SYNTHETIC_MATH
-from solar_repro.scales.execution import Launch, Save, Tracking
+from solar_repro.scales.execution import Execution
 from solar_repro.scales.explain import explain
 from solar_repro.scales.hardware import Hardware, Shape
 from solar_repro.scales.math_generation import Generation
 from solar_repro.scales.microworld import BaseTraining, WorldSettings
-from solar_repro.scales.section import Place, Positive, Precision, Section, Seed, TrainingPrecision
+from solar_repro.scales.section import (
+    FLAT_SECTION,
+    Place,
+    Positive,
+    Precision,
+    Section,
+    Seed,
+    TrainingPrecision,
+)
 
 EMBEDDED = "embedded"
 """As `base.model`: the base that the embedded world trains. As `data.mirror`: the embedded world."""
@@ -72,8 +86,6 @@ class Data(Section):
     """Name in Table 1 → the most rows that are used. Without an entry, the paper's own limit holds."""
     template: Literal["solar", "alpaca"] = "solar"
     """Chat template: the one of the released SOLAR model, or Alpaca's own."""
-    num_proc: Positive = 1
-    """Number of processes that tokenise rows and compare them with the benchmarks."""
 
     @model_validator(mode="after")
     def _names_of_table_1(self) -> Self:
@@ -276,12 +288,14 @@ S = TypeVar(
 )
 
 
-class Scale(Launch):
+class Scale(Section):
+    """A whole experiment, and how it is carried out."""
+
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
     """It is part of the names of the experiment and of the report's folder."""
     description: str
     seed: Seed = 42
-    repeat: int = Field(default=0, ge=0)
+    seed_offset: int = Field(default=0, ge=0)
     """This number is added to the seed of every training. The items that are scored stay the same."""
     base: Base
     world: WorldSettings | None = None
@@ -297,22 +311,30 @@ class Scale(Launch):
     merge: Merge = Merge()
     evaluate: Evaluate = Evaluate()
     contamination: Contamination = Contamination()
-    save: Save = Save()
-    tracking: Tracking = Tracking()
     hardware: Hardware | None = None
-    jobs: Positive = 1
-    """Number of steps that run side by side, each on its share of the cores: useful for models that are too
-    small to use all cores. The number of threads changes the last digits of a training, so results with
-    different `jobs` are close but not equal."""
+    execution: Execution = Execution()
+    """A file has these settings beside its sections, as in `jobs: 2`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _execution_apart(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        if FLAT_SECTION in content:
+            raise ValueError("execution: is no section of a file; write its settings without it: `jobs: 2`")
+        own = {name: value for name, value in content.items() if name in Execution.model_fields}
+        return {name: value for name, value in content.items() if name not in own} | {FLAT_SECTION: own}
+
+    @model_serializer(mode="wrap")
+    def _as_in_a_file(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = dump(self)
+        own: dict[str, Any] = content.pop(FLAT_SECTION)
+        return content | own
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.is_needed and self.jobs > 1:
-            raise ValueError(
-                f"jobs: {self.jobs}, but a launcher uses the whole machine for one step; set jobs=1"
-            )
         for section in (self.continue_pretrain, self.sft, self.dpo, self.contamination.control):
-            section.accumulation(self.num_processes)
+            section.accumulation(self.execution.num_processes)
         if EMBEDDED in (self.base.model, self.data.mirror) and self.world is None:
             raise ValueError("world: is missing, though base.model or data.mirror is 'embedded'")
         if self.base.model == EMBEDDED and self.data.mirror != EMBEDDED:

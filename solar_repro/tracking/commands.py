@@ -54,5 +54,5 @@ def step_command(step: Step, invocation: Invocation) -> str:
         options["variant"] = subject.variant
     overrides = dict(invocation.overrides)
     if invocation.seed is not None and step.training_seed not in (None, invocation.seed):
-        overrides["repeat"] = str(step.training_seed - invocation.seed)
+        overrides["seed_offset"] = str(step.training_seed - invocation.seed)
     return mlflow_command(entry, invocation.scale, overrides, **options)

@@ -117,7 +117,7 @@ def test_a_damaged_model_fails_and_an_unchanged_one_passes_twice(place, tracker,
     (weights.parent / "manifest.json").unlink()
     write_manifest(weights.parent)
     forget(place, "solar.evaluate")
-    Runner(place.store, tracker, upload=True).get(plan.evaluation("solar"))
+    Runner(place.store, tracker).get(plan.evaluation("solar"))
     done = here(place, "regression", "--scale", "check", "--baseline", str(file))
     assert done.returncode == 1, done.stderr
     assert "WORSE  solar held_out_loss" in done.stdout

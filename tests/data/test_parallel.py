@@ -54,7 +54,7 @@ def test_a_lock_that_another_thread_holds_is_not_held_in_the_processes():
 
 
 def test_a_process_that_is_killed_is_told_of():
-    with pytest.raises(UserError, match=r"data.num_proc: one of 2 processes has ended"):
+    with pytest.raises(UserError, match=r"num_proc: one of 2 processes has ended"):
         list(in_order(die, [1, 2], 2))
 
 

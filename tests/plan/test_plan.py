@@ -109,8 +109,8 @@ def test_a_changed_slerp_position_reruns_merge_v4_alone():
 
 def test_a_repeat_moves_the_seed_of_every_training_and_nothing_else():
     trained = descendants("solar", "repeat_continued", "scratch_continued")
-    assert changed("repeat", "1") == trained
-    steps = {step.label: step for step in Plan(load_scale("check", {"repeat": "1"})).main()}
+    assert changed("seed_offset", "1") == trained
+    steps = {step.label: step for step in Plan(load_scale("check", {"seed_offset": "1"})).main()}
     assert {label for label, step in steps.items() if step.training_seed == 43} == trained
     assert {step.training_seed for label, step in steps.items() if label not in trained} == {None}
     assert steps["sft_v1.evaluate"].settings["seed"] == 42  # the same items
@@ -193,7 +193,7 @@ def test_flan_is_an_input_of_the_filter(shared, tmp_path, monkeypatch):
 
 def test_what_only_says_where_or_how_things_are_logged_changes_nothing():
     assert changed("tracking.checkpoints", "reference") == set()
-    assert changed("data.num_proc", "2") == set()
+    assert changed("num_proc", "2") == set()
 
 
 def test_dpo_v2_stands_on_exactly_its_lineage(plan):

@@ -12,6 +12,7 @@ from solar_repro.errors import UserError
 from solar_repro.plan.plan import Plan
 from solar_repro.running.runner import Runner
 from solar_repro.running.whole_plan import make_all
+from solar_repro.scales.execution import Execution
 from solar_repro.scales.load import load_scale
 from solar_repro.store.leftovers import final_place, process_of, working_folders
 from solar_repro.tracking.tracker import Tracker
@@ -21,7 +22,7 @@ def test_steps_are_made_side_by_side_under_one_run_and_then_found(own_place, cap
     plan = Plan(load_scale("check", {"upscale.shard_bytes": "4000000000"}))
     targets = [plan.model("upscaled"), plan.model("upscaled_repeat")]
     tracker = Tracker("two", "check")
-    make_all(Runner(own_place.store, tracker, upload=True, jobs=2), targets)
+    make_all(Runner(own_place.store, tracker, Execution(jobs=2)), targets)
     told = capfd.readouterr().err
     assert "[1/4] microworld" in told
     assert "[2/4] base" in told
@@ -33,7 +34,7 @@ def test_steps_are_made_side_by_side_under_one_run_and_then_found(own_place, cap
     assert {name: run.info.status for name, run in made.items()} == dict.fromkeys(
         ("upscaled", "upscaled_repeat"), "FINISHED"
     )
-    make_all(Runner(own_place.store, tracker, upload=True, jobs=2), targets)
+    make_all(Runner(own_place.store, tracker, Execution(jobs=2)), targets)
     assert capfd.readouterr().err.count("cached") == 4
 
 
@@ -48,7 +49,7 @@ def test_an_error_in_one_process_reaches_the_caller_and_the_other_step_is_kept(o
         Plan(load_scale("check", too_large)).model("repeat_continued"),
     ]
     with pytest.raises(UserError, match="training rows for a global_batch_size of 4096"):
-        make_all(Runner(own_place.store, Tracker("two", "check"), upload=True, jobs=2), targets)
+        make_all(Runner(own_place.store, Tracker("two", "check"), Execution(jobs=2)), targets)
     # It ends the whole: the caller does not try again itself.
     assert len(re.findall(r"repeat_continued +running", capfd.readouterr().err)) == 1
     assert (own_place.store / targets[0].folder / "manifest.json").is_file()
@@ -72,7 +73,7 @@ def test_a_process_that_is_killed_is_one_line_and_leaves_nothing_open(own_place)
     with pytest.raises(
         UserError, match=r"^sft_v1( or sft_v2)?: its process has ended; .* -P jobs=1 needs less"
     ) as ended:
-        make_all(Runner(own_place.store, tracker, upload=True, jobs=2), targets)
+        make_all(Runner(own_place.store, tracker, Execution(jobs=2)), targets)
     assert "\n" not in str(ended.value)
     assert [run.info.run_id for run in own_place.runs("attributes.status = 'RUNNING'")] == [tracker.run_id]
     (killed,) = own_place.runs(f"tags.`solar.key` = '{targets[0].key}'")

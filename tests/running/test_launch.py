@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from solar_repro.errors import Stopped, UserError
 from solar_repro.plan.plan import Plan
 from solar_repro.running.launch import CONFIGS, Job, follow, launch, read_job
-from solar_repro.scales.execution import Launch
+from solar_repro.scales.execution import Execution
 from solar_repro.scales.load import load_scale
 from solar_repro.stages.table import STAGES
 from solar_repro.store.publish import publish
@@ -59,8 +59,8 @@ def training(finished: Workplace, variant: str):
     return step, inputs
 
 
-def two(launcher: str) -> Launch:
-    return Launch(launcher=launcher, num_processes=2)
+def two(launcher: str) -> Execution:
+    return Execution(launcher=launcher, num_processes=2)
 
 
 def job(step, inputs, out: Path, saving=None) -> Job:
@@ -140,7 +140,7 @@ def test_a_second_machine_joins_the_training_of_the_first(finished, tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     machines = [
-        Launch(launcher="ddp", num_processes=2, num_machines=2, machine_rank=rank, main_process_port=port)
+        Execution(launcher="ddp", num_processes=2, num_machines=2, machine_rank=rank, main_process_port=port)
         for rank in (0, 1)
     ]
     second = threading.Thread(target=follow, args=(tmp_path, [step], machines[1]), daemon=True)

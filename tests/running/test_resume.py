@@ -11,7 +11,7 @@ from solar_repro.h6.journal import Journal
 from solar_repro.plan.plan import Plan
 from solar_repro.running.garbage import unneeded
 from solar_repro.running.runner import Runner
-from solar_repro.scales.execution import Save
+from solar_repro.scales.execution import Execution, Save
 from solar_repro.scales.load import load_scale
 from solar_repro.store.result import METRICS
 from solar_repro.store.resume import ResumeFolder, resume_folder
@@ -51,7 +51,7 @@ def test_a_training_goes_on_where_it_was_saved(
 
     def make():
         tracker = Tracker("again", "check")
-        return Runner(own_place.store, tracker, upload=True, save=Save(steps=1 if damaged else 2)).get(step)
+        return Runner(own_place.store, tracker, Execution(save=Save(steps=1 if damaged else 2))).get(step)
 
     with monkeypatch.context() as patch:
         patch.setattr(MetricLog, "__call__", cut_off)
@@ -88,7 +88,7 @@ def test_a_killed_evaluation_goes_on_though_another_of_its_model_has_ended(own_p
         return Plan(load_scale("check", {"evaluate.limits.ARC": items})).evaluation("base")
 
     def make(step):
-        return Runner(own_place.store, Tracker("again", "check"), upload=True).get(step)
+        return Runner(own_place.store, Tracker("again", "check")).get(step)
 
     first, second = evaluation("5"), evaluation("4")
     take = Journal.add_partial

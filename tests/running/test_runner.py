@@ -22,7 +22,7 @@ from solar_repro.tracking.metric_log import MetricLog, read_metrics, send_metric
 from solar_repro.tracking.reader import FinishedRun
 from tests.proxy import Proxy
 from tests.runs import Workplace, copy_of, serving
-from tests.steps import bare_step
+from tests.steps import BY_REFERENCE, bare_step
 
 
 def one_line(done):
@@ -261,7 +261,7 @@ class OtherTracker:
 
 def test_of_two_that_ask_for_the_same_step_one_waits_and_finds_it_made(finished, tmp_path, capsys):
     made = OtherTracker(run_id=made_in(finished.folder("upscaled")))
-    runner = Runner(tmp_path / "store", made, upload=False)
+    runner = Runner(tmp_path / "store", made, BY_REFERENCE)
     step = Plan(load_scale("check")).model("upscaled")
     folder = runner.store / step.folder
     with locked(folder, None):
@@ -277,7 +277,7 @@ def test_of_two_that_ask_for_the_same_step_one_waits_and_finds_it_made(finished,
 
 def test_what_is_downloaded_must_be_what_was_asked_for(finished, tmp_path):
     plan = Plan(load_scale("check"))
-    runner = Runner(tmp_path / "store", OtherTracker(finished.folder("upscaled_repeat")), upload=False)
+    runner = Runner(tmp_path / "store", OtherTracker(finished.folder("upscaled_repeat")), BY_REFERENCE)
     step = plan.model("upscaled")
     assert not runner._download(runner.tracker.candidates(""), runner.store / step.folder, step)
     assert not list(runner.store.iterdir())
@@ -287,7 +287,7 @@ def test_what_is_downloaded_must_be_what_was_asked_for(finished, tmp_path):
 
 def test_space_is_looked_for_before_a_training_stage(finished, tmp_path, monkeypatch):
     step = Plan(load_scale("check", {"sft.learning_rate": "1e-5"})).model("sft_v1")
-    runner = Runner(tmp_path, OtherTracker(), upload=False)
+    runner = Runner(tmp_path, OtherTracker(), BY_REFERENCE)
     parents = {"model": FinishedRun("run", "0", None, finished.folder("solar"))}
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(UserError, match=r"[\d,]{6,} bytes are needed, 1,000 are free; free some"):
@@ -297,7 +297,7 @@ def test_space_is_looked_for_before_a_training_stage(finished, tmp_path, monkeyp
 
 def test_a_store_that_cannot_be_written_is_said_before_a_run_is_opened(tmp_path):
     (tmp_path / "file").write_text("")
-    runner = Runner(tmp_path / "file", OtherTracker(), upload=False)
+    runner = Runner(tmp_path / "file", OtherTracker(), BY_REFERENCE)
     with pytest.raises(
         UserError, match=r"store .*/file: cannot be written \(File exists\); set -P store= to"
     ):

@@ -29,7 +29,7 @@ from solar_repro.scales.load import load_scale
 from solar_repro.store.fingerprint import folder_fingerprint
 from solar_repro.store.manifest import verify_manifest, write_manifest
 from solar_repro.tracking.reader import FinishedRun
-from tests.steps import bare_step
+from tests.steps import BY_REFERENCE, bare_step
 
 STEP = SimpleNamespace(key="0123456789abcdef", folder="base-01234567", label="base")
 
@@ -121,7 +121,7 @@ def test_a_note_beside_a_result_is_not_uploaded(result):
         {path: sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())}
     )
     step = bare_step("synth_math", "synth_math")
-    Runner(result.parent, tracker, upload=True)._log_result(step, {}, "run", result)
+    Runner(result.parent, tracker)._log_result(step, {}, "run", result)
     assert uploaded == {"output": ["manifest.json", "model.safetensors", "solar/provenance.json"]}
 
 
@@ -139,7 +139,7 @@ def runner_that(does, tmp_path, monkeypatch):
     tracker.candidates.return_value = []
     tracker.unfinished.return_value = [], []
     tracker.open_child.return_value = "run"
-    runner = Runner(tmp_path / "store", tracker, upload=False)
+    runner = Runner(tmp_path / "store", tracker, BY_REFERENCE)
 
     def stage(step, work, log, options):
         (work / "solar").mkdir()

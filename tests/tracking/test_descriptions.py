@@ -121,12 +121,12 @@ def test_every_command_names_an_entry_point_that_takes_its_parameters(plan):
 
 
 def test_the_command_of_another_seed_and_of_a_file(plan):
-    again = Plan(load_scale("check").model_copy(update={"repeat": 2}))
+    again = Plan(load_scale("check").model_copy(update={"seed_offset": 2}))
     given = Invocation("my scales/mine.yaml", seed=42)
     text = step_command(again.model("sft_v1"), given)
-    assert text.endswith("-P 'scale=my scales/mine.yaml' -P variant=sft_v1 -P repeat=2")
+    assert text.endswith("-P 'scale=my scales/mine.yaml' -P variant=sft_v1 -P seed_offset=2")
     # What no seed changes is made by the same command as ever.
-    assert "repeat" not in step_command(again.model("upscaled"), given)
+    assert "seed_offset" not in step_command(again.model("upscaled"), given)
 
 
 @pytest.mark.parametrize("stage", ["evaluate", "contamination", "merge"])

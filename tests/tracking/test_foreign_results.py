@@ -19,7 +19,7 @@ from solar_repro.store.manifest import ManifestError, verify_manifest, write_man
 from solar_repro.tracking.artifacts import ArtifactMissing, fetch_result, is_file_of_stage, read_artifact
 from solar_repro.tracking.tracker import Tracker
 from tests.fake_mlflow import FakeClient
-from tests.steps import bare_step
+from tests.steps import BY_REFERENCE, bare_step
 
 STEP = bare_step("synth_math", "synth_math")
 
@@ -57,8 +57,8 @@ def registered(client, tmp_path, experiment, time, content=b"rows", **tags):
 
 
 def get(tracker, tmp_path, step=STEP):
-    runner = Runner(tmp_path / "store", tracker, upload=False)
-    found = runner._cached(step, alone=True)
+    runner = Runner(tmp_path / "store", tracker, BY_REFERENCE)
+    found = runner.cached(step, alone=True)
     return found, runner.store / step.folder
 
 

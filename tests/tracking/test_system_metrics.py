@@ -99,7 +99,7 @@ def test_every_stage_that_trains_or_evaluates_is_watched_unless_left_out(setting
     )
     scale = load_scale("check", {"tracking.system_metrics": setting})
     runner = Runner.__new__(Runner)
-    runner.watch = scale.tracking.system_metrics
+    runner.execution = scale.execution
     stages = {step.stage for step in Plan(scale).main()}
     for stage in stages:
         runner._watched(bare_step(stage, stage), stage, goes_on=False)

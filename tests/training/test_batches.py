@@ -75,8 +75,8 @@ def test_dpo_batch(finished, tokenizer):
 
 def test_math_pairs_prefer_the_rephrased_answer(finished):
     folder = finished.folder("synth_math")
-    chosen = {"name": "synth_math_alignment", "id": "synth_math"}
-    rows = preference_rows(chosen, 1, None, folder)
+    pairs = TuningSet(name="synth_math_alignment", id="synth_math", maximum_samples=100)
+    rows = preference_rows(pairs, 1, TuningInputs(model=folder, synth_math=folder))
     assert len(rows.dataset) > 0
     for row in rows.dataset:
         assert row["chosen"][0]["content"] != row["rejected"][0]["content"]
