@@ -24,13 +24,18 @@ ALIASES = {
 
 
 def meant(key: str, known: list[str]) -> list[str]:
-    """What an unknown dotted key may mean: a name of its own section, or of one around it, comes first."""
+    """What an unknown dotted key may mean: a name of its own section, or of one around it, comes first,
+    then the only one of that name elsewhere.
+    """
     section, _, name = key.rpartition(".")
     ours, around = ALIASES.get(name, ()), section
     while around:
         if by_meaning := [path for path in (f"{around}.{alias}" for alias in ours) if path in known]:
             return by_meaning[:1]
         around = around.rpartition(".")[0]
+    elsewhere = [path for path in known if path.rpartition(".")[2] == name]
+    if len(elsewhere) == 1:
+        return elsewhere
     inside = [path.rpartition(".")[2] for path in known if path.rpartition(".")[0] == section]
     if section and (found := nearest(name, inside)):
         return [f"{section}.{found[0]}"]

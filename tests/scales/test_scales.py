@@ -28,6 +28,8 @@ from solar_repro.scales.settings import Scale
         ("cand_1.lr", "'cand_1.learning_rate'"),
         ("sft.lora.lr", "'sft.learning_rate'"),
         ("dpo.beat", "'dpo.beta'"),
+        ("data.num_proc", "'num_proc'"),
+        ("sft.tokens", "'continue_pretrain.tokens'"),
         (
             "seq_len",
             "'continue_pretrain.max_length' or 'sft.max_length' or 'dpo.max_length' "
