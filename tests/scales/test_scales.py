@@ -32,8 +32,8 @@ from solar_repro.scales.settings import Scale
         ("sft.tokens", "'continue_pretrain.tokens'"),
         (
             "seq_len",
-            "'continue_pretrain.max_length' or 'sft.max_length' or 'dpo.max_length' "
-            "or 'contamination.control.max_length'",
+            "'continue_pretrain.max_length' or 'sft.max_length' or 'dpo.max_length' or 'cand_1.max_length' "
+            "or 'cand_2.max_length' or 'contamination.control.max_length'",
         ),
     ],
 )
