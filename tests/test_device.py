@@ -171,5 +171,5 @@ def test_a_dry_run_reckons_with_the_gpus_it_names(monkeypatch):
 def test_trainings_get_the_resolved_precision(monkeypatch):
     for own, autocast in (("float32", False), ("bfloat16", True)):
         monkeypatch.setattr("solar_repro.plan.plan.own_precision", lambda own=own: own)
-        settings = Plan(load_scale("check")).model("sft_v1").settings["sft"]
+        settings = Plan(load_scale("check")).model("sft_v1").settings.sft
         assert arguments(settings, 1000, 0)["bf16"] is autocast

@@ -284,7 +284,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             contract.ContaminationInputs,
             _contamination,
             1,
-            tuple(sorted({*_ROWS, *_MODELS})),
+            tuple(sorted({*_ROWS, *_MODELS, "scikit-learn", "scipy"})),
             scores="target",
         ),
     }

@@ -10,6 +10,7 @@ from solar_repro.plan.plan import Plan
 from solar_repro.plan.provenance import OPTIONAL, versions
 from solar_repro.scales.load import load_scale
 from solar_repro.stages.table import STAGES
+from solar_repro.store.versions import version
 from tests.conftest import ROOT
 
 WITHOUT_EFFECT = {
@@ -28,9 +29,14 @@ WITHOUT_EFFECT = {
 }
 """Libraries that fetch, draw, show, or check settings; the harness counts for `evaluate` alone, and the last
 three where settings ask for them."""
-PROVING = {"microworld": {"torch"}, "upscale": {"torch", "transformers"}, "merge": {"transformers"}}
-"""What stages that copy or merge bytes, or write texts, only look at the device or prove layers with."""
-NAMES = {"math_verify": "math-verify"}
+UNUSED = {
+    "microworld": {"torch"},
+    "upscale": {"torch", "transformers"},
+    "merge": {"transformers"},
+    "contaminate": {"scipy", "sklearn"},
+}
+"""What stages only look at the device with, prove layers with, or import for functions that they do not use."""
+NAMES = {"math_verify": "math-verify", "sklearn": "scikit-learn"}
 """Distributions whose modules have other names."""
 
 
@@ -58,7 +64,7 @@ def imported(module: str, seen: set[str]) -> set[str]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_library_that_a_stage_imports_counts_unless_it_has_no_effect(stage):
-    libraries = imported(f"solar_repro.stages.{stage}", set()) - WITHOUT_EFFECT - PROVING.get(stage, set())
+    libraries = imported(f"solar_repro.stages.{stage}", set()) - WITHOUT_EFFECT - UNUSED.get(stage, set())
     assert {NAMES.get(name, name) for name in libraries} <= set(STAGES[stage].libraries)
 
 
@@ -81,7 +87,9 @@ def test_optional_libraries_count_where_settings_ask_for_them(monkeypatch):
 
     def with_version(number: str | None, **changes: str) -> tuple[str, str, str]:
         with monkeypatch.context() as patch:
-            patch.setattr("solar_repro.plan.step.version", lambda name: number)
+            patch.setattr(
+                "solar_repro.plan.step.version", lambda name: number if name in OPTIONAL else version(name)
+            )
             return keys(**changes)
 
     lora, vllm = {"sft.lora.rank": "4"}, {"evaluate.backend.ARC": "vllm"}

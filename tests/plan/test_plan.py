@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ def test_a_repeat_moves_the_seed_of_every_training_and_nothing_else():
     steps = {step.label: step for step in Plan(load_scale("check", {"seed_offset": "1"})).main()}
     assert {label for label, step in steps.items() if step.training_seed == 43} == trained
     assert {step.training_seed for label, step in steps.items() if label not in trained} == {None}
-    assert steps["sft_v1.evaluate"].settings["seed"] == 42  # the same items
+    assert steps["sft_v1.evaluate"].settings.seed == 42  # the same items
 
 
 def test_limits_of_the_evaluation_rerun_evaluations_alone():
@@ -122,7 +123,8 @@ def test_limits_of_the_evaluation_rerun_evaluations_alone():
 
 def test_another_table_8_reruns_what_is_tuned_on_openorca(monkeypatch):
     before = keys(Plan(load_scale("check")))
-    monkeypatch.setattr(variants, "FILTERED_TASKS", FILTERED_TASKS[:-1])
+    shorter = replace(DATASETS["openorca"], filtered_tasks=FILTERED_TASKS[:-1])
+    monkeypatch.setattr("solar_repro.plan.plan.DATASETS", {**DATASETS, "openorca": shorter})
     after = keys(Plan(load_scale("check")))
     assert {label for label in before if before[label] != after[label]} == descendants("sft_v2", "sft_v3")
 
@@ -273,7 +275,7 @@ def test_a_base_that_is_not_known_yet_refuses_nothing(monkeypatch):
     monkeypatch.setattr("solar_repro.plan.plan.fingerprint_model", lambda model, setting: "revision:1")
     plan = Plan(load_scale("check", {"base.model": "org/name", "upscale.m": "90"}))
     assert plan.base_layers is None
-    assert plan.model("solar").inputs["model"].settings["m"] == 90
+    assert plan.model("solar").inputs["model"].settings.m == 90
 
 
 def given(folder, content="{}"):
@@ -335,5 +337,5 @@ def test_what_is_not_proved_of_a_base_is_refused_before_anything_is_copied(tmp_p
     with pytest.raises(UserError, match=f"^{folder}/config.json: .*new layer 3, a copy of layer 1"):
         Plan(load_scale("check", override)).model("upscaled")
     step = Plan(load_scale("check", {**override, "upscale.unproved": "true"})).model("upscaled")
-    assert step.settings["unproved"] is True
-    assert "unproved" not in Plan(load_scale("check")).model("upscaled").settings
+    assert step.settings.unproved is True
+    assert "unproved" not in plain(Plan(load_scale("check")).model("upscaled").settings)

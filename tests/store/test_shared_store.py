@@ -141,9 +141,9 @@ def runner_that(does, tmp_path, monkeypatch):
     tracker.open_child.return_value = "run"
     runner = Runner(tmp_path / "store", tracker, BY_REFERENCE)
 
-    def stage(step, work, log, options):
+    def stage(step, work, log, inputs, resume):
         (work / "solar").mkdir()
-        return does(options) or {}
+        return does(inputs) or {}
 
     monkeypatch.setattr(runner, "_run_stage", stage)
     return runner
@@ -157,15 +157,15 @@ def step_on(model):
 def test_a_model_that_was_changed_while_it_was_used_gives_no_result(model, tmp_path, monkeypatch):
     step = step_on(model)
 
-    def swap(options):
-        assert options["model"] == model
+    def swap(inputs):
+        assert inputs["model"] == model
         (model / "model.safetensors").write_bytes(b"hostil")
 
     with pytest.raises(UserError, match=r"model: .*model was changed while it was used"):
         runner_that(swap, tmp_path, monkeypatch).get(step)
     assert not (tmp_path / "store" / step.folder).exists()
     step = step_on(model)
-    runner_that(lambda options: None, tmp_path, monkeypatch).get(step)
+    runner_that(lambda inputs: None, tmp_path, monkeypatch).get(step)
     assert (tmp_path / "store" / step.folder).is_dir()
 
 
@@ -197,7 +197,7 @@ class Faster:
         self.folder = tmp_path / "store" / self.step.folder
         self.known = known
 
-    def make_it_too(self, options):
+    def make_it_too(self, inputs):
         write_result(self.folder)
         (self.folder / "solar" / "provenance.json").write_text(json.dumps({"key": self.step.key}))
         write_manifest(self.folder)
@@ -228,8 +228,8 @@ def test_what_another_has_put_there_meanwhile_must_be_the_steps_result(tmp_path,
     faster = Faster(tmp_path, monkeypatch, None)
     make = faster.make_it_too
 
-    def damaged(options):
-        make(options)
+    def damaged(inputs):
+        make(inputs)
         flip(faster.folder)
 
     faster.runner = runner_that(damaged, tmp_path, monkeypatch)
@@ -240,7 +240,7 @@ def test_what_another_has_put_there_meanwhile_must_be_the_steps_result(tmp_path,
 
 def test_work_without_a_lock_is_said_before_it_starts_and_kills_no_run(tmp_path, monkeypatch, capsys):
     told = []
-    runner = runner_that(lambda options: told.append(capsys.readouterr().err), tmp_path, monkeypatch)
+    runner = runner_that(lambda inputs: told.append(capsys.readouterr().err), tmp_path, monkeypatch)
     runner.tracker.unfinished.return_value = ["live"], []
 
     def flock(file, how):

@@ -304,7 +304,7 @@ def test_a_user_without_a_name_is_a_number(monkeypatch):
     [("team", ["team"]), ("team, mine", ["team", "mine"]), ("[a, b]", ["a", "b"]), ("12", ["12"])],
 )
 def test_accepted_experiments_are_typed_with_commas(typed, names):
-    assert load_scale("check", {"tracking.experiments": typed}).tracking.experiments == names
+    assert load_scale("check", {"tracking.experiments": typed}).execution.tracking.experiments == names
 
 
 @pytest.mark.parametrize("typed", ["a,,b", "true", "{a: b}"])
