@@ -35,7 +35,7 @@ UNUSED = {
     "merge": {"transformers"},
     "contaminate": {"scipy", "sklearn"},
 }
-"""What stages only look at the device with, prove layers with, or import for functions that they do not use."""
+"""What stages only look at the device with, prove layers with, or import with what they do not use."""
 NAMES = {"math_verify": "math-verify", "sklearn": "scikit-learn"}
 """Distributions whose modules have other names."""
 
