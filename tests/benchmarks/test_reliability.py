@@ -95,7 +95,7 @@ def test_a_user_has_its_own_number_and_umask():
 def test_a_plan_that_ends_is_noticed_and_one_that_goes_on_too(tmp_path):
     quick, long = (
         PlanProcess(tmp_path, Worker(), Worker().popen([sys.executable, "-c", script], tmp_path))
-        for script in ("pass", "input()")
+        for script in ("pass", "import signal; signal.pause()")
     )
     try:
         assert not undisturbed_for([quick, long], None)

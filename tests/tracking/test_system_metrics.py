@@ -69,18 +69,20 @@ def test_a_step_that_goes_on_counts_its_samples_on(run, monkeypatch):
 def test_a_lost_server_ends_nothing_and_what_was_measured_is_sent_later(run, monkeypatch):
     client, run_id = run
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.01")
-    log_batch, lost = MlflowClient.log_batch, threading.Event()
+    log_batch, lost, sent = MlflowClient.log_batch, threading.Event(), threading.Event()
 
     def first_lost(self, *given, **named):
         if not lost.is_set():
             lost.set()
             raise ConnectionError("lost")
-        return log_batch(self, *given, **named)
+        log_batch(self, *given, **named)
+        sent.set()
 
     monkeypatch.setattr(MlflowClient, "log_batch", first_lost)
     with log_system_metrics(run_id):
-        lost.wait()
-    assert len(client.get_metric_history(run_id, "system/disk_usage_percentage")) >= 2
+        sent.wait()
+    # The lost sample, that which was sent with it, and one at the end.
+    assert len(client.get_metric_history(run_id, "system/disk_usage_percentage")) >= 3
 
 
 def test_a_machine_that_cannot_be_measured_ends_nothing(run, monkeypatch, capsys):
