@@ -31,7 +31,8 @@ def turn(number, state, seconds=0.0, text="running"):
     tell(StepEvent(label, label, stage, (number, 4), state, text, seconds))
 
 def told(number, done, total, note, is_main=True, label="sft", ended=False):
-    tell(WorkEvent(f"bar {number}", NAMES[number - 1], label, done, total, "steps", 10.0, note, is_main, ended))
+    name = NAMES[number - 1]
+    tell(WorkEvent(f"bar {number}", name, label, done, total, "steps", 10.0, note, is_main, ended))
 
 def tell(event):
     events.listener(event)
