@@ -205,5 +205,6 @@ def _make(step: Step, position: tuple[int, int]) -> FinishedRun:
 def _give_memory_back() -> None:
     """glibc keeps what a step has freed, in pieces too small for the next one, until it is told."""
     gc.collect()  # a trainer and its model refer to each other
+    gc.freeze()  # what is left is libraries: each collection would look at their million objects again
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)
