@@ -1,5 +1,6 @@
 """Places that tests share. A fresh machine has no folder `shared` beside the project: those tests skip."""
 
+import gc
 import importlib
 import os
 import shutil
@@ -52,6 +53,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return 2 + LONGEST.index(name) if name in LONGEST else 2 + len(LONGEST)
 
     items.sort(key=turn)
+
+
+def pytest_collection_finish() -> None:
+    """Trainers collect garbage often: what is imported by now is left out of it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
