@@ -102,6 +102,7 @@ def _scores(runs: Runs, name: str) -> list[tuple[str, list[str]]]:
     printed = []
     for table, title in sorted(variants.PAPER[name].rows.items()):
         (row,) = [row for row in TABLES[f"table_{table}"]["rows"] if row["model"] == title]
-        printed.append((f"paper, Table {table}", [number(row["scores"][column]) for column in SCORE_COLUMNS]))
+        scores = [number(row["scores"].get(column)) for column in SCORE_COLUMNS]
+        printed.append((f"paper, Table {table}", scores))
     ours = [score(runs, name, column) for column in SCORE_COLUMNS]
     return [*printed, ("ours", [f"{number(value)} ± {number(stderr)}" for value, stderr in ours])]

@@ -99,7 +99,8 @@ def rows(table: int, runs: Runs, ours: Mapping[str, str] | None = None) -> list[
             title=title,
             variant=ours.get(title, ""),
             cells={
-                column: cell(runs, ours.get(title, ""), column, scores[column]) for column in SCORE_COLUMNS
+                column: cell(runs, ours.get(title, ""), column, scores.get(column))
+                for column in SCORE_COLUMNS
             },
             order_paper=_place(paper, title),
             order_ours=_place(measured, title),

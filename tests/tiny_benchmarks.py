@@ -26,15 +26,15 @@ WORDS = (
 )
 
 
-def _sentence(generator: random.Random, words: int) -> str:
+def sentence(generator: random.Random, words: int) -> str:
     return " ".join(generator.choice(WORDS) for _ in range(words))
 
 
 def _arc(generator: random.Random, number: int) -> dict:
-    texts = [_sentence(generator, generator.randint(1, 5)) for _ in range(4)]
+    texts = [sentence(generator, generator.randint(1, 5)) for _ in range(4)]
     return {
         "id": str(number),
-        "question": _sentence(generator, 6) + "?",
+        "question": sentence(generator, 6) + "?",
         "choices": {"text": texts, "label": list("ABCD")},
         "answerKey": generator.choice("ABCD"),
     }
@@ -43,47 +43,47 @@ def _arc(generator: random.Random, number: int) -> dict:
 def _hellaswag(generator: random.Random, number: int) -> dict:
     return {
         "ind": number,
-        "activity_label": _sentence(generator, 1),
-        "ctx_a": _sentence(generator, 6) + ".",
-        "ctx_b": _sentence(generator, 2),
-        "ctx": _sentence(generator, 8),
-        "endings": [_sentence(generator, generator.randint(2, 8)) + "." for _ in range(4)],
+        "activity_label": sentence(generator, 1),
+        "ctx_a": sentence(generator, 6) + ".",
+        "ctx_b": sentence(generator, 2),
+        "ctx": sentence(generator, 8),
+        "endings": [sentence(generator, generator.randint(2, 8)) + "." for _ in range(4)],
         "label": str(generator.randrange(4)),
     }
 
 
 def _mmlu(generator: random.Random, number: int) -> dict:
     return {
-        "question": _sentence(generator, 8) + "?",
-        "choices": [_sentence(generator, 2) for _ in range(4)],
+        "question": sentence(generator, 8) + "?",
+        "choices": [sentence(generator, 2) for _ in range(4)],
         "answer": generator.randrange(4),
     }
 
 
 def _truthfulqa(generator: random.Random, number: int) -> dict:
     def targets(right: int, wrong: int) -> dict:
-        texts = [_sentence(generator, generator.randint(2, 6)) + "." for _ in range(right + wrong)]
+        texts = [sentence(generator, generator.randint(2, 6)) + "." for _ in range(right + wrong)]
         return {"choices": texts, "labels": [1] * right + [0] * wrong}
 
     return {
-        "question": _sentence(generator, 7) + "?",
+        "question": sentence(generator, 7) + "?",
         "mc1_targets": targets(1, 3),
         "mc2_targets": targets(2, 3),
     }
 
 
 def _winogrande(generator: random.Random, number: int) -> dict:
-    sentence = f"{_sentence(generator, 4)} _ {_sentence(generator, 3)}."
-    return {"sentence": sentence, "option1": "sun", "option2": "moon", "answer": generator.choice("12")}
+    text = f"{sentence(generator, 4)} _ {sentence(generator, 3)}."
+    return {"sentence": text, "option1": "sun", "option2": "moon", "answer": generator.choice("12")}
 
 
 def _gsm8k(generator: random.Random, number: int) -> dict:
     a, b = generator.randint(1, 9), generator.randint(1, 9)
-    answer = f"{_sentence(generator, 3)} {a} + {b} = {a + b}\n#### {a + b}"
-    return {"question": f"{_sentence(generator, 5)} {a} {b}?", "answer": answer}
+    answer = f"{sentence(generator, 3)} {a} + {b} = {a + b}\n#### {a + b}"
+    return {"question": f"{sentence(generator, 5)} {a} {b}?", "answer": answer}
 
 
-def _write(
+def write_benchmark(
     folder: Path, make: Callable, configs: dict[str, dict[str, int]], generator: random.Random
 ) -> None:
     lines = ["---", "configs:"]
@@ -103,24 +103,28 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six benchmarks of random words: 30 train rows, 6 to 8 scored ones, three MMLU subjects."""
     root = tmp_path_factory.mktemp("mirror")
     generator = random.Random(0)
-    _write(
+    write_benchmark(
         root / "allenai/ai2_arc",
         _arc,
         {"ARC-Challenge": {"train": 30, "validation": 3, "test": 8}},
         generator,
     )
-    _write(root / "Rowan/hellaswag", _hellaswag, {"default": {"train": 30, "validation": 8}}, generator)
-    _write(
+    write_benchmark(
+        root / "Rowan/hellaswag", _hellaswag, {"default": {"train": 30, "validation": 8}}, generator
+    )
+    write_benchmark(
         root / "cais/mmlu",
         _mmlu,
         {subject: {"test": 6 + place, "validation": 2, "dev": 5} for place, subject in enumerate(SUBJECTS)},
         generator,
     )
-    _write(root / "truthfulqa/truthful_qa", _truthfulqa, {"multiple_choice": {"validation": 7}}, generator)
-    _write(
+    write_benchmark(
+        root / "truthfulqa/truthful_qa", _truthfulqa, {"multiple_choice": {"validation": 7}}, generator
+    )
+    write_benchmark(
         root / "allenai/winogrande", _winogrande, {"winogrande_xl": {"train": 30, "validation": 8}}, generator
     )
-    _write(root / "openai/gsm8k", _gsm8k, {"main": {"train": 30, "test": 6}}, generator)
+    write_benchmark(root / "openai/gsm8k", _gsm8k, {"main": {"train": 30, "test": 6}}, generator)
     return root
 
 
@@ -138,7 +142,7 @@ def make_tokenizer(folder: Path, *, bos: bool = True) -> None:
         show_progress=False,
     )
     generator = random.Random(1)
-    corpus = [f"Question: {_sentence(generator, 9)}\nAnswer: {_sentence(generator, 4)}" for _ in range(300)]
+    corpus = [f"Question: {sentence(generator, 9)}\nAnswer: {sentence(generator, 4)}" for _ in range(300)]
     tokenizer.train_from_iterator(corpus, trainer)
     if bos:
         tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])

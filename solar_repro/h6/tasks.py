@@ -23,8 +23,7 @@ from solar_repro.errors import UserError
 from solar_repro.paper.benchmarks import FEWSHOT_SEED, H6_BENCHMARKS, H6_NAMES, H6Benchmark, h6_benchmark
 from solar_repro.store.fingerprint import folder_fingerprint
 
-HARNESS_FOLDERS = ("arc", "hellaswag", "mmlu/default", "truthfulqa", "winogrande", "gsm8k")
-"""The folders of lm-eval that define the tasks; to read only these saves seconds."""
+HARNESS_FOLDERS = tuple(benchmark.folder for benchmark in H6_BENCHMARKS)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The six benchmarks of H6, as the Open LLM Leaderboard (v1) ran them (paper Sec. 4.2, Table 2), and DROP.
 
-A new benchmark of H6 is one more entry here. Scales, prompts, costs, decontamination and the contamination
-test read this table.
+A new benchmark of H6 is one more entry here, and its name in `H6Name`. Scales, prompts, costs,
+decontamination, the contamination test and the report read this table.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from typing import Any, Literal
 FEWSHOT_SEED = 1234  # the harness's own default; its few-shot examples are drawn with it
 LEADERBOARD_GSM8K_STOP = (":", "Question:", "Question")  # the harness at b281b09, which the leaderboard ran
 FLEXIBLE = "exact_match,flexible-extract"
-"""GSM8K's second metric: the last number of the answer, whatever its form. It is logged and no part of H6."""
+"""GSM8K's second metric: the last number of the answer, whatever its form. It is logged; H6 leaves it out."""
 H6Name = Literal["ARC", "HellaSwag", "MMLU", "TruthfulQA", "Winogrande", "GSM8K"]
 
 
@@ -38,6 +38,8 @@ class H6Benchmark(Benchmark):
 
     task: str
     """Task name in the harness; for MMLU its group, whose members are `mmlu_<subject>`."""
+    folder: str
+    """Folder of the harness's tasks that defines it. Only these folders are read, which saves seconds."""
     shots: int
     metric: str
     """`<metric>,<filter>` as the harness names it."""
@@ -66,6 +68,7 @@ H6_BENCHMARKS = (
         splits=("train", "validation", "test"),
         asked=("question",),
         task="arc_challenge",
+        folder="arc",
         shots=25,
         metric="acc_norm,none",
         config="ARC-Challenge",
@@ -85,6 +88,7 @@ H6_BENCHMARKS = (
         splits=("train", "validation", "test"),
         asked=("ctx",),
         task="hellaswag",
+        folder="hellaswag",
         shots=10,
         metric="acc_norm,none",
         config=None,
@@ -102,6 +106,7 @@ H6_BENCHMARKS = (
         splits=("dev", "validation", "test"),
         asked=("question",),
         task="mmlu",
+        folder="mmlu/default",
         shots=5,
         metric="acc,none",
         config=None,
@@ -119,6 +124,7 @@ H6_BENCHMARKS = (
         splits=("validation",),
         asked=("question",),
         task="truthfulqa_mc2",
+        folder="truthfulqa",
         shots=0,
         metric="acc,none",
         config="multiple_choice",
@@ -138,6 +144,7 @@ H6_BENCHMARKS = (
         splits=("train", "validation", "test"),
         asked=("sentence", "option1", "option2"),
         task="winogrande",
+        folder="winogrande",
         shots=5,
         metric="acc,none",
         config="winogrande_xl",
@@ -155,6 +162,7 @@ H6_BENCHMARKS = (
         splits=("train", "test"),
         asked=("question",),
         task="gsm8k",
+        folder="gsm8k",
         shots=5,
         metric="exact_match,strict-match",
         config="main",

@@ -102,6 +102,7 @@ def test_tables_of_the_report_are_sorted_by_a_click(browser, finished):
     assert browser.script(column.format(click)) == sorted(before)
 
 
+@pytest.mark.slow
 def test_ui_begins_with_the_experiments_description_and_a_link_to_its_runs(browser, ui, runs):
     browser.resize(1600, 1400)
     browser.open(f"{ui}/#/experiments/{runs['sft_v1'].experiment_id}")
@@ -111,6 +112,7 @@ def test_ui_begins_with_the_experiments_description_and_a_link_to_its_runs(brows
     assert "Sessions" not in browser.text()  # what the GenAI mode has instead
 
 
+@pytest.mark.slow
 def test_ui_lists_the_runs_by_variant(browser, ui, runs):
     browser.open(f"{ui}/#/experiments/{runs['sft_v1'].experiment_id}/runs?{MODEL_TRAINING}")
     browser.wait_for_text("main check")
@@ -119,6 +121,7 @@ def test_ui_lists_the_runs_by_variant(browser, ui, runs):
     browser.wait_for_text("merge_v4", "merge_v1.contamination")
 
 
+@pytest.mark.slow
 def test_ui_has_a_saved_view_of_the_scores(browser, ui, runs):
     browser.resize(2400, 1400)
     browser.open(f"{ui}/#/experiments/{runs['sft_v1'].experiment_id}?{MODEL_TRAINING}")
@@ -128,6 +131,7 @@ def test_ui_has_a_saved_view_of_the_scores(browser, ui, runs):
     assert "sft_v1.evaluate" not in browser.text()
 
 
+@pytest.mark.slow
 def test_ui_shows_verdicts_scores_and_command_of_the_whole(browser, ui, runs):
     main = runs["main check"]
     browser.open(f"{ui}/{run_path(main.experiment_id, main.run_id)}")
@@ -148,6 +152,7 @@ def test_ui_shows_verdicts_scores_and_command_of_the_whole(browser, ui, runs):
     browser.wait_for_text("Comparing 4 Runs", "merge_v1", "merge_v4")
 
 
+@pytest.mark.slow
 def test_ui_shows_a_step_its_parents_and_its_checkpoint(browser, ui, runs):
     run = runs["sft_v3"]
     browser.open(f"{ui}/{run_path(run.experiment_id, run.run_id)}")
@@ -166,6 +171,7 @@ def test_ui_shows_a_step_its_parents_and_its_checkpoint(browser, ui, runs):
     browser.wait_for_text("Continued pretraining (Sec. 2). In the paper: Table 2, row “SOLAR 10.7B”.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sft_v3", "sft_v3.evaluate"])
 def test_ui_charts_what_a_step_took_of_the_machine(browser, ui, runs, name):
     run = runs[name]
@@ -173,6 +179,7 @@ def test_ui_charts_what_a_step_took_of_the_machine(browser, ui, runs, name):
     browser.wait_for_text("cpu_utilization_percentage", "system_memory_usage_megabytes", "disk_usage")
 
 
+@pytest.mark.slow
 def test_ui_charts_the_pictures_of_the_whole(browser, ui, runs):
     main = runs["main check"]
     browser.resize(1600, 3000)
@@ -181,6 +188,7 @@ def test_ui_charts_the_pictures_of_the_whole(browser, ui, runs):
     browser.wait_for("return [...document.images].some(image => image.naturalWidth > 100)")
 
 
+@pytest.mark.slow
 def test_ui_compares_the_runs_of_a_table(browser, ui, runs, finished):
     found = {name: SimpleNamespace(info=info) for name, info in runs.items()}
     models = {name: {"42": found[name]} for name in variants.PAPER}
@@ -191,12 +199,14 @@ def test_ui_compares_the_runs_of_a_table(browser, ui, runs, finished):
     )
 
 
+@pytest.mark.slow
 def test_ui_compares_checkpoints_by_their_scores(browser, ui, runs):
     browser.resize(5000, 1400)  # columns out of sight are not there
     browser.open(f"{ui}/#/experiments/{runs['sft_v1'].experiment_id}/models")
     browser.wait_for_text("merge_v1", "allenai/ai2_arc")
 
 
+@pytest.mark.slow
 def test_ui_shows_pictures_and_the_report(browser, ui, runs):
     main = runs["main check"]
     artifacts = f"{ui}/#/experiments/{main.experiment_id}/runs/{main.run_id}/artifacts/report"

@@ -30,6 +30,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_it_runs_and_leaves_only_its_report(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tiny / "work").mkdir()
     arguments = ["--folder", str(tiny / "work"), "--rounds", "1"]

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from entry_points import contamination
 
 
@@ -11,6 +13,7 @@ def verdicts(text):
     return {(line[0], line[1].partition(" at")[0]): line[-1] == "likely contaminated" for line in lines}
 
 
+@pytest.mark.slow
 def test_the_positive_control_is_flagged_and_the_clean_model_is_not(entry_point, capsys):
     # Texts of some length: of ARC's here half a dozen words are left to rewrite, and a rewriting of so few
     # is as likely as the text itself too often, seen or not.

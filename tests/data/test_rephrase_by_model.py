@@ -286,6 +286,7 @@ def test_a_line_that_another_process_is_writing_is_not_taken_off(tmp_path):
     assert (tmp_path / "answers.jsonl").read_bytes() == line
 
 
+@pytest.mark.slow
 def test_local_model(tiny_llama, llama_tokenizer, tmp_path):
     set_chat_template(llama_tokenizer)
     requests = [Request("the sea", sample, 0, 0.7) for sample in range(9)]

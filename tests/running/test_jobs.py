@@ -38,6 +38,7 @@ def test_steps_are_made_side_by_side_under_one_run_and_then_found(own_place, cap
     assert capfd.readouterr().err.count("cached") == 4
 
 
+@pytest.mark.slow
 def test_an_error_in_one_process_reaches_the_caller_and_the_other_step_is_kept(own_place, capfd):
     # Each on what is finished, so that nothing else is made.
     other_shards = Plan(load_scale("check", {"upscale.shard_bytes": "4100000000"}))
@@ -56,6 +57,7 @@ def test_an_error_in_one_process_reaches_the_caller_and_the_other_step_is_kept(o
     assert not (own_place.store / targets[1].folder).exists()
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_one_line_and_leaves_nothing_open(own_place):
     plan = Plan(load_scale("check", {"sft.learning_rate": "1.1e-5"}))
     targets = [plan.model("sft_v1"), plan.model("sft_v2")]

@@ -75,25 +75,33 @@ def in_one_process(step, out: Path, inputs) -> Curve:
     return curve
 
 
-@pytest.mark.parametrize("variant", ["sft_v1", "dpo_v1"])
-def test_two_processes_end_as_one_does(finished, tmp_path, variant):
+@pytest.mark.parametrize(
+    ("variant", "launcher"),
+    [
+        ("sft_v1", "fsdp2"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [("sft_v1", "ddp"), ("dpo_v1", "fsdp2"), ("dpo_v1", "ddp")]
+        ),
+    ],
+)
+def test_two_processes_end_as_one_does(finished, tmp_path, variant, launcher):
     step, inputs = training(finished, variant)
     alone = in_one_process(step, tmp_path / "one", inputs)
     weights = load_file(tmp_path / "one" / "model.safetensors")
-    for launcher in ("ddp", "fsdp2"):
-        curve, out = Curve(), tmp_path / launcher
-        out.mkdir()
-        assert launch(tmp_path / "job.json", job(step, inputs, out), curve, two(launcher)) == {}
-        assert not (tmp_path / "job.json").exists()
-        assert curve.values["loss"] == pytest.approx(alone.values["loss"], abs=1e-4)
-        found = load_file(out / "model.safetensors")
-        assert {name: (w.shape, w.dtype) for name, w in found.items()} == {
-            name: (w.shape, w.dtype) for name, w in weights.items()
-        }
-        # Adam's step has the learning rate's size even where a gradient is a rounding error.
-        assert max(float((found[name] - weights[name]).abs().max()) for name in weights) < 5e-3
-        names = {path.name for path in out.iterdir() if path.is_file()}
-        assert names == {path.name for path in (tmp_path / "one").iterdir() if path.is_file()}
+    curve, out = Curve(), tmp_path / launcher
+    out.mkdir()
+    assert launch(tmp_path / "job.json", job(step, inputs, out), curve, two(launcher)) == {}
+    assert not (tmp_path / "job.json").exists()
+    assert curve.values["loss"] == pytest.approx(alone.values["loss"], abs=1e-4)
+    found = load_file(out / "model.safetensors")
+    assert {name: (w.shape, w.dtype) for name, w in found.items()} == {
+        name: (w.shape, w.dtype) for name, w in weights.items()
+    }
+    # Adam's step has the learning rate's size even where a gradient is a rounding error.
+    assert max(float((found[name] - weights[name]).abs().max()) for name in weights) < 5e-3
+    names = {path.name for path in out.iterdir() if path.is_file()}
+    assert names == {path.name for path in (tmp_path / "one").iterdir() if path.is_file()}
 
 
 @pytest.mark.slow
@@ -123,6 +131,7 @@ def test_two_processes_that_are_asked_to_end_save_their_state_and_go_on(finished
     assert curve.values[held_out][-1] == pytest.approx(alone.values[held_out][-1], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_what_the_stage_complains_of_comes_back_as_one_line(finished, tmp_path, capfd):
     step, inputs = training(finished, "solar")
     too_large = step.settings.training.model_copy(update={"global_batch_size": 4096})
@@ -132,6 +141,7 @@ def test_what_the_stage_complains_of_comes_back_as_one_line(finished, tmp_path, 
     assert "Traceback" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_second_machine_joins_the_training_of_the_first(finished, tmp_path):
     step, inputs = training(finished, "dpo_v1")
     for parent in step.inputs.values():

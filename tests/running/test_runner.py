@@ -141,6 +141,7 @@ def server(tmp_path_factory):
         yield port, folder
 
 
+@pytest.mark.slow
 def test_results_go_to_a_server_and_come_back(finished, server, tmp_path, here):
     # The server has never heard of these results: they are registered, not made again.
     place = Workplace(tmp_path / "store", f"http://127.0.0.1:{server[0]}")

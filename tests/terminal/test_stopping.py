@@ -67,7 +67,8 @@ def new_runs(place: Workplace, known: set[str]) -> dict[str, str]:
     return {run.info.run_name: run.info.status for run in place.runs() if run.info.run_id not in known}
 
 
-@pytest.mark.parametrize(("number", "code"), [(TERM, 143), pytest.param(INT, 130, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(TERM, 143), (INT, 130)])
 def test_steps_side_by_side_save_their_state_and_are_named(own_place, number, code):
     known = {run.info.run_id for run in own_place.runs()}
     process = started(own_place, "main", "--jobs", "2", *LONG)
