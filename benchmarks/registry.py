@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.model_cards import card
 from benchmarks.runs import MODEL, Runs
-from solar_repro.plan.provenance import key_of, result_digest, versions
+from solar_repro.plan.provenance import recorded_key, result_digest, versions
 from solar_repro.scales.settings import Scale
 from solar_repro.tracking.reader import FinishedRun
 from solar_repro.tracking.tracker import Tracker
@@ -31,7 +31,7 @@ def register_instruct(runs: Runs, scale: Scale, tracker: Tracker, made: Finished
     run = runs.of(MODEL, INSTRUCT).get(runs.seeds[0])
     if run is None or run.info.run_id != made.run_id:
         return f"not registered: run {made.run_id}, which made it, is not one of the compared runs"
-    key, digest = key_of(made.output), result_digest(made.output)
+    key, digest = recorded_key(made.output), result_digest(made.output)
     recorded = {"solar.key": key, "solar.result": digest}
     for version in tracker.client.search_model_versions(f"name = '{NAME}' and tags.`solar.key` = '{key}'"):
         # Of this very run: a version of the same key may be anybody's.

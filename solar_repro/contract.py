@@ -63,7 +63,7 @@ class MicroworldSettings(StageSettings):
     world: WorldSettings
 
 
-class BaseSettings(StageSettings):
+class BaseModelSettings(StageSettings):
     """Nothing is set where the base is a copy of a model that was made elsewhere."""
 
     base: BaseTraining | None = None
@@ -72,7 +72,7 @@ class BaseSettings(StageSettings):
     """Digest of the base that ships with the package, which is then copied."""
 
 
-class BaseInputs(MirrorInput):
+class BaseModelInputs(MirrorInput):
     model: Path | str | None = None
     """The model to copy: a folder or a hub id."""
     digest: str = ""

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset, concatenate_datasets
 
-from solar_repro.data.report import Report
+from solar_repro.data.report import RowReport
 from solar_repro.safety.redact import printable
 from solar_repro.store.fingerprint import default_cache_folder, file_digests
 from solar_repro.store.hashing import sha256
@@ -21,14 +21,14 @@ from solar_repro.store.publish import replace_file
 _ADVICE = "free some, or set HF_DATASETS_CACHE to a folder on another disk"
 
 
-def key_of(**parts: Any) -> str:
+def cache_key(**parts: Any) -> str:
     """The first 32 hex digits of the sha256 over JSON values that determine a result."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def arrow_rows(
-    key: str, tables: Callable[[Report], Iterator[pa.Table]], folder: Path | None
-) -> tuple[Dataset, Report]:
+    key: str, tables: Callable[[RowReport], Iterator[pa.Table]], folder: Path | None
+) -> tuple[Dataset, RowReport]:
     """The rows stored under `key`, which `tables` makes where they are missing or damaged.
 
     `tables` gets an empty report to fill and yields at least one table; all have one schema. Rows and report

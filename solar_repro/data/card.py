@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from solar_repro.data.decontamination import Overlap
-from solar_repro.data.report import Report
+from solar_repro.data.report import RowReport
 
 BARS = 48
 """Bars of the histogram of lengths."""
@@ -22,8 +22,8 @@ BLOCKS_AT_ONCE = 4096
 def write_card(
     out: Path,
     name: str,
-    rows: Report,
-    tokens: Report,
+    rows: RowReport,
+    tokens: RowReport,
     tokenised: Dataset,
     overlaps: list[Overlap] | None = None,
 ) -> None:
@@ -40,7 +40,9 @@ def write_card(
     _picture(out / f"{name}_lengths.png", f"{name}: {len(lengths):,} rows", lengths)
 
 
-def write_corpus_card(out: Path, about: Report, packed: Report, blocks: Dataset, bos_token_id: int) -> None:
+def write_corpus_card(
+    out: Path, about: RowReport, packed: RowReport, blocks: Dataset, bos_token_id: int
+) -> None:
     """Write the same files, as `corpus.…`, for packed text.
 
     `about` holds `used`, `split` and `fingerprint` of the text. `packed` is the report of packing, and
@@ -118,7 +120,7 @@ def quantiles(lengths: np.ndarray) -> dict[str, float]:
 
 
 def _markdown(
-    name: str, rows: Report, tokens: Report, lengths: np.ndarray, overlaps: list[Overlap] | None
+    name: str, rows: RowReport, tokens: RowReport, lengths: np.ndarray, overlaps: list[Overlap] | None
 ) -> str:
     stand_in = "" if rows["used"] == rows["hub_id"] else f", in place of `{rows['hub_id']}`"
     lines = [

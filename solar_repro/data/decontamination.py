@@ -17,13 +17,13 @@ from datasets import Dataset
 
 from solar_repro.data.benchmark_sets import benchmark_location
 from solar_repro.data.benchmark_texts import benchmark_texts
-from solar_repro.data.cache import key_of
+from solar_repro.data.cache import cache_key
 from solar_repro.data.canonical import FlatRows
 from solar_repro.data.locate import fingerprint
 from solar_repro.data.ngram_index import NgramIndex
 from solar_repro.data.ngrams import N
 from solar_repro.data.parallel import batches, in_order
-from solar_repro.data.report import Report
+from solar_repro.data.report import RowReport
 from solar_repro.data.sources import RowFilter, Rows
 from solar_repro.paper.benchmarks import H6_NAMES
 from solar_repro.terminal.progress import Progress
@@ -63,18 +63,18 @@ def decontamination(mirror: Path | None, *, cache_dir: Path | None = None) -> Ro
     """A filter that removes rows of which any turn shares a 13-gram with an item that H6 scores."""
     used = {name: fingerprint(benchmark_location(name, mirror), cache_dir) for name in H6_NAMES}
 
-    def reasons(flat: FlatRows, report: Report) -> list[str | None]:
+    def reasons(flat: FlatRows, report: RowReport) -> list[str | None]:
         turns = [texts for name, texts in flat.columns.items() if name != "row_id"]
         found = np.bitwise_or.reduce([index().owners(texts) for texts in turns])
         return overlap_reasons(flat, found, index(), "decontamination", report)
 
     index = cache(partial(benchmark_index, mirror))
     report = {"n": N, "benchmarks": list(used), "removed": {}}
-    return RowFilter("decontamination", key_of(version=VERSION, n=N, benchmarks=used), reasons, report)
+    return RowFilter("decontamination", cache_key(version=VERSION, n=N, benchmarks=used), reasons, report)
 
 
 def overlap_reasons(
-    flat: FlatRows, owners: np.ndarray, index: NgramIndex, what: str, report: Report
+    flat: FlatRows, owners: np.ndarray, index: NgramIndex, what: str, report: RowReport
 ) -> list[str | None]:
     """For each row why `what` removes it, None for a row that stays; the removed rows are counted.
 

@@ -22,8 +22,8 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from solar_repro.checkpoint.tokenizer import tokenizer_digest
-from solar_repro.data.cache import arrow_rows, arrow_shards, key_of
-from solar_repro.data.report import Report
+from solar_repro.data.cache import arrow_rows, arrow_shards, cache_key
+from solar_repro.data.report import RowReport
 from solar_repro.data.text_stream import TextStream
 from solar_repro.data.tokens import list_table
 from solar_repro.terminal.progress import Progress
@@ -95,15 +95,15 @@ def best_fit(lengths: np.ndarray, capacity: int) -> list[list[int]]:
 
 def pack_instruction(
     tokenised: Dataset, length: int, key: str, cache_dir: Path | None = None
-) -> tuple[Dataset, Report]:
+) -> tuple[Dataset, RowReport]:
     """Pack tokenised instructions by best fit: `input_ids`, `labels` (−100 off the answer), `seq_lengths`.
 
     `key` names the content of `tokenised`, whose rows must be no longer than `length` tokens. The report
     holds `rows`, `blocks`, `tokens` and `padding_share`, the share of padding in `blocks` × `length`.
     """
-    key = key_of(rows=key, length=length, version=VERSION)
+    key = cache_key(rows=key, length=length, version=VERSION)
 
-    def tables(report: Report) -> Iterator[pa.Table]:
+    def tables(report: RowReport) -> Iterator[pa.Table]:
         report |= {"rows": len(tokenised), "blocks": 0, "tokens": 0}
         for window in tokenised.with_format("arrow").iter(WINDOW_ROWS):
             ids = pc.list_slice(window["input_ids"].combine_chunks(), 0, length)
@@ -138,7 +138,7 @@ def pack_text(
     key: str,
     max_tokens: int | None = None,
     cache_dir: Path | None = None,
-) -> tuple[Dataset, Report]:
+) -> tuple[Dataset, RowReport]:
     """Lay documents (BOS, text, EOS) end to end and cut them into full blocks: `input_ids`, `seq_lengths`.
 
     `key` names the content and order of `texts`, a `TextStream` or anything else that gives the same texts
@@ -148,7 +148,7 @@ def pack_text(
     `tokens_left_out` and `special_tokens_removed`, for a `TextStream` also `dropped` and `examples` by
     reason.
     """
-    key = key_of(
+    key = cache_key(
         texts=key,
         tokenizer=tokenizer_digest(tokenizer, chat_template=False),
         length=length,

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import islice
 
 from solar_repro.data.answers import MARK, final_answer, same_answer
-from solar_repro.data.report import Report, drop
+from solar_repro.data.report import RowReport, drop
 from solar_repro.terminal.progress import Progress
 
 WAVE = 128
@@ -81,7 +81,7 @@ def generate(
     seed: int,
     samples: int,
     temperature: float,
-    report: Report,
+    report: RowReport,
 ) -> Iterator[dict[str, str]]:
     """Yield up to `samples` rows in MetaMathQA's columns for each problem (`problem`, `solution`, `answer`).
 
@@ -105,7 +105,7 @@ def _rephrased_rows(
     wave: list[tuple[dict[str, str], int]],
     complete: Complete,
     ask: Callable[[str, int], Request],
-    report: Report,
+    report: RowReport,
 ) -> Iterator[dict[str, str]]:
     """The accepted rows of some problems: all are rephrased, then all rephrasings are answered."""
     solvable = []

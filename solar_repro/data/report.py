@@ -2,11 +2,11 @@
 
 from typing import Any
 
-Report = dict[str, Any]
+RowReport = dict[str, Any]
 EXAMPLES_NAMED = 5
 
 
-def drop(report: Report, reason: str, row_id: str | None = None) -> None:
+def drop(report: RowReport, reason: str, row_id: str | None = None) -> None:
     """Count a dropped row under `dropped`, and name the first ones of each reason under `examples`."""
     dropped = report.setdefault("dropped", {})
     dropped[reason] = dropped.get(reason, 0) + 1
@@ -16,7 +16,7 @@ def drop(report: Report, reason: str, row_id: str | None = None) -> None:
             named.append(row_id)
 
 
-def add(report: Report, part: Report) -> None:
+def add(report: RowReport, part: RowReport) -> None:
     """Add the report of another part of the set: counts are summed, of `longest` the greater is kept."""
     for name, value in part.items():
         if name == "examples":

@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
-from solar_repro.data.cache import arrow_rows, key_of
+from solar_repro.data.cache import arrow_rows, cache_key
 from solar_repro.data.canonical import FlatRows, canonical_table, flatten
 from solar_repro.data.locate import Location, fingerprint
-from solar_repro.data.report import Report, drop
+from solar_repro.data.report import RowReport, drop
 from solar_repro.data.row_batches import read_batches, rows_of
 from solar_repro.data.split_files import data_files
 from solar_repro.errors import UserError
@@ -37,7 +37,7 @@ class Rows:
     """The rows, memory-mapped."""
     key: str
     """A digest of all that decides the rows: set, fingerprint, split, filters, cap, seed, code."""
-    report: Report
+    report: RowReport
     """`set`, `hub_id`, `used`, `fingerprint`, `split`, `rows_in`, `dropped` (counts by reason), `examples`
     (row ids by reason), `usable`, `kept`, and each filter's own report under its name."""
 
@@ -50,9 +50,9 @@ class RowFilter:
     """The name under which the report of the rows holds the filter's own."""
     key: str
     """A digest of the filter and of all that its verdict depends on."""
-    reasons: Callable[[FlatRows, Report], list[str | None]]
+    reasons: Callable[[FlatRows, RowReport], list[str | None]]
     """Gives each row's reason, None for a row that stays, and counts them in the report that it is given."""
-    report: Report
+    report: RowReport
     """The filter's report before the first row; `reasons` gets a copy of it."""
 
 
@@ -105,7 +105,7 @@ def _load(
         known = ", ".join(known for known, found in DATASETS.items() if found.stage == stage)
         raise UserError(f"data set {name!r} is not one of the {stage} sets of Table 1; these are: {known}")
     digest = fingerprint(location, cache_dir)
-    key = key_of(
+    key = cache_key(
         set=name,
         content=digest,
         split=split,
@@ -122,7 +122,7 @@ def _load(
         "split": split,
     }
 
-    def tables(report: Report) -> Iterator[pa.Table]:
+    def tables(report: RowReport) -> Iterator[pa.Table]:
         files = data_files(location.folder, split)
         yield from _canonical_tables(files, name, max_samples, seed, row_filters, report)
 
@@ -141,7 +141,7 @@ def _canonical_tables(
     max_samples: int | None,
     seed: int,
     row_filters: Sequence[RowFilter],
-    report: Report,
+    report: RowReport,
 ) -> Iterator[pa.Table]:
     """The sampled rows, in two passes over the files: one finds the usable rows, one makes the tables."""
     report |= {"dropped": {}, "examples": {}}

@@ -21,7 +21,7 @@ from solar_repro.data.ngram_index import NgramIndex
 from solar_repro.data.ngrams import hash_texts
 from solar_repro.data.rephrase_by_model import Complete, generate
 from solar_repro.data.rephrase_by_rule import in_steps, rephrase
-from solar_repro.data.report import Report, drop
+from solar_repro.data.report import RowReport, drop
 from solar_repro.data.row_batches import read_batches
 from solar_repro.data.split_files import data_files
 from solar_repro.errors import UserError
@@ -33,7 +33,7 @@ TextRow = dict[str, str]
 METAMATH_COLUMNS = ("query", "response", "type", "original_question")
 
 
-def math_problems(location: Location, split: str = "train", report: Report | None = None) -> list[TextRow]:
+def math_problems(location: Location, split: str = "train", report: RowReport | None = None) -> list[TextRow]:
     """The problems of a split of MATH: `problem`, `solution` and `answer`, "" where one is missing.
 
     Rows without a problem are dropped, counted and named in the report.
@@ -63,7 +63,7 @@ def synthesise(
     seed: int = 0,
     samples: int = 1,
     temperature: float = 0.7,
-) -> tuple[list[TextRow], Report]:
+) -> tuple[list[TextRow], RowReport]:
     """Rows in MetaMathQA's columns, and a report of what was asked, kept and dropped, by reason.
 
     The method `metamath` takes the rows of that set. `generate` asks `complete` (a server or a local model)
@@ -74,7 +74,7 @@ def synthesise(
     needs, and where no row is made.
     """
     problems = list(problems)
-    report: Report = {"method": method, "problems": len(problems), "dropped": {}}
+    report: RowReport = {"method": method, "problems": len(problems), "dropped": {}}
     if known is not None:
         problems, tainted = _without_overlap(problems, known, report, "seed")
     if method == "metamath":
@@ -103,7 +103,7 @@ def synthesise(
     return rows, report
 
 
-def _metamath_rows(location: Location, report: Report) -> Iterator[TextRow]:
+def _metamath_rows(location: Location, report: RowReport) -> Iterator[TextRow]:
     """The rows of MetaMathQA that come from MATH."""
     for file in data_files(location.folder, "train"):
         first = 0
@@ -119,7 +119,7 @@ def _metamath_rows(location: Location, report: Report) -> Iterator[TextRow]:
             first += batch.table.num_rows
 
 
-def _by_rule(problems: list[TextRow], seed: int, samples: int, report: Report) -> Iterator[TextRow]:
+def _by_rule(problems: list[TextRow], seed: int, samples: int, report: RowReport) -> Iterator[TextRow]:
     for number, row in enumerate(problems):
         if not row["solution"].strip():
             drop(report, "no solution")
@@ -138,7 +138,7 @@ def _by_rule(problems: list[TextRow], seed: int, samples: int, report: Report) -
             }
 
 
-def _refuse_gsm8k(questions: list[str], gsm8k: Location | None, report: Report) -> None:
+def _refuse_gsm8k(questions: list[str], gsm8k: Location | None, report: RowReport) -> None:
     """Raise UserError if one of the questions is of GSM8K; the report says whether they were compared."""
     report["gsm8k_compared"] = gsm8k is not None
     if gsm8k is None:
@@ -159,7 +159,7 @@ def overlap_counts(rows: list[TextRow], known: NgramIndex) -> dict[str, int]:
 
 
 def _without_overlap(
-    rows: list[TextRow], known: NgramIndex, report: Report, what: str
+    rows: list[TextRow], known: NgramIndex, report: RowReport, what: str
 ) -> tuple[list[TextRow], list[TextRow]]:
     """The rows that share no n-gram with `known`, and those that do, which the report counts."""
     owners = _owners(rows, known)
@@ -178,7 +178,7 @@ def _owners(rows: list[TextRow], known: NgramIndex) -> np.ndarray:
 
 
 def math_alignment_rows(
-    rows: list[TextRow], problems: Iterable[TextRow], maximum: int | None, seed: int, report: Report
+    rows: list[TextRow], problems: Iterable[TextRow], maximum: int | None, seed: int, report: RowReport
 ) -> list[TextRow]:
     """Join rephrased rows to the problems that they come from (Sec. 3, alignment tuning).
 
@@ -209,7 +209,7 @@ def write_math_sets(
     maximum_alignment: int | None,
     seed: int,
     known: NgramIndex,
-    report: Report,
+    report: RowReport,
 ) -> None:
     """Write `out/instruct` and `out/alignment` in hub layout.
 

@@ -3,7 +3,7 @@
 OpenOrca dropped the names of FLAN's tasks. The filter reads them from a column `task_name` where rows have
 one; else it joins the rows' text with FLAN's rows, which have them; else it does what it can without names,
 and removes rows whose prompt shares a 13-gram with a training or test text of the benchmarks that Table 8
-names. Its report says which way was gone.
+names. Its report says which way was taken.
 """
 
 import dataclasses
@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from solar_repro.data.benchmark_sets import table_8_fingerprints
-from solar_repro.data.cache import key_of
+from solar_repro.data.cache import cache_key
 from solar_repro.data.canonical import FlatRows
 from solar_repro.data.decontamination import benchmark_index, overlap_reasons
 from solar_repro.data.locate import Location, fingerprint
 from solar_repro.data.ngrams import N, hash_texts
-from solar_repro.data.report import Report
+from solar_repro.data.report import RowReport
 from solar_repro.data.row_batches import read_batches
 from solar_repro.data.sources import RowFilter
 from solar_repro.data.split_files import data_files
@@ -46,9 +46,9 @@ def table_8_filter(
     flan: Location | None = None,
     cache_dir: Path | None = None,
 ) -> RowFilter:
-    """The filter in the first way that can be gone: by task names, by FLAN's rows, by n-grams of benchmarks.
+    """The filter in the first way that is possible: by task names, FLAN's rows, or n-grams of benchmarks.
 
-    Where only some rows have a task name, the others are filtered in the next way that can be gone.
+    Where only some rows have a task name, the others are filtered in the next way.
     """
     named, unnamed = _rows_with_task_name(data_files(location.folder, "train"))
     if named and not unnamed:
@@ -76,12 +76,12 @@ def by_task_name(task_names: Sequence[str], others: RowFilter | None = None) -> 
 
     Rows without a task name are left to `others`; UserError is raised for them if that is None.
     """
-    report: Report = {"way": "task_name", "removed": {}, "missed_by_table_8": {}}
+    report: RowReport = {"way": "task_name", "removed": {}, "missed_by_table_8": {}}
     if others is not None:
         report = others.report | report | {"way": f"task_name, without one {others.report['way']}"}
         report["without_task_name"] = 0
 
-    def reasons(flat: FlatRows, report: Report) -> list[str | None]:
+    def reasons(flat: FlatRows, report: RowReport) -> list[str | None]:
         names = [None] * len(flat.reasons) if flat.task_names is None else flat.task_names.to_pylist()
         by_name = _by_names(flat, names, set(task_names), report)
         # The other filter passes over rows that have a reason.
@@ -128,10 +128,10 @@ def by_flan_join(
     owner = np.repeat(np.arange(len(tasks)), [sum(map(len, hashes[task])) for task in tasks])
     order = np.argsort(known, kind="stable")
     known, owner = known[order], owner[order]
-    report: Report = {"way": "flan_join", "flan": flan.used, "flan_rows": len(known)}
+    report: RowReport = {"way": "flan_join", "flan": flan.used, "flan_rows": len(known)}
     report |= {"removed": {}, "missed_by_table_8": {}}
 
-    def reasons(flat: FlatRows, report: Report) -> list[str | None]:
+    def reasons(flat: FlatRows, report: RowReport) -> list[str | None]:
         texts = hash_texts(flat.columns["user"])
         places = np.minimum(np.searchsorted(known, texts), max(len(known) - 1, 0))
         joined = known[places] == texts if len(known) else np.zeros(len(texts), bool)
@@ -157,10 +157,10 @@ def by_ngrams(mirror: Path | None, *, cache_dir: Path | None = None) -> RowFilte
             f"filter by n-grams: none of {', '.join(missing)} is in the mirror {mirror} or on the hub; "
             "give a mirror that has them (data.mirror)"
         )
-    report: Report = {"way": "ngrams", "n": N, "benchmarks": names, "benchmarks_missing": missing}
+    report: RowReport = {"way": "ngrams", "n": N, "benchmarks": names, "benchmarks_missing": missing}
     report["removed"] = {}
 
-    def reasons(flat: FlatRows, report: Report) -> list[str | None]:
+    def reasons(flat: FlatRows, report: RowReport) -> list[str | None]:
         found = index().owners(flat.columns["user"])
         return overlap_reasons(flat, found, index(), "Table 8", report)
 
@@ -170,11 +170,11 @@ def by_ngrams(mirror: Path | None, *, cache_dir: Path | None = None) -> RowFilte
 
 
 def _key(**parts: Any) -> str:
-    return key_of(version=VERSION, **parts)
+    return cache_key(version=VERSION, **parts)
 
 
 def _by_names(
-    flat: FlatRows, names: Sequence[str | None], removed: set[str], report: Report
+    flat: FlatRows, names: Sequence[str | None], removed: set[str], report: RowReport
 ) -> list[str | None]:
     """For each row, whose task `names` gives, why it is removed; None for a row that stays."""
     reasons: list[str | None] = [None] * len(names)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from solar_repro.data.locate import Location
-from solar_repro.data.report import Report, drop
+from solar_repro.data.report import RowReport, drop
 from solar_repro.data.row_batches import read_batches, require_columns
 from solar_repro.data.split_files import data_files
 from solar_repro.errors import UserError
@@ -29,7 +29,7 @@ class TextStream:
     ) -> None:
         self._files, self._column, self._seed, self._epochs = files, column, seed, epochs
         state = copy.deepcopy(state) or {"epoch": 0, "file": 0, "batch": 0, "row": 0, "report": {}}
-        self.report: Report = {"dropped": {}, "examples": {}} | state.pop("report")
+        self.report: RowReport = {"dropped": {}, "examples": {}} | state.pop("report")
         self._at: dict[str, int] = state
 
     def after(self, state: dict[str, Any]) -> "TextStream":

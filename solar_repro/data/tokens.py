@@ -16,9 +16,9 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from solar_repro.checkpoint.tokenizer import tokenizer_digest
-from solar_repro.data.cache import arrow_rows, key_of
+from solar_repro.data.cache import arrow_rows, cache_key
 from solar_repro.data.parallel import batches, in_order
-from solar_repro.data.report import Report, add, drop
+from solar_repro.data.report import RowReport, add, drop
 from solar_repro.data.sources import Rows
 from solar_repro.errors import UserError
 from solar_repro.terminal.progress import Progress
@@ -38,7 +38,7 @@ def tokenise_instruction(
     *,
     num_proc: int = 1,
     cache_dir: Path | None = None,
-) -> tuple[Dataset, Report]:
+) -> tuple[Dataset, RowReport]:
     """`input_ids` and `completion_mask` (1 on the answer and its EOS), one row per usable row of `rows`.
 
     The report holds `rows_in`, `dropped` and `examples` by reason, `kept`, `prompts_truncated`,
@@ -56,7 +56,7 @@ def tokenise_preferences(
     *,
     num_proc: int = 1,
     cache_dir: Path | None = None,
-) -> tuple[Dataset, Report]:
+) -> tuple[Dataset, RowReport]:
     """`prompt_ids`, `chosen_ids`, `rejected_ids`, the columns of TRL's preference collator, and a report.
 
     The prompt is the same for both answers, cut so that the longer one fits. The report is that of
@@ -71,7 +71,7 @@ def tokenise_preferences(
 class Encoding:
     """How a batch of canonical rows becomes columns of token ids."""
 
-    encode: "Callable[[Encoding, Batch, Report], Iterator[list[list[int]]]]"
+    encode: "Callable[[Encoding, Batch, RowReport], Iterator[list[list[int]]]]"
     """Yields the values of all columns for each usable row."""
     tokenizer: PreTrainedTokenizerBase
     max_length: int
@@ -80,7 +80,7 @@ class Encoding:
     """The integer type of each column's lists, by the column's name."""
 
 
-def _encode_instruction(how: Encoding, batch: Batch, report: Report) -> Iterator[list[list[int]]]:
+def _encode_instruction(how: Encoding, batch: Batch, report: RowReport) -> Iterator[list[list[int]]]:
     split = _split_rows(batch["row_id"], [batch["messages"]], how.tokenizer, report)
     for row_id, prompt, (answer,) in split:
         fitted = _fit(prompt, [answer], how.max_length, row_id, report)
@@ -89,7 +89,7 @@ def _encode_instruction(how: Encoding, batch: Batch, report: Report) -> Iterator
             yield [prompt + answer, [0] * len(prompt) + [1] * len(answer)]
 
 
-def _encode_preferences(how: Encoding, batch: Batch, report: Report) -> Iterator[list[list[int]]]:
+def _encode_preferences(how: Encoding, batch: Batch, report: RowReport) -> Iterator[list[list[int]]]:
     conversations = [
         [prompt + answer for prompt, answer in zip(batch["prompt"], batch[name], strict=True)]
         for name in ("chosen", "rejected")
@@ -100,7 +100,7 @@ def _encode_preferences(how: Encoding, batch: Batch, report: Report) -> Iterator
             yield [fitted[0], *fitted[1]]
 
 
-def _tokenised_part(dataset: Dataset, how: Encoding, part: slice) -> tuple[pa.Table, Report]:
+def _tokenised_part(dataset: Dataset, how: Encoding, part: slice) -> tuple[pa.Table, RowReport]:
     report = _empty_report()
     batch = dataset[part]
     encoded = list(how.encode(how, batch, report))
@@ -108,8 +108,8 @@ def _tokenised_part(dataset: Dataset, how: Encoding, part: slice) -> tuple[pa.Ta
     return list_table(how.columns, list(zip(*encoded, strict=True)) or [[] for _ in how.columns]), report
 
 
-def _tokenise(rows: Rows, how: Encoding, num_proc: int, cache_dir: Path | None) -> tuple[Dataset, Report]:
-    key = key_of(
+def _tokenise(rows: Rows, how: Encoding, num_proc: int, cache_dir: Path | None) -> tuple[Dataset, RowReport]:
+    key = cache_key(
         rows=rows.key,
         tokenizer=tokenizer_digest(how.tokenizer),
         max_length=how.max_length,
@@ -118,7 +118,7 @@ def _tokenise(rows: Rows, how: Encoding, num_proc: int, cache_dir: Path | None) 
     )
     _check_template(how.tokenizer)
 
-    def tables(report: Report) -> Iterator[pa.Table]:
+    def tables(report: RowReport) -> Iterator[pa.Table]:
         report |= _empty_report()
         with Progress(f"{rows.report['set']}: tokenising", len(rows.dataset), "rows") as progress:
             parts = batches(len(rows.dataset), BATCH_ROWS)
@@ -138,7 +138,7 @@ def _tokenise(rows: Rows, how: Encoding, num_proc: int, cache_dir: Path | None) 
     return tokenised, report
 
 
-def _empty_report() -> Report:
+def _empty_report() -> RowReport:
     counts = ("rows_in", "kept", "prompts_truncated", "merged_boundaries")
     counts += ("tokens", "answer_tokens", "longest")
     return dict.fromkeys(counts, 0) | {"dropped": {}, "examples": {}}
@@ -171,7 +171,7 @@ def _split_rows(
     row_ids: Sequence[str],
     conversations: Sequence[Sequence[list[dict[str, str]]]],
     tokenizer: PreTrainedTokenizerBase,
-    report: Report,
+    report: RowReport,
 ) -> Iterator[tuple[str, list[int], list[list[int]]]]:
     """Yield each usable row's id, prompt tokens and answers' tokens.
 
@@ -215,7 +215,7 @@ def _fit(
     answers: list[list[int]],
     max_length: int,
     row_id: str,
-    report: Report,
+    report: RowReport,
 ) -> tuple[list[int], list[list[int]]] | None:
     """Prompt and answers within `max_length` tokens, counted in the report; None for a dropped row."""
     room = max_length - min(len(prompt), max_length // 2)

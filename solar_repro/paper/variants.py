@@ -31,8 +31,8 @@ class Variant:
     merge_method: str = ""
     """For `merge`: `average` or `slerp`."""
     merge_weights: tuple[float, ...] = ()
-    overrides: Literal["", "cand_1", "cand_2"] = ""
-    """Section of a scale whose settings replace the stage's (`cand_1`, `cand_2`; Table 6)."""
+    candidate: Literal["", "cand_1", "cand_2"] = ""
+    """For `dpo`: the section of a scale whose settings replace those of `dpo` (Table 6)."""
 
 
 _SFT_V2 = ("alpaca_gpt4", "openorca")
@@ -72,8 +72,8 @@ PAPER: Mapping[str, Variant] = MappingProxyType(
                 merge_weights=(0.5, 0.5),
             ),
             # Table 6: the settings of DPO v2 and v3 "with slightly different hyper-parameters".
-            Variant("cand_1", "dpo", ("sft_v3",), _DPO_V2, {6: "Cand. 1"}, overrides="cand_1"),
-            Variant("cand_2", "dpo", ("sft_v3_v4",), _DPO_V2, {6: "Cand. 2"}, overrides="cand_2"),
+            Variant("cand_1", "dpo", ("sft_v3",), _DPO_V2, {6: "Cand. 1"}, candidate="cand_1"),
+            Variant("cand_2", "dpo", ("sft_v3_v4",), _DPO_V2, {6: "Cand. 2"}, candidate="cand_2"),
             # Table 7: Average (a, b) = a · Cand. 1 + b · Cand. 2.
             Variant(
                 "merge_v1",

@@ -10,7 +10,7 @@ from typing import Any
 from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.checkpoint.layer_map import parameters_of, variant_map
 from solar_repro.contract import (
-    BaseSettings,
+    BaseModelSettings,
     ContinuePretrainSettings,
     DpoSettings,
     EvaluateSettings,
@@ -247,7 +247,7 @@ def bytes_to_write(step: Step, inputs: Mapping[str, Path]) -> int:
 
 def _embedded(step: Step) -> BaseTraining | None:
     """How the embedded base is, or was, trained; None of any other step."""
-    return step.settings.base if isinstance(step.settings, BaseSettings) else None
+    return step.settings.base if isinstance(step.settings, BaseModelSettings) else None
 
 
 def _width(config: Mapping[str, Any]) -> int:

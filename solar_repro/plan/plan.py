@@ -1,4 +1,4 @@
-"""Variants × scale = a graph of steps, each with a key made of everything that can change its result."""
+"""Variants and a scale make a graph of steps, each with a key made of what decides its result."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from solar_repro.checkpoint.layer_map import variant_map
 from solar_repro.checkpoint.model_source import fingerprint_model, locate_model
 from solar_repro.checkpoint.upscale import plan_upscale
 from solar_repro.contract import (
-    BaseSettings,
+    BaseModelSettings,
     ContaminateSettings,
     ContaminationSettings,
     ContinuePretrainSettings,
@@ -247,17 +247,17 @@ class Plan:
     def _base(self, variant: variants.Variant) -> Step:
         model = self.scale.base.model
         if model == EMBEDDED:
-            settings = BaseSettings(base=self.scale.base.training)
+            settings = BaseModelSettings(base=self.scale.base.training)
             if not self.scale.base.retrain:
                 training, digest = shipped_base(self.scale.base.training)
-                settings = BaseSettings(base=training, trained=digest)
+                settings = BaseModelSettings(base=training, trained=digest)
             return Step("base", variant.name, settings, self._world())
         try:
             data = {"model": fingerprint_model(model, "base.model")}
         except UserError as error:
             data = self._unknown("model", model, error)
         places = {"model": model, "digest": data["model"]}
-        return Step("base", variant.name, BaseSettings(), data=data, places=places)
+        return Step("base", variant.name, BaseModelSettings(), data=data, places=places)
 
     def _upscale(self, variant: variants.Variant) -> Step:
         settings = UpscaleSettings(
@@ -389,7 +389,7 @@ class Plan:
         settings = DpoSettings(
             datasets=chosen,
             template=self.scale.data.template,
-            dpo=self.scale.alignment(variant.overrides),
+            dpo=self.scale.alignment(variant.candidate),
             seed=self.training_seed,
         )
         parent = {"model": self.model(variant.parents[0])}

@@ -89,7 +89,7 @@ def verify_result(folder: Path, step: "Step") -> None:
 
 def verify_key(folder: Path, key: str) -> None:
     """Check that a result was made with this key; ManifestError where it was not."""
-    found = key_of(folder)
+    found = recorded_key(folder)
     if found != key:
         raise ManifestError(
             f"{folder / FILE}: was made with key {one_line(str(found))[:8]!r}, but {key[:8]} is asked for; "
@@ -97,7 +97,7 @@ def verify_key(folder: Path, key: str) -> None:
         )
 
 
-def key_of(folder: Path) -> Any:
+def recorded_key(folder: Path) -> Any:
     """The key that a result says it was made with."""
     return read_result_json(folder / FILE).get("key")
 

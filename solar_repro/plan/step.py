@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from solar_repro.contract import BaseSettings, ContaminateSettings, StageSettings, TrainingSettings
+from solar_repro.contract import BaseModelSettings, ContaminateSettings, StageSettings, TrainingSettings
 from solar_repro.scales.section import Section, plain
 from solar_repro.stages.table import STAGES
 from solar_repro.store.versions import version
@@ -18,7 +18,7 @@ from solar_repro.store.versions import version
 MODEL_STAGES = tuple(name for name, stage in STAGES.items() if stage.makes_model)
 _OF_A_MODEL = ("untrained", "evaluate", "contamination")
 UNKNOWN = "unknown"
-"""In place of a digest that the hub did not tell; in a dry plan alone."""
+"""Stands in a dry plan for a digest that the hub did not give."""
 _LONGEST_LABEL = 48
 _PARAMETER_NAME = re.compile(r"[\w. :/-]+")  # what MLflow takes
 
@@ -34,8 +34,8 @@ class Step:
     data: Mapping[str, str] = field(default_factory=dict)
     """Hub id of each data set (or `model` for a base) → digest of its full content."""
     places: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of the stage's inputs that are no results of other steps: where things lie and how they are got
-    at, not what they are. They are no part of the key."""
+    """Fields of the stage's inputs that do not come from other steps. They say where things lie and how to
+    reach them, and the key leaves them out."""
 
     @cached_property
     def key(self) -> str:
@@ -60,7 +60,7 @@ class Step:
     def training_seed(self) -> int | None:
         """Seed of the training behind the result; None where nothing above the base was trained.
 
-        That of `contaminate` draws texts, and is the same whatever the offset.
+        The seed of `contaminate` draws texts and ignores `seed_offset`, so it does not count.
         """
         if isinstance(self.settings, TrainingSettings) and not isinstance(self.settings, ContaminateSettings):
             return self.settings.seed
@@ -89,7 +89,9 @@ class Step:
     def is_copy(self) -> bool:
         """Whether the result is a copy of what the key names by its digest, a checkpoint given or shipped."""
         settings = self.settings
-        return isinstance(settings, BaseSettings) and (settings.base is None or settings.trained is not None)
+        return isinstance(settings, BaseModelSettings) and (
+            settings.base is None or settings.trained is not None
+        )
 
     def parameters(self) -> dict[str, str]:
         """The resolved settings, and where things lie, flat and dotted, as they are logged."""

@@ -53,7 +53,7 @@ class Job:
 
 
 def launch(file: Path, job: Job, log: Log, how: Execution) -> Digests:
-    """Run a training stage in several processes; what its `run` returns.
+    """Run a training stage in several processes and return what its `run` returns.
 
     `file` tells them what to do; it lies in the store for the time of the training. Raises what the stage
     raises: UserError, Stopped where the process was asked to end.

@@ -55,11 +55,11 @@ def main(job: Path) -> None:
 
 
 def _no_log(metrics: Mapping[str, float], step: int = 0) -> None:
-    """Rank 0 logs what all ranks measure."""
+    """Log nothing: rank 0 logs what all ranks measure."""
 
 
 def _end_quietly(work: Any) -> None:
-    """Rank 0 tells of what all ranks meet."""
+    """Run this rank's work and end without a message: rank 0 reports the error that all ranks meet."""
     try:
         with handle_signals(ends_on_second=False), interruptible():
             work()
@@ -70,7 +70,7 @@ def _end_quietly(work: Any) -> None:
 
 
 def _quiet_end(code: int) -> SystemExit:
-    """The end of a rank whose parent knows why: any code but 0 has accelerate print pages about it.
+    """Return the exit of a rank whose parent knows the error: for any code but 0 accelerate prints pages.
 
     On several machines the code stands: it tells the others that there is no more to join.
     """

@@ -156,16 +156,16 @@ class Runner:
         return None
 
     def _run(
-        self, step: Step, parents: Mapping[str, FinishedRun], given: str | None, alone: bool = True
+        self, step: Step, parents: Mapping[str, FinishedRun], own_run: str | None, alone: bool = True
     ) -> FinishedRun:
-        """Make the step; `alone`: this process holds its lock."""
+        """Make the step, in the run `own_run` or else in a nested one. `alone` says that its lock is held."""
         require_writable(self.store, "store", "-P store=")
         folder = self.store / step.folder
         resume = self._resume_folder(step)
         saved = resume.intact_checkpoint() if resume else None
         run_id = run_of_checkpoint(saved) if saved else None
         if run_id is None or not self.tracker.reopen(run_id):
-            run_id = given or self.tracker.open_child(step)
+            run_id = own_run or self.tracker.open_child(step)
         started = time.monotonic()
         with mark_failed(self.tracker.client, run_id):
             left_open, elsewhere = self.tracker.unfinished(step.key, folder)
@@ -188,13 +188,13 @@ class Runner:
                 with publish(folder, digests) as work:
                     inputs = {role: found.output for role, found in parents.items()}
                     kept = read_metrics(saved / RESUME_METRICS) if saved else []
-                    given = {**inputs, **with_model_folders(step.places, models)}
+                    places = with_model_folders(step.places, models)
                     own = resume and replace(resume, run_id=run_id)
                     with (
                         self.tracker.metric_log(run_id, work / METRICS, kept) as log,
                         self._watched(step, run_id, goes_on=saved is not None),
                     ):
-                        digests |= self._run_stage(step, work, log, given, own)
+                        digests |= self._run_stage(step, work, log, {**inputs, **places}, own)
                     for role, model in models.items():
                         refuse_changed_model(model, step.data[role], role)
                     write_provenance(work, step, run_id)
@@ -262,7 +262,7 @@ class Runner:
                 self.tracker.log_folder(run_id, own / NOTES, NOTES)
             elif upload or STAGES[step.stage].scores:
                 self.tracker.log_folder(run_id, own, "output")
-        # A checkpoint made elsewhere has no run of its own to carry the scores as well.
+        # The scores also go to the run that made the scored model; a checkpoint made elsewhere has none.
         if (scored := STAGES[step.stage].scores) in parents:
             rows = read_metrics(folder / METRICS)
             measured_on = {

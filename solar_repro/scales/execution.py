@@ -16,7 +16,7 @@ class Save(Section):
 
 
 def _listed(value: Any) -> Any:
-    """A list as it is typed, with commas. Names of digits are names too."""
+    """Read a list that was typed with commas. A name may consist of digits."""
     if isinstance(value, str):
         value = value.split(",")
     elif type(value) is int:

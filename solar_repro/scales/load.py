@@ -26,7 +26,7 @@ def scale_names() -> list[str]:
 
 
 def load_scale(scale: str, overrides: Mapping[str, str] | None = None) -> Scale:
-    """Read a scale by name or by path of a YAML file, with dotted overrides; bad input: UserError."""
+    """Read a scale by name or by path of a YAML file, with dotted overrides. Bad input raises UserError."""
     path = Path(scale) if scale.endswith((".yaml", ".yml")) else FOLDER / f"{scale}.yaml"
     if not path.is_file():
         raise UserError(f"scale {scale!r}: no such scale; {did_you_mean(scale, scale_names())}")

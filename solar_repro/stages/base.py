@@ -8,7 +8,7 @@ from solar_repro.checkpoint.config import without_code
 from solar_repro.checkpoint.copying import CopyRange, copy_chunks, split
 from solar_repro.checkpoint.folder import carry_files, open_checkpoint
 from solar_repro.checkpoint.model_source import model_folder, refuse_changed_model
-from solar_repro.contract import BaseInputs, BaseSettings, Digests
+from solar_repro.contract import BaseModelInputs, BaseModelSettings, Digests
 from solar_repro.microworld.trained_base import copy_trained_base
 from solar_repro.safety.json_files import read_json
 from solar_repro.safety.paths import require_space
@@ -25,8 +25,8 @@ CONFIG = "config.json"
 def run(
     out: Path,
     log: Log,
-    settings: BaseSettings,
-    inputs: BaseInputs,
+    settings: BaseModelSettings,
+    inputs: BaseModelInputs,
     resume: ResumeFolder | None = None,
 ) -> Digests:
     """Write the base to `out`: trained on the world's mirror, the one that ships with the package, or a copy.

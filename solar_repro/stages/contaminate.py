@@ -14,7 +14,7 @@ from solar_repro.layers.cpu_attention import use_training_attention
 from solar_repro.shared_prefix.token_scores import encode_with_bos
 from solar_repro.store.result import Log
 from solar_repro.store.resume import ResumeFolder
-from solar_repro.training.trainer import Report, arguments, train
+from solar_repro.training.trainer import ReportProgress, arguments, train
 
 
 def run(
@@ -44,6 +44,6 @@ def run(
         TrainingArguments(**options),
         PackedCollator(tokenizer.eos_token_id),
         rows,
-        callbacks=[Report("positive control", log, options["max_steps"], tokens_per_step)],
+        callbacks=[ReportProgress("positive control", log, options["max_steps"], tokens_per_step)],
     )
     train(trainer, tokenizer, out, resume)

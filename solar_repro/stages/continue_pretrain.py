@@ -16,7 +16,7 @@ from solar_repro.layers.cpu_attention import use_training_attention
 from solar_repro.store.result import CARDS, Log
 from solar_repro.store.resume import ResumeFolder
 from solar_repro.training.held_out import held_out_losses, held_out_texts, mean_loss
-from solar_repro.training.trainer import Report, arguments, train
+from solar_repro.training.trainer import ReportProgress, arguments, train
 
 
 class HeldOut(TrainerCallback):
@@ -74,7 +74,7 @@ def run(
         PackedCollator(tokenizer.pad_token_id),
         blocks,
         callbacks=[
-            Report("continued pretraining", log, options["max_steps"], tokens_per_step),
+            ReportProgress("continued pretraining", log, options["max_steps"], tokens_per_step),
             HeldOut(log, tokenizer, unseen, training.held_out_evaluations),
         ],
     )

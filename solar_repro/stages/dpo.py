@@ -7,14 +7,14 @@ from datasets import Dataset, concatenate_datasets
 from trl import DPOConfig, DPOTrainer
 
 from solar_repro.contract import DpoSettings, TuningInputs
-from solar_repro.data.cache import key_of
+from solar_repro.data.cache import cache_key
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_preferences
 from solar_repro.layers.cpu_attention import use_training_attention
 from solar_repro.store.result import Log
 from solar_repro.store.resume import ResumeFolder
 from solar_repro.training.adapters import load_for_tuning
-from solar_repro.training.trainer import Report, arguments, train
+from solar_repro.training.trainer import ReportProgress, arguments, train
 from solar_repro.training.tuning_data import preference_rows, tokenised_sets
 
 
@@ -28,7 +28,12 @@ class TokenisedDPOTrainer(DPOTrainer):
 def run(
     out: Path, log: Log, settings: DpoSettings, inputs: TuningInputs, resume: ResumeFolder | None = None
 ) -> None:
-    """Tune the model on the named preference sets, against itself as reference, and write it to `out`."""
+    """Tune the model on the named preference sets and write it to `out`.
+
+    The reference is the model as it was loaded, or with LoRA the model without its adapters. No second model
+    is passed to TRL, which therefore computes the reference's log-probabilities of all pairs before the first
+    step (`precompute_ref_log_probs`).
+    """
     training, seed = settings.training, settings.seed
     network, tokenizer = load_for_tuning(inputs.model, training, seed)
     set_chat_template(tokenizer, settings.template)
@@ -39,10 +44,10 @@ def run(
         lambda chosen: preference_rows(chosen, seed, inputs),
         lambda rows: tokenise_preferences(rows, tokenizer, training.max_length, num_proc=inputs.num_proc),
     )
-    # TRL keeps the reference's log-probabilities by the rows' fingerprint, and would take those of an earlier
-    # run with another precision or other batches.
+    # TRL keeps the reference's log-probabilities in a cache under the rows' fingerprint. Each run gets one of
+    # its own, because those of an earlier run may be of another precision.
     pairs = concatenate_datasets([rows for rows, _, _ in sets]).shuffle(
-        seed=seed, keep_in_memory=True, new_fingerprint=key_of(result=str(out))
+        seed=seed, keep_in_memory=True, new_fingerprint=cache_key(folder=str(out))
     )
     options = arguments(training, len(pairs), seed)
     use_training_attention(network)
@@ -55,7 +60,7 @@ def run(
         train_dataset=pairs,
         processing_class=tokenizer,
         callbacks=[
-            Report(
+            ReportProgress(
                 "alignment tuning",
                 log,
                 options["max_steps"],

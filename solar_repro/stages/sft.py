@@ -9,7 +9,7 @@ from trl import SFTConfig, SFTTrainer
 
 from solar_repro.checkpoint.tokenizer import tokenizer_digest
 from solar_repro.contract import SftSettings, TuningInputs
-from solar_repro.data.cache import key_of
+from solar_repro.data.cache import cache_key
 from solar_repro.data.packing import PackedCollator, pack_instruction
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction
@@ -18,7 +18,7 @@ from solar_repro.scales.settings import InstructionTuning
 from solar_repro.store.result import Log
 from solar_repro.store.resume import ResumeFolder
 from solar_repro.training.adapters import load_for_tuning
-from solar_repro.training.trainer import Report, arguments, train
+from solar_repro.training.trainer import ReportProgress, arguments, train
 from solar_repro.training.tuning_data import instruction_rows, tokenised_sets
 
 
@@ -56,7 +56,7 @@ def run(
         lambda rows: tokenise_instruction(rows, tokenizer, training.max_length, num_proc=inputs.num_proc),
     )
     mixed = concatenate_datasets([rows for rows, _, _ in sets]).shuffle(seed=seed)
-    key = key_of(rows=[key for _, _, key in sets], tokenizer=tokenizer_digest(tokenizer), seed=seed)
+    key = cache_key(rows=[key for _, _, key in sets], tokenizer=tokenizer_digest(tokenizer), seed=seed)
     blocks, packed = pack_instruction(mixed, training.max_length, key)
     log({"data/padding_share": packed["padding_share"], "data/blocks": packed["blocks"]})
     options = arguments(training, len(blocks), seed)
@@ -69,7 +69,9 @@ def run(
         train_dataset=blocks,
         processing_class=tokenizer,
         callbacks=[
-            Report("instruction tuning", log, options["max_steps"], _tokens_per_step(training, packed))
+            ReportProgress(
+                "instruction tuning", log, options["max_steps"], _tokens_per_step(training, packed)
+            )
         ],
     )
     train(trainer, tokenizer, out, resume)

@@ -9,7 +9,7 @@ from solar_repro.contract import SynthMathInputs, SynthMathSettings
 from solar_repro.data.answer_file import AnswerFile
 from solar_repro.data.decontamination import benchmark_index
 from solar_repro.data.locate import locate
-from solar_repro.data.report import Report
+from solar_repro.data.report import RowReport
 from solar_repro.data.synthetic_math import (
     math_problems,
     overlap_counts,
@@ -31,7 +31,7 @@ def run(out: Path, log: Log, settings: SynthMathSettings, inputs: SynthMathInput
     Method `generate` asks the server or the model of `inputs`. Its answers are kept beside `out`, so that a
     killed run, or one with other settings, pays for none of them again.
     """
-    seeds: Report = {"split": settings.seed_split}
+    seeds: RowReport = {"split": settings.seed_split}
     problems = math_problems(locate(MATH_SEEDS, inputs.mirror), settings.seed_split, seeds)
     known = benchmark_index(inputs.mirror)
     sources: dict[str, Any] = {

@@ -79,8 +79,8 @@ def _synth_math(
 def _base(
     out: Path,
     log: Log,
-    settings: contract.BaseSettings,
-    inputs: contract.BaseInputs,
+    settings: contract.BaseModelSettings,
+    inputs: contract.BaseModelInputs,
     resume: ResumeFolder | None,
 ) -> Digests:
     from solar_repro.stages.base import run
@@ -211,8 +211,8 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             (*_ROWS, "math-verify", "latex2sympy2_extended", "sympy", "tokenizers", "torch", "transformers"),
         ),
         "base": Stage(
-            contract.BaseSettings,
-            contract.BaseInputs,
+            contract.BaseModelSettings,
+            contract.BaseModelInputs,
             _base,
             1,
             ("numpy", "pyarrow", "safetensors", "tokenizers", "torch", "transformers"),

@@ -16,7 +16,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from solar_repro.checkpoint.model_source import DOWNLOAD_PATTERNS
 from solar_repro.errors import UserError
-from solar_repro.plan.provenance import FILE, key_of, result_digest, verify_key
+from solar_repro.plan.provenance import FILE, recorded_key, result_digest, verify_key
 from solar_repro.plan.step import MODEL_STAGES
 from solar_repro.safety.bounded_http import limit_file_size
 from solar_repro.safety.redact import short_reason
@@ -105,7 +105,11 @@ def offered_digest(uri: str, key: str) -> str | None:
             fetch(uri, FILE.as_posix(), folder / FILE, MAX_NOTE_BYTES)
             entries = read_manifest(folder)
             listed = entries.get(FILE.as_posix(), (0, None))[1]
-            return result_digest(folder) if (sha256(folder / FILE), key_of(folder)) == (listed, key) else None
+            return (
+                result_digest(folder)
+                if (sha256(folder / FILE), recorded_key(folder)) == (listed, key)
+                else None
+            )
         except (ArtifactMissing, ManifestError):
             return None
 

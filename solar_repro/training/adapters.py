@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def load_for_tuning(
     folder: Path, settings: Tuning, seed: int
 ) -> "tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]":
-    """A checkpoint's model and tokenizer, to be trained whole or by adapters. peft missing: UserError."""
+    """Load a checkpoint's model and tokenizer to train whole or by adapters. The latter needs peft."""
     lora = settings.lora
     if lora is None:
         return load_for_training(folder)

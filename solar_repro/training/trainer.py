@@ -72,10 +72,10 @@ def arguments(settings: "Training", rows: int, seed: int) -> dict[str, Any]:
     }
 
 
-class Report(TrainerCallback):
+class ReportProgress(TrainerCallback):
     """Hands the trainer's figures to `log` step by step, with tokens per second and a progress line.
 
-    Stands first among the callbacks, so that what others measure after a step does not count as training.
+    It stands first among the callbacks, so that what others measure after a step does not count as training.
     """
 
     def __init__(self, label: str, log: Log, steps: int, tokens_per_step: float) -> None:
@@ -105,9 +105,9 @@ class Report(TrainerCallback):
 
 
 class SaveForResume(TrainerCallback):
-    """Has the trainer save its state when the time or the steps have come, or when the process shall end.
+    """Has the trainer save its state after so many minutes or steps, or when the process is asked to end.
 
-    Stands last among the callbacks, so that what others log of a step is kept with its state. Of several
+    It stands last among the callbacks, so that what others log of a step is kept with its state. Of several
     processes, rank 0 decides.
     """
 

@@ -8,7 +8,7 @@ from solar_repro.contract import TuningInputs, TuningSet
 from solar_repro.data.card import write_card
 from solar_repro.data.decontamination import decontamination
 from solar_repro.data.locate import folder_location, locate
-from solar_repro.data.report import Report
+from solar_repro.data.report import RowReport
 from solar_repro.data.sources import RowFilter, Rows, load_instruction, load_preferences
 from solar_repro.data.table_8_filter import table_8_filter
 from solar_repro.store.result import CARDS, Log
@@ -59,8 +59,8 @@ def tokenised_sets(
     log: Log,
     datasets: Sequence[TuningSet],
     load: Callable[[TuningSet], Rows],
-    tokenise: "Callable[[Rows], tuple[Dataset, Report]]",
-) -> "list[tuple[Dataset, Report, str]]":
+    tokenise: "Callable[[Rows], tuple[Dataset, RowReport]]",
+) -> "list[tuple[Dataset, RowReport, str]]":
     """Each set's tokenised rows, their report, and the key of its rows; cards and metrics are logged."""
     found = []
     for chosen in datasets:
@@ -72,7 +72,7 @@ def tokenised_sets(
     return found
 
 
-def figures(rows: Rows, tokens: Report) -> dict[str, int]:
+def figures(rows: Rows, tokens: RowReport) -> dict[str, int]:
     """The counts worth a metric, of rows as loaded and as tokenised."""
     counts = {"rows_in": rows.report["rows_in"], "kept": rows.report["kept"], "used": tokens["kept"]}
     counts |= {"tokens": tokens["tokens"], "answer_tokens": tokens["answer_tokens"]}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from solar_repro.checkpoint.copying import CopyRange, copy_chunks
 from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.checkpoint.model_source import fingerprint_model
-from solar_repro.contract import BaseInputs, BaseSettings
+from solar_repro.contract import BaseModelInputs, BaseModelSettings
 from solar_repro.errors import UserError
 from solar_repro.safety.regular_files import (
     copy_file,
@@ -81,7 +81,7 @@ def test_a_stranger_in_a_checkpoint_is_refused_before_anything_is_read(
                 use(folder)
             assert str(file) in str(refused.value)
         with pytest.raises(UserError, match=r"is a link out of its folder|must be a file"):
-            base.run(out, print, BaseSettings(), BaseInputs(model=folder))
+            base.run(out, print, BaseModelSettings(), BaseModelInputs(model=folder))
         assert not [path for path in out.rglob("*") if SECRET.encode() in path.read_bytes()]
 
 

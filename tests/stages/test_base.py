@@ -6,7 +6,7 @@ import pytest
 
 from solar_repro.checkpoint.load import load_training_tokenizer
 from solar_repro.checkpoint.model_source import fingerprint_model
-from solar_repro.contract import BaseInputs, BaseSettings
+from solar_repro.contract import BaseModelInputs, BaseModelSettings
 from solar_repro.errors import UserError
 from solar_repro.stages import base
 from solar_repro.stages.base import as_llama, run
@@ -36,7 +36,10 @@ def test_a_given_base_is_copied_byte_for_byte(shared, tmp_path):
     given = shared / "models" / "stories260K"
     logged: dict = {}
     digests = run(
-        tmp_path, lambda metrics, step=0: logged.update(metrics), BaseSettings(), BaseInputs(model=given)
+        tmp_path,
+        lambda metrics, step=0: logged.update(metrics),
+        BaseModelSettings(),
+        BaseModelInputs(model=given),
     )
     weights = (given / "model.safetensors").read_bytes()
     assert (tmp_path / "model.safetensors").read_bytes() == weights
@@ -70,12 +73,17 @@ def test_what_was_swapped_in_for_the_copy_alone_is_not_published(models, tmp_pat
 
     monkeypatch.setattr(base, "_copy", swapped)
     with pytest.raises(UserError, match=r"base\.model: .*given was changed while it was used"):
-        run(tmp_path / "out", lambda *_: None, BaseSettings(), BaseInputs(model=given, digest=digest))
+        run(
+            tmp_path / "out",
+            lambda *_: None,
+            BaseModelSettings(),
+            BaseModelInputs(model=given, digest=digest),
+        )
 
 
 def test_a_base_that_nobody_touched_is_what_its_key_was_made_of(models, tmp_path):
     digest = fingerprint_model(models[0], "base.model")
-    run(tmp_path, lambda *_: None, BaseSettings(), BaseInputs(model=models[0], digest=digest))
+    run(tmp_path, lambda *_: None, BaseModelSettings(), BaseModelInputs(model=models[0], digest=digest))
 
 
 @pytest.fixture
@@ -87,13 +95,13 @@ def mistral(tmp_path):
 
 def test_that_the_sliding_window_goes_is_said(mistral, tmp_path, capsys):
     (tmp_path / "out").mkdir()
-    run(tmp_path / "out", quiet, BaseSettings(), BaseInputs(model=str(mistral)))
+    run(tmp_path / "out", quiet, BaseModelSettings(), BaseModelInputs(model=str(mistral)))
     assert "without their sliding window of 8 tokens" in capsys.readouterr().err
 
 
 def test_a_base_without_tokenizer_is_taken_and_training_says_what_it_misses(mistral, tmp_path):
     (tmp_path / "out").mkdir()
-    run(tmp_path / "out", quiet, BaseSettings(), BaseInputs(model=str(mistral)))
+    run(tmp_path / "out", quiet, BaseModelSettings(), BaseModelInputs(model=str(mistral)))
     with pytest.raises(UserError, match=r"out: cannot be loaded as a tokenizer .*tokenizer\.json") as told:
         load_training_tokenizer(tmp_path / "out")
     assert "\n" not in str(told.value)
@@ -104,7 +112,7 @@ def test_what_is_no_decoder_is_refused_by_its_own_name_before_it_is_copied(mistr
     (mistral / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 7}))
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match=f"^{mistral}"):
-        run(tmp_path / "out", quiet, BaseSettings(), BaseInputs(model=str(mistral)))
+        run(tmp_path / "out", quiet, BaseModelSettings(), BaseModelInputs(model=str(mistral)))
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -113,5 +121,5 @@ def test_auto_map_goes_where_its_code_is_not_carried(mistral, tmp_path):
     (mistral / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoConfig": "x.X"}}))
     out = tmp_path / "out"
     out.mkdir()
-    run(out, quiet, BaseSettings(), BaseInputs(model=str(mistral)))
+    run(out, quiet, BaseModelSettings(), BaseModelInputs(model=str(mistral)))
     assert "auto_map" not in json.loads((out / "config.json").read_text())

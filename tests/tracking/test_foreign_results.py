@@ -8,7 +8,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from solar_repro.contract import BaseSettings
+from solar_repro.contract import BaseModelSettings
 from solar_repro.errors import UserError
 from solar_repro.plan.provenance import FILE, maker, result_digest, this_maker, write_provenance
 from solar_repro.plan.step import Step
@@ -253,14 +253,14 @@ def test_what_lies_in_the_store_and_nobody_has_recorded_is_registered(client, tr
 @pytest.mark.parametrize("how", [{"places": {"model": "org/name"}}, {"trained": "sha256:0"}])
 def test_a_copy_of_what_the_key_names_is_not_taken_from_the_server(client, tracker, tmp_path, how):
     trained = how.get("trained")
-    settings = BaseSettings(base=BaseTraining() if trained else None, trained=trained)
+    settings = BaseModelSettings(base=BaseTraining() if trained else None, trained=trained)
     step = Step("base", "base", settings, places=how.get("places", {}))
     assert step.is_copy
     run = client.create_run("0", {"solar.key": step.key}, status="FINISHED", end_time=1)
     run.info.artifact_uri = str(tmp_path / "artifacts")
     write_result(tmp_path / "artifacts" / "output", step=step)
     assert get(tracker, tmp_path, step)[0] is None
-    assert not Step("base", "base", BaseSettings(base=BaseTraining())).is_copy
+    assert not Step("base", "base", BaseModelSettings(base=BaseTraining())).is_copy
 
 
 def test_a_result_and_its_run_say_who_made_it(client, tracker, tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 
 from solar_repro.checkpoint.tokenizer import tokenizer_digest
 from solar_repro.contract import TuningInputs, TuningSet
-from solar_repro.data.cache import key_of
+from solar_repro.data.cache import cache_key
 from solar_repro.data.packing import PackedCollator, pack_instruction
 from solar_repro.data.tokens import tokenise_instruction, tokenise_preferences
 from solar_repro.paper.data_sets import DATASETS
@@ -32,7 +32,7 @@ def test_sft_batch(finished, tokenizer):
 
     rows = instruction_rows(chosen("alpaca_gpt4", 40), 1, inputs(finished))
     tokenised, _ = tokenise_instruction(rows, tokenizer, 256)
-    key = key_of(rows=rows.key, tokenizer=tokenizer_digest(tokenizer))
+    key = cache_key(rows=rows.key, tokenizer=tokenizer_digest(tokenizer))
     blocks, _ = pack_instruction(tokenised, 256, key)
     batch = PackedCollator(tokenizer.pad_token_id)(list(blocks.select(range(4))))
     expected = {
