@@ -18,7 +18,7 @@ from solar_repro.errors import UserError
 from solar_repro.paper import variants
 from solar_repro.paper.data_sets import DATASETS
 from solar_repro.scales.explain import dotted_keys
-from solar_repro.scales.load import load_scale
+from solar_repro.scales.load import load_scale, scale_names
 from solar_repro.scales.settings import Scale
 from tests.conftest import ROOT
 
@@ -184,6 +184,15 @@ def test_every_path_and_link_leads_somewhere(page):
         ):
             missing.append(target)
     assert not missing
+
+
+@pytest.mark.parametrize("scale", scale_names())
+def test_files_that_the_comments_of_a_scale_name_exist(scale):
+    text = (ROOT / "solar_repro" / "scales" / f"{scale}.yaml").read_text(encoding="utf-8")
+    named = re.findall(r"[\w/]+/\w+\.(?:py|md)", " ".join(re.findall("#(.*)", text)))
+    assert [
+        file for file in named if not any((ROOT / part / file).is_file() for part in ("", "solar_repro"))
+    ] == []
 
 
 def test_the_readme_is_short_and_every_page_is_linked_from_it():
