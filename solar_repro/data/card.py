@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from solar_repro.data.decontamination import Overlap
+from solar_repro.data.histogram import draw_histogram
 from solar_repro.data.report import RowReport
 
 BARS = 48
@@ -37,7 +36,7 @@ def write_card(
     if overlaps is not None:
         figures["overlap"] = [vars(line) for line in overlaps]
     _write(out, name, figures, _markdown(name, rows, tokens, lengths, overlaps))
-    _picture(out / f"{name}_lengths.png", f"{name}: {len(lengths):,} rows", lengths)
+    _draw(out / f"{name}_lengths.png", f"{name}: {len(lengths):,} rows", lengths)
 
 
 def write_corpus_card(
@@ -69,7 +68,7 @@ def write_corpus_card(
     ]
     figures = {"about": about, "packed": packed, "lengths": quantiles(lengths)}
     _write(out, "corpus", figures, "\n".join([*lines, "", "![lengths](corpus_lengths.png)", ""]))
-    _picture(out / "corpus_lengths.png", f"corpus: {len(lengths):,} documents", lengths)
+    _draw(out / "corpus_lengths.png", f"corpus: {len(lengths):,} documents", lengths)
 
 
 def _write(out: Path, name: str, figures: dict[str, Any], markdown: str) -> None:
@@ -160,11 +159,5 @@ def _told(figures: dict[str, float]) -> str:
     return ", ".join(f"{key} {value:,.0f}" for key, value in figures.items())
 
 
-def _picture(file: Path, title: str, lengths: np.ndarray) -> None:
-    figure = Figure(figsize=(6, 3), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.hist(lengths, bins=BARS)
-    axes.set(xlabel="tokens", ylabel="number", title=title)
-    # Without the library's version in the file, the same rows give the same bytes.
-    figure.savefig(file, metadata={"Software": None})
+def _draw(file: Path, title: str, lengths: np.ndarray) -> None:
+    draw_histogram(file, {"": lengths}, BARS, title=title, x="tokens", y="number")

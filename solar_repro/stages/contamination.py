@@ -1,7 +1,6 @@
 """The contamination test of Table 9 (neighbours), Min-K % Prob and Min-K %++ (Shi et al. 2023)."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from solar_repro.contamination.min_k import METHODS, MinKScores, compare_min_k, 
 from solar_repro.contamination.neighbour_test import drawn, neighbour_test
 from solar_repro.contamination.texts import contamination_texts
 from solar_repro.contract import ContaminationInputs, ContaminationSettings
+from solar_repro.data.histogram import draw_histogram
 from solar_repro.device import device
 from solar_repro.layers.fused_scoring import fuse_for_scoring
 from solar_repro.store.result import NOTES, Log
@@ -45,11 +45,13 @@ def run(out: Path, log: Log, settings: ContaminationSettings, inputs: Contaminat
             name = f"contamination/{task}"
             log({f"{name}/neighbour": result.share})
             log({f"{name}/neighbour_low": low, f"{name}/neighbour_high": high})
-            _histogram(
-                {"": result.scores},
+            draw_histogram(
                 out / NOTES / f"neighbours_{task}.png",
+                {"": result.scores},
                 [tenth / 10 for tenth in range(11)],
-                ("share of neighbours with a lower loss than the text", task),
+                title=task,
+                x="share of neighbours with a lower loss than the text",
+                y="texts",
             )
             tested = [texts[example] for example in result.examples]
             unseen = contamination_texts(task, inputs.mirror, reference=True)
@@ -94,19 +96,5 @@ def _min_k_histograms(task: str, ours: MinKScores, theirs: MinKScores | None, k:
         groups = {"tested": getattr(ours, method)[k]}
         if theirs:
             groups["reference split"] = getattr(theirs, method)[k]
-        _histogram(groups, folder / f"{method}_{task}.png", 20, (f"{title} at k = {k:g}", task))
-
-
-def _histogram(
-    groups: dict[str, Sequence[float]], file: Path, bins: int | list[float], labels: tuple[str, str]
-) -> None:
-    """One picture of each group's scores; `labels` name the scores and the benchmark."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 3), layout="constrained")
-    axes = figure.subplots()
-    axes.hist(list(groups.values()), bins=bins, label=list(groups))
-    axes.set(xlabel=labels[0], ylabel="texts", title=labels[1])
-    if len(groups) > 1:
-        axes.legend()
-    figure.savefig(file, dpi=120)
+        file, scores = folder / f"{method}_{task}.png", f"{title} at k = {k:g}"
+        draw_histogram(file, groups, 20, title=task, x=scores, y="texts")

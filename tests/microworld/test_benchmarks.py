@@ -3,8 +3,11 @@
 import os
 from pathlib import Path
 
+import lm_eval
 import pytest
+from lm_eval.tasks import TaskManager
 
+from solar_repro.h6.tasks import HARNESS_FOLDERS
 from solar_repro.microworld.world import World
 from tests.microworld.conftest import SMALL, Rows
 from tests.microworld.reading import check_lines, read_problem
@@ -22,8 +25,6 @@ TASKS = {
 
 @pytest.fixture(scope="module")
 def tasks(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
-    from lm_eval.tasks import TaskManager
-
     cache = str(tmp_path_factory.mktemp("lm_eval"))
     group = [
         {
@@ -34,7 +35,9 @@ def tasks(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
         }
         for name, (hub_id, shots, _) in TASKS.items()
     ]
-    loaded = TaskManager().load({"group": "h6", "task": group})["tasks"]
+    root = Path(lm_eval.__file__).parent / "tasks"
+    manager = TaskManager(include_path=[str(root / name) for name in HARNESS_FOLDERS], include_defaults=False)
+    loaded = manager.load({"group": "h6", "task": group})["tasks"]
     return {name.split("/")[-1]: task for name, task in loaded.items()}
 
 

@@ -178,6 +178,7 @@ NO_PATIENCE = {
 }
 
 
+@pytest.mark.slow
 def test_a_server_lost_in_the_middle_costs_nothing_and_tells_no_secret(finished, server, tmp_path, here):
     port, written = server
     store = tmp_path / "store"
