@@ -1,6 +1,8 @@
 """The device that models are computed on, and the precision that it computes in."""
 
+import ctypes
 import functools
+import gc
 import os
 import sys
 import time
@@ -41,6 +43,19 @@ def device() -> str:
             "with CUDA_VISIBLE_DEVICES= to compute on the CPU"
         ) from None
     return "cuda"
+
+
+def give_memory_back() -> None:
+    """Return what a finished step has freed to the machine, for other processes and launched trainings.
+
+    PyTorch keeps the memory of a GPU, and glibc keeps pieces that are too small for the next step.
+    """
+    gc.collect()  # a trainer and its model refer to each other
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def computes_in_bfloat16() -> bool:

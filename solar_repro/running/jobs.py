@@ -1,11 +1,9 @@
 """Steps of a plan side by side, where one alone leaves cores idle: each in one of a few lasting processes."""
 
-import ctypes
 import gc
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -196,15 +194,8 @@ def _make(step: Step, position: tuple[int, int]) -> FinishedRun:
     _idle.clear()
     try:
         with interruptible():
-            return _runner.get(step)
+            made = _runner.get(step)
+        gc.freeze()  # what is left is libraries: each collection would look at their million objects again
+        return made
     finally:
-        _give_memory_back()
         _idle.set()
-
-
-def _give_memory_back() -> None:
-    """glibc keeps what a step has freed, in pieces too small for the next one, until it is told."""
-    gc.collect()  # a trainer and its model refer to each other
-    gc.freeze()  # what is left is libraries: each collection would look at their million objects again
-    if sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)

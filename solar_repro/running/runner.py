@@ -16,6 +16,7 @@ from solar_repro.checkpoint.model_source import (
     with_model_folders,
 )
 from solar_repro.contract import Digests
+from solar_repro.device import give_memory_back
 from solar_repro.errors import Stopped, UserError
 from solar_repro.paper.benchmarks import H6_BENCHMARKS
 from solar_repro.plan.costs import bytes_to_write
@@ -84,6 +85,7 @@ class Runner:
                     events.current_step = step.key
                     try:
                         known = self.made[step.key] = self._run(step, parents, run_id, not unlocked)
+                        give_memory_back()
                     except Stopped as stopped:
                         self._say(step, "stopped", "failed")
                         raise Stopped(f"{step.label}: {stopped}") from None

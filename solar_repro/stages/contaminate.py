@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from datasets import Dataset
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 
 from solar_repro.checkpoint.load import load_for_scoring
 from solar_repro.contamination.neighbour_test import drawn
@@ -14,7 +14,7 @@ from solar_repro.layers.cpu_attention import use_training_attention
 from solar_repro.shared_prefix.token_scores import encode_with_bos
 from solar_repro.store.result import Log
 from solar_repro.store.resume import ResumeFolder
-from solar_repro.training.trainer import ReportProgress, arguments, train
+from solar_repro.training.trainer import PlainTrainer, ReportProgress, arguments, train
 
 
 def run(
@@ -39,7 +39,7 @@ def run(
     log({"data/texts": len(rows), "data/tokens": sum(map(len, sequences))})
     options = arguments(training, len(rows), settings.seed)
     tokens_per_step = training.global_batch_size * sum(map(len, sequences)) / len(rows)
-    trainer = Trainer(
+    trainer = PlainTrainer(
         network,
         TrainingArguments(**options),
         PackedCollator(tokenizer.eos_token_id),

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import AutoModelForCausalLM, TrainerCallback, TrainingArguments, set_seed
 
 from solar_repro.checkpoint.load import load_for_training
 from solar_repro.contract import ContinuePretrainSettings, TrainedInputs
@@ -16,7 +16,7 @@ from solar_repro.layers.cpu_attention import use_training_attention
 from solar_repro.store.result import CARDS, Log
 from solar_repro.store.resume import ResumeFolder
 from solar_repro.training.held_out import held_out_losses, held_out_texts, mean_loss
-from solar_repro.training.trainer import ReportProgress, arguments, train
+from solar_repro.training.trainer import PlainTrainer, ReportProgress, arguments, train
 
 
 class HeldOut(TrainerCallback):
@@ -68,7 +68,7 @@ def run(
     tokens_per_step = training.global_batch_size * training.max_length
     options = arguments(training, len(blocks), seed)
     use_training_attention(network)
-    trainer = Trainer(
+    trainer = PlainTrainer(
         network,
         TrainingArguments(**options),
         PackedCollator(tokenizer.pad_token_id),

@@ -14,11 +14,11 @@ from solar_repro.layers.cpu_attention import use_training_attention
 from solar_repro.store.result import Log
 from solar_repro.store.resume import ResumeFolder
 from solar_repro.training.adapters import load_for_tuning
-from solar_repro.training.trainer import ReportProgress, arguments, train
+from solar_repro.training.trainer import PlainTrainer, ReportProgress, arguments, train
 from solar_repro.training.tuning_data import preference_rows, tokenised_sets
 
 
-class TokenisedDPOTrainer(DPOTrainer):
+class TokenisedDPOTrainer(PlainTrainer, DPOTrainer):
     """TRL's trainer on rows that hold `prompt_ids`, `chosen_ids` and `rejected_ids` already."""
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:

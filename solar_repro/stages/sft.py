@@ -18,11 +18,11 @@ from solar_repro.scales.settings import InstructionTuning
 from solar_repro.store.result import Log
 from solar_repro.store.resume import ResumeFolder
 from solar_repro.training.adapters import load_for_tuning
-from solar_repro.training.trainer import ReportProgress, arguments, train
+from solar_repro.training.trainer import PlainTrainer, ReportProgress, arguments, train
 from solar_repro.training.tuning_data import instruction_rows, tokenised_sets
 
 
-class AnswersTrainer(SFTTrainer):
+class AnswersTrainer(PlainTrainer, SFTTrainer):
     """TRL's trainer, whose head scores the answers alone: without a GPU TRL's scores every prompt as well."""
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import is_peft_model
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from solar_repro.errors import Stopped, UserError
 from solar_repro.store.result import METRICS, Log
@@ -19,7 +19,7 @@ from solar_repro.training.adapters import merged
 from solar_repro.training.save import save_checkpoint
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, Trainer
+    from transformers import PreTrainedTokenizerBase
 
     from solar_repro.scales.settings import Training
 
@@ -67,9 +67,40 @@ def arguments(settings: "Training", rows: int, seed: int) -> dict[str, Any]:
         "dataloader_drop_last": True,
         "dataloader_pin_memory": not on_cpu,
         "use_cpu": on_cpu,
+        # With FSDP gradients are summed after each micro-batch into the shard that a GPU holds. Otherwise
+        # each GPU would keep those of the whole model until the optimiser's step.
+        "accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": _is_sharded()}},
         "seed": seed,
         "data_seed": seed,
     }
+
+
+def _is_sharded() -> bool:
+    """Whether accelerate's launcher asks for FSDP."""
+    return os.environ.get("ACCELERATE_USE_FSDP") == "true"
+
+
+class PlainTrainer(Trainer):
+    """The trainer of transformers, on one device per process; under FSDP2 with bfloat16 it sums in float32.
+
+    Trainers of other libraries take this class as their first base.
+    """
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Make the trainer's accelerator, before the model is wrapped and the reference model is made."""
+        import torch
+        from torch.distributed.fsdp import MixedPrecisionPolicy
+
+        # Without a launcher the Trainer would use all GPUs that it sees, with as many times the batch.
+        self.args._n_gpu = min(1, self.args.n_gpu)
+        super().create_accelerator_and_postprocess()
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        if plugin is not None and self.args.bf16:
+            # accelerate's own policy sums gradients in bfloat16 and rounds what the model returns to it:
+            # sums of log-probabilities near 300 then move in steps of 2.
+            plugin.mixed_precision_policy = MixedPrecisionPolicy(
+                param_dtype=torch.bfloat16, reduce_dtype=torch.float32
+            )
 
 
 class ReportProgress(TrainerCallback):
@@ -145,7 +176,7 @@ def _as_rank_0(decision: bool, device: Any) -> bool:
 
 
 def train(
-    trainer: "Trainer", tokenizer: "PreTrainedTokenizerBase", out: Path, resume: ResumeFolder | None
+    trainer: Trainer, tokenizer: "PreTrainedTokenizerBase", out: Path, resume: ResumeFolder | None
 ) -> None:
     """Run a trainer without its own printing, from the newest saved state if there is one; write the model.
 

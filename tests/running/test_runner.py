@@ -20,6 +20,7 @@ from solar_repro.store.manifest import verify_manifest
 from solar_repro.tracking import metric_log
 from solar_repro.tracking.metric_log import MetricLog, read_metrics, send_metrics
 from solar_repro.tracking.reader import FinishedRun
+from solar_repro.tracking.tracker import Tracker
 from tests.proxy import Proxy
 from tests.runs import Workplace, copy_of, serving
 from tests.steps import BY_REFERENCE, bare_step
@@ -325,3 +326,12 @@ def test_the_dry_run_of_an_upscaling_writes_nothing(shared, tmp_path, here):
     assert "5 → 8 layers; seams: 3→1 (distance 2)" in done.stdout
     assert "396,352 parameters" in done.stdout  # 5 layers have 260,032, a layer 45,440
     assert not list(tmp_path.iterdir())
+
+
+def test_a_step_gives_the_memory_of_its_gpu_back(own_place, monkeypatch):
+    emptied = []
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.cuda.empty_cache", lambda: emptied.append(True))
+    runner = Runner(own_place.store, Tracker("memory", "check"))
+    runner.get(Plan(load_scale("check", {"merge.slerp_t": "0.3"})).model("merge_v4"))
+    assert emptied == [True]
