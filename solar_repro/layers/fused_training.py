@@ -22,7 +22,9 @@ class Batch:
     def documents(self, layer: LlamaDecoderLayer, mask: Any, inputs: dict[str, Any]) -> Documents | None:
         """The batch's documents; None if fused layers cannot compute it, as in bfloat16 or with a cache."""
         whole = isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape[-1] == mask.shape[-2]
-        if not whole or inputs.get("past_key_values") is not None or torch.is_autocast_enabled("cpu"):
+        # Autocast of one process shows as such; FSDP2 casts weights and what the layer is given.
+        other = torch.is_autocast_enabled("cpu") or inputs["position_embeddings"][0].dtype != torch.float32
+        if not whole or inputs.get("past_key_values") is not None or other:
             return None
         if mask is not self._mask:
             config = layer.self_attn.config
