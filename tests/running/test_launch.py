@@ -114,10 +114,12 @@ def test_in_bfloat16_sharded_sums_keep_their_digits(finished, tmp_path, variant)
         curve, out = Curve(), tmp_path / launcher
         out.mkdir()
         launch(tmp_path / "job.json", job(step, inputs, out), curve, two(launcher))
-        assert curve.values["loss"] == pytest.approx(alone.values["loss"], rel=0.01), launcher
-        assert curve.values["grad_norm"] == pytest.approx(alone.values["grad_norm"], rel=0.05), launcher
-        if variant == "dpo_v1":  # before the first step the model is its own reference
-            assert abs(curve.values["rewards/margins"][0]) < 0.02, launcher
+        assert curve.values["loss"] == pytest.approx(alone.values["loss"], rel=1e-3), launcher
+        assert curve.values["grad_norm"] == pytest.approx(alone.values["grad_norm"], rel=0.01), launcher
+        if variant == "dpo_v1":
+            found = curve.values["logps/chosen"]  # of bfloat16 the last digit is 0.5 here
+            assert found == pytest.approx(alone.values["logps/chosen"], rel=5e-4), launcher
+            assert abs(curve.values["rewards/margins"][0]) < 1e-3, launcher  # it is its own reference yet
 
 
 @pytest.mark.slow
