@@ -13,7 +13,7 @@ from solar_repro.checkpoint.merge_options import Dtype, Method
 from solar_repro.checkpoint.shards import SHARD_BYTES
 from solar_repro.scales.math_generation import ChatServer, Generation
 from solar_repro.scales.microworld import BaseTraining, WorldSettings
-from solar_repro.scales.section import Positive, Section, Seed
+from solar_repro.scales.section import Positive, Section, Seed, TrainingPrecision
 from solar_repro.scales.settings import (
     AlignmentTuning,
     Control,
@@ -22,6 +22,7 @@ from solar_repro.scales.settings import (
     InstructionTuning,
     Pretraining,
     Training,
+    Tuning,
 )
 
 Digests = dict[str, str]
@@ -121,9 +122,42 @@ class TuningSet(StageSettings):
     decontaminate: bool = False
 
 
-class TuningSettings(TrainingSettings):
+class SetsSettings(StageSettings):
+    """Settings of a stage that reads sets of Table 1."""
+
     datasets: tuple[TuningSet, ...]
     template: Literal["solar", "alpaca"]
+    seed: Seed
+
+
+class TuningSettings(SetsSettings, TrainingSettings):
+    pass
+
+
+class FrozenModel(Section):
+    """How a model that is not trained is held and computed."""
+
+    precision: TrainingPrecision
+    weights: Literal["float32", "bfloat16", "nf4"]
+    """`nf4`: in 4 bits, which needs bitsandbytes."""
+
+    @classmethod
+    def before(cls, tuning: Tuning) -> "FrozenModel":
+        """The model that a tuning with these settings starts from."""
+        if tuning.lora is None:
+            return cls(precision=tuning.precision, weights="float32")
+        # Frozen weights need no more digits than what is computed with them.
+        weights = "nf4" if tuning.lora.quantised else tuning.precision
+        return cls(precision=tuning.precision, weights=weights)
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        return ("bitsandbytes",) if self.weights == "nf4" else ()
+
+
+class ReferenceSettings(SetsSettings):
+    max_length: Positive
+    reference: FrozenModel
 
 
 class SftSettings(TuningSettings):
@@ -147,6 +181,11 @@ class TuningInputs(TrainedInputs):
     """The result of stage `synth_math`, where one of its sets is used."""
     num_proc: Positive = 1
     """Processes that tokenise rows."""
+
+
+class DpoInputs(TuningInputs):
+    reference: Path
+    """The result of stage `reference` for the same model and sets."""
 
 
 class DataSettings(StageSettings):

@@ -109,7 +109,16 @@ def test_dpo_v2_alone_makes_its_lineage_the_same_bytes_and_nothing_else(finished
     done = place.entry_point("dpo", "--scale", "check", "--variant", "dpo_v2")
     assert done.returncode == 0, done.stderr[-3000:]
     made = sorted(path.name.rpartition("-")[0] for path in place.store.iterdir())
-    assert made == ["base", "dpo_v2", "microworld", "sft_v3", "solar", "synth_math", "upscaled"]
+    assert made == [
+        "base",
+        "dpo_v2",
+        "dpo_v2.reference",
+        "microworld",
+        "sft_v3",
+        "solar",
+        "synth_math",
+        "upscaled",
+    ]
     assert sorted(run.info.run_name for run in place.runs()) == made
     for name in ("base", "upscaled", "solar", "sft_v3", "dpo_v2"):
         first, second = finished.folder(name), place.folder(name)

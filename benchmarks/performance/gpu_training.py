@@ -31,7 +31,14 @@ from benchmarks.performance.training import (
 )
 from solar_repro.checkpoint.layer_map import parameters_of
 from solar_repro.checkpoint.load import load_training_tokenizer
-from solar_repro.contract import DpoSettings, SftSettings, TuningInputs
+from solar_repro.contract import (
+    DpoInputs,
+    DpoSettings,
+    FrozenModel,
+    ReferenceSettings,
+    SftSettings,
+    TuningInputs,
+)
 from solar_repro.data.packing import pack_instruction
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction, tokenise_preferences
@@ -180,7 +187,7 @@ def measure(
 
     Rounds alternate. `tflops`: the peak of the GPU, of which MFU is a share.
     """
-    from solar_repro.stages import dpo, sft
+    from solar_repro.stages import dpo, reference, sft
 
     sizes = {stage: chosen.global_batch_size for stage, chosen in settings.items()}
     chosen = {stage: settings[stage].model_copy(update={"max_steps": steps}) for stage in sizes}
@@ -200,7 +207,15 @@ def measure(
             preference_rows(sets["dpo"], 0, inputs), tokenizer, lengths["dpo"]
         )
         of_sft = SftSettings(seed=0, datasets=(sets["sft"],), template="solar", sft=chosen["sft"])
-        of_dpo = DpoSettings(seed=0, datasets=(sets["dpo"],), template="solar", dpo=chosen["dpo"])
+        common = {"seed": 0, "datasets": (sets["dpo"],), "template": "solar"}
+        of_dpo = DpoSettings(**common, dpo=chosen["dpo"])
+        of_reference = ReferenceSettings(
+            **common, max_length=lengths["dpo"], reference=FrozenModel.before(chosen["dpo"])
+        )
+        scored = Path(temporary, "reference")
+        scored.mkdir()
+        reference.run(scored, lambda metrics, step=0: None, of_reference, inputs)
+        dpo_inputs = DpoInputs(**dict(inputs), reference=scored)
         contenders = {
             "sft": (
                 packed_batches(blocks, tokenizer.pad_token_id, sizes["sft"], steps),
@@ -214,7 +229,7 @@ def measure(
                 preference,
                 report["tokens"] / len(pairs),
                 report["tokens"] / len(pairs) / 2,
-                lambda out, log: dpo.run(out, log, of_dpo, inputs),
+                lambda out, log: dpo.run(out, log, of_dpo, dpo_inputs),
             ),
         }
         for stage, (batches, loss_of, tokens_a_row, length, run) in contenders.items():

@@ -14,6 +14,7 @@ from solar_repro.contract import (
     ContinuePretrainSettings,
     DpoSettings,
     EvaluateSettings,
+    ReferenceSettings,
     SftSettings,
     UpscaleSettings,
 )
@@ -69,10 +70,10 @@ def step_flops(step: Step, config: Mapping[str, Any]) -> float:
     """FLOPs of a whole training or scoring step; 0 for other steps."""
     settings = step.settings
     if (training := training_of(step)) is not None:
-        flops = training_flops(config, training.max_length)
-        if isinstance(settings, DpoSettings):  # the reference's log-probabilities: once, whatever the epochs
-            flops += forward_flops(config, training.max_length) / training.epochs
-        return flops * training_tokens(step)
+        return training_flops(config, training.max_length) * training_tokens(step)
+    if isinstance(settings, ReferenceSettings):
+        tokens = 2 * settings.max_length * sum(chosen.maximum_samples for chosen in settings.datasets)
+        return forward_flops(config, settings.max_length) * tokens
     if isinstance(settings, EvaluateSettings):
         per_column = h6_tokens(settings.evaluate).values()
         return sum(items * tokens * forward_flops(config, tokens) for items, tokens in per_column)

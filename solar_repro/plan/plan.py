@@ -21,8 +21,10 @@ from solar_repro.contract import (
     DataSettings,
     DpoSettings,
     EvaluateSettings,
+    FrozenModel,
     MergeSettings,
     MicroworldSettings,
+    ReferenceSettings,
     SftSettings,
     StageSettings,
     SynthMathSettings,
@@ -392,8 +394,36 @@ class Plan:
             dpo=self.scale.alignment(variant.candidate),
             seed=self.training_seed,
         )
-        parent = {"model": self.model(variant.parents[0])}
+        parent = {"model": self.model(variant.parents[0]), "reference": self._reference(variant)}
         return Step("dpo", variant.name, settings, {**parent, **inputs}, data, self._tuning_places())
+
+    def _reference(self, variant: variants.Variant) -> Step:
+        """What a DPO variant starts from, in numbers; named after the first variant that shares it."""
+        asked = self._reference_settings(variant)
+        name = next(
+            other.name
+            for other in variants.PAPER.values()
+            if other.stage == "dpo"
+            and (other.parents, other.datasets) == (variant.parents, variant.datasets)
+            and self._reference_settings(other) == asked
+        )
+        _, data, inputs = self._datasets(variant.datasets)
+        parent = {"model": self.model(variant.parents[0])}
+        return self._once(
+            "reference",
+            name,
+            lambda: Step("reference", name, asked, {**parent, **inputs}, data, self._tuning_places()),
+        )
+
+    def _reference_settings(self, variant: variants.Variant) -> ReferenceSettings:
+        tuning = self.scale.alignment(variant.candidate)
+        return ReferenceSettings(
+            datasets=self._datasets(variant.datasets)[0],
+            template=self.scale.data.template,
+            seed=self.training_seed,
+            max_length=tuning.max_length,
+            reference=FrozenModel.before(tuning),
+        )
 
     def _tuning_places(self) -> dict[str, Any]:
         return self._places() | {"num_proc": self.scale.execution.num_proc}

@@ -16,7 +16,7 @@ from solar_repro.stages.table import STAGES
 from solar_repro.store.versions import version
 
 MODEL_STAGES = tuple(name for name, stage in STAGES.items() if stage.makes_model)
-_OF_A_MODEL = ("untrained", "evaluate", "contamination")
+_OF_A_MODEL = ("reference", "untrained", "evaluate", "contamination")
 UNKNOWN = "unknown"
 """Stands in a dry plan for a digest that the hub did not give."""
 _LONGEST_LABEL = 48

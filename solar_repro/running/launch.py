@@ -38,12 +38,14 @@ from solar_repro.terminal.stopping import deferred_stop
 
 CONFIGS = Path(__file__).parent / "launchers"
 SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_TO_FOLLOW = 30.0
+"""Ranks that have not ended so long after rank 0 wait for it in vain, and are killed."""
 _MAX_JOB_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
 class Job:
-    """A training stage to be run, and what its function takes."""
+    """A stage to be run in several processes, and what its function takes."""
 
     stage: str
     out: Path
@@ -53,7 +55,7 @@ class Job:
 
 
 def launch(file: Path, job: Job, log: Log, how: Execution) -> Digests:
-    """Run a training stage in several processes and return what its `run` returns.
+    """Run a stage in several processes and return what its `run` returns.
 
     `file` tells them what to do; it lies in the store for the time of the training. Raises what the stage
     raises: UserError, Stopped where the process was asked to end.
@@ -70,8 +72,10 @@ def launch(file: Path, job: Job, log: Log, how: Execution) -> Digests:
         write_atomically(file, json.dumps(to_jsonable_python(content | vars(job))))
         try:
             with _started(file, how) as process, deferred_stop() as asked:
-                told = False
-                while process.poll() is None:
+                told, ended = False, float("inf")
+                while process.poll() is None and time.monotonic() < ended + SECONDS_TO_FOLLOW:
+                    if ended == float("inf") and found.keys() & {"stopped", "error"}:
+                        ended = time.monotonic()
                     if asked.is_set() and "pid" in found and not told:
                         told = True
                         with suppress(ProcessLookupError):
@@ -97,7 +101,7 @@ def launch(file: Path, job: Job, log: Log, how: Execution) -> Digests:
 
 def follow(store: Path, targets: list[Step], how: Execution) -> None:
     """On a machine that is not the first: join each training of the plan, until the targets are there."""
-    trainings = [step for step in ordered(targets) if STAGES[step.stage].trains]
+    trainings = [step for step in ordered(targets) if STAGES[step.stage].launched]
     joined = ""
     while not all((store / target.folder / MANIFEST_FILE).is_file() for target in targets):
         for step in trainings:
@@ -130,8 +134,8 @@ def read_job(file: Path) -> dict[str, Any] | None:
     shape = {"id": str, "stage": str, "out": str, "settings": dict, "inputs": dict, "address": str}
     if not isinstance(told, dict) or not all(isinstance(told.get(key), kind) for key, kind in shape.items()):
         raise UserError(f"{file}: is no training's job; remove it")
-    if told["stage"] not in STAGES or not STAGES[told["stage"]].trains:
-        raise UserError(f"{file}: its stage {told['stage']!r} is none that is trained; remove it")
+    if told["stage"] not in STAGES or not STAGES[told["stage"]].launched:
+        raise UserError(f"{file}: its stage {told['stage']!r} is none that is launched; remove it")
     return told
 
 
@@ -145,7 +149,8 @@ def _listen(door: Listener, log: Log, found: dict[str, Any]) -> None:
                 return
             if "metrics" in message:
                 log(message["metrics"], message["step"])
-                rank_0.send_bytes(b"kept")
+                with suppress(BrokenPipeError):  # it was asked to end, and did not wait
+                    rank_0.send_bytes(b"kept")
             elif "progress" in message:
                 told = events.WorkEvent(*message["progress"])
                 if (listener := events.listener) is not None:

@@ -224,7 +224,7 @@ class Runner:
     ) -> Digests:
         stage = STAGES[step.stage]
         inputs = stage.inputs.model_validate(given)
-        if self.execution.launches and stage.trains:
+        if self.execution.launches and stage.launched:
             job = Job(step.stage, work, step.settings, inputs, resume)
             return launch(job_file(self.store / step.folder), job, log, self.execution)
         return stage.run(work, log, step.settings, inputs, resume) or {}

@@ -3,55 +3,53 @@
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
-from solar_repro.contract import DpoSettings, TuningInputs
-from solar_repro.data.cache import cache_key
+from solar_repro.contract import DpoInputs, DpoSettings
 from solar_repro.data.templates import set_chat_template
-from solar_repro.data.tokens import tokenise_preferences
 from solar_repro.layers.cpu_attention import use_training_attention
 from solar_repro.store.result import Log
 from solar_repro.store.resume import ResumeFolder
 from solar_repro.training.adapters import load_for_tuning
+from solar_repro.training.reference import with_reference
 from solar_repro.training.trainer import PlainTrainer, ReportProgress, arguments, train
-from solar_repro.training.tuning_data import preference_rows, tokenised_sets
+from solar_repro.training.tuning_data import preference_pairs
 
 
 class TokenisedDPOTrainer(PlainTrainer, DPOTrainer):
-    """TRL's trainer on rows that hold `prompt_ids`, `chosen_ids` and `rejected_ids` already."""
+    """TRL's trainer on rows that hold token ids and the reference's log-probabilities already."""
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         return dataset
 
+    def _send_telemetry(self) -> None:
+        """Send nothing, and hide FSDP until `_precompute_ref_logps`.
+
+        TRL would load a second copy of the model as reference in between, in each process.
+        """
+        super()._send_telemetry()
+        self.is_fsdp_enabled = False
+
+    def _precompute_ref_logps(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        self.is_fsdp_enabled = getattr(self.accelerator.state, "fsdp_plugin", None) is not None
+        return dataset
+
 
 def run(
-    out: Path, log: Log, settings: DpoSettings, inputs: TuningInputs, resume: ResumeFolder | None = None
+    out: Path, log: Log, settings: DpoSettings, inputs: DpoInputs, resume: ResumeFolder | None = None
 ) -> None:
     """Tune the model on the named preference sets and write it to `out`.
 
-    The reference is the model as it was loaded, or with LoRA the model without its adapters. No second model
-    is passed to TRL, which therefore computes the reference's log-probabilities of all pairs before the first
-    step (`precompute_ref_log_probs`).
+    The reference is the model before its first step. Stage `reference` has scored the pairs with it.
     """
     training, seed = settings.training, settings.seed
     network, tokenizer = load_for_tuning(inputs.model, training, seed)
     set_chat_template(tokenizer, settings.template)
-    sets = tokenised_sets(
-        out,
-        log,
-        settings.datasets,
-        lambda chosen: preference_rows(chosen, seed, inputs),
-        lambda rows: tokenise_preferences(rows, tokenizer, training.max_length, num_proc=inputs.num_proc),
-    )
-    # TRL keeps the reference's log-probabilities in a cache under the rows' fingerprint. Each run gets one of
-    # its own, because those of an earlier run may be of another precision.
-    pairs = concatenate_datasets([rows for rows, _, _ in sets]).shuffle(
-        seed=seed, keep_in_memory=True, new_fingerprint=cache_key(folder=str(out))
-    )
+    pairs, tokens = preference_pairs(out, log, settings, training.max_length, inputs, tokenizer)
+    pairs = with_reference(pairs, inputs.reference).shuffle(seed=seed)
     options = arguments(training, len(pairs), seed)
     use_training_attention(network)
-    tokens = sum(report["tokens"] for _, report, _ in sets)
     trainer = TokenisedDPOTrainer(
         network,
         args=DPOConfig(

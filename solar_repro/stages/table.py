@@ -35,8 +35,8 @@ class Stage(Generic[S, I]):
     libraries: tuple[str, ...]
     """Distributions that decide results; another version of one makes them again."""
     makes_model: bool = False
-    trains: bool = False
-    """It runs a trainer, in several processes where a launcher is asked for."""
+    launched: bool = False
+    """It runs in several processes where a launcher is asked for: it trains, or shares its work out."""
     resumes: bool = False
     """It saves its state, so that it can resume."""
     scores: str | None = None
@@ -124,11 +124,23 @@ def _sft(
     run(out, log, settings, inputs, resume)
 
 
+def _reference(
+    out: Path,
+    log: Log,
+    settings: contract.ReferenceSettings,
+    inputs: contract.TuningInputs,
+    resume: ResumeFolder | None,
+) -> None:
+    from solar_repro.stages.reference import run
+
+    run(out, log, settings, inputs)
+
+
 def _dpo(
     out: Path,
     log: Log,
     settings: contract.DpoSettings,
-    inputs: contract.TuningInputs,
+    inputs: contract.DpoInputs,
     resume: ResumeFolder | None,
 ) -> None:
     from solar_repro.stages.dpo import run
@@ -227,7 +239,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             1,
             _TRAINING,
             makes_model=True,
-            trains=True,
+            launched=True,
             resumes=True,
         ),
         "sft": Stage(
@@ -237,17 +249,20 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             1,
             (*_TRAINING, "trl"),
             makes_model=True,
-            trains=True,
+            launched=True,
             resumes=True,
+        ),
+        "reference": Stage(
+            contract.ReferenceSettings, contract.TuningInputs, _reference, 1, _TRAINING, launched=True
         ),
         "dpo": Stage(
             contract.DpoSettings,
-            contract.TuningInputs,
+            contract.DpoInputs,
             _dpo,
-            1,
+            2,
             (*_TRAINING, "trl"),
             makes_model=True,
-            trains=True,
+            launched=True,
             resumes=True,
         ),
         "merge": Stage(
@@ -260,7 +275,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             1,
             _TRAINING,
             makes_model=True,
-            trains=True,
+            launched=True,
             resumes=True,
         ),
         "untrained": Stage(

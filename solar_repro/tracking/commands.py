@@ -48,6 +48,8 @@ def step_command(step: Step, invocation: Invocation) -> str:
         subject = subject.inputs.get("model")
     if subject is None:
         return one_line(invocation.typed)
+    if step.stage == "reference":
+        entry = "dpo"
     if step.stage == "data":
         options["dataset"] = step.variant
     elif step.stage not in _WITHOUT_VARIANT:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from solar_repro.contract import TuningSettings
+from solar_repro.contract import SetsSettings
 from solar_repro.paper import variants
 from solar_repro.paper.data_sets import DATASETS
 from solar_repro.plan.step import Step
@@ -29,6 +29,8 @@ _STAGES = {
     "upscale": "Depthwise scaling (Sec. 2): two copies of the base are cut and stacked.",
     "continue_pretrain": "Continued pretraining (Sec. 2).",
     "sft": "Instruction tuning (Sec. 3).",
+    "reference": "The reference of DPO: how likely the model that it starts from finds both answers of "
+    "each pair.",
     "dpo": "Alignment tuning by DPO (Sec. 3).",
     "merge": "A merge of models (Sec. 4.1).",
     "contaminate": "The positive control of the contamination test: a copy that is trained on the tested "
@@ -54,7 +56,7 @@ def step_note(
     made_from = [_link(step, role, found) for role, found in parents.items()]
     sets = [
         f"{DATASETS[one.name].title} (at most {one.maximum_samples:,} rows)"
-        for one in (step.settings.datasets if isinstance(step.settings, TuningSettings) else ())
+        for one in (step.settings.datasets if isinstance(step.settings, SetsSettings) else ())
     ]
     sentences = [f"Made from {', '.join(made_from)}."] if made_from else []
     sentences += [f"Trained on {', '.join(sets)}."] if sets else []

@@ -4,12 +4,14 @@ With `quantised` the frozen weights are held in 4 bits (QLoRA, Dettmers et al. 2
 whole checkpoint either way: the adapters are added to the model's own weights in float32.
 """
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solar_repro.checkpoint.load import load_for_training
+from solar_repro.contract import FrozenModel
 from solar_repro.errors import UserError
-from solar_repro.scales.settings import Lora, Tuning
+from solar_repro.scales.settings import Tuning
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -30,8 +32,7 @@ def load_for_tuning(
         raise UserError("lora: needs peft; pip install 'solar-repro[lora]'") from None
     from transformers import set_seed
 
-    # The frozen weights need no more digits than what is computed with them.
-    model, tokenizer = load_for_training(folder, settings.precision, **_quantisation(lora))
+    model, tokenizer = load_frozen(folder, FrozenModel.before(settings))
     if lora.quantised:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     set_seed(seed)  # the adapters begin at random
@@ -42,9 +43,19 @@ def load_for_tuning(
     return get_peft_model(model, config), tokenizer
 
 
-def _quantisation(lora: Lora) -> dict[str, Any]:
-    if not lora.quantised:
-        return {}
+def load_frozen(folder: Path, how: FrozenModel) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """Load a checkpoint's model, on a GPU straight to that of this process, and its tokenizer."""
+    import torch
+
+    place: dict[str, Any] = {}
+    if torch.cuda.is_available():
+        place = {"device_map": {"": int(os.environ.get("LOCAL_RANK", 0))}}
+    if how.weights == "nf4":
+        return load_for_training(folder, how.precision, **_quantisation(), **place)
+    return load_for_training(folder, how.weights, **place)
+
+
+def _quantisation() -> dict[str, Any]:
     import torch
     from transformers import BitsAndBytesConfig
     from transformers.utils import is_bitsandbytes_available

@@ -86,6 +86,9 @@ class PlainTrainer(Trainer):
     Trainers of other libraries take this class as their first base.
     """
 
+    def _send_telemetry(self) -> None:
+        """Tell nobody of this training, as TRL's trainers would."""
+
     def create_accelerator_and_postprocess(self) -> None:
         """Make the trainer's accelerator, before the model is wrapped and the reference model is made."""
         import torch
@@ -150,7 +153,7 @@ class SaveForResume(TrainerCallback):
         due = self._asked.is_set() or self._resume.is_due(state.global_step, self._saved_at)
         if due and state.is_world_process_zero:
             self._resume.remove_old_checkpoints()
-        control.should_save = _as_rank_0(due, args.device)
+        control.should_save = as_rank_0(due, args.device)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         import torch
@@ -160,11 +163,11 @@ class SaveForResume(TrainerCallback):
         if state.is_world_process_zero:
             self._resume.publish_checkpoint(self._resume.new_checkpoint(state.global_step), self._metrics)
         self._saved_at = time.monotonic()
-        if _as_rank_0(self._asked.is_set(), args.device):
+        if as_rank_0(self._asked.is_set(), args.device):
             raise Stopped(f"stopped at step {state.global_step} of {state.max_steps}; its state is saved")
 
 
-def _as_rank_0(decision: bool, device: Any) -> bool:
+def as_rank_0(decision: bool, device: Any) -> bool:
     """What rank 0 has decided, on every rank."""
     import torch
 

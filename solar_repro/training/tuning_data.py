@@ -4,17 +4,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from solar_repro.contract import TuningInputs, TuningSet
+from solar_repro.contract import SetsSettings, TuningInputs, TuningSet
 from solar_repro.data.card import write_card
 from solar_repro.data.decontamination import decontamination
 from solar_repro.data.locate import folder_location, locate
 from solar_repro.data.report import RowReport
 from solar_repro.data.sources import RowFilter, Rows, load_instruction, load_preferences
 from solar_repro.data.table_8_filter import table_8_filter
+from solar_repro.data.tokens import tokenise_preferences
 from solar_repro.store.result import CARDS, Log
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
 
     from solar_repro.data.locate import Location
 
@@ -70,6 +72,27 @@ def tokenised_sets(
         log({f"data/{chosen.name}/{figure}": value for figure, value in figures(rows, report).items()})
         found.append((tokenised, report, rows.key))
     return found
+
+
+def preference_pairs(
+    out: Path,
+    log: Log,
+    settings: SetsSettings,
+    max_length: int,
+    inputs: TuningInputs,
+    tokenizer: "PreTrainedTokenizerBase",
+) -> "tuple[Dataset, int]":
+    """The tokenised pairs of all preference sets, one set after the other, and the number of their tokens."""
+    from datasets import concatenate_datasets
+
+    sets = tokenised_sets(
+        out,
+        log,
+        settings.datasets,
+        lambda chosen: preference_rows(chosen, settings.seed, inputs),
+        lambda rows: tokenise_preferences(rows, tokenizer, max_length, num_proc=inputs.num_proc),
+    )
+    return concatenate_datasets([rows for rows, _, _ in sets]), sum(report["tokens"] for _, report, _ in sets)
 
 
 def figures(rows: Rows, tokens: RowReport) -> dict[str, int]:

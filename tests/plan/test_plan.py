@@ -38,10 +38,15 @@ def changed(override, value):
 
 
 def descendants(*names):
-    """Labels of everything that stands on the named variants, themselves included."""
+    """Labels of everything made from the named variants, themselves included, and of their scores."""
     below = {name for name in variants.MAIN if {found.name for found in variants.lineage(name)} & set(names)}
     tests = {"merge_v1.contamination", "merge_v1_positive", "merge_v1_positive.contamination"}
-    return below | {f"{name}.evaluate" for name in below} | (tests if "merge_v1" in below else set())
+    pairs = {f"dpo_{number}.reference" for number in ("v1", "v2", "v3") if _starts_from(number, below)}
+    return below | {f"{name}.evaluate" for name in below} | pairs | (tests if "merge_v1" in below else set())
+
+
+def _starts_from(number, names):
+    return variants.variant(f"dpo_{number}").parents[0] in names
 
 
 def test_main_scores_every_variant_of_the_tables(plan):
@@ -201,7 +206,7 @@ def test_what_only_says_where_or_how_things_are_logged_changes_nothing():
 def test_dpo_v2_stands_on_exactly_its_lineage(plan):
     labels = [step.label for step in ordered([plan.model("dpo_v2")])]
     assert sorted(labels) == sorted(
-        ["microworld", "base", "upscaled", "solar", "synth_math", "sft_v3", "dpo_v2"]
+        ["microworld", "base", "upscaled", "solar", "synth_math", "sft_v3", "dpo_v2.reference", "dpo_v2"]
     )
 
 

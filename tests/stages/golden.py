@@ -20,8 +20,8 @@ from tests.steps import run_step
 FILE = Path(__file__).with_name("golden.json")
 BYTES = ("microworld", "base", "upscale", "synth_math")
 """Stages whose results are the same bytes on every machine."""
-UNSTEADY = ("tokens_per_second", "neighbour")
-"""Metrics that tell of the machine, or are drawn from what a model computes."""
+UNSTEADY = ("tokens_per_second", "neighbour", "accuracies")
+"""Metrics that tell of the machine, are drawn by a model, or count the signs of rounding errors."""
 SMALL = {
     **{f"{section}.precision": "float32" for section in ("continue_pretrain", "sft", "dpo", "evaluate")},
     **{f"{section}.max_length": "96" for section in ("continue_pretrain", "sft", "dpo")},
