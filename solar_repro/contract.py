@@ -11,7 +11,8 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from solar_repro.checkpoint.merge_options import Dtype, Method
 from solar_repro.checkpoint.shards import SHARD_BYTES
-from solar_repro.scales.math_generation import ChatServer, Generation
+from solar_repro.scales.inference_server import InferenceServer
+from solar_repro.scales.math_generation import Generation
 from solar_repro.scales.microworld import BaseTraining, WorldSettings
 from solar_repro.scales.section import Positive, Section, Seed, TrainingPrecision
 from solar_repro.scales.settings import (
@@ -209,7 +210,7 @@ class SynthMathSettings(StageSettings):
 class SynthMathInputs(MirrorInput):
     model: Path | str | None = None
     """The model that rephrases; None where a server does, or nobody."""
-    server: ChatServer | None = None
+    server: InferenceServer | None = None
 
 
 class MergeSettings(StageSettings):
@@ -253,6 +254,8 @@ class UntrainedSettings(StageSettings):
 
 class EvaluateSettings(StageSettings):
     evaluate: Evaluate
+    """Without its server, whose address changes no score."""
+    generates: Literal["here", "server"] = "here"
     seed: Seed
     corpus: Corpus | None = None
     """Its held-out loss is measured too; None for a model that is no variant."""
@@ -260,6 +263,8 @@ class EvaluateSettings(StageSettings):
 
 class EvaluateInputs(MirrorInput):
     model: Path | str
+    server: InferenceServer | None = None
+    """The server that generates answers; None: they are generated here."""
 
 
 class ContaminateSettings(TrainingSettings):

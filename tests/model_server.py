@@ -6,24 +6,32 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 
 class ModelServer:
-    """Answers by `model`, unless `fault` has dealt with the request (it gets how often its prompt came)."""
+    """Answers by `model`, unless `fault` has dealt with the request (it gets how often its prompt came).
 
-    def __init__(self, model: Callable[[str], str]) -> None:
-        self.answered: Counter[str] = Counter()
+    A prompt is a text, or of `/completions` the token ids that were sent. `models` is what it says it has.
+    """
+
+    def __init__(self, model: Callable[[Any], str]) -> None:
+        self.answered: Counter[Any] = Counter()
+        self.models: list[dict[str, str]] = []
         self.bodies: list[dict] = []
         self.headers: list[dict] = []
         self.fault = lambda handler, prompt, count: False
         self.lock = threading.Lock()
-        seen: Counter[str] = Counter()
+        seen: Counter[Any] = Counter()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.reply(200, json.dumps({"object": "list", "data": outer.models}))
+
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                prompt = body["messages"][0]["content"]
+                prompt = body["messages"][0]["content"] if "messages" in body else tuple(body["prompt"])
                 with outer.lock:
                     seen[prompt] += 1
                     outer.bodies.append(body | {"path": self.path})
@@ -35,7 +43,8 @@ class ModelServer:
                     outer.answered[prompt] += 1
                 message = {"role": "assistant", "content": model(prompt)}
                 usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
-                self.reply(200, json.dumps({"choices": [{"index": 0, "message": message}], "usage": usage}))
+                choice = {"index": 0, "message": message, "text": message["content"]}
+                self.reply(200, json.dumps({"choices": [choice], "usage": usage}))
 
             def reply(self, status: int, text: str, **headers: str) -> None:
                 self.send_response(status)
@@ -60,7 +69,7 @@ class ModelServer:
 
 
 @contextmanager
-def serving(model: Callable[[str], str]) -> Iterator[ModelServer]:
+def serving(model: Callable[[Any], str]) -> Iterator[ModelServer]:
     made = ModelServer(model)
     yield made
     made.server.shutdown()

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval.api.metrics import stderr_for_metric
-from lm_eval.api.model import LM
 
 from solar_repro.checkpoint.load import load_for_scoring, model_digest
 from solar_repro.checkpoint.tokenizer import tokenizer_digest
 from solar_repro.errors import UserError
 from solar_repro.h6.adapter import SharedPrefixLM
+from solar_repro.h6.generation_server import GenerationServer
 from solar_repro.h6.journal import Journal
 from solar_repro.h6.samples import item_row, write_samples
 from solar_repro.h6.scores import ColumnScore, Scores, write_scores
 from solar_repro.h6.tasks import H6Tasks, LoadedTask
-from solar_repro.h6.vllm_engine import require_vllm, start_vllm
 from solar_repro.paper.benchmarks import FEWSHOT_SEED, FLEXIBLE, H6_NAMES, h6_benchmark
+from solar_repro.scales.inference_server import InferenceServer
 from solar_repro.terminal.progress import Progress
 
 BATCH_TOKENS = 8192
@@ -36,26 +36,25 @@ def evaluate_h6(
     dtype: str = "float32",
     batch_tokens: int = BATCH_TOKENS,
     max_length: int | None = None,
-    vllm: Sequence[str] = (),
+    server: InferenceServer | None = None,
     work: Path | None = None,
 ) -> Scores:
     """Score a model (folder or hub id) and write `scores.json` and `samples/<task>.parquet` into `out`.
 
     `batch_tokens` bounds the positions of one forward pass. `max_length` shortens the model's own context.
-    vLLM computes the columns named in `vllm`, after the others. Every answer is kept in the folder `work`, so
-    that the run after a killed one resumes; None keeps none.
+    A `server` that has the model generates answers; None generates here. Every answer is kept in the folder
+    `work`, so that the run after a killed one resumes; None keeps none.
 
     Raises UserError for a model that cannot be loaded, for NaN log-likelihoods (it names the item), for a
-    context too short to generate in, and for `vllm` where vLLM is not installed.
+    context too short to generate in, and for a `server` that does not answer or has other models.
     """
-    if vllm:
-        require_vllm()
+    generator = GenerationServer(server, model) if server is not None else None
     loaded_model, tokenizer = load_for_scoring(model, device=device, dtype=dtype)
     encodings = tasks.encodings.setdefault(tokenizer_digest(tokenizer, chat_template=False), {})
     lm = SharedPrefixLM(
         loaded_model, tokenizer, batch_tokens=batch_tokens, max_length=max_length, encodings=encodings
     )
-    settings = _settings(model, tasks, lm, device, dtype, batch_tokens, vllm)
+    settings = _settings(model, tasks, lm, device, dtype, batch_tokens, generator)
     path = None
     if work is not None:
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
@@ -74,14 +73,10 @@ def evaluate_h6(
     total = sum(len(requests) for loaded in tasks.loaded for requests in loaded.instances)
     with Progress("evaluate", total, "requests", is_main=True) as progress:
         journal = Journal(path, items, progress)
-        engine: LM = lm
-        engine.set_cache_hook(journal)
-        for name in sorted(tasks.columns, key=lambda name: name in vllm):
-            if name in vllm and engine is lm:
-                engine = start_vllm(model, dtype, lm)
-                engine.set_cache_hook(journal)
+        lm.set_cache_hook(journal)
+        for name in tasks.columns:
             loaded_tasks = tasks.of(name)
-            _answer(engine, journal, loaded_tasks)
+            _answer(lm, journal, loaded_tasks, generator)
             rows = []
             for loaded in loaded_tasks:
                 task_scores[loaded.name], found = _score_task(loaded, lm)
@@ -90,7 +85,7 @@ def evaluate_h6(
             columns[name] = _column(name, tasks, [task_scores[loaded.name] for loaded in loaded_tasks])
         journal.close()
     # A frame can outlive its call in the traceback of an error that a library caught; the weights must not.
-    del lm, engine, loaded_model
+    del lm, loaded_model
     scores = _scores({name: columns[name] for name in tasks.columns}, task_scores, settings)
     write_scores(scores, out)
     return scores
@@ -103,13 +98,12 @@ def _settings(
     device: str,
     dtype: str,
     batch_tokens: int,
-    vllm: Sequence[str],
+    generator: GenerationServer | None,
 ) -> dict[str, Any]:
     """Everything but prompts and items that can change a score, as it is recorded."""
     tokenizer, version = lm.tokenizer, importlib.metadata.version
-    backend = {"vllm": {"version": version("vllm"), "columns": list(vllm)}} if vllm else {}
     return {
-        **backend,
+        **({"generated_by_server": generator.name} if generator else {}),
         "model_digest": model_digest(model),
         "harness": version("lm-eval"),
         "transformers": version("transformers"),
@@ -129,13 +123,20 @@ def _settings(
     }
 
 
-def _answer(lm: LM, journal: Journal, tasks: Sequence[LoadedTask]) -> None:
+def _answer(
+    lm: SharedPrefixLM, journal: Journal, tasks: Sequence[LoadedTask], generator: GenerationServer | None
+) -> None:
     """Fill in every request's response, from the journal if it holds it."""
     instances = [request for loaded in tasks for requests in loaded.instances for request in requests]
     answers, missing = journal.split(instances)
     journal.progress.advance(len(answers))
-    kind = lm.generate_until if tasks[0].column.generates else lm.loglikelihood
-    found = kind([instances[index] for index in missing])
+    asked = [instances[index] for index in missing]
+    if not tasks[0].column.generates:
+        found = lm.loglikelihood(asked)
+    elif generator is None or not asked:
+        found = lm.generate_until(asked)
+    else:
+        found = generator.generate_until(asked, lm)
     answers.update(zip(missing, found, strict=True))
     for index, instance in enumerate(instances):
         instance.resps, instance.filtered_resps = [answers[index]], {}

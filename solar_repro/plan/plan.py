@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -157,6 +157,11 @@ class Plan:
 
     def main(self) -> list[Step]:
         """Every step of the paper at this scale, parents first, each model's scores behind it."""
+        if self.scale.evaluate.server:
+            raise UserError(
+                "evaluate.server: a server has one model, but this plan scores many; use it with "
+                "-e evaluate -P variant=NAME or -P model=PLACE"
+            )
         targets = [self.evaluation(name) for name in variants.MAIN]
         targets += self.contamination_tests(self.scale.contamination.variants)
         return ordered(targets)
@@ -449,11 +454,16 @@ class Plan:
 
     def _evaluate(self, subject: Subject, evaluate: Evaluate) -> Step:
         data = self._benchmarks()
-        settings = EvaluateSettings(evaluate=evaluate, seed=self.scale.seed)
+        settings = EvaluateSettings(
+            evaluate=evaluate.model_copy(update={"server": None}),
+            generates="server" if evaluate.server else "here",
+            seed=self.scale.seed,
+        )
         if subject.step:  # the loss that Sec. 2 is about
             settings = settings.model_copy(update={"corpus": self.scale.data.corpus})
             data |= self._corpus
-        return self._scoring("evaluate", subject.name, settings, {"model": subject}, data)
+        step = self._scoring("evaluate", subject.name, settings, {"model": subject}, data)
+        return replace(step, places={**step.places, "server": evaluate.server}) if evaluate.server else step
 
     def _contamination(self, subject: Subject, positive: bool) -> Step:
         section, evaluate = self.scale.contamination, self.scale.evaluate

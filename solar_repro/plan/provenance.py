@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from solar_repro.plan.step import Step
 
 FILE = Path(NOTES, "provenance.json")
-OPTIONAL = ("peft", "bitsandbytes", "vllm")
+OPTIONAL = ("peft", "bitsandbytes")
 """Distributions that decide results where settings ask for them (`Section.libraries`), and may be missing."""
 
 

@@ -16,6 +16,7 @@ from solar_repro.paper.data_sets import DATASETS, SYNTHETIC_MATH
 from solar_repro.scales.execution import Execution
 from solar_repro.scales.explain import explain
 from solar_repro.scales.hardware import Hardware, Shape
+from solar_repro.scales.inference_server import InferenceServer
 from solar_repro.scales.math_generation import Generation
 from solar_repro.scales.microworld import BaseTraining, WorldSettings
 from solar_repro.scales.section import (
@@ -238,12 +239,9 @@ class Evaluate(Section):
     precision: Precision = "auto"
     gsm8k_stop: Literal["today", "leaderboard"] = "today"
     """Stop strings of GSM8K: those of the harness today, or of the version that the leaderboard ran."""
-    backend: dict[H6Name, Literal["hf", "vllm"]] = {}
-    """What computes the answers of a task: transformers (`hf`, the default) or vLLM."""
-
-    @property
-    def libraries(self) -> tuple[str, ...]:
-        return ("vllm",) if "vllm" in self.backend.values() else ()
+    server: InferenceServer | None = None
+    """An OpenAI-compatible server that has the model, such as `vllm serve`: it generates GSM8K's answers.
+    If it is not set, they are generated here."""
 
 
 class Control(Training):

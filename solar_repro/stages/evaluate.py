@@ -42,7 +42,7 @@ def run(
         device=device(),
         dtype=evaluate.precision,
         batch_tokens=evaluate.batch_tokens,
-        vllm=tuple(name for name, backend in evaluate.backend.items() if backend == "vllm"),
+        server=inputs.server,
         work=resume.folder if resume else None,
     )
     log(scores.metrics())

@@ -68,7 +68,7 @@ def run(out: Path, log: Log, settings: SynthMathSettings, inputs: SynthMathInput
 
 def _complete(answers: AnswerFile, inputs: SynthMathInputs) -> Any:
     if inputs.server is not None:
-        from solar_repro.data.chat_server import ChatClient
+        from solar_repro.data.chat_client import ChatClient
 
         return ChatClient(inputs.server, answers)
     from solar_repro.checkpoint.load import load_for_scoring

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from requests import Response
 
-from solar_repro.data import chat_server
+from solar_repro.data import inference_client
 from solar_repro.data.answer_file import Answer, AnswerFile
-from solar_repro.data.chat_server import LONGEST_ASKED_WAIT, ChatClient, _answer, _asked_wait
+from solar_repro.data.chat_client import ChatClient, read_answer
+from solar_repro.data.inference_client import LONGEST_ASKED_WAIT, MALFORMED, asked_wait
 from solar_repro.data.rephrase_by_model import Request
 from solar_repro.errors import UserError
 from solar_repro.scales.explain import explain
-from solar_repro.scales.math_generation import ChatServer
+from solar_repro.scales.inference_server import InferenceServer
 from tests.model_server import serving
 
 REQUEST = Request("what?", 0, 0, 0.0)
@@ -30,7 +31,8 @@ def served():
 
 
 def ask(served, folder, **changes):
-    server = ChatServer(base_url=served.url, **{"attempts": 1, "timeout": 0.5, "first_wait": 0.0} | changes)
+    settings = {"attempts": 1, "timeout": 0.5, "first_wait": 0.0} | changes
+    server = InferenceServer(base_url=served.url, **settings)
     return ChatClient(server, AnswerFile(folder, "m", 8))
 
 
@@ -65,7 +67,7 @@ def test_a_server_that_drips_is_given_up(served, tmp_path, part):
 
 @pytest.mark.parametrize("status", [200, 401, 503])
 def test_a_body_without_end_is_not_read_to_it(served, tmp_path, status, monkeypatch):
-    monkeypatch.setattr(chat_server, "LARGEST_ANSWER", 100_000)
+    monkeypatch.setattr(inference_client, "LARGEST_ANSWER", 100_000)
 
     def endless(handler, prompt, count):
         handler.wfile.write(b"HTTP/1.1 %d X\r\n\r\n" % status)
@@ -91,7 +93,7 @@ def test_a_server_may_ask_for_so_long_a_wait_and_no_longer(served, tmp_path, ask
     )
     client = ask(served, tmp_path, attempts=3)
     waits = []
-    monkeypatch.setattr(client._given_up, "wait", lambda seconds: waits.append(seconds))
+    monkeypatch.setattr(client._client.given_up, "wait", lambda seconds: waits.append(seconds))
     with pytest.raises(UserError, match="status 429"):
         list(client([REQUEST]))
     assert waits == [0.0, ASKED_WAITS[asked], ASKED_WAITS[asked]]
@@ -101,7 +103,7 @@ def test_a_server_may_ask_for_so_long_a_wait_and_no_longer(served, tmp_path, ask
 def test_no_retry_after_stops_the_client(header):
     response = Response()
     response.headers["Retry-After"] = header
-    assert 0 <= _asked_wait(response) <= LONGEST_ASKED_WAIT
+    assert 0 <= asked_wait(response) <= LONGEST_ASKED_WAIT
 
 
 def test_a_compressed_body_is_not_unfolded(served, tmp_path):
@@ -155,8 +157,8 @@ def test_a_key_under_any_name_is_not_shown_when_a_server_says_it(served, tmp_pat
 )
 def test_an_address_with_secrets_or_none_at_all_is_refused_and_not_repeated(url):
     with pytest.raises(ValidationError) as refused:
-        ChatServer(base_url=url)
-    line = explain(refused.value, "scale x", ChatServer)
+        InferenceServer(base_url=url)
+    line = explain(refused.value, "scale x", InferenceServer)
     assert line.startswith("scale x: base_url: ")
     assert "planted" not in line
     assert "\n" not in line
@@ -182,8 +184,9 @@ FIELD = JSON.map(json.dumps) | st.sampled_from(RAW)
 @given(st.binary(max_size=50) | JSON.map(lambda value: json.dumps(value).encode()) | st.builds(
     body, st.text().map(json.dumps) | FIELD, st.just("3") | FIELD, st.just("4") | FIELD))  # fmt: skip
 def test_what_is_kept_of_any_response_can_be_read_again(content):
-    answer = _answer(content)
-    if answer is None:
+    try:
+        answer = read_answer(json.loads(content))
+    except MALFORMED:
         return
     with tempfile.TemporaryDirectory() as scratch:
         AnswerFile(Path(scratch), "m", 8).keep(REQUEST, answer)
@@ -193,8 +196,9 @@ def test_what_is_kept_of_any_response_can_be_read_again(content):
 
 @pytest.mark.parametrize("figure", [raw for raw in RAW if raw not in ("null",)])
 def test_absurd_figures_of_usage_are_refused(figure):
-    assert _answer(body('"text"', figure, "1")) is None
-    assert _answer(body('"text"', "3", "null")) == Answer("text", 3, 0)
+    with pytest.raises(MALFORMED):
+        read_answer(json.loads(body('"text"', figure, "1")))
+    assert read_answer(json.loads(body('"text"', "3", "null"))) == Answer("text", 3, 0)
 
 
 def test_damaged_lines_are_passed_over_and_told_of(tmp_path, capsys):

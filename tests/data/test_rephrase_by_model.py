@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from solar_repro.data.answer_file import Answer, AnswerFile
-from solar_repro.data.chat_server import ChatClient
+from solar_repro.data.chat_client import ChatClient
 from solar_repro.data.local_model import LocalModel, _GumbelNoise
 from solar_repro.data.rephrase_by_model import ANSWER, REPHRASE, Request, generate
 from solar_repro.data.synthetic_math import synthesise
 from solar_repro.data.templates import set_chat_template
 from solar_repro.errors import Stopped, UserError
-from solar_repro.scales.math_generation import ChatServer
+from solar_repro.scales.inference_server import InferenceServer
 from solar_repro.terminal.stopping import handle_signals, interruptible
 from tests.model_server import ModelServer, serving
 
@@ -53,7 +53,7 @@ def ask(served: ModelServer, folder, **changes) -> ChatClient:
         "prompt_price": 1.0,
         "completion_price": 10.0,
     }
-    server = ChatServer(base_url=served.url, **defaults | changes)
+    server = InferenceServer(base_url=served.url, **defaults | changes)
     return ChatClient(server, AnswerFile(folder, "m", 1024))
 
 
@@ -243,10 +243,10 @@ def test_killed_run_loses_nothing_and_pays_nothing_twice(served, tmp_path):
         "import json, sys\n"
         "from pathlib import Path\n"
         "from solar_repro.data.answer_file import AnswerFile\n"
-        "from solar_repro.data.chat_server import ChatClient\n"
+        "from solar_repro.data.chat_client import ChatClient\n"
         "from solar_repro.data.rephrase_by_model import generate\n"
-        "from solar_repro.scales.math_generation import ChatServer\n"
-        "server = ChatServer(base_url=sys.argv[1], concurrency=1, timeout=60)\n"
+        "from solar_repro.scales.inference_server import InferenceServer\n"
+        "server = InferenceServer(base_url=sys.argv[1], concurrency=1, timeout=60)\n"
         "problems = json.loads(sys.argv[3])\n"
         "client = ChatClient(server, AnswerFile(Path(sys.argv[2]), 'm', 1024))\n"
         "list(generate(problems, client, seed=0, samples=1, temperature=0.7, report={}))\n"

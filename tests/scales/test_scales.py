@@ -66,8 +66,11 @@ def test_every_scale_file_validates_and_opens_with_its_command(name):
         ("dpo.global_batch_size", "15", "global_batch_size 15 is not a multiple of per_device_batch_size 16"),
         ("cand_1.betta", "1", "unknown key 'cand_1.betta'; did you mean 'cand_1.beta'?"),
         ("evaluate.limits.ARK", "1", "evaluate.limits.ARK"),
-        ("evaluate.backend.GSM8K", "vlm", "evaluate.backend.GSM8K = 'vlm': input should be 'hf' or 'vllm'"),
-        ("evaluate.backend.BoolQ", "hf", "evaluate.backend.BoolQ"),
+        (
+            "evaluate.server.base_url",
+            "localhost",
+            "evaluate.server.base_url: is not a web address",
+        ),
         ("contamination.k", "[0.2, 20]", "contamination.k.1 = 20: input should be less than or equal to 1"),
         ("contamination.k", "[]", "contamination.k"),
         ("contamination.control.epochs", "0", "contamination.control.epochs = 0: input should be greater"),
