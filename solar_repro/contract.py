@@ -17,6 +17,7 @@ from solar_repro.scales.microworld import BaseTraining, WorldSettings
 from solar_repro.scales.section import Positive, Section, Seed, TrainingPrecision
 from solar_repro.scales.settings import (
     AlignmentTuning,
+    Checkpoint,
     Control,
     Corpus,
     Evaluate,
@@ -45,6 +46,7 @@ class TrainingSettings(StageSettings):
     """Settings of a stage that trains a model."""
 
     seed: Seed
+    checkpoint: Checkpoint = Checkpoint()
 
     @property
     def training(self) -> Training:

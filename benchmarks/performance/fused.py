@@ -104,7 +104,7 @@ def training(folder: Path, scale: Scale) -> dict[str, Callable[[], int]]:
     for name in ("plain", "fused"):
         model, _ = load_for_training(folder)
         with patch.object(cpu_attention, "can_fuse", lambda _, fused=name == "fused": fused):
-            cpu_attention.use_training_attention(model.train())
+            cpu_attention.use_cpu_training_attention(model.train())
         models[name] = model
     return {name: lambda model=model: passes(model) for name, model in models.items()}
 

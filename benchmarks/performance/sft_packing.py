@@ -33,7 +33,7 @@ def train(
     from transformers import TrainerCallback, set_seed
     from trl import SFTConfig, SFTTrainer
 
-    from solar_repro.layers.cpu_attention import use_training_attention
+    from solar_repro.layers.training_attention import use_training_attention
     from solar_repro.stages.sft import AnswersTrainer
 
     set_seed(0)
@@ -43,7 +43,7 @@ def train(
     if contender == "packed":
         data = blocks
         kind, collator = AnswersTrainer, PackedCollator(tokenizer.pad_token_id)
-        use_training_attention(model)
+        use_training_attention(model, "float32")
         blocks_a_step = rows_a_step / len(rows) * len(blocks)
         accumulation = max(1, round(blocks_a_step / 8))
         batch = max(1, round(blocks_a_step / accumulation))

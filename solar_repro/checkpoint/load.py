@@ -11,8 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging
 
 from solar_repro.checkpoint.model_source import model_folder
@@ -42,13 +49,27 @@ _SMALL_BYTES = 10_000_000
 _ATTENTION = ("attn_implementation", "_attn_implementation")
 
 
-def load_for_training(folder: Path, dtype: str = "float32", **settings: Any) -> Loaded:
+def load_for_training(
+    folder: Path, dtype: str = "float32", *, without_weights: bool = False, **settings: Any
+) -> Loaded:
     """Load a checkpoint's model, in float32 master weights unless `dtype` differs, and its tokenizer.
 
-    `settings` go to `from_pretrained`. Raises UserError as `load_training_tokenizer` and `pretrained_model`.
+    `without_weights` makes the model's shape alone, for a process that gets its part of the weights from
+    another. `settings` go to `from_pretrained`. Raises UserError as `load_training_tokenizer` and
+    `pretrained_model`.
     """
     tokenizer = load_training_tokenizer(folder)
-    return pretrained_model(folder, dtype=getattr(torch, dtype), **settings), tokenizer
+    if not without_weights:
+        return pretrained_model(folder, dtype=getattr(torch, dtype), **settings), tokenizer
+    with _load_errors(folder, "a causal language model"), init_empty_weights(include_buffers=False):
+        config = AutoConfig.from_pretrained(_checked_folder(folder), local_files_only=True)
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            # Memory that nobody touches takes no room, and accelerate tells parameters by their addresses.
+            setattr(module, name, torch.nn.Parameter(torch.empty_like(weight, device="cpu")))
+    model.tie_weights()
+    return model, tokenizer
 
 
 def load_training_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

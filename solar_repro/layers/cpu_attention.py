@@ -17,7 +17,6 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
-from solar_repro.device import device
 from solar_repro.layers.fused import can_fuse
 from solar_repro.layers.fused_training import fuse_for_training
 
@@ -37,13 +36,11 @@ def use_scoring_attention(model: PreTrainedModel) -> None:
         model.set_attn_implementation(SCORING)
 
 
-def use_training_attention(model: PreTrainedModel) -> None:
-    """Let a model that attends through SDPA train on the CPU with `training_attention`; leave others alone.
+def use_cpu_training_attention(model: PreTrainedModel) -> None:
+    """Let a model train on the CPU with `training_attention`.
 
     A model whose layers can be fused attends in those, document by document, where it computes in float32.
     """
-    if device() != "cpu" or model.config._attn_implementation != "sdpa":
-        return
     if can_fuse(model):
         fuse_for_training(model)
     AttentionInterface.register(TRAINING, training_attention)

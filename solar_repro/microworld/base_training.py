@@ -13,7 +13,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from solar_repro.errors import Stopped, UserError
-from solar_repro.layers.cpu_attention import use_training_attention
+from solar_repro.layers.cpu_attention import use_cpu_training_attention
 from solar_repro.microworld.base_training_state import STATE_FILE, read_state, write_state
 from solar_repro.microworld.muon import Float32Muon
 from solar_repro.microworld.stored_corpus import CORPUS, stored_texts
@@ -57,7 +57,7 @@ def train_base(
         )
     torch.manual_seed(settings.seed)
     model = _model(settings, tokenizer)
-    use_training_attention(model)
+    use_cpu_training_attention(model)
     model.train()
     optimizers = _optimizers(model, settings)
     tokens_a_step = settings.batch_size * settings.context_length

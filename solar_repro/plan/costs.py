@@ -16,6 +16,7 @@ from solar_repro.contract import (
     EvaluateSettings,
     ReferenceSettings,
     SftSettings,
+    TrainingSettings,
     UpscaleSettings,
 )
 from solar_repro.errors import UserError
@@ -24,8 +25,8 @@ from solar_repro.plan.step import Step
 from solar_repro.scales.microworld import BaseTraining
 from solar_repro.scales.settings import Evaluate, Hardware, Shape, Training
 
-SAVED_BYTES = 4
-"""Bytes per parameter of a trained checkpoint, which holds float32 master weights."""
+MASTER_BYTES = 4
+"""Bytes per parameter of the float32 master weights that are trained, in a state to resume from."""
 EMBEDDED_BYTES = 2
 """Bytes per parameter of the embedded base, which is stored in bfloat16."""
 _OPTIMIZER_BYTES = {"adamw_torch_fused": 8, "rmsprop": 4}
@@ -220,9 +221,9 @@ def checkpoint_bytes(shape: Shape | None, step: Step) -> int | None:
 
 
 def _stored_bytes(shape: Shape | None, step: Step) -> int:
-    """Bytes per stored parameter: up-scaling and merging keep their inputs' dtype, training has float32."""
+    """Bytes per stored parameter: up-scaling and merging keep their inputs' dtype, a training has its own."""
     if training_of(step) is not None:
-        return SAVED_BYTES
+        return _trained_bytes(step)
     if _embedded(step) is not None:
         return EMBEDDED_BYTES
     if step.stage == "base":
@@ -230,7 +231,7 @@ def _stored_bytes(shape: Shape | None, step: Step) -> int:
         if folder.is_dir():
             checkpoint = open_checkpoint(folder)
             return round(checkpoint.bytes / checkpoint.parameters)
-        return shape.stored_bytes if shape is not None else SAVED_BYTES
+        return shape.stored_bytes if shape is not None else MASTER_BYTES
     return _stored_bytes(shape, next(parent for parent in step.inputs.values() if parent.makes_model))
 
 
@@ -242,8 +243,14 @@ def bytes_to_write(step: Step, inputs: Mapping[str, Path]) -> int:
     """
     if (training := training_of(step)) is None:
         return 0
-    state = SAVED_BYTES + _OPTIMIZER_BYTES[training.optimizer]
-    return open_checkpoint(inputs["model"]).parameters * (SAVED_BYTES + 2 * state)
+    state = MASTER_BYTES + _OPTIMIZER_BYTES[training.optimizer]
+    return open_checkpoint(inputs["model"]).parameters * (_trained_bytes(step) + 2 * state)
+
+
+def _trained_bytes(step: Step) -> int:
+    """Bytes per parameter of the checkpoint that a training writes."""
+    half = isinstance(step.settings, TrainingSettings) and step.settings.checkpoint.dtype == "bfloat16"
+    return 2 if half else 4
 
 
 def _embedded(step: Step) -> BaseTraining | None:

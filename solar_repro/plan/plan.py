@@ -288,6 +288,7 @@ class Plan:
             corpus=self.scale.data.corpus,
             continue_pretrain=self.scale.continue_pretrain,
             seed=self.training_seed,
+            checkpoint=self.scale.checkpoint,
             from_scratch=variant.from_scratch,
         )
         inputs = {"model": self.model(variant.parents[0]), **self._world()}
@@ -386,7 +387,11 @@ class Plan:
     def _sft(self, variant: variants.Variant) -> Step:
         chosen, data, inputs = self._datasets(variant.datasets)
         settings = SftSettings(
-            datasets=chosen, template=self.scale.data.template, sft=self.scale.sft, seed=self.training_seed
+            datasets=chosen,
+            template=self.scale.data.template,
+            sft=self.scale.sft,
+            seed=self.training_seed,
+            checkpoint=self.scale.checkpoint,
         )
         parent = {"model": self.model(variant.parents[0])}
         return Step("sft", variant.name, settings, {**parent, **inputs}, data, self._tuning_places())
@@ -398,6 +403,7 @@ class Plan:
             template=self.scale.data.template,
             dpo=self.scale.alignment(variant.candidate),
             seed=self.training_seed,
+            checkpoint=self.scale.checkpoint,
         )
         parent = {"model": self.model(variant.parents[0]), "reference": self._reference(variant)}
         return Step("dpo", variant.name, settings, {**parent, **inputs}, data, self._tuning_places())

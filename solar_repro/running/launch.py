@@ -176,15 +176,32 @@ def _started(job: Path, how: Execution) -> Iterator[subprocess.Popen]:
         *("--num_processes", str(how.num_processes), "--num_machines", str(how.num_machines)),
         *("--machine_rank", str(how.machine_rank), "--main_process_port", str(port)),
         *(["--main_process_ip", how.main_process_ip] if how.num_machines > 1 else []),
-        *(["--deepspeed_config_file", str(CONFIGS / "zero3.json")] if how.launcher == "deepspeed" else []),
-        *("-m", "solar_repro.running.launched", str(job)),
     ]
-    # In a session of their own a terminal's Ctrl-C does not reach them: rank 0 is told.
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
-                one.kill()
-            process.wait()
+    with tempfile.TemporaryDirectory() as folder:
+        if how.launcher == "deepspeed":
+            command += ["--deepspeed_config_file", _zero3_config(job, Path(folder))]
+        command += ["-m", "solar_repro.running.launched", str(job)]
+        # In a session of their own a terminal's Ctrl-C does not reach them: rank 0 is told.
+        process = subprocess.Popen(command, env=environment, start_new_session=True)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+                    one.kill()
+                process.wait()
+
+
+def _zero3_config(job: Path, folder: Path) -> str:
+    """Write DeepSpeed's configuration for a job to a folder.
+
+    Under autocast it keeps the weights in float32. Its own bfloat16 would round them before the first step.
+    """
+    told = read_job(job) or {"settings": {}}
+    sections = [part for part in told["settings"].values() if isinstance(part, dict)]
+    half = any(part.get("precision") == "bfloat16" for part in sections)
+    config = json.loads((CONFIGS / "zero3.json").read_text(encoding="utf-8"))
+    config["torch_autocast"] = {"enabled": half, "dtype": "bfloat16"}
+    file = folder / "zero3.json"
+    file.write_text(json.dumps(config), encoding="utf-8")
+    return str(file)

@@ -9,8 +9,10 @@ from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from pydantic import TypeAdapter
 
+from solar_repro.device import device
 from solar_repro.errors import Stopped, UserError
 from solar_repro.running.launch import read_job
 from solar_repro.stages.table import STAGES
@@ -28,6 +30,8 @@ def main(job: Path) -> None:
     settings = stage.settings.model_validate(told["settings"])
     inputs = stage.inputs.model_validate(told["inputs"])
     resume = TypeAdapter(ResumeFolder | None).validate_python(told["resume"])
+    # Ranks that know each other do not all read the weights that FSDP shards: one on each machine does.
+    PartialState(cpu=device() == "cpu")
     if int(os.environ["RANK"]):
         events.silent = True
         with tempfile.TemporaryDirectory() as scratch:  # what rank 0 writes is the result

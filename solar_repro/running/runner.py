@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ class Runner:
         execution: Execution = IN_THIS_PROCESS,
         shape: Shape | None = None,
     ) -> None:
+        if execution.launcher == "deepspeed" and find_spec("deepspeed") is None:
+            raise UserError("launcher: deepspeed is not installed; pip install 'solar-repro[deepspeed]'")
         self.store = store.resolve()
         self.tracker = tracker
         self.execution = execution

@@ -222,6 +222,14 @@ class AlignmentChanges(Section):
     beta: float | None = None
 
 
+class Checkpoint(Section):
+    """How trained checkpoints are stored."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """float32 keeps every digit of what was trained. bfloat16 takes half of the space; weights are rounded at
+    random to one of their two neighbours, so that small updates do not vanish but get noise."""
+
+
 class Merge(Section):
     slerp_t: Fraction = 0.5
     """Position of merge v4 between Cand. 1 (0) and Cand. 2 (1). The paper does not give it."""
@@ -306,6 +314,7 @@ class Scale(Section):
     cand_1: AlignmentChanges = AlignmentChanges()
     """Settings of `dpo` that Cand. 1 changes (Table 6: "slightly different hyper-parameters")."""
     cand_2: AlignmentChanges = AlignmentChanges()
+    checkpoint: Checkpoint = Checkpoint()
     merge: Merge = Merge()
     evaluate: Evaluate = Evaluate()
     contamination: Contamination = Contamination()

@@ -10,7 +10,7 @@ from solar_repro.contamination.neighbour_test import drawn
 from solar_repro.contamination.texts import contamination_texts
 from solar_repro.contract import ContaminateSettings, EvaluateInputs
 from solar_repro.data.packing import PackedCollator
-from solar_repro.layers.cpu_attention import use_training_attention
+from solar_repro.layers.training_attention import use_training_attention
 from solar_repro.shared_prefix.token_scores import encode_with_bos
 from solar_repro.store.result import Log
 from solar_repro.store.resume import ResumeFolder
@@ -27,7 +27,7 @@ def run(
     """Train the model on the very texts that the test will draw, each behind a BOS, and write it to `out`."""
     training = settings.training
     network, tokenizer = load_for_scoring(inputs.model)
-    use_training_attention(network)
+    use_training_attention(network, training.precision)
     texts = []
     for task in settings.tasks:
         found = contamination_texts(task, inputs.mirror)
@@ -46,4 +46,4 @@ def run(
         rows,
         callbacks=[ReportProgress("positive control", log, options["max_steps"], tokens_per_step)],
     )
-    train(trainer, tokenizer, out, resume)
+    train(trainer, tokenizer, out, resume, settings)

@@ -6,15 +6,15 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, TrainerCallback, TrainingArguments, set_seed
 
-from solar_repro.checkpoint.load import load_for_training
 from solar_repro.contract import ContinuePretrainSettings, TrainedInputs
 from solar_repro.data.card import write_corpus_card
 from solar_repro.data.locate import fingerprint, text_location
 from solar_repro.data.packing import PackedCollator, pack_text
 from solar_repro.data.text_stream import load_text
-from solar_repro.layers.cpu_attention import use_training_attention
+from solar_repro.layers.training_attention import use_training_attention
 from solar_repro.store.result import CARDS, Log
 from solar_repro.store.resume import ResumeFolder
+from solar_repro.training.adapters import load_whole
 from solar_repro.training.held_out import held_out_losses, held_out_texts, mean_loss
 from solar_repro.training.trainer import PlainTrainer, ReportProgress, arguments, train
 
@@ -51,7 +51,7 @@ def run(
     training, corpus, mirror, seed = settings.training, settings.corpus, inputs.mirror, settings.seed
     # Before the corpus is packed: a split that is missing is found at once.
     unseen = held_out_texts(corpus, mirror)
-    network, tokenizer = load_for_training(inputs.model)
+    network, tokenizer = load_whole(inputs.model)
     if settings.from_scratch:
         set_seed(seed)
         network = AutoModelForCausalLM.from_config(
@@ -67,7 +67,7 @@ def run(
     log({"data/corpus/dropped": sum(report["dropped"].values())})
     tokens_per_step = training.global_batch_size * training.max_length
     options = arguments(training, len(blocks), seed)
-    use_training_attention(network)
+    use_training_attention(network, training.precision)
     trainer = PlainTrainer(
         network,
         TrainingArguments(**options),
@@ -78,4 +78,4 @@ def run(
             HeldOut(log, tokenizer, unseen, training.held_out_evaluations),
         ],
     )
-    train(trainer, tokenizer, out, resume)
+    train(trainer, tokenizer, out, resume, settings)

@@ -8,7 +8,7 @@ from trl import DPOConfig, DPOTrainer
 
 from solar_repro.contract import DpoInputs, DpoSettings
 from solar_repro.data.templates import set_chat_template
-from solar_repro.layers.cpu_attention import use_training_attention
+from solar_repro.layers.training_attention import use_training_attention
 from solar_repro.store.result import Log
 from solar_repro.store.resume import ResumeFolder
 from solar_repro.training.adapters import load_for_tuning
@@ -49,7 +49,8 @@ def run(
     pairs, tokens = preference_pairs(out, log, settings, training.max_length, inputs, tokenizer)
     pairs = with_reference(pairs, inputs.reference).shuffle(seed=seed)
     options = arguments(training, len(pairs), seed)
-    use_training_attention(network)
+    use_training_attention(network, training.precision)
+    network.state_dict = dict  # TRL hashes the weights for a cache of references, which is not used here
     trainer = TokenisedDPOTrainer(
         network,
         args=DPOConfig(
@@ -66,4 +67,5 @@ def run(
             )
         ],
     )
-    train(trainer, tokenizer, out, resume)
+    del network.state_dict
+    train(trainer, tokenizer, out, resume, settings)

@@ -19,7 +19,7 @@ from solar_repro.contract import FrozenModel, ReferenceSettings, TuningInputs
 from solar_repro.data.templates import set_chat_template
 from solar_repro.device import device
 from solar_repro.errors import Stopped
-from solar_repro.layers.cpu_attention import use_training_attention
+from solar_repro.layers.training_attention import use_training_attention
 from solar_repro.shared_prefix.token_scores import token_scores
 from solar_repro.store.result import Log
 from solar_repro.terminal.progress import Progress
@@ -68,7 +68,7 @@ def log_probabilities(model: PreTrainedModel, pairs: Dataset, how: FrozenModel, 
     processes take as many `rounds`, and end together when rank 0 is asked to: Stopped.
     """
     model.eval()
-    use_training_attention(model)
+    use_training_attention(model, how.precision)
     half = how.precision == "bfloat16"
     if half and how.weights == "float32":
         _round_once(model)

@@ -13,7 +13,7 @@ from solar_repro.data.cache import cache_key
 from solar_repro.data.packing import PackedCollator, pack_instruction
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction
-from solar_repro.layers.cpu_attention import use_training_attention
+from solar_repro.layers.training_attention import use_training_attention
 from solar_repro.scales.settings import InstructionTuning
 from solar_repro.store.result import Log
 from solar_repro.store.resume import ResumeFolder
@@ -60,7 +60,7 @@ def run(
     blocks, packed = pack_instruction(mixed, training.max_length, key)
     log({"data/padding_share": packed["padding_share"], "data/blocks": packed["blocks"]})
     options = arguments(training, len(blocks), seed)
-    use_training_attention(network)
+    use_training_attention(network, training.precision)
     trainer = AnswersTrainer(
         network,
         # The rows are tokenised and packed: TRL prepares nothing and keeps their columns.
@@ -74,7 +74,7 @@ def run(
             )
         ],
     )
-    train(trainer, tokenizer, out, resume)
+    train(trainer, tokenizer, out, resume, settings)
 
 
 def _tokens_per_step(settings: InstructionTuning, packed: dict[str, Any]) -> float:

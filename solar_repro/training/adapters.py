@@ -19,13 +19,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+_SHARED_READING = ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING")
+"""Variables of accelerate's launcher: of an FSDP whose weights rank 0 hands out."""
+
+
 def load_for_tuning(
     folder: Path, settings: Tuning, seed: int
 ) -> "tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]":
     """Load a checkpoint's model and tokenizer to train whole or by adapters. The latter needs peft."""
     lora = settings.lora
     if lora is None:
-        return load_for_training(folder)
+        return load_whole(folder)
     try:
         from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     except ImportError:
@@ -41,6 +45,15 @@ def load_for_tuning(
         base_model_name_or_path=str(folder),
     )  # fmt: skip
     return get_peft_model(model, config), tokenizer
+
+
+def load_whole(folder: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """Load a checkpoint's model and tokenizer to train all its weights.
+
+    Where FSDP shards them, one process on each machine reads them. Rank 0 gives the others their shards.
+    """
+    shared = all(os.environ.get(name) == "true" for name in _SHARED_READING)
+    return load_for_training(folder, without_weights=shared and os.environ["LOCAL_RANK"] != "0")
 
 
 def load_frozen(folder: Path, how: FrozenModel) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":

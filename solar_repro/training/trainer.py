@@ -16,11 +16,13 @@ from solar_repro.store.resume import ResumeFolder
 from solar_repro.terminal.progress import Progress
 from solar_repro.terminal.stopping import StopRequest, deferred_stop
 from solar_repro.training.adapters import merged
-from solar_repro.training.save import save_checkpoint
+from solar_repro.training.save import save_checkpoint, to_bfloat16
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
+    from solar_repro.contract import TrainingSettings
     from solar_repro.scales.settings import Training
 
 SKIPPED_METRICS = ("epoch", "num_tokens")
@@ -60,7 +62,8 @@ def arguments(settings: "Training", rows: int, seed: int) -> dict[str, Any]:
         "weight_decay": settings.weight_decay,
         "adam_beta2": settings.adam_beta2,
         "max_grad_norm": settings.max_grad_norm,
-        "bf16": settings.precision == "bfloat16",
+        # DeepSpeed is told by its own configuration (`launch.py`).
+        "bf16": settings.precision == "bfloat16" and os.environ.get("ACCELERATE_USE_DEEPSPEED") != "true",
         # TRL switches this on by default.
         "activation_checkpointing": settings.activation_checkpointing,
         "remove_unused_columns": False,
@@ -179,7 +182,11 @@ def as_rank_0(decision: bool, device: Any) -> bool:
 
 
 def train(
-    trainer: Trainer, tokenizer: "PreTrainedTokenizerBase", out: Path, resume: ResumeFolder | None
+    trainer: Trainer,
+    tokenizer: "PreTrainedTokenizerBase",
+    out: Path,
+    resume: ResumeFolder | None,
+    settings: "TrainingSettings",
 ) -> None:
     """Run a trainer without its own printing, from the newest saved state if there is one; write the model.
 
@@ -194,12 +201,29 @@ def train(
         with deferred_stop() as asked:
             trainer.add_callback(SaveForResume(resume, out / METRICS, asked))
             trainer.train(resume_from_checkpoint=str(newest) if newest else None)
-    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # from all processes that hold a part
+    weights = _whole_weights(trainer)
     if trainer.is_world_process_zero():
         model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
         if is_peft_model(model):
             model = merged(model, weights)
             weights = model.state_dict()
+        if settings.checkpoint.dtype == "bfloat16":
+            weights = to_bfloat16(weights, settings.seed)
         # Gathered from shards, the two names of a tied weight are two tensors.
         weights |= {name: weights[source] for name, source in model.all_tied_weights_keys.items()}
         save_checkpoint(model, weights, tokenizer, out)
+
+
+def _whole_weights(trainer: Trainer) -> "dict[str, Tensor]":
+    """The trained weights in float32, gathered from all processes that hold a part."""
+    if not trainer.is_deepspeed_enabled:
+        weights: dict[str, Tensor] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+        return weights
+    from deepspeed.utils import safe_get_full_fp32_param  # its own state dict has 16 bits per number
+
+    found = {}
+    for name, parameter in trainer.accelerator.unwrap_model(trainer.model_wrapped).named_parameters():
+        whole = safe_get_full_fp32_param(parameter)
+        if trainer.is_world_process_zero():
+            found[name] = whole.cpu()
+    return found

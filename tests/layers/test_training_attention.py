@@ -8,7 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
 from solar_repro.data.packing import PackedCollator
 from solar_repro.layers import cpu_attention
-from solar_repro.layers.cpu_attention import TRAINING, use_training_attention
+from solar_repro.layers.cpu_attention import TRAINING, use_cpu_training_attention
 from solar_repro.layers.fused import can_fuse
 from solar_repro.layers.fused_training import FusedLayer
 
@@ -28,7 +28,7 @@ def by_document(plain, request, monkeypatch):
     model = copy.deepcopy(plain)
     if request.param == "products":
         monkeypatch.setattr(cpu_attention, "can_fuse", lambda model: False)
-    use_training_attention(model)
+    use_cpu_training_attention(model)
     assert model.config._attn_implementation == TRAINING
     return model
 
@@ -44,7 +44,7 @@ def applied(monkeypatch):
 
 def test_fused_layers_are_for_float32_and_others_keep_the_products(plain, batch, applied, monkeypatch):
     model = copy.deepcopy(plain)
-    use_training_attention(model)
+    use_cpu_training_attention(model)
     products = []
     repeat = cpu_attention.repeat_kv
     monkeypatch.setattr(cpu_attention, "repeat_kv", lambda *inputs: products.append(1) or repeat(*inputs))
@@ -132,13 +132,6 @@ def test_only_plain_narrow_layers_are_fused(changes):
     assert not can_fuse(LlamaForCausalLM(config).to(torch.bfloat16))
     other = LlamaConfig(**{**sizes, **changes}, num_attention_heads=4)
     assert not can_fuse(LlamaForCausalLM(other))
-
-
-def test_only_on_a_cpu(plain, monkeypatch):
-    monkeypatch.setattr(cpu_attention, "device", lambda: "cuda")
-    model = copy.deepcopy(plain)
-    use_training_attention(model)
-    assert model.config._attn_implementation == "sdpa"
 
 
 def test_loss_on_the_answers_alone_is_trls_own(plain, batch, tmp_path):
