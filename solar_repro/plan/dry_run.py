@@ -42,7 +42,7 @@ class Forecast:
 
 def forecast(plan: Plan, store: Path) -> list[Forecast]:
     """Every step of `main`."""
-    hardware = plan.scale.hardware
+    hardware = _hardware(plan)
     found = []
     for step in plan.main():
         config = step_config(plan.scale.base.shape, step)
@@ -64,6 +64,14 @@ def forecast(plan: Plan, store: Path) -> list[Forecast]:
     return found
 
 
+def _hardware(plan: Plan) -> Hardware | None:
+    """The scale's hardware; with a launcher it has as many GPUs as there are processes."""
+    hardware, execution = plan.scale.hardware, plan.scale.execution
+    if hardware is None or not execution.launches:
+        return hardware
+    return hardware.model_copy(update={"gpus": execution.num_processes})
+
+
 def _parameters(step: Step, config: dict[str, Any] | None) -> int | None:
     if not step.makes_model:
         return 0
@@ -72,7 +80,7 @@ def _parameters(step: Step, config: dict[str, Any] | None) -> int | None:
 
 def describe(plan: Plan, found: list[Forecast], store: Path) -> str:
     """The forecast as a table, with sums of what is not finished yet, and what has to be downloaded."""
-    hardware = plan.scale.hardware
+    hardware = _hardware(plan)
     head = f"{'step':<26} {'stage':<17} {'state':<8} {'parameters':>14} {'tokens':>16} {'disk':>12}"
     if hardware:
         head += f" {'GPU-hours':>9}" + "".join(f" {name:>9}" for name in STRATEGIES)
@@ -146,7 +154,7 @@ def _hub_bytes(name: str) -> int | None:
 
 def refuse_what_cannot_fit(plan: Plan, found: list[Forecast]) -> None:
     """UserError for the first training step that fits no GPU, or whose batch does not divide."""
-    hardware = plan.scale.hardware
+    hardware = _hardware(plan)
     for item in found:
         training = training_of(item.step)
         if training is None or not item.memory:
@@ -154,7 +162,9 @@ def refuse_what_cannot_fit(plan: Plan, found: list[Forecast]) -> None:
         try:
             training.accumulation(hardware.gpus)
         except ValueError as error:
-            raise UserError(f"{item.step.label}: {error}; change -P hardware.gpus or the batch") from None
+            raise UserError(
+                f"{item.step.label}: {error}; change -P {_number_of_gpus(plan)} or the batch"
+            ) from None
         if min(item.memory.values()) > hardware.gpu_memory_gib * GIB:
             needs = ", ".join(f"{_gibibytes(size)} GiB with {name}" for name, size in item.memory.items())
             raise UserError(
@@ -178,9 +188,13 @@ def _what_helps(plan: Plan, step: Step, settings: Training, hardware: Hardware) 
         for number in gpus:
             if min(_memory(config, step, changed, number).values()) <= hardware.gpu_memory_gib * GIB:
                 knobs = [f"-P {step.stage}.{name}={str(value).lower()}" for name, value in changes.items()]
-                knobs += [f"-P hardware.gpus={number}"] if number != hardware.gpus else []
+                knobs += [f"-P {_number_of_gpus(plan)}={number}"] if number != hardware.gpus else []
                 return f"{' '.join(knobs)} would fit{_adapters_help(config, step, settings, hardware)}"
     return f"a smaller base or larger GPUs are needed{_adapters_help(config, step, settings, hardware)}"
+
+
+def _number_of_gpus(plan: Plan) -> str:
+    return "num_processes" if plan.scale.execution.launches else "hardware.gpus"
 
 
 def _adapters_help(config: dict[str, Any], step: Step, settings: Training, hardware: Hardware) -> str:

@@ -476,6 +476,10 @@ class Plan:
         tasks, seed = tuple(section.tasks), self.scale.seed
         data = self._benchmarks(section.tasks)
         if positive:
+            try:
+                section.control.accumulation(self.scale.execution.num_processes)
+            except ValueError as error:
+                raise UserError(f"contamination.control: {error}") from None
             control = ContaminateSettings(
                 tasks=tasks, examples=section.examples, seed=seed, control=section.control
             )

@@ -340,7 +340,7 @@ class Scale(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for section in (self.continue_pretrain, self.sft, self.dpo, self.contamination.control):
+        for section in (self.continue_pretrain, self.sft, self.dpo):
             section.accumulation(self.execution.num_processes)
         if EMBEDDED in (self.base.model, self.data.mirror) and self.world is None:
             raise ValueError("world: is missing, though base.model or data.mirror is 'embedded'")

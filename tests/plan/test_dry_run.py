@@ -6,6 +6,7 @@ from solar_repro.errors import UserError
 from solar_repro.plan.dry_run import describe, forecast, refuse_what_cannot_fit
 from solar_repro.plan.plan import Plan
 from solar_repro.scales.load import load_scale
+from tests.conftest import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -131,3 +132,45 @@ def test_adapters_are_named_where_whole_weights_do_not_fit(tmp_path):
         UserError, match=r"so would adapters in place of whole weights: -P sft\.lora\.rank=64$"
     ):
         refuse_what_cannot_fit(plan, [tuned])
+
+
+@pytest.mark.parametrize("processes", ["4", "8", "16", "32"])
+def test_the_papers_size_fits_as_many_gpus_as_are_launched(tmp_path, processes):
+    plan, found = dry("paper", tmp_path, launcher="fsdp2", num_processes=processes)
+    refuse_what_cannot_fit(plan, found)
+    assert f"on {processes} GPUs of" in describe(plan, found, tmp_path)
+
+
+def test_too_few_that_are_launched_are_refused_by_their_number(tmp_path):
+    plan, found = dry("paper", tmp_path, launcher="fsdp2", num_processes="2")
+    with pytest.raises(UserError, match=r"on each of 2 GPU\(s\) of 80 GiB; -P num_processes=4 would fit"):
+        refuse_what_cannot_fit(plan, found)
+
+
+def test_the_controls_batch_is_looked_at_where_it_is_trained_alone(tmp_path):
+    plan, _ = dry("paper", tmp_path, launcher="fsdp2", num_processes="16")
+    assert "merge_v1_positive" not in [step.label for step in plan.main()]
+    with pytest.raises(UserError, match=r"contamination\.control: global_batch_size 8 is not a multiple"):
+        plan.contamination("merge_v1", positive=True)
+
+
+LARGE_GPU = {
+    "hardware__gpu_memory_gib": "80",
+    "continue_pretrain__per_device_batch_size": "8",
+    "continue_pretrain__activation_checkpointing": "false",
+    "sft__per_device_batch_size": "16",
+    "sft__activation_checkpointing": "false",
+    "dpo__per_device_batch_size": "8",
+    "dpo__activation_checkpointing": "false",
+}
+"""What docs/gpus.md says of a GPU of 80 GB."""
+
+
+@pytest.mark.parametrize("changes", [{}, LARGE_GPU])
+def test_one_person_makes_the_plan_on_one_gpu_in_a_day(tmp_path, changes):
+    plan, found = dry("one_gpu", tmp_path, **changes)
+    refuse_what_cannot_fit(plan, found)
+    assert sum(item.hours or 0 for item in found) <= 24  # of an RTX 4090
+    page = " ".join((ROOT / "docs" / "gpus.md").read_text(encoding="utf-8").split())
+    for name, value in changes.items():
+        assert f"-P {name.replace('__', '.')}={value}" in page
