@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 BFLOAT16_ABILITIES = ("avx512_bf16", "amx_bf16", "bf16")
 """Names that PyTorch has for instructions that multiply bfloat16: of x86 the first two, of Arm the last."""
+PEAK_TFLOPS = {
+    "A100": 312.0, "A10": 125.0, "A30": 165.0, "A40": 149.7, "B200": 2250.0, "H100 PCIe": 756.0,
+    "H100": 989.4, "H200": 989.4, "L40S": 362.0, "L4": 121.0, "RTX 3090": 71.0, "RTX 4090": 165.2,
+    "RTX A6000": 154.8,
+}  # fmt: skip
+"""TFLOP/s of dense bfloat16 with float32 sums, from NVIDIA's data sheets, by a part of the GPU's name."""
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/gpus")
 
 
@@ -42,7 +48,19 @@ def device() -> str:
             f"{torch.__version__} cannot compute on it ({why}); install a PyTorch built for it, or hide it "
             "with CUDA_VISIBLE_DEVICES= to compute on the CPU"
         ) from None
+    torch.set_float32_matmul_precision("high")  # TF32: float32 is asked for where bfloat16 is too coarse
     return "cuda"
+
+
+def peak_flops() -> float | None:
+    """FLOPs per second that this GPU can do in bfloat16; None for a CPU and for a GPU that is not listed."""
+    import torch
+
+    if device() != "cuda":
+        return None
+    name = torch.cuda.get_device_name()
+    found = [part for part in PEAK_TFLOPS if part in name]
+    return PEAK_TFLOPS[max(found, key=len)] * 1e12 if found else None
 
 
 def give_memory_back() -> None:

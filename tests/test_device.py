@@ -16,7 +16,9 @@ ABLE = {"architecture": "x86_64", "cpu_name": "test", "avx512_bf16": True}
 def asked_anew():
     for function in (device.device, device.own_precision, device.warn_of_emulation):
         function.cache_clear()
+    matmul = torch.get_float32_matmul_precision()
     yield
+    torch.set_float32_matmul_precision(matmul)
     for function in (device.device, device.own_precision, device.warn_of_emulation):
         function.cache_clear()
 
@@ -173,3 +175,23 @@ def test_trainings_get_the_resolved_precision(monkeypatch):
         monkeypatch.setattr("solar_repro.plan.plan.own_precision", lambda own=own: own)
         settings = Plan(load_scale("check")).model("sft_v1").settings.sft
         assert arguments(settings, 1000, 0)["bf16"] is autocast
+
+
+def test_the_peak_of_a_gpu_is_that_of_the_longest_name_that_fits(on_a_gpu, monkeypatch):
+    on_a_gpu()
+    for name, peak in {
+        "NVIDIA H100 80GB HBM3": 989.4e12,
+        "NVIDIA H100 PCIe": 756e12,
+        "NVIDIA A100-SXM4-80GB": 312e12,
+        "NVIDIA A10": 125e12,
+        "NVIDIA GeForce RTX 4090": 165.2e12,
+        "Tesla K80": None,
+    }.items():
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda name=name: name)
+        assert device.peak_flops() == peak
+    assert torch.get_float32_matmul_precision() == "high"  # TF32
+
+
+def test_a_cpu_has_no_peak(on_a_cpu):
+    on_a_cpu(ABLE)
+    assert device.peak_flops() is None

@@ -6,7 +6,7 @@ Two random Llamas: `1B`, TinyLlama's shape (arXiv 2401.02385), and `10.7B`, the 
 48 layers as the GPU holds in training by `costs.training_memory`; the work of a layer is the same. `ours` is
 the stage itself, on rows about as long as `max_length`; `bare` is forward, backward, clipping and the
 optimiser on the same rows, laid out beforehand, with fixed log-probabilities of DPO's reference. MFU is model
-FLOPs (`costs.training_flops`: 6N and attention, nothing recomputed) over the peak of `--tflops`.
+FLOPs (`training.flops`: 6N and attention, nothing recomputed) over the peak of `--tflops`.
 """
 
 import argparse
@@ -53,6 +53,7 @@ from solar_repro.scales.hardware import Hardware
 from solar_repro.scales.load import load_scale
 from solar_repro.scales.settings import Training
 from solar_repro.store.publish import write_atomically
+from solar_repro.training.flops import training_flops
 from solar_repro.training.tuning_data import instruction_rows, preference_rows
 
 SHAPES = {
@@ -240,7 +241,7 @@ def measure(
                 peaks["bare"] = _peak()
                 rates["ours"].append(ours(run, sizes[stage] * tokens_a_row, steps))
                 peaks["ours"] = _peak()
-            per_token = costs.training_flops(shape, round(length)) / (tflops * 1e12)
+            per_token = training_flops(shape, round(length)) / (tflops * 1e12)
             mfu = {name: round(statistics.median(rates[name]) * per_token, 3) for name in rates}
             predicted = costs.training_memory(shape, chosen[stage], "ddp", 1, stage == "dpo") / 1e9
             found[stage] = summary(rates) | {

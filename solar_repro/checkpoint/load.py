@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -49,27 +49,13 @@ _SMALL_BYTES = 10_000_000
 _ATTENTION = ("attn_implementation", "_attn_implementation")
 
 
-def load_for_training(
-    folder: Path, dtype: str = "float32", *, without_weights: bool = False, **settings: Any
-) -> Loaded:
+def load_for_training(folder: Path, dtype: str = "float32", **settings: Any) -> Loaded:
     """Load a checkpoint's model, in float32 master weights unless `dtype` differs, and its tokenizer.
 
-    `without_weights` makes the model's shape alone, for a process that gets its part of the weights from
-    another. `settings` go to `from_pretrained`. Raises UserError as `load_training_tokenizer` and
-    `pretrained_model`.
+    `settings` go to `from_pretrained`. Raises UserError as `load_training_tokenizer` and `pretrained_model`.
     """
     tokenizer = load_training_tokenizer(folder)
-    if not without_weights:
-        return pretrained_model(folder, dtype=getattr(torch, dtype), **settings), tokenizer
-    with _load_errors(folder, "a causal language model"), init_empty_weights(include_buffers=False):
-        config = AutoConfig.from_pretrained(_checked_folder(folder), local_files_only=True)
-        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
-    for module in model.modules():
-        for name, weight in module.named_parameters(recurse=False):
-            # Memory that nobody touches takes no room, and accelerate tells parameters by their addresses.
-            setattr(module, name, torch.nn.Parameter(torch.empty_like(weight, device="cpu")))
-    model.tie_weights()
-    return model, tokenizer
+    return pretrained_model(folder, dtype=getattr(torch, dtype), **settings), tokenizer
 
 
 def load_training_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -169,6 +155,13 @@ def pretrained_model(model: Path | str, **settings: Any) -> PreTrainedModel:
     finally:
         if bars:
             logging.enable_progress_bar()
+
+
+def pretrained_config(model: Path | str) -> PretrainedConfig:
+    """Load the config of a folder or hub id; raises UserError as `pretrained_model` does."""
+    folder = _checked_folder(model)
+    with _load_errors(model, "a causal language model"):
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
 
 
 def pretrained_tokenizer(model: Path | str) -> PreTrainedTokenizerBase:

@@ -24,6 +24,7 @@ from solar_repro.paper.benchmarks import H6_BENCHMARKS
 from solar_repro.plan.step import Step
 from solar_repro.scales.microworld import BaseTraining
 from solar_repro.scales.settings import Evaluate, Hardware, Shape, Training
+from solar_repro.training.flops import attention_width, forward_flops, training_flops
 
 MASTER_BYTES = 4
 """Bytes per parameter of the float32 master weights that are trained, in a state to resume from."""
@@ -47,19 +48,6 @@ ANSWER_TOKENS = 150
 
 LIGHT_STAGES = ("microworld", "data", "synth_math", "upscale", "merge")
 """Stages that neither train nor score a model."""
-
-
-def training_flops(config: Mapping[str, Any], length: int) -> float:
-    """FLOPs per token of a training step: 6N + 12·layers·width·length (PaLM, arXiv 2204.02311, App. B).
-
-    N is the number of parameters, width is heads × head size. Recomputed activations do not count, as in MFU.
-    """
-    return 6 * parameters_of(config) + 12 * config["num_hidden_layers"] * _width(config) * length
-
-
-def forward_flops(config: Mapping[str, Any], length: int) -> float:
-    """FLOPs per token of a forward pass, a third of those of a training step."""
-    return training_flops(config, length) / 3
 
 
 def gpu_hours(flops: float, hardware: Hardware) -> float:
@@ -157,7 +145,7 @@ def training_memory(
 
 def adapter_parameters(config: Mapping[str, Any], rank: int) -> int:
     """Parameters of the low-rank adapters of all linear layers; each has rank × (inputs + outputs)."""
-    hidden, inner, width = config["hidden_size"], config["intermediate_size"], _width(config)
+    hidden, inner, width = config["hidden_size"], config["intermediate_size"], attention_width(config)
     heads = config["num_attention_heads"]
     keys = (config.get("num_key_value_heads") or heads) * width // heads
     ends = 2 * (hidden + width) + 2 * (hidden + keys) + 3 * (hidden + inner)
@@ -173,7 +161,7 @@ def activation_bytes(config: Mapping[str, Any], half: bool, checkpointing: bool)
     gradient in float32), and 2 more in bfloat16.
     """
     hidden, layers, heads = config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]
-    keys = (config.get("num_key_value_heads") or heads) * _width(config) // heads
+    keys = (config.get("num_key_value_heads") or heads) * attention_width(config) // heads
     inner = config["intermediate_size"]
     layer = 30 * hidden + 4 * keys + 8 * inner if half else 32 * hidden + 8 * keys + 16 * inner
     layer += 4 * heads + 8
@@ -256,8 +244,3 @@ def _trained_bytes(step: Step) -> int:
 def _embedded(step: Step) -> BaseTraining | None:
     """How the embedded base is, or was, trained; None of any other step."""
     return step.settings.base if isinstance(step.settings, BaseModelSettings) else None
-
-
-def _width(config: Mapping[str, Any]) -> int:
-    heads = config["num_attention_heads"]
-    return heads * (config.get("head_dim") or config["hidden_size"] // heads)

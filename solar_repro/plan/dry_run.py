@@ -17,8 +17,10 @@ from solar_repro.plan.costs import (
     training_tokens,
 )
 from solar_repro.plan.plan import Plan
+from solar_repro.plan.schedule import hours_of_plan
 from solar_repro.plan.step import Step
 from solar_repro.scales.settings import Hardware, Lora, Training, Tuning
+from solar_repro.stages.table import STAGES
 
 GIB = 1 << 30
 
@@ -109,6 +111,7 @@ def describe(plan: Plan, found: list[Forecast], store: Path) -> str:
     )
     if hardware:
         lines.append(_gpu_lines(open_steps, hardware))
+        lines.append(_schedule_line(plan, open_steps, hardware))
     lines += _download_lines(plan)
     return "\n".join(lines)
 
@@ -124,6 +127,26 @@ def _gpu_lines(open_steps: list[Forecast], hardware: Hardware) -> str:
         "tuning is computed with every row at full length, and generation as forward passes; contamination "
         "tests and the making of data are not counted"
     )
+
+
+def _schedule_line(plan: Plan, open_steps: list[Forecast], hardware: Hardware) -> str:
+    """How long the plan takes where every GPU has a step of its own, and a launched step has them all."""
+    launches = plan.scale.execution.launches
+    hours = {
+        item.step.key: (item.hours or 0) / (hardware.gpus if launches and _is_launched(item.step) else 1)
+        for item in open_steps
+    }
+    steps = [item.step for item in open_steps]
+    days = hours_of_plan(steps, hours, hardware.gpus, lambda step: launches and _is_launched(step)) / 24
+    shared = f"trainings on all GPUs by {plan.scale.execution.launcher}, " if launches else ""
+    return (
+        f"schedule: {days:,.1f} days with -P jobs={hardware.gpus} ({shared}"
+        f"{'other steps' if launches else 'every step'} on one GPU each)"
+    )
+
+
+def _is_launched(step: Step) -> bool:
+    return STAGES[step.stage].launched
 
 
 def _download_lines(plan: Plan) -> list[str]:

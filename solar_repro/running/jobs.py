@@ -9,11 +9,15 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from multiprocessing.connection import Connection
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 from solar_repro.errors import Stopped, UserError
+from solar_repro.plan.schedule import ready_steps, startable, urgency
 from solar_repro.plan.step import Step
+from solar_repro.running.launch import ALL_GPUS, is_launched
 from solar_repro.running.runner import Runner
 from solar_repro.scales.execution import Execution
 from solar_repro.terminal import events
@@ -41,15 +45,14 @@ _idle = threading.Event()
 def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) -> dict[str, FinishedRun]:
     """Make steps whose other inputs are finished, `jobs` at a time; their runs by key.
 
-    The cores are shared out evenly. Of the steps that can be made, the one that most others wait for goes
-    first. An error in a step ends the whole, after the steps that are on their way. Asked to end, the process
-    asks those that make steps, waits until they have saved their state, and raises Stopped, which names them.
+    The cores are shared out evenly, and of several GPUs each process has one. A step that a launcher runs has
+    them all: nothing else is made beside it. Of the steps that can be made, the one that most others wait for
+    goes first. An error in a step ends the whole, after the steps that are on their way. Asked to end, the
+    process asks those that make steps, waits until they have saved their state, and raises Stopped, which
+    names them.
     """
     waiting = {step.key: step for step in steps}
-    weight = dict.fromkeys(waiting, 0)
-    for step in steps:
-        for key in _ancestors(step) & weight.keys():
-            weight[key] += 1
+    urgent = urgency(steps)
     first = total - len(steps) + 1
     made: dict[str, FinishedRun] = {}
     running: dict[Future[FinishedRun], Step] = {}
@@ -60,6 +63,8 @@ def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) 
     tracker = runner.tracker
     own = (tracker.name, tracker.scale, tracker.run_id, tracker.accepted, tracker.invocation)
     threads = max(1, (os.cpu_count() or 1) // jobs)
+    gpus = _shares_of_gpus(jobs)
+    takes_all = partial(is_launched, how=runner.execution)
     with (
         _hearing() as (heard, telling),
         deferred_stop() as asked,
@@ -67,7 +72,7 @@ def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) 
             jobs,
             multiprocessing.get_context("spawn"),
             initializer=_start,
-            initargs=(threads, telling, runner.store, own, runner.execution),
+            initargs=(threads, gpus, telling, runner.store, own, runner.execution),
         ) as pool,
         _killed_in_haste(runner, running),
     ):
@@ -78,9 +83,8 @@ def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) 
                     worker.terminate()
             if not (told or stopped or error):
                 unmade = waiting.keys() | {step.key for step in running.values()}
-                ready = [step for step in waiting.values() if not _inputs(step) & unmade]
-                ready.sort(key=lambda step: -weight[step.key])
-                for step in ready[: jobs - len(running)]:
+                ready = ready_steps(waiting.values(), unmade, urgent)
+                for step in startable(ready, list(running.values()), jobs, takes_all):
                     number = first + len(made) + len(running)
                     with block_signals():
                         running[pool.submit(_make, waiting.pop(step.key), (number, total))] = step
@@ -108,6 +112,20 @@ def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) 
     if error is not None:
         raise error
     return made
+
+
+def _shares_of_gpus(jobs: int) -> "SimpleQueue[str] | None":
+    """For each of the processes the GPU that it sees, where there are several; each takes one."""
+    import torch
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = given.split(",") if given else [str(number) for number in range(torch.cuda.device_count())]
+    if len(gpus) < 2:
+        return None
+    shares: SimpleQueue[str] = multiprocessing.get_context("spawn").SimpleQueue()
+    for number in range(jobs):
+        shares.put(gpus[number % len(gpus)])
+    return shares
 
 
 @contextmanager
@@ -141,16 +159,9 @@ def _killed_in_haste(runner: Runner, running: Mapping[Future[FinishedRun], Step]
         raise
 
 
-def _inputs(step: Step) -> set[str]:
-    return {parent.key for parent in step.inputs.values()}
-
-
-def _ancestors(step: Step) -> set[str]:
-    return _inputs(step).union(*(_ancestors(parent) for parent in step.inputs.values()))
-
-
 def _start(
     threads: int,
+    gpus: "SimpleQueue[str] | None",
     telling: Connection | None,
     store: Path,
     own: tuple[str, str, str, tuple[str, ...], Invocation],
@@ -168,10 +179,17 @@ def _start(
                 telling.send(event)  # short, so that a pipe takes it whole or not at all
 
         events.listener = tell
+    if gpus is not None:
+        _see_one_gpu(gpus.get())  # before PyTorch looks for them
     import torch
 
     torch.set_num_threads(threads)
     _runner = Runner(store, Tracker(*own), execution)
+
+
+def _see_one_gpu(gpu: str) -> None:
+    os.environ[ALL_GPUS] = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpu
 
 
 def _end_with_parent(shown: bool) -> None:

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Listener
@@ -40,6 +40,8 @@ CONFIGS = Path(__file__).parent / "launchers"
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_TO_FOLLOW = 30.0
 """Ranks that have not ended so long after rank 0 wait for it in vain, and are killed."""
+ALL_GPUS = "SOLAR_ALL_GPUS"
+"""Variable of a process that sees one GPU: the `CUDA_VISIBLE_DEVICES` of all, empty where it is not set."""
 _MAX_JOB_BYTES = 1_000_000
 
 
@@ -52,6 +54,11 @@ class Job:
     settings: StageSettings
     inputs: Inputs
     resume: ResumeFolder | None
+
+
+def is_launched(step: Step, how: Execution) -> bool:
+    """Whether a step runs in processes of a launcher, which take the whole machine."""
+    return how.launches and STAGES[step.stage].launched
 
 
 def launch(file: Path, job: Job, log: Log, how: Execution) -> Digests:
@@ -159,6 +166,15 @@ def _listen(door: Listener, log: Log, found: dict[str, Any]) -> None:
                 found |= message
 
 
+def with_all_gpus(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process that sees all GPUs, from one of a process that sees a single one."""
+    found = dict(environment)
+    if (gpus := found.pop(ALL_GPUS, None)) is not None:
+        del found["CUDA_VISIBLE_DEVICES"]
+        found |= {"CUDA_VISIBLE_DEVICES": gpus} if gpus else {}
+    return found
+
+
 @contextmanager
 def _started(job: Path, how: Execution) -> Iterator[subprocess.Popen]:
     """This machine's processes of a training; those that still run at the end of the block are killed."""
@@ -166,7 +182,7 @@ def _started(job: Path, how: Execution) -> Iterator[subprocess.Popen]:
     import torch
 
     on_this_machine = how.num_processes // how.num_machines
-    environment = dict(os.environ)
+    environment = with_all_gpus(os.environ)
     if not torch.cuda.is_available():
         environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // on_this_machine))
     port = how.main_process_port if how.num_machines > 1 else 0  # 0: one that is free

@@ -24,7 +24,7 @@ from solar_repro.plan.costs import bytes_to_write
 from solar_repro.plan.provenance import FILE as PROVENANCE
 from solar_repro.plan.provenance import made_in, result_digest, verify_result, write_provenance
 from solar_repro.plan.step import Step
-from solar_repro.running.launch import Job, launch
+from solar_repro.running.launch import Job, is_launched, launch
 from solar_repro.safety.paths import require_space, require_writable
 from solar_repro.safety.redact import one_line, printable
 from solar_repro.scales.execution import Execution
@@ -227,7 +227,7 @@ class Runner:
     ) -> Digests:
         stage = STAGES[step.stage]
         inputs = stage.inputs.model_validate(given)
-        if self.execution.launches and stage.launched:
+        if is_launched(step, self.execution):
             job = Job(step.stage, work, step.settings, inputs, resume)
             return launch(job_file(self.store / step.folder), job, log, self.execution)
         return stage.run(work, log, step.settings, inputs, resume) or {}

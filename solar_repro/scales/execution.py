@@ -51,9 +51,9 @@ class Execution(Section):
     main_process_port: Positive = 29500
 
     jobs: Positive = 1
-    """Number of steps that run side by side, each on its share of the cores: useful for models that are too
-    small to use all cores. The number of threads changes the last digits of a training, so results with
-    different `jobs` are close but not equal."""
+    """Number of steps that run side by side, each on its share of the cores and, of several GPUs, on one of
+    its own. A step that a launcher runs has the whole machine. The number of threads changes the last digits
+    of a training on a CPU, so results with different `jobs` are close but not equal."""
     num_proc: Positive = 1
     """Number of processes that tokenise rows and compare them with the benchmarks."""
     save: Save = Save()
@@ -72,10 +72,6 @@ class Execution(Section):
             raise ValueError(
                 f"machine_rank: {self.machine_rank}, but the machines are numbered 0 … "
                 f"{self.num_machines - 1}"
-            )
-        if self.launches and self.jobs > 1:
-            raise ValueError(
-                f"jobs: {self.jobs}, but a launcher uses the whole machine for one step; set jobs=1"
             )
         return self
 

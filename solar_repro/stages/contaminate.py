@@ -38,12 +38,16 @@ def run(
     )
     log({"data/texts": len(rows), "data/tokens": sum(map(len, sequences))})
     options = arguments(training, len(rows), settings.seed)
-    tokens_per_step = training.global_batch_size * sum(map(len, sequences)) / len(rows)
+    length = sum(map(len, sequences)) / len(rows)
     trainer = PlainTrainer(
         network,
         TrainingArguments(**options),
         PackedCollator(tokenizer.eos_token_id),
         rows,
-        callbacks=[ReportProgress("positive control", log, options["max_steps"], tokens_per_step)],
+        callbacks=[
+            ReportProgress(
+                "positive control", log, options["max_steps"], training.global_batch_size * length, length
+            )
+        ],
     )
     train(trainer, tokenizer, out, resume, settings)

@@ -65,7 +65,7 @@ def run(
     write_corpus_card(out / CARDS, about, report, blocks, tokenizer.bos_token_id)
     log({f"data/corpus/{figure}": report[figure] for figure in ("documents", "tokens")})
     log({"data/corpus/dropped": sum(report["dropped"].values())})
-    tokens_per_step = training.global_batch_size * training.max_length
+    length = training.max_length
     options = arguments(training, len(blocks), seed)
     use_training_attention(network, training.precision)
     trainer = PlainTrainer(
@@ -74,7 +74,13 @@ def run(
         PackedCollator(tokenizer.pad_token_id),
         blocks,
         callbacks=[
-            ReportProgress("continued pretraining", log, options["max_steps"], tokens_per_step),
+            ReportProgress(
+                "continued pretraining",
+                log,
+                options["max_steps"],
+                training.global_batch_size * length,
+                length,
+            ),
             HeldOut(log, tokenizer, unseen, training.held_out_evaluations),
         ],
     )

@@ -64,6 +64,7 @@ def run(
                 log,
                 options["max_steps"],
                 training.global_batch_size * tokens / len(pairs),
+                tokens / len(pairs) / 2,
             )
         ],
     )

@@ -70,7 +70,11 @@ def run(
         processing_class=tokenizer,
         callbacks=[
             ReportProgress(
-                "instruction tuning", log, options["max_steps"], _tokens_per_step(training, packed)
+                "instruction tuning",
+                log,
+                options["max_steps"],
+                _tokens_per_step(training, packed),
+                packed["tokens"] / packed["rows"],
             )
         ],
     )

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from solar_repro.checkpoint.load import load_for_training
+from solar_repro.checkpoint.load import load_for_training, load_training_tokenizer, pretrained_config
 from solar_repro.contract import FrozenModel
 from solar_repro.errors import UserError
 from solar_repro.scales.settings import Tuning
@@ -53,7 +53,28 @@ def load_whole(folder: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]
     Where FSDP shards them, one process on each machine reads them. Rank 0 gives the others their shards.
     """
     shared = all(os.environ.get(name) == "true" for name in _SHARED_READING)
-    return load_for_training(folder, without_weights=shared and os.environ["LOCAL_RANK"] != "0")
+    if shared and os.environ["LOCAL_RANK"] != "0":
+        return _without_weights(folder), load_training_tokenizer(folder)
+    return load_for_training(folder)
+
+
+def _without_weights(folder: Path) -> "PreTrainedModel":
+    """A checkpoint's model with memory for its weights that nobody has touched, and which takes no room yet.
+
+    On PyTorch's meta device the weights would have no addresses, by which accelerate tells them apart.
+    """
+    import torch
+    from accelerate import init_empty_weights
+    from transformers import AutoModelForCausalLM
+
+    config = pretrained_config(folder)
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            setattr(module, name, torch.nn.Parameter(torch.empty_like(weight, device="cpu")))
+    model.tie_weights()
+    return model
 
 
 def load_frozen(folder: Path, how: FrozenModel) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":

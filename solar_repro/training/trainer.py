@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from accelerate.utils import is_peft_model
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
+from solar_repro.device import peak_flops
 from solar_repro.errors import Stopped, UserError
 from solar_repro.store.result import METRICS, Log
 from solar_repro.store.resume import ResumeFolder
 from solar_repro.terminal.progress import Progress
 from solar_repro.terminal.stopping import StopRequest, deferred_stop
 from solar_repro.training.adapters import merged
+from solar_repro.training.flops import training_flops
 from solar_repro.training.save import save_checkpoint, to_bfloat16
 
 if TYPE_CHECKING:
@@ -112,11 +114,15 @@ class PlainTrainer(Trainer):
 class ReportProgress(TrainerCallback):
     """Hands the trainer's figures to `log` step by step, with tokens per second and a progress line.
 
+    On a GPU whose peak is known MFU is one of them, by the operations of sequences of `tokens_per_sequence`.
     It stands first among the callbacks, so that what others measure after a step does not count as training.
     """
 
-    def __init__(self, label: str, log: Log, steps: int, tokens_per_step: float) -> None:
+    def __init__(
+        self, label: str, log: Log, steps: int, tokens_per_step: float, tokens_per_sequence: float
+    ) -> None:
         self._log, self._tokens_per_step = log, tokens_per_step
+        self._length = round(tokens_per_sequence)
         self._label, self._steps = label, steps
         self._started = self._ended = 0.0
 
@@ -134,8 +140,19 @@ class ReportProgress(TrainerCallback):
             return  # the summary at the end, in averages of its own
         speed = self._tokens_per_step / (self._ended - self._started)
         figures = {name: value for name, value in logs.items() if name not in SKIPPED_METRICS}
+        figures |= self._mfu(speed, kwargs["model"])
         self._log({**figures, "tokens_per_second": speed}, state.global_step)
         self._progress.advance(1, f"loss {logs['loss']:.3f}, {speed:,.0f} tokens/s")
+
+    def _mfu(self, speed: float, model: Any) -> dict[str, float]:
+        """Share of the GPUs' peak that the model's FLOPs take; nothing where the peak is not known."""
+        peak = peak_flops()
+        if peak is None:
+            return {}
+        per_token = training_flops(model.config.to_dict(), self._length)
+        if is_peft_model(model):
+            per_token *= 2 / 3  # frozen weights get no gradient
+        return {"mfu": speed * per_token / (peak * int(os.environ.get("WORLD_SIZE", 1)))}
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._progress.__exit__(None, None, None)

@@ -4,6 +4,7 @@ import pytest
 
 from benchmarks.performance import gpu_training
 from solar_repro.plan import costs
+from solar_repro.training.flops import training_flops
 
 TINY = {
     "model_type": "llama",
@@ -27,7 +28,7 @@ def test_both_stages_beside_the_bare_loop() -> None:
     for measured in found.values():
         assert 200 <= measured["tokens_a_sequence"] <= 256
         for contender, (rate,) in measured["tokens_per_second"].items():
-            flops = rate * costs.training_flops(TINY, measured["tokens_a_sequence"])
+            flops = rate * training_flops(TINY, measured["tokens_a_sequence"])
             assert measured["mfu"][contender] == pytest.approx(flops / 1e12, abs=1e-3)
 
 

@@ -10,6 +10,8 @@ from solar_repro.plan.plan import Plan
 from solar_repro.scales.hardware import Hardware
 from solar_repro.scales.load import load_scale
 from solar_repro.scales.settings import InstructionTuning
+from solar_repro.training import flops
+from solar_repro.training.flops import forward_flops, training_flops
 
 TINY = {
     "model_type": "llama",
@@ -49,9 +51,9 @@ def model():
 def test_published_speed_follows_from_published_utilisation(
     monkeypatch, parameters, layers, width, length, mfu, tokens_per_second
 ):
-    monkeypatch.setattr(costs, "parameters_of", lambda config: parameters)
+    monkeypatch.setattr(flops, "parameters_of", lambda config: parameters)
     config = {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": 32}
-    hours = costs.gpu_hours(1e9 * costs.training_flops(config, length), Hardware(mfu=mfu))
+    hours = costs.gpu_hours(1e9 * training_flops(config, length), Hardware(mfu=mfu))
     assert 1e9 / hours / 3600 == pytest.approx(tokens_per_second, rel=0.002)
 
 
@@ -68,10 +70,10 @@ def test_operations_are_those_that_torch_counts(model):
     outside = (
         TINY["vocab_size"] * TINY["hidden_size"] + (2 * TINY["num_hidden_layers"] + 1) * TINY["hidden_size"]
     )
-    expected = costs.forward_flops(TINY, LENGTH) - 2 * outside
+    expected = forward_flops(TINY, LENGTH) - 2 * outside
     assert forward.get_total_flops() / LENGTH == pytest.approx(expected, rel=0.002)
     together = forward.get_total_flops() + backward.get_total_flops()
-    assert together / LENGTH == pytest.approx(costs.training_flops(TINY, LENGTH) - 6 * outside, rel=0.01)
+    assert together / LENGTH == pytest.approx(training_flops(TINY, LENGTH) - 6 * outside, rel=0.01)
 
 
 @pytest.mark.parametrize(("optimizer", "of_torch"), [("adamw_torch_fused", "AdamW"), ("rmsprop", "RMSprop")])

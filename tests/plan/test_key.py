@@ -25,10 +25,10 @@ WITHOUT_EFFECT = {
         "urllib3",
         "yaml",
     ),
-    *("lm_eval", "peft", "bitsandbytes"),
+    *("lm_eval", "peft", "bitsandbytes", "deepspeed"),
 }
-"""Libraries that fetch, draw, show, or check settings; the harness counts for `evaluate` alone, and the last
-three where settings ask for them."""
+"""Libraries that fetch, draw, show, or check settings. The harness counts for `evaluate` alone, the next two
+where settings ask for them, and a launcher never."""
 UNUSED = {
     "microworld": {"torch"},
     "upscale": {"torch", "transformers"},

@@ -10,6 +10,8 @@ import pytest
 
 from solar_repro.errors import UserError
 from solar_repro.plan.plan import Plan
+from solar_repro.running import jobs
+from solar_repro.running.launch import with_all_gpus
 from solar_repro.running.runner import Runner
 from solar_repro.running.whole_plan import make_all
 from solar_repro.scales.execution import Execution
@@ -80,3 +82,43 @@ def test_a_process_that_is_killed_is_one_line_and_leaves_nothing_open(own_place)
     assert [run.info.run_id for run in own_place.runs("attributes.status = 'RUNNING'")] == [tracker.run_id]
     (killed,) = own_place.runs(f"tags.`solar.key` = '{targets[0].key}'")
     assert killed.info.status == "KILLED"
+
+
+def test_of_several_gpus_each_process_sees_one_and_a_launcher_all(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    shares = jobs._shares_of_gpus(3)
+    assert [shares.get() for _ in range(3)] == ["3", "5", "3"]
+    assert with_all_gpus(os.environ)["CUDA_VISIBLE_DEVICES"] == "3,5"
+    jobs._see_one_gpu("5")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
+    assert with_all_gpus(os.environ)["CUDA_VISIBLE_DEVICES"] == "3,5"
+    monkeypatch.delenv(jobs.ALL_GPUS)
+
+
+def test_gpus_that_nobody_has_chosen_are_counted(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert jobs._shares_of_gpus(2) is None
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    shares = jobs._shares_of_gpus(2)
+    assert [shares.get(), shares.get()] == ["0", "1"]
+    monkeypatch.setenv(jobs.ALL_GPUS, "")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert "CUDA_VISIBLE_DEVICES" not in with_all_gpus(os.environ)
+
+
+@pytest.mark.slow
+def test_launched_trainings_and_steps_side_by_side_make_one_plan(own_place, capfd):
+    sections = ("continue_pretrain", "sft", "dpo")
+    changes = {f"{section}.per_device_batch_size": "2" for section in sections}
+    changes |= {"sft.max_steps": "2", "launcher": "ddp", "num_processes": "2", "jobs": "2"}
+    scale = load_scale("check", changes)
+    plan = Plan(scale)
+    targets = [plan.evaluation("sft_v1"), plan.evaluation("solar")]
+    make_all(Runner(own_place.store, Tracker("two", "check"), scale.execution), targets)
+    told = [line.split()[1:3] for line in capfd.readouterr().err.splitlines() if line.startswith("[")]
+    told = [(label, what) for label, what in told if what in ("running", "done")]
+    for launched in ("solar", "sft_v1"):  # nothing else is made meanwhile
+        start = told.index((launched, "running"))
+        assert told[start + 1] == (launched, "done")
+    assert {("solar.evaluate", "done"), ("sft_v1.evaluate", "done")} <= set(told)

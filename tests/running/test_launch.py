@@ -235,10 +235,6 @@ def test_a_second_machine_joins_the_training_of_the_first(finished, tmp_path):
             {"launcher": "ddp", "jobs": "1", "num_processes": "3"},
             "is not a multiple of per_device_batch_size",
         ),
-        (
-            {"launcher": "ddp", "num_processes": "2", "jobs": "2"},
-            "a launcher uses the whole machine for one step",
-        ),
         ({"launcher": "mpi"}, "launcher = 'mpi'"),
     ],
 )

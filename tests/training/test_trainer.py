@@ -1,10 +1,11 @@
 """What the trainers are told of devices and sharding."""
 
 import pytest
-from transformers import TrainingArguments
+from transformers import TrainerState, TrainingArguments
 
 from solar_repro.scales.load import load_scale
-from solar_repro.training.trainer import PlainTrainer, arguments
+from solar_repro.training.flops import training_flops
+from solar_repro.training.trainer import PlainTrainer, ReportProgress, arguments
 from tests.tiny_decoders import random_model
 
 SETTINGS = load_scale("check").in_precision("float32").continue_pretrain
@@ -28,3 +29,25 @@ def test_sharded_gradients_are_summed_after_each_micro_batch(sharded, monkeypatc
         monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     told = arguments(SETTINGS, rows=1000, seed=0)["accelerator_config"]
     assert told == {"gradient_accumulation_kwargs": {"sync_each_batch": sharded}}
+
+
+@pytest.mark.parametrize("peak", [None, 1e12])
+def test_a_gpu_of_a_known_peak_has_an_mfu(peak, monkeypatch):
+    clock = iter([10.0, 12.0])
+    logged = {}
+    report = ReportProgress("training", lambda metrics, step=0: logged.update(metrics), 1, 64, 16.4)
+    model = random_model("llama")
+    state = TrainerState(global_step=1, max_steps=1)
+    report.on_train_begin(None, TrainerState(), None)
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    report.on_step_begin(None, state, None)
+    report.on_step_end(None, state, None)
+    monkeypatch.undo()
+    monkeypatch.setattr("solar_repro.training.trainer.peak_flops", lambda: peak)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    report.on_log(None, state, None, {"loss": 1.0}, model=model)
+    assert logged["tokens_per_second"] == 32
+    if peak is None:
+        assert "mfu" not in logged
+    else:
+        assert logged["mfu"] == pytest.approx(32 * training_flops(model.config.to_dict(), 16) / 2e12)
