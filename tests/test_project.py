@@ -40,8 +40,8 @@ def test_mlproject_entry_points_and_modules_are_the_same():
 
 
 def test_every_stage_has_an_entry_point_and_a_module():
-    # The positive control is made by `contamination -P control=positive`, the other by a study of `ablation`.
-    others = {"contaminate", "untrained"}
+    # `contamination -P control=positive`, a study of `ablation`, and `dpo` make these.
+    others = {"contaminate", "untrained", "reference"}
     assert set(MLPROJECT["entry_points"]) - NO_STAGE == set(STAGES) - others
     assert set(STAGES) <= modules("solar_repro/stages")
 

@@ -30,7 +30,7 @@ def test_a_missing_held_out_split_is_found_before_anything_is_computed(
     without_held_out, tmp_path, monkeypatch
 ):
     scale = load_scale("check")
-    monkeypatch.setattr(continue_pretrain, "load_for_training", no_model)
+    monkeypatch.setattr(continue_pretrain, "load_whole", no_model)
     monkeypatch.setattr(evaluate, "evaluate_h6", no_model)
     told = {"corpus": without_held_out, "seed": 0}
     steps = [
