@@ -58,7 +58,7 @@ def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) 
     running: dict[Future[FinishedRun], Step] = {}
     error: Exception | None = None
     stopped: list[str] = []
-    broken: list[str] = []
+    broken: list[Step] = []
     told = False
     tracker = runner.tracker
     own = (tracker.name, tracker.scale, tracker.run_id, tracker.accepted, tracker.invocation)
@@ -98,15 +98,17 @@ def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) 
                     what = str(one)
                     stopped.append(what if what.startswith(step.label) else f"{step.label}: {what}")
                 except BrokenProcessPool:
-                    tracker.close_dead(step.key, runner.store / step.folder)
-                    broken.append(step.label)  # one of them was killed, and the others with it
+                    broken.append(step)  # one of them was killed, and the others with it
                 except Exception as other:
                     error = error or other
+    for step in broken:  # now that no process is left that could open another run
+        tracker.close_dead(step.key, runner.store / step.folder)
     if stopped or asked.is_set():
         raise Stopped("; ".join(stopped) or "stopped")
     if broken and error is None:
+        names = " or ".join(sorted(step.label for step in broken))
         error = UserError(
-            f"{' or '.join(sorted(broken))}: its process has ended; if no error is printed above, it was "
+            f"{names}: its process has ended; if no error is printed above, it was "
             "killed, perhaps because memory ran out: -P jobs=1 needs less, and continues from there"
         )
     if error is not None:

@@ -121,7 +121,7 @@ class Runner:
             # Finished, but this server does not know it: it was unreachable at the end, or is another one.
             parents = {role: self.get(parent) for role, parent in step.inputs.items()}
             left_open, _ = self.tracker.unfinished(step.key, folder)
-            run_id = left_open[0] if left_open and alone else self.tracker.open_child(step)
+            run_id = left_open[0] if left_open and alone else self.tracker.open_child(step, folder)
             found = self._register(step, parents, run_id, folder)
             self._say(step, "registered", "found")
         elif found := self._download(candidates, folder, step):
@@ -170,7 +170,7 @@ class Runner:
         saved = resume.intact_checkpoint() if resume else None
         run_id = run_of_checkpoint(saved) if saved else None
         if run_id is None or not self.tracker.reopen(run_id):
-            run_id = own_run or self.tracker.open_child(step)
+            run_id = own_run or self.tracker.open_child(step, folder)
         started = time.monotonic()
         with mark_failed(self.tracker.client, run_id):
             left_open, elsewhere = self.tracker.unfinished(step.key, folder)

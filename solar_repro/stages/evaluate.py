@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from solar_repro.checkpoint.load import load_for_training
 from solar_repro.contract import EvaluateInputs, EvaluateSettings
 from solar_repro.device import device
@@ -49,6 +51,9 @@ def run(
     if texts is not None:
         network, tokenizer = load_for_training(inputs.model)
         fuse_for_scoring(network)
-        losses = held_out_losses(network.to(device()), tokenizer, texts)
+        half = torch.float16 if evaluate.precision == "float16" else torch.bfloat16
+        on_gpu = device() == "cuda" and evaluate.precision != "float32"
+        with torch.autocast(device(), half, enabled=on_gpu):
+            losses = held_out_losses(network.to(device()), tokenizer, texts)
         write_losses(losses, out)
         log({"held_out_loss": mean_loss(losses)})

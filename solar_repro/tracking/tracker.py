@@ -87,13 +87,17 @@ class Tracker(Reader):
         """Set the description of a run, in Markdown."""
         self.client.set_tag(run_id, NOTE, note)
 
-    def open_child(self, step: Step) -> str:
-        """Open a run for the step, nested under the command's own, and return its id."""
+    def open_child(self, step: Step, output: Path) -> str:
+        """Open a run for the step, nested under the command's own, and return its id.
+
+        From its start it says which result it makes, and where, so that others can close it for a dead process.
+        """
         source = {
             "mlflow.source.name": f"solar_repro/stages/{step.stage}.py",
             "mlflow.source.type": "LOCAL",
         }
         tags = {"mlflow.parentRunId": self.run_id, "mlflow.user": self._user, **source}
+        tags |= _result_tags(step, output, this_maker())
         return self.client.create_run(self.experiment_id, tags=tags, run_name=step.label).info.run_id
 
     def reopen(self, run_id: str) -> bool:
@@ -135,19 +139,14 @@ class Tracker(Reader):
 
     def describe(self, run_id: str, step: Step, parents: Mapping[str, FinishedRun], output: Path) -> None:
         """Log tags, parameters, data sets and description of a step, which runs next or lies in `output`."""
-        made_by = maker(output) or this_maker()
         tags = {
             NOTE: step_note(step, self.invocation, parents, output),
             "solar.stage": step.stage,
             "solar.variant": step.variant,
             "solar.scale": self.scale,
-            "solar.key": step.key,
             "solar.parents": json.dumps({role: found.run_id for role, found in parents.items()}),
-            "solar.output": str(output),
+            **_result_tags(step, output, maker(output) or this_maker()),
             **({} if step.training_seed is None else {"solar.seed": str(step.training_seed)}),
-            "solar.user": made_by["user"],
-            "solar.host": made_by["host"],
-            "solar.store": folder_identity(output.parent) or "",
             **{f"solar.version.{name}": number for name, number in versions().items()},
             **{f"solar.machine.{name}": value for name, value in machine().items()},
             "mlflow.source.git.commit": code_version(),
@@ -273,3 +272,14 @@ def mark_failed(client: MlflowClient, run_id: str) -> Iterator[None]:
             client.set_tag(run_id, "solar.error", why[:5000])
             client.set_terminated(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
+
+
+def _result_tags(step: Step, output: Path, made_by: Mapping[str, str]) -> dict[str, str]:
+    """Which result a run makes, where, and who makes it."""
+    return {
+        "solar.key": step.key,
+        "solar.output": str(output),
+        "solar.user": made_by["user"],
+        "solar.host": made_by["host"],
+        "solar.store": folder_identity(output.parent) or "",
+    }

@@ -241,11 +241,16 @@ def test_the_pending_models_of_a_killed_process_are_closed(client, tracker, mode
     assert [model.status for model in models.values()] == ["FAILED", "FAILED", "READY"]
 
 
-def test_a_nested_run_has_parent_user_and_source(client, monkeypatch):
+def test_a_nested_run_has_parent_user_source_and_result(client, tmp_path, monkeypatch):
     monkeypatch.setattr("solar_repro.tracking.tracker.connect", lambda: client)
     own = client.create_run("0", {"mlflow.user": "ada"}).info.run_id
     tracker = Tracker("main check", "check", own)
-    tags = client.get_run(tracker.open_child(bare_step("sft", "sft_v1"))).data.tags
+    step = bare_step("sft", "sft_v1")
+    opened = tracker.open_child(step, tmp_path / step.folder)
+    tags = client.get_run(opened).data.tags
+    assert tags["solar.key"] == step.key
+    assert tags["solar.output"] == str(tmp_path / step.folder)
+    assert tracker.unfinished(step.key, tmp_path / step.folder)[0] == [opened]  # were its process dead
     assert tags["mlflow.parentRunId"] == own
     assert tags["mlflow.user"] == "ada"
     assert tags["mlflow.source.name"] == "solar_repro/stages/sft.py"
