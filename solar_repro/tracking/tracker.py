@@ -90,7 +90,7 @@ class Tracker(Reader):
     def open_child(self, step: Step, output: Path) -> str:
         """Open a run for the step, nested under the command's own, and return its id.
 
-        From its start it says which result it makes, and where, so that others can close it for a dead process.
+        From its start it says which result it makes, and where: others can close it for a dead process.
         """
         source = {
             "mlflow.source.name": f"solar_repro/stages/{step.stage}.py",
