@@ -213,7 +213,7 @@ def _zero3_config(job: Path, folder: Path) -> str:
 
     Under autocast it keeps the weights in float32. Its own bfloat16 would round them before the first step.
     """
-    told = read_job(job) or {"settings": {}}
+    told = read_job(job) or {"settings": {}}  # a job that has ended meanwhile: the processes will say so
     sections = [part for part in told["settings"].values() if isinstance(part, dict)]
     half = any(part.get("precision") == "bfloat16" for part in sections)
     config = json.loads((CONFIGS / "zero3.json").read_text(encoding="utf-8"))
