@@ -3,8 +3,6 @@
 Table 2 scores the released checkpoints instead, the cheapest reproduction that one GPU can do.
 """
 
-from pathlib import Path
-
 from entry_points.command import SEEDS, Arguments, names_in, parse, plans, run_main, running
 from solar_repro.errors import UserError
 
@@ -27,8 +25,9 @@ def main() -> None:
         },
         seeds=SEEDS,
         variants={
-            "help": "variants, separated by commas: for the study of seeds (default: those of Table 3), or "
-            "further up-scaled ones for the study untrained, such as upscaled_0-24_8-32",
+            "help": "variants, separated by commas: for the study of seeds (default: those of Table 3), the "
+            "continued ones for the study seam (default: every way), or further up-scaled ones for the study "
+            "untrained, such as upscaled_0-24_8-32",
         },
     )
     options = arguments.options
@@ -70,13 +69,11 @@ def table_2(arguments: Arguments) -> None:
     if scale.data.mirror == EMBEDDED:
         raise UserError(
             f"scale {scale.name}: its benchmarks are those of the embedded world; score released "
-            "checkpoints on "
-            "the real ones: -P scale=stories with -P data.mirror=DIR, or -P data.mirror=null to use the hub"
+            "checkpoints on the real ones, from the hub or a mirror: -P scale=laptop"
         )
     plan = Plan(scale)
     memory = device_memory()
-    mirror = Path(scale.data.mirror) if scale.data.mirror else None
-    found = candidates(rows, mirror, scale.evaluate.batch_tokens, memory)
+    found = candidates(rows, scale.data.mirror_folder, scale.evaluate.batch_tokens, memory)
     if arguments.options.dry_run == "true":
         print(describe(found, memory))
         return
@@ -126,11 +123,13 @@ def study(arguments: Arguments) -> None:
     layers = chosen[0].base_layers
     if name == "depth":
         names = () if layers is None else studies.depth_variants(layers, m)
-    elif name == "seam":
-        names = studies.SEAM
     else:
         given = names_in(arguments.options, "variants")
-        names = tuple(variants.variant(part).name for part in given) or studies.SEEDS
+        default = studies.SEAM if name == "seam" else studies.SEEDS
+        names = tuple(variants.variant(part).name for part in given) or default
+        other = [found for found in names if variants.variant(found).stage != "continue_pretrain"]
+        if name == "seam" and other:
+            raise UserError(f"--variants {other[0]}: study seam takes models of continued pretraining alone")
     steps = [plan.evaluation(variant) for plan in chosen for variant in names]
     with running(arguments, f"study {name}") as runner:
         if not names:  # how many layers a hub id has is known once it is fetched

@@ -21,18 +21,23 @@ def main() -> None:
 
 def describe(arguments: Arguments) -> str:
     """Describe what would be written; for the embedded base, which may not exist yet, the layer map alone."""
-    from pathlib import Path
-
     from solar_repro.checkpoint.folder import open_checkpoint
     from solar_repro.checkpoint.layer_map import variant_map
+    from solar_repro.checkpoint.model_source import locate_model
     from solar_repro.checkpoint.upscale import plan_upscale
+    from solar_repro.errors import UserError
     from solar_repro.paper.variants import variant
     from solar_repro.scales.settings import EMBEDDED
 
     kind, scale = variant(arguments.options.variant).layer_map, arguments.scale
     if scale.base.model == EMBEDDED:
         return str(variant_map(kind, scale.base.training.layers, scale.upscale.m))
-    folder = Path(scale.base.model)
+    folder = locate_model(scale.base.model, scale.data.mirror_folder)
+    if isinstance(folder, str):
+        raise UserError(
+            f"--dry_run: {folder} is no folder and not in a mirror, and a dry run downloads nothing; "
+            f"fetch it (hf download {folder}) and give its folder as base.model"
+        )
     chosen = variant_map(kind, open_checkpoint(folder).layers, scale.upscale.m)
     return str(plan_upscale(folder, chosen, scale.upscale.shard_bytes, scale.upscale.unproved))
 

@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,16 +24,21 @@ PEAK_TFLOPS = {
 }  # fmt: skip
 """TFLOP/s of dense bfloat16 with float32 sums, from NVIDIA's data sheets, by a part of the GPU's name."""
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/gpus")
+CONTAINER = Path("/sys/fs/cgroup")
 
 
 @functools.cache
 def device() -> str:
-    """`cuda` where PyTorch can compute on a GPU, else `cpu`. A GPU that this PyTorch cannot use: UserError.
+    """`cuda` or `mps` where PyTorch can compute on a GPU, NVIDIA's or Apple's, else `cpu`.
+
+    A GPU that this PyTorch cannot use: UserError.
 
     A GPU whose driver PyTorch does not find is named in a line on stderr, and the CPU computes.
     """
     import torch
 
+    if torch.backends.mps.is_available():
+        return "mps"
     if not torch.cuda.is_available():
         if NVIDIA_DRIVER.is_dir() and os.environ.get("CUDA_VISIBLE_DEVICES") is None:
             why = "its driver does not answer" if torch.version.cuda else "it is built for CPUs alone"
@@ -63,6 +69,23 @@ def peak_flops() -> float | None:
     return PEAK_TFLOPS[max(found, key=len)] * 1e12 if found else None
 
 
+def free_memory() -> int:
+    """Bytes of memory that the device can still give: of a GPU, else of the machine or its container."""
+    import psutil
+    import torch
+
+    if device() == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    if device() == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    free = psutil.virtual_memory().available
+    with suppress(OSError, ValueError, KeyError):  # no container, or one without a limit
+        limit, used = (int((CONTAINER / name).read_text()) for name in ("memory.max", "memory.current"))
+        kept = dict(line.split() for line in (CONTAINER / "memory.stat").read_text().splitlines())
+        free = min(free, limit - used + int(kept["inactive_file"]))
+    return free
+
+
 def give_memory_back() -> None:
     """Return what a finished step has freed to the machine, for other processes and launched trainings.
 
@@ -72,14 +95,21 @@ def give_memory_back() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+    if torch is not None and torch.backends.mps.is_available():
+        torch.mps.empty_cache()
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def computes_in_bfloat16() -> bool:
-    """Whether the device multiplies bfloat16 in hardware; where it does not, PyTorch emulates it slowly."""
+    """Whether the device multiplies bfloat16 in hardware; where it does not, PyTorch emulates it slowly.
+
+    Apple's GPUs differ in it, and PyTorch does not say which ones do: they count as if they did not.
+    """
     import torch
 
+    if device() == "mps":
+        return False
     if device() == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)  # compute capability 8.0
     abilities = torch.cpu.get_capabilities()
@@ -114,7 +144,7 @@ def warn_of_emulation(precision: str) -> None:
     """Say in a line on stderr how much slower a precision is that the device only emulates."""
     import torch
 
-    if precision == "float16" and device() == "cuda":
+    if device() == "mps" or (precision == "float16" and device() == "cuda"):
         return
     if precision in ("float16", "bfloat16") and own_precision() == "float32":
         slower = _seconds(getattr(torch, precision)) / _seconds(torch.float32)

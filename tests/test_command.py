@@ -88,7 +88,7 @@ def test_the_home_folder_is_understood(monkeypatch, tmp_path):
     found = parsed("--data.corpus.id", "~/texts", "--contamination.reference", "~/r").scale
     assert (found.data.corpus.id, found.contamination.reference) == (f"{tmp_path}/texts", f"{tmp_path}/r")
     monkeypatch.setenv("SOLAR_MIRROR", "~/hub")
-    scale = parse("", ["--scale", "stories", "--base.model", "~/b"]).scale
+    scale = parse("", ["--scale", "laptop", "--base.model", "~/b"]).scale
     assert (scale.data.mirror, scale.base.model) == (f"{tmp_path}/hub", f"{tmp_path}/b")
 
 

@@ -1,5 +1,8 @@
 """Which device and precision are taken, and what is said where they are not what was hoped for."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -195,3 +198,20 @@ def test_the_peak_of_a_gpu_is_that_of_the_longest_name_that_fits(on_a_gpu, monke
 def test_a_cpu_has_no_peak(on_a_cpu):
     on_a_cpu(ABLE)
     assert device.peak_flops() is None
+
+
+def test_apples_gpu_computes_in_float32(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert (device.device(), device.own_precision(), device.peak_flops()) == ("mps", "float32", None)
+    device.warn_of_emulation("bfloat16")  # it may be told to use it
+    assert capsys.readouterr().err == ""
+    given = arguments(load_scale("check").sft, 64, 1)
+    assert (given["use_cpu"], given["dataloader_pin_memory"], given["bf16"]) == (False, False, False)
+
+
+def test_float64_is_used_on_the_cpu_alone():
+    """Apple's GPUs have none, so a tensor goes to the CPU first."""
+    package = Path(device.__file__).parent
+    for file in package.glob("shared_prefix/*.py"):
+        assert not re.findall(r"(?<!\.cpu\(\))\.double\(\)", file.read_text()), file

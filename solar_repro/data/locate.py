@@ -11,7 +11,7 @@ from pathlib import Path
 
 from solar_repro.errors import UserError
 from solar_repro.store.fingerprint import folder_fingerprint
-from solar_repro.store.hub import REVISION, hub_commit, hub_snapshot
+from solar_repro.store.hub import REVISION, dataset_files, hub_commit, hub_snapshot
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,12 @@ class Location:
 
     @property
     def folder(self) -> Path:
-        """The folder with its files; a set of the hub is downloaded whole into the Hugging Face cache."""
+        """The folder with its files; those of the hub that are read are downloaded into its cache."""
         if self.path is not None:
             return self.path
-        return hub_snapshot(self.hub_id, "dataset", _not_found(self.hub_id, None), self.revision)
+        message = _not_found(self.hub_id, None)
+        files = dataset_files(self.hub_id, self.revision, message)
+        return hub_snapshot(self.hub_id, "dataset", message, self.revision, files)
 
 
 def mirror_folder(hub_id: str, mirror: Path | None) -> Path | None:

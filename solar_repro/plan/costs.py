@@ -11,19 +11,22 @@ from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.checkpoint.layer_map import parameters_of, variant_map
 from solar_repro.contract import (
     BaseModelSettings,
+    ContaminationSettings,
     ContinuePretrainSettings,
     DpoSettings,
     EvaluateSettings,
+    FrozenModel,
     ReferenceSettings,
     SftSettings,
     TrainingSettings,
+    UntrainedSettings,
     UpscaleSettings,
 )
 from solar_repro.errors import UserError
 from solar_repro.paper.benchmarks import H6_BENCHMARKS
 from solar_repro.plan.step import Step
 from solar_repro.scales.microworld import BaseTraining
-from solar_repro.scales.settings import Evaluate, Hardware, Shape, Training
+from solar_repro.scales.settings import Evaluate, Hardware, Shape, Training, Tuning
 from solar_repro.training.flops import attention_width, forward_flops, training_flops
 
 MASTER_BYTES = 4
@@ -35,6 +38,8 @@ _OPTIMIZER_BYTES = {"adamw_torch_fused": 8, "rmsprop": 4}
 
 QUANTISED_BYTES = 0.52
 """Bytes per parameter in NF4: 4 bits, and 0.127 bits of constants (QLoRA, Dettmers et al. 2023, Sec. 3)."""
+
+_WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "nf4": QUANTISED_BYTES}
 
 STRATEGIES = ("ddp", "fsdp2")
 """With `ddp` every GPU holds everything; `fsdp2` shards parameters, gradients and optimizer state."""
@@ -233,6 +238,28 @@ def bytes_to_write(step: Step, inputs: Mapping[str, Path]) -> int:
         return 0
     state = MASTER_BYTES + _OPTIMIZER_BYTES[training.optimizer]
     return open_checkpoint(inputs["model"]).parameters * (_trained_bytes(step) + 2 * state)
+
+
+def bytes_to_hold(step: Step, models: Mapping[str, Path]) -> int:
+    """The least bytes of memory that a step's models take in one process; 0 where none is loaded.
+
+    A training holds weights, gradients and the optimizer's state; activations come on top of it. `models`
+    are the folders of checkpoints by role.
+    """
+    match step.settings:
+        case TrainingSettings(training=Tuning() as tuning) if tuning.lora is not None:
+            each = _WEIGHT_BYTES[FrozenModel.before(tuning).weights]
+        case TrainingSettings() as settings:
+            each = 2 * MASTER_BYTES + _OPTIMIZER_BYTES[settings.training.optimizer]
+        case UntrainedSettings() | ContaminationSettings() as settings:
+            each = _WEIGHT_BYTES[settings.precision]
+        case EvaluateSettings() as settings:
+            each = _WEIGHT_BYTES[settings.evaluate.precision]
+        case ReferenceSettings() as settings:
+            each = _WEIGHT_BYTES[settings.reference.weights]
+        case _:
+            return 0
+    return round(each * sum(open_checkpoint(folder).parameters for folder in set(models.values())))
 
 
 def _trained_bytes(step: Step) -> int:

@@ -165,14 +165,17 @@ def _download_lines(plan: Plan) -> list[str]:
 
 
 def _hub_bytes(name: str) -> int | None:
-    """Size of all files of a hub data set; None where the hub does not say."""
+    """Size of the files of a hub data set that are downloaded; None where the hub does not say."""
     from huggingface_hub import HfApi
+
+    from solar_repro.store.hub import wanted_files
 
     try:
         files = HfApi().dataset_info(name, files_metadata=True).siblings
     except Exception:  # the hub's client raises OSError, ValueError or its HTTP library's own
         return None
-    return sum(file.size or 0 for file in files)
+    wanted = set(wanted_files([file.rfilename for file in files]))
+    return sum(file.size or 0 for file in files if file.rfilename in wanted)
 
 
 def refuse_what_cannot_fit(plan: Plan, found: list[Forecast]) -> None:

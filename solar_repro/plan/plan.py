@@ -77,12 +77,7 @@ class Plan:
         self._steps: dict[tuple[str, str], Step] = {}
         self._located: dict[tuple[str, str | None], tuple[str, dict[str, str]]] = {}
         self._embedded = scale.data.mirror == EMBEDDED
-        self._mirror = Path(scale.data.mirror).resolve() if scale.data.mirror and not self._embedded else None
-        if self._mirror and not self._mirror.is_dir():
-            raise UserError(
-                f"data.mirror: {scale.data.mirror} is not a folder; set SOLAR_MIRROR or -P data.mirror=DIR "
-                "to a folder laid out as the hub"
-            )
+        self._mirror = scale.data.mirror_folder
 
     def model(self, name: str) -> Step:
         """The step that makes the variant's checkpoint."""
@@ -179,12 +174,13 @@ class Plan:
                 targets.append(self.data(name))
         return ordered(targets)
 
-    @property
+    @cached_property
     def _base_folder(self) -> Path | None:
-        """Where the base lies on this machine; None for the embedded one and those of the hub."""
-        base = self.scale.base.model
-        folder = Path(expand_home(base))
-        return folder if base != EMBEDDED and folder.is_dir() else None
+        """Where the base lies on this machine, or in the mirror; None for the embedded one and the hub's."""
+        if self.scale.base.model == EMBEDDED:
+            return None
+        place = locate_model(self.scale.base.model, self._mirror)
+        return place if isinstance(place, Path) else None
 
     @cached_property
     def base_layers(self) -> int | None:
@@ -252,17 +248,17 @@ class Plan:
         return {name: UNKNOWN}
 
     def _base(self, variant: variants.Variant) -> Step:
-        model = self.scale.base.model
-        if model == EMBEDDED:
+        if self.scale.base.model == EMBEDDED:
             settings = BaseModelSettings(base=self.scale.base.training)
             if not self.scale.base.retrain:
                 training, digest = shipped_base(self.scale.base.training)
                 settings = BaseModelSettings(base=training, trained=digest)
             return Step("base", variant.name, settings, self._world())
+        model = self._base_folder or self.scale.base.model
         try:
             data = {"model": fingerprint_model(model, "base.model")}
         except UserError as error:
-            data = self._unknown("model", model, error)
+            data = self._unknown("model", str(model), error)
         places = {"model": model, "digest": data["model"]}
         return Step("base", variant.name, BaseModelSettings(), data=data, places=places)
 
@@ -307,8 +303,8 @@ class Plan:
         if section.math == "generate" and section.math_generation is not None:
             model, server = section.math_generation.model, section.math_generation.server
             if server is None:
-                places["model"], model = model, fingerprint_model(model, "data.math_generation.model")
-                data["model"] = model
+                places["model"] = locate_model(model, self._mirror)
+                data["model"] = model = fingerprint_model(places["model"], "data.math_generation.model")
             else:
                 places["server"] = server
             changes = {"model": model, "server": None}

@@ -17,15 +17,15 @@ from solar_repro.checkpoint.model_source import (
     with_model_folders,
 )
 from solar_repro.contract import Digests
-from solar_repro.device import give_memory_back
+from solar_repro.device import free_memory, give_memory_back
 from solar_repro.errors import Stopped, UserError
 from solar_repro.paper.benchmarks import H6_BENCHMARKS
-from solar_repro.plan.costs import bytes_to_write
+from solar_repro.plan.costs import bytes_to_hold, bytes_to_write
 from solar_repro.plan.provenance import FILE as PROVENANCE
 from solar_repro.plan.provenance import made_in, result_digest, verify_result, write_provenance
 from solar_repro.plan.step import Step
 from solar_repro.running.launch import Job, is_launched, launch
-from solar_repro.safety.paths import require_space, require_writable
+from solar_repro.safety.paths import require_memory, require_space, require_writable
 from solar_repro.safety.redact import one_line, printable
 from solar_repro.scales.execution import Execution
 from solar_repro.scales.settings import Shape
@@ -188,6 +188,11 @@ class Runner:
                 for role, place in models_by_role(step.places).items()
                 if role in step.data
             }
+            if not is_launched(step, self.execution):
+                given = {
+                    role: found.output for role, found in parents.items() if step.inputs[role].makes_model
+                }
+                require_memory(free_memory(), bytes_to_hold(step, {**given, **models}), step.label)
             adopted = False
             try:
                 with publish(folder, digests) as work:

@@ -33,6 +33,15 @@ def require_writable(folder: Path, what: str, setting: str) -> None:
         ) from None
 
 
+def require_memory(free: int, needed: int, what: str) -> None:
+    """Raise UserError if a step that needs `needed` bytes of memory has only `free` ones."""
+    if free < needed:
+        raise UserError(
+            f"{what}: its models take {needed / 1e9:,.1f} GB of memory at least, and {free / 1e9:,.1f} GB "
+            "are free; take a smaller model, or a machine or GPUs with more memory"
+        )
+
+
 def require_space(out: Path, needed: int) -> None:
     """Raise UserError if fewer than `needed` bytes are free on the disk of `out`."""
     free = shutil.disk_usage(out).free

@@ -1,5 +1,6 @@
 """The settings of a scale, section by section: how big, how long, and on what."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -109,6 +110,21 @@ class Data(Section):
                 "math_generation.server.base_url"
             )
         return self
+
+    @property
+    def mirror_folder(self) -> Path | None:
+        """The mirror's folder; None where data comes from the embedded world or the hub alone.
+
+        Raises UserError for one that is not there.
+        """
+        if self.mirror is None or self.mirror == EMBEDDED:
+            return None
+        if not (folder := Path(self.mirror).resolve()).is_dir():
+            raise UserError(
+                f"data.mirror: {self.mirror} is not a folder; set SOLAR_MIRROR or -P data.mirror=DIR to a "
+                "folder laid out as the hub"
+            )
+        return folder
 
     def samples(self, dataset: str) -> int:
         return self.maximum_samples.get(dataset, DATASETS[dataset].maximum_samples)

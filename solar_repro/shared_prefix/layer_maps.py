@@ -189,7 +189,7 @@ class UntrainedScorer:
                     logits = self.model(input_ids=row[None, start:end], use_cache=False).logits[0]
                     log_probs = torch.log_softmax(logits.float(), -1)
                     found = log_probs.gather(1, row[start + 1 : end + 1, None])
-                    total -= float(found.double().sum())
+                    total -= float(found.cpu().double().sum())
                 yield total
         finally:
             setattr(self._owner, self._name, self._layers)
@@ -215,7 +215,7 @@ def angular_distance(first: Tensor, second: Tensor) -> float:
 
     It is Eq. 4 of Gromov et al. 2024 (arXiv 2403.17887), who take a text's last token alone.
     """
-    cosines = torch.cosine_similarity(first.double(), second.double(), dim=-1)
+    cosines = torch.cosine_similarity(first.cpu().double(), second.cpu().double(), dim=-1)
     return float(cosines.clamp(-1, 1).arccos().mean()) / np.pi
 
 

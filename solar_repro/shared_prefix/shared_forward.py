@@ -191,7 +191,7 @@ class SharedPrefixScorer:
             log_probs = torch.log_softmax(logits, dim=-1, dtype=self.softmax_dtype)
             line = torch.from_numpy(which).to(input_ids.device)
             target = torch.from_numpy(tokens.astype(np.int64)).to(input_ids.device)
-            picked = log_probs[line, target].double().cpu().numpy()
+            picked = log_probs[line, target].cpu().double().numpy()
             best = (logits.argmax(dim=-1)[line] == target).cpu().numpy()
         np.add.at(sums, requests, picked)
         np.logical_and.at(greedy, requests, best)

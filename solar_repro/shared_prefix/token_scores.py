@@ -79,11 +79,11 @@ def _scores(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Log-probabilities of targets [n] under logits [n, vocabulary], and their z-scores, or None."""
     log_probs = torch.log_softmax(logits.float(), dim=-1)
-    picked = log_probs.gather(1, targets[:, None])[:, 0].double()
+    picked = log_probs.gather(1, targets[:, None])[:, 0].cpu().double()
     if not standardise:
-        return picked.cpu().numpy(), None
+        return picked.numpy(), None
     probs = log_probs.exp()
-    mean = (probs * log_probs).sum(-1).double()
-    square = (probs * log_probs.square()).sum(-1).double()
+    mean = (probs * log_probs).sum(-1).cpu().double()
+    square = (probs * log_probs.square()).sum(-1).cpu().double()
     z_scores = (picked - mean) / (square - mean.square()).clamp_min(1e-12).sqrt()
-    return picked.cpu().numpy(), z_scores.cpu().numpy()
+    return picked.numpy(), z_scores.numpy()

@@ -42,6 +42,22 @@ def hub_snapshot(
         )
 
 
+def dataset_files(repo_id: str, commit: str | None, message: Callable[[str], str]) -> list[str]:
+    """Names of the files of a data set that are downloaded (`wanted_files`); errors as `hub_snapshot`."""
+    with _hub_errors(message):
+        files = huggingface_hub.HfApi().list_repo_files(repo_id, repo_type="dataset", revision=commit)
+        return wanted_files(files)
+
+
+def wanted_files(names: Sequence[str]) -> list[str]:
+    """Those files of a data set that are read: where there are parquet files, they and the card.
+
+    Many sets have the same rows a second time, as text or in an archive.
+    """
+    parquet = [name for name in names if name.endswith(".parquet")]
+    return [name for name in names if name in (*parquet, "README.md")] if parquet else list(names)
+
+
 @contextmanager
 def _hub_errors(message: Callable[[str], str]) -> Iterator[None]:
     try:

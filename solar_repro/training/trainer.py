@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from accelerate.utils import is_peft_model
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
-from solar_repro.device import peak_flops
+from solar_repro.device import device, peak_flops
 from solar_repro.errors import Stopped, UserError
 from solar_repro.store.result import METRICS, Log
 from solar_repro.store.resume import ResumeFolder
@@ -39,14 +39,11 @@ def optimiser_steps(settings: "Training", rows: int) -> int:
 
 def arguments(settings: "Training", rows: int, seed: int) -> dict[str, Any]:
     """Keyword arguments for `TrainingArguments` and TRL's configs: our settings in the Trainer's names."""
-    import torch
-
     if rows < settings.global_batch_size:
         raise UserError(
             f"only {rows} training rows for a global_batch_size of {settings.global_batch_size}; "
             "use more data or a smaller batch"
         )
-    on_cpu = not torch.cuda.is_available()
     return {
         "output_dir": tempfile.gettempdir(),
         "save_strategy": "no",
@@ -70,8 +67,8 @@ def arguments(settings: "Training", rows: int, seed: int) -> dict[str, Any]:
         "activation_checkpointing": settings.activation_checkpointing,
         "remove_unused_columns": False,
         "dataloader_drop_last": True,
-        "dataloader_pin_memory": not on_cpu,
-        "use_cpu": on_cpu,
+        "dataloader_pin_memory": device() == "cuda",
+        "use_cpu": device() == "cpu",
         # With FSDP gradients are summed after each micro-batch into the shard that a GPU holds. Otherwise
         # each GPU would keep those of the whole model until the optimiser's step.
         "accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": _is_sharded()}},

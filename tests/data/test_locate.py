@@ -40,8 +40,11 @@ def test_hub_set_is_fetched_when_its_files_are_wanted(monkeypatch, tmp_path):
     )
     found = locate("org/name", None)
     assert (found.revision, asked) == ("abc", [])
+    listed = ["README.md", "all.txt", "data/train-0.parquet"]
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *_, **__: listed)
     assert found.folder == tmp_path
-    assert asked == [(("org/name",), {"repo_type": "dataset", "revision": "abc", "allow_patterns": None})]
+    wanted = ["README.md", "data/train-0.parquet"]  # the text file has the same rows again
+    assert asked == [(("org/name",), {"repo_type": "dataset", "revision": "abc", "allow_patterns": wanted})]
 
 
 def test_missing_folder(tmp_path):

@@ -66,7 +66,7 @@ def local_hub(mirror, tmp_path):
 def scale_of(hub):
     subjects = ", ".join(SUBJECTS)
     return (
-        *("--scale", "stories", "--data.mirror", str(hub), "--evaluate.subjects", f"[{subjects}]"),
+        *("--scale", "laptop", "--data.mirror", str(hub), "--evaluate.subjects", f"[{subjects}]"),
         *("--evaluate.limits", "{ARC: 3, HellaSwag: 3, MMLU: 2, TruthfulQA: 3, Winogrande: 3, GSM8K: 2}"),
     )
 
@@ -75,7 +75,7 @@ def test_table_2_with_small_models_in_the_released_ones_places(entry_point, loca
     rows = ("--rows", "SOLAR 10.7B, Mistral 7B")
     place = entry_point(ablation, "--table", "2", *rows, *scale_of(local_hub))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "Table 2 at scale stories"
+    assert lines[0] == "Table 2 at scale laptop"
     for row, hub_id in (("SOLAR 10.7B", "SOLAR-10.7B-v1.0"), ("Mistral 7B", "Mistral-7B-v0.1")):
         (run,) = place.runs(f"tags.`solar.variant` = '{hub_id}'")
         assert run.data.params["evaluate.precision"] == by_row(row).dtype

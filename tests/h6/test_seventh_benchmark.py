@@ -49,7 +49,7 @@ def test_the_benchmark_that_the_page_adds_is_scored(mirror, model, tmp_path):
     }
     options = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     done = subprocess.run(
-        [sys.executable, "-m", "entry_points.evaluate", "--scale", "stories", *options],
+        [sys.executable, "-m", "entry_points.evaluate", "--scale", "laptop", *options],
         cwd=tmp_path,
         env={
             **os.environ,

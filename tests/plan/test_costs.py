@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 
+from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.checkpoint.layer_map import parameters_of
 from solar_repro.plan import costs
 from solar_repro.plan.plan import Plan
@@ -200,3 +201,18 @@ def test_items_of_h6_follow_the_limits():
     assert costs.h6_tokens(section)["MMLU"][0] == 2 * 3
     assert costs.h6_tokens(section)["ARC"][0] == 6
     assert costs.h6_tokens(load_scale("paper").evaluate)["MMLU"][0] == 14042
+
+
+def test_the_least_memory_of_a_step(tmp_path, saved):
+    folder = saved("llama")
+    parameters = open_checkpoint(folder).parameters
+    lora = {"sft.lora.rank": "4", "sft.precision": "float32"}
+    plan = Plan(load_scale("check", {**lora, "evaluate.precision": "bfloat16", "dpo.optimizer": "rmsprop"}))
+    for step, each in (
+        (plan.model("solar"), 4 + 4 + 8),  # weight, gradient, two moments
+        (plan.model("dpo_v1"), 4 + 4 + 4),
+        (plan.model("sft_v1"), 4),
+        (plan.evaluation("base"), 2),
+        (plan.model("merge_v1"), 0),
+    ):
+        assert costs.bytes_to_hold(step, {"model": folder}) == each * parameters

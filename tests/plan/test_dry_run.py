@@ -1,5 +1,7 @@
 """The plan without a network, and what it refuses."""
 
+from dataclasses import dataclass
+
 import pytest
 
 from solar_repro.errors import UserError
@@ -106,11 +108,13 @@ def test_a_base_that_is_neither_folder_nor_hub_id_is_an_error_in_a_dry_run_too(t
 def test_the_hub_tells_the_size_of_the_download(tmp_path, monkeypatch):
     import huggingface_hub
 
+    @dataclass
     class File:
-        size = 1_500_000_000
+        rfilename: str
+        size: int = 1_500_000_000
 
     class Hub:
-        sha, siblings = "1" * 40, (File, File)
+        sha, siblings = "1" * 40, (File("a.parquet"), File("b.parquet"), File("same-rows.txt"))
 
         def dataset_info(self, name, files_metadata=False):
             return self

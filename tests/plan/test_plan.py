@@ -171,7 +171,7 @@ def test_a_corpus_of_the_mirror_is_looked_at_too(tmp_path):
     (tmp_path / "org" / "name" / "train.txt").write_text("a text\n")
     override = {"data.mirror": str(tmp_path), "data.corpus.id": "org/name"}
     with pytest.raises(UserError, match="org/name has no split 'validation'"):
-        _ = Plan(load_scale("stories", override))._corpus
+        _ = Plan(load_scale("laptop", override))._corpus
 
 
 def test_decontamination_reruns_what_is_tuned_on_the_set():
@@ -182,6 +182,12 @@ def test_decontamination_reruns_what_is_tuned_on_the_set():
     }
 
 
+def tiny_base(shared) -> dict[str, str]:
+    """A real base of five layers, and how Synth. Math is made where MetaMathQA is not in the mirror."""
+    math = {"data.math": "rule", "data.math_seed_split": "test"}
+    return {"base.model": str(shared / "models" / "stories260K"), "upscale.m": "1", **math}
+
+
 def test_flan_is_an_input_of_the_filter(shared, tmp_path, monkeypatch):
     """Its content, or without it that of the benchmarks whose n-grams stand in, is part of the key."""
     for name in ("Open-Orca/OpenOrca", "Open-Orca/FLAN"):
@@ -190,10 +196,10 @@ def test_flan_is_an_input_of_the_filter(shared, tmp_path, monkeypatch):
     for found in (shared / "hub").glob("*/*"):
         (tmp_path / found.parent.name).mkdir(exist_ok=True)
         (tmp_path / found.relative_to(shared / "hub")).symlink_to(found)
-    override = {"base.model": str(shared / "models" / "stories260K"), "data.mirror": str(tmp_path)}
-    step = Plan(load_scale("stories", override)).model("sft_v2")
+    override = tiny_base(shared) | {"data.mirror": str(tmp_path)}
+    step = Plan(load_scale("laptop", override)).model("sft_v2")
     assert {"Rowan/hellaswag", "openai/gsm8k"} < set(step.data)
-    joined = Plan(load_scale("stories", override | {"data.flan": "Open-Orca/FLAN"})).model("sft_v2")
+    joined = Plan(load_scale("laptop", override | {"data.flan": "Open-Orca/FLAN"})).model("sft_v2")
     assert joined.parameters()["datasets.openorca.flan"] == "Open-Orca/FLAN"
     assert set(joined.data) == {"llamafactory/alpaca_en_demo", "Open-Orca/OpenOrca", "Open-Orca/FLAN"}
 
@@ -220,18 +226,18 @@ def test_parameters_are_flat_and_dotted(plan):
 
 def test_a_real_mirror_is_fingerprinted_by_content(shared, tmp_path, monkeypatch):
     monkeypatch.setenv("SOLAR_MIRROR", str(shared / "hub"))
-    override = {"base.model": str(shared / "models" / "stories260K")}
-    before = keys(Plan(load_scale("stories", override)))
+    override = tiny_base(shared)
+    before = keys(Plan(load_scale("laptop", override)))
     # The same content elsewhere has the same keys.
     (tmp_path / "hub").symlink_to(shared / "hub")
     monkeypatch.setenv("SOLAR_MIRROR", str(tmp_path / "hub"))
-    assert keys(Plan(load_scale("stories", override))) == before
+    assert keys(Plan(load_scale("laptop", override))) == before
 
 
 def test_stand_ins_are_recorded(shared, monkeypatch):
     monkeypatch.setenv("SOLAR_MIRROR", str(shared / "hub"))
-    override = {"base.model": str(shared / "models" / "stories260K")}
-    step = Plan(load_scale("stories", override)).model("sft_v2")
+    override = tiny_base(shared)
+    step = Plan(load_scale("laptop", override)).model("sft_v2")
     assert step.parameters()["datasets.openorca.id"] == "google-research/flan-cot"
     assert set(step.data) == {"llamafactory/alpaca_en_demo", "google-research/flan-cot"}
 
@@ -239,10 +245,10 @@ def test_stand_ins_are_recorded(shared, monkeypatch):
 def test_missing_mirror_and_model_are_one_line(tmp_path, monkeypatch):
     monkeypatch.delenv("SOLAR_MIRROR", raising=False)
     with pytest.raises(UserError, match=r"data\.mirror: .*nowhere is not a folder"):
-        Plan(load_scale("stories", {"data.mirror": str(tmp_path / "nowhere")}))
+        Plan(load_scale("laptop", {"data.mirror": str(tmp_path / "nowhere")}))
     override = {"data.mirror": str(tmp_path), "base.model": str(tmp_path / "none")}
     with pytest.raises(UserError, match=r"base\.model: .*none is not a folder"):
-        Plan(load_scale("stories", override)).model("base")
+        Plan(load_scale("laptop", override)).model("base")
 
 
 def test_provenance_is_json(plan):

@@ -91,7 +91,7 @@ def test_a_damaged_result_comes_back_from_the_server(finished, tmp_path, here):
         ),
         (
             "plan",
-            ("--scale", "stories", "--data.mirror", "/nowhere"),
+            ("--scale", "laptop", "--data.mirror", "/nowhere"),
             "data.mirror: /nowhere is not a folder",
         ),
         ("main", ("--upscale.m", "2"), "upscale.m: dus: m must lie between 1 and 1 for a base of 4 layers"),
@@ -321,11 +321,23 @@ def test_gc_deletes_what_no_run_refers_to(finished, tmp_path, here):
 def test_the_dry_run_of_an_upscaling_writes_nothing(shared, tmp_path, here):
     place = Workplace(tmp_path / "store", f"sqlite:///{tmp_path}/mlflow.db")
     model = str(shared / "models" / "stories260K")
-    done = here(place, "upscale", "--scale", "stories", "--base.model", model, "--dry_run", "true")
+    done = here(
+        place, "upscale", "--scale", "laptop", "--base.model", model, "--upscale.m", "1", "--dry_run", "true"
+    )
     assert done.returncode == 0, done.stderr
     assert "5 → 8 layers; seams: 3→1 (distance 2)" in done.stdout
     assert "396,352 parameters" in done.stdout  # 5 layers have 260,032, a layer 45,440
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_does_not_fit_memory_is_refused_before_it_is_loaded(own_place, monkeypatch):
+    monkeypatch.setattr("solar_repro.running.runner.free_memory", lambda: 100_000)
+    step = Plan(load_scale("check", {"sft.learning_rate": "1e-4"})).model("sft_v1")
+    with pytest.raises(
+        UserError, match=r"sft_v1: its models take \S+ GB of memory at least, and 0\.0 GB are"
+    ):
+        Runner(own_place.store, Tracker("memory", "check")).get(step)
+    assert not list(own_place.store.glob(f"{step.folder}*"))
 
 
 def test_a_step_gives_the_memory_of_its_gpu_back(own_place, monkeypatch):

@@ -174,8 +174,8 @@ def test_yaml_as_people_mean_it():
 
 def test_the_environment_names_the_mirror_and_an_override_wins(monkeypatch, tmp_path):
     monkeypatch.setenv("SOLAR_MIRROR", str(tmp_path))
-    assert load_scale("stories").data.mirror == str(tmp_path)
-    assert load_scale("stories", {"data.mirror": "/other"}).data.mirror == "/other"
+    assert load_scale("laptop").data.mirror == str(tmp_path)
+    assert load_scale("laptop", {"data.mirror": "/other"}).data.mirror == "/other"
 
 
 def test_accumulation():
