@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks.runs import Runs
 from benchmarks.tables import SCORE_TABLES, Cell, number, rows
 from benchmarks.verdicts import Result, Verdict
+from benchmarks.wording import decider
 from solar_repro.paper.variants import PAPER
 from solar_repro.tracking.server import ui_command
 
@@ -20,7 +21,7 @@ def closing_text(runs: Runs, results: Sequence[Result], report: Path, *more: str
     """Return the whole closing block. The lines of `more` stand before the report's path."""
     width = max(_NARROWEST, min(shutil.get_terminal_size((_WIDEST, 0)).columns, _WIDEST))
     links = [*more, f"report: {report}", f"UI: {ui_command()}"]
-    return "\n" + "\n\n".join([h6_text(runs), verdicts_text(results, width), "\n".join(links)])
+    return "\n" + "\n\n".join([h6_text(runs), verdicts_text(results, runs.scale, width), "\n".join(links)])
 
 
 def h6_text(runs: Runs) -> str:
@@ -44,7 +45,7 @@ def h6_text(runs: Runs) -> str:
     return "\n".join(lines)
 
 
-def verdicts_text(results: Sequence[Result], width: int) -> str:
+def verdicts_text(results: Sequence[Result], scale: str, width: int) -> str:
     """Return the claims by verdict: the sentence of each decided claim, the names of the others."""
     lines = [f"The paper's {len(results)} claims, judged by these runs"]
     for kind in KINDS:
@@ -57,7 +58,9 @@ def verdicts_text(results: Sequence[Result], width: int) -> str:
             continue
         lines.append(f"  {kind:<14} {len(claims):>3}")
         for claim in claims:
-            lines += _wrapped(f"    {claim.name:<3} ", 8, claim.statement, width)
+            elsewhere = decider(claim, scale)
+            text = f"{claim.statement} ({elsewhere})" if elsewhere else claim.statement
+            lines += _wrapped(f"    {claim.name:<3} ", 8, text, width)
     return "\n".join(lines)
 
 

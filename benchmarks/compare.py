@@ -101,8 +101,10 @@ def claims_markdown(results: Sequence[Result]) -> str:
     for result in results:
         claim = result.claim
         name, verdict = f"{claim.name} ({claim.section})", f"**{result.verdict}**"
-        rows.append((name, claim.statement, verdict, f"{paper_says(result)} {claim.contradicted}".strip()))
-    return text_table(("claim", "", "verdict", "the paper's own tables"), rows).markdown()
+        printed = f"{paper_says(result)} {claim.contradicted}".strip()
+        rows.append((name, claim.statement, verdict, claim.decided_at, printed))
+    head = ("claim", "", "verdict", "decided at scale", "the paper's own tables")
+    return text_table(head, rows).markdown()
 
 
 def table_markdown(table: int, runs: Runs) -> str:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
-from benchmarks.paper.claims import Figure, Part
+from benchmarks.paper.claims import Claim, Figure, Part
 from benchmarks.power import MOST, POWER, Missing, missing, smallest_effect
 from benchmarks.verdicts import CONFIDENCE, PartResult, Result, margin
 from solar_repro.paper.benchmarks import H6_NAMES
@@ -72,6 +72,13 @@ def method() -> str:
         "would decide a part is computed for the difference and the spread that were seen. It counts all "
         "items of the part: multiply each of evaluate.limits by the factor."
     )
+
+
+def decider(claim: Claim, scale: str) -> str:
+    """Say which scale decides a claim that the embedded world, at this scale, cannot; else nothing."""
+    if scale not in ("check", "smoke") or claim.decided_at == "smoke":
+        return ""
+    return f"decided at scale {claim.decided_at}, on real weights"
 
 
 def summary(results: Sequence[Result]) -> str:

@@ -13,7 +13,7 @@ from benchmarks.report.text_tables import contamination, data_sets, filtered, lo
 from benchmarks.runs import EVALUATE, MODEL, Runs
 from benchmarks.tables import SCORE_COLUMNS, SCORE_TABLES, TABLES, ScoreRow, rows
 from benchmarks.verdicts import Result, paper_holds
-from benchmarks.wording import method, summary
+from benchmarks.wording import decider, method, summary
 from solar_repro.paper import variants
 from solar_repro.tracking.commands import mlflow_command
 from solar_repro.tracking.descriptions import run_path
@@ -43,6 +43,7 @@ def page(
         forests={result.claim.name: forests(result) for result in results},
         tally=tally(results),
         method=method(),
+        deciders={result.claim.name: decider(result.claim, runs.scale) for result in results},
         holds={result.claim.name: paper_says(result) for result in results},
         losses=losses(runs),
         columns=SCORE_COLUMNS,

@@ -27,7 +27,7 @@ def test_every_model_of_the_tables_stands_once_beside_the_paper():
 
 @pytest.mark.parametrize("width", [64, 80, 100])
 def test_every_claim_stands_under_its_verdict(width):
-    text = verdicts_text(results(), width)
+    text = verdicts_text(results(), "laptop", width)
     assert all(len(line) <= width for line in text.splitlines())
     assert text.startswith(f"The paper's {len(CLAIMS)} claims")
     words = " ".join(text.split())
@@ -38,6 +38,13 @@ def test_every_claim_stands_under_its_verdict(width):
             assert ", ".join(claim.name for claim in of_kind) in words
         else:
             assert all(f"{claim.name} {claim.statement}" in words for claim in of_kind)
+
+
+def test_a_claim_about_real_weights_says_which_scale_decides_it():
+    first = [Result(claim, (), "reproduced", 1) for claim in CLAIMS if claim.name in ("C2", "C3")]
+    says = "(decided at scale laptop, on real weights)"
+    assert " ".join(verdicts_text(first, "smoke", 80).split()).count(says) == 1
+    assert says not in " ".join(verdicts_text(first, "paper", 80).split())
 
 
 def test_the_last_lines_say_where_the_report_is_and_what_opens_the_ui(monkeypatch):

@@ -6,6 +6,7 @@ import pytest
 
 from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.checkpoint.layer_map import parameters_of
+from solar_repro.microworld.trained_base import FOLDER
 from solar_repro.plan import costs
 from solar_repro.plan.plan import Plan
 from solar_repro.scales.hardware import Hardware
@@ -203,9 +204,8 @@ def test_items_of_h6_follow_the_limits():
     assert costs.h6_tokens(load_scale("paper").evaluate)["MMLU"][0] == 14042
 
 
-def test_the_least_memory_of_a_step(tmp_path, saved):
-    folder = saved("llama")
-    parameters = open_checkpoint(folder).parameters
+def test_the_least_memory_of_a_step():
+    parameters = open_checkpoint(FOLDER).parameters
     lora = {"sft.lora.rank": "4", "sft.precision": "float32"}
     plan = Plan(load_scale("check", {**lora, "evaluate.precision": "bfloat16", "dpo.optimizer": "rmsprop"}))
     for step, each in (
@@ -215,4 +215,4 @@ def test_the_least_memory_of_a_step(tmp_path, saved):
         (plan.evaluation("base"), 2),
         (plan.model("merge_v1"), 0),
     ):
-        assert costs.bytes_to_hold(step, {"model": folder}) == each * parameters
+        assert costs.bytes_to_hold(step, {"model": FOLDER}) == each * parameters
