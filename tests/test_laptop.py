@@ -1,4 +1,4 @@
-"""Every stage of scale `laptop` on real data from a mirror, with a tiny real base and few tokens and items."""
+"""Every stage of scale `laptop` on real data from a mirror, with a tiny real base and few tokens."""
 
 import re
 

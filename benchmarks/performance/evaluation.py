@@ -13,7 +13,6 @@ first and for a second model. Writes evaluation.json and evaluation.png.
 import argparse
 import json
 import logging
-import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ import numpy as np
 import torch
 
 from benchmarks.performance.evaluation_results import BenchmarkRow, Measured, plot, table, totals
+from benchmarks.performance.memory import peak_mib, reset_peak
 from benchmarks.performance.random_llama import build_random_llama
 from solar_repro.h6.evaluation import evaluate_h6
 from solar_repro.h6.samples import read_samples
@@ -57,30 +57,14 @@ def counted_positions() -> Iterator[list[int]]:
         handle.remove()
 
 
-def _reset_peak() -> None:
-    """Linux: the resident set's high-water mark starts again from here."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_mib() -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def measure(run: Callable[[], Any]) -> tuple[Any, Measured]:
     """Run once and say what it took."""
-    try:
-        _reset_peak()
-        resettable = True
-    except OSError:
-        resettable = False
+    resettable = reset_peak()
     with counted_positions() as positions:
         start = time.perf_counter()
         result = run()
         seconds = time.perf_counter() - start
-    return result, Measured(seconds, positions[0], _peak_mib() if resettable else None)
+    return result, Measured(seconds, positions[0], peak_mib() if resettable else None)
 
 
 def stock_evaluation(model: Path, tasks: H6Tasks, batch_size: int, max_length: int | None) -> dict[str, Any]:
