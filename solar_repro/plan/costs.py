@@ -29,6 +29,7 @@ from solar_repro.scales.microworld import BaseTraining
 from solar_repro.scales.settings import Evaluate, Hardware, Shape, Training, Tuning
 from solar_repro.training.flops import attention_width, forward_flops, training_flops
 
+GIB = 1 << 30
 MASTER_BYTES = 4
 """Bytes per parameter of the float32 master weights that are trained, in a state to resume from."""
 EMBEDDED_BYTES = 2

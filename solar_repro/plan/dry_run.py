@@ -7,6 +7,7 @@ from typing import Any
 from solar_repro.checkpoint.layer_map import parameters_of
 from solar_repro.errors import UserError
 from solar_repro.plan.costs import (
+    GIB,
     STRATEGIES,
     checkpoint_bytes,
     gpu_hours,
@@ -16,13 +17,12 @@ from solar_repro.plan.costs import (
     training_of,
     training_tokens,
 )
+from solar_repro.plan.micro_batches import micro_batch_lines
 from solar_repro.plan.plan import Plan
 from solar_repro.plan.schedule import hours_of_plan
 from solar_repro.plan.step import Step
 from solar_repro.scales.settings import Hardware, Lora, Training, Tuning
 from solar_repro.stages.table import STAGES
-
-GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,7 @@ def describe(plan: Plan, found: list[Forecast], store: Path) -> str:
     if hardware:
         lines.append(_gpu_lines(open_steps, hardware))
         lines.append(_schedule_line(plan, open_steps, hardware))
+        lines += micro_batch_lines(plan, [item.step for item in open_steps], hardware)
     lines += _download_lines(plan)
     return "\n".join(lines)
 

@@ -43,23 +43,19 @@ def token_scores(
     *,
     batch_tokens: int,
     standardise: bool = False,
+    passes: int = 0,
 ) -> list[TokenScores]:
     """Score each sequence's tokens but the first; UserError where no sequence has two tokens.
 
     Batches of like length hold at most `batch_tokens` positions, or fewer where the vocabulary is large, so
-    that memory stays bounded. Log-probabilities are computed in float32.
+    that memory stays bounded. Log-probabilities are computed in float32. With `passes`, no fewer forward
+    passes are taken, if need be over one token, and it is no error to have nothing to score.
     """
-    if not any(len(sequence) > 1 for sequence in sequences):
+    batches = batches_of(model, sequences, batch_tokens)
+    if not batches and not passes:
         raise UserError("loss of texts: not one token to predict; give texts that are not empty")
     results = [TokenScores(np.empty(0), np.empty(0) if standardise else None) for _ in sequences]
-    order = sorted(
-        (index for index, sequence in enumerate(sequences) if len(sequence) > 1),
-        key=lambda index: -len(sequences[index]),
-    )
-    positions = min(batch_tokens, LOGITS // model.config.get_text_config().vocab_size)
-    while order:
-        count = max(1, positions // len(sequences[order[0]]))
-        batch, order = order[:count], order[count:]
+    for batch in batches:
         lengths = [len(sequences[index]) for index in batch]
         tokens = padded([sequences[index] for index in batch], model.device)
         with torch.no_grad():  # inference tensors cannot be gathered from shards
@@ -71,7 +67,25 @@ def token_scores(
                 results[index] = TokenScores(
                     np.concatenate(log_probs), np.concatenate(z_scores) if standardise else None
                 )
+    for _ in range(passes - len(batches)):
+        with torch.no_grad():
+            model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
     return results
+
+
+def batches_of(model: PreTrainedModel, sequences: Sequence[np.ndarray], batch_tokens: int) -> list[list[int]]:
+    """Indices of the sequences in each forward pass of `token_scores`, the longest sequences first."""
+    order = sorted(
+        (index for index, sequence in enumerate(sequences) if len(sequence) > 1),
+        key=lambda index: -len(sequences[index]),
+    )
+    positions = min(batch_tokens, LOGITS // model.config.get_text_config().vocab_size)
+    batches = []
+    while order:
+        count = max(1, positions // len(sequences[order[0]]))
+        batches.append(order[:count])
+        order = order[count:]
+    return batches
 
 
 def _scores(

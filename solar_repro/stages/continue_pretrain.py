@@ -15,12 +15,15 @@ from solar_repro.layers.training_attention import use_training_attention
 from solar_repro.store.result import CARDS, Log
 from solar_repro.store.resume import ResumeFolder
 from solar_repro.training.adapters import load_whole
-from solar_repro.training.held_out import held_out_losses, held_out_texts, mean_loss
+from solar_repro.training.held_out import held_out_texts, shared_mean_loss
 from solar_repro.training.trainer import PlainTrainer, ReportProgress, arguments, train
 
 
 class HeldOut(TrainerCallback):
-    """Measures the held-out loss at the start, `evaluations` times along the way, and at the end."""
+    """Measures the held-out loss at the start, `evaluations` times along the way, and at the end.
+
+    All processes take part.
+    """
 
     def __init__(self, log: Log, tokenizer: Any, texts: list[str], evaluations: int) -> None:
         self._log, self._tokenizer, self._texts = log, tokenizer, texts
@@ -35,7 +38,7 @@ class HeldOut(TrainerCallback):
             self._measure(model, state.global_step)
 
     def _measure(self, model: Any, step: int) -> None:
-        loss = mean_loss(held_out_losses(model, self._tokenizer, self._texts))
+        loss = shared_mean_loss(model, self._tokenizer, self._texts)
         self._log({"recovery/held_out_loss": loss}, step)
         model.train()
 

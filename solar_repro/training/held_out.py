@@ -9,7 +9,7 @@ from solar_repro.data.locate import text_location
 from solar_repro.data.text_stream import load_text
 from solar_repro.h6.samples import LOSSES_FILE
 from solar_repro.scales.settings import Corpus
-from solar_repro.shared_prefix.token_scores import encode_with_bos, token_scores
+from solar_repro.shared_prefix.token_scores import batches_of, encode_with_bos, token_scores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,6 +38,35 @@ def held_out_losses(
     model.eval()
     scores = token_scores(model, sequences, batch_tokens=BATCH_TOKENS)
     return [TextLoss(len(score.log_probs), -float(score.log_probs.sum())) for score in scores]
+
+
+def shared_mean_loss(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: list[str]
+) -> float:
+    """`mean_loss` of texts that all processes of a training share out among themselves, on each of them.
+
+    Every process takes as many forward passes: where layers are sharded, each pass gathers them from all.
+    """
+    import torch
+    from torch import distributed
+
+    launched = distributed.is_initialized()
+    rank, processes = (distributed.get_rank(), distributed.get_world_size()) if launched else (0, 1)
+    sequences = encode_with_bos(tokenizer, texts, model.config.max_position_embeddings)
+    # Dealt out by length, the shares are of like size, and so are the batches that are scored at one time.
+    sequences.sort(key=len, reverse=True)
+    shares = [sequences[first::processes] for first in range(processes)]
+    passes = max(len(batches_of(model, share, BATCH_TOKENS)) for share in shares)
+    model.eval()
+    scores = token_scores(model, shares[rank], batch_tokens=BATCH_TOKENS, passes=passes)
+    sums = torch.tensor(
+        [sum(score.log_probs.sum() for score in scores), sum(len(score.log_probs) for score in scores)],
+        dtype=torch.float64,
+        device=model.device if launched else "cpu",
+    )
+    if launched:
+        distributed.all_reduce(sums)
+    return -float(sums[0] / sums[1])
 
 
 def mean_loss(losses: list[TextLoss]) -> float:

@@ -174,6 +174,13 @@ def test_sizes_on_disk_are_those_of_the_checkpoints(finished):
     assert costs.bytes_to_write(plan.model("sft_v1"), inputs) == result + 2 * state
 
 
+def test_at_the_papers_size_saving_takes_little_of_the_time():
+    scale = load_scale("paper")
+    parameters = parameters_of({**scale.base.shape.model_dump(), "num_hidden_layers": 48})
+    seconds = 12 * parameters / 2e9  # the weights and AdamW's moments, on a disk that takes 2 GB a second
+    assert seconds < 0.02 * 60 * scale.execution.save.minutes
+
+
 def test_tokens_are_at_least_those_that_a_run_used(finished):
     plan = Plan(load_scale("check"))
     for name in ("sft_v3", "dpo_v1"):

@@ -96,6 +96,9 @@ def in_one_process(step, out: Path, inputs) -> Curve:
             for case in [
                 ("sft_v1", "ddp"),
                 ("sft_v1", "deepspeed"),
+                ("solar", "fsdp2"),
+                ("solar", "ddp"),
+                ("solar", "deepspeed"),
                 ("dpo_v1", "fsdp2"),
                 ("dpo_v1", "ddp"),
                 ("dpo_v1", "deepspeed"),
@@ -113,6 +116,10 @@ def test_two_processes_end_as_one_does(finished, tmp_path, launchable, variant, 
     assert launch(tmp_path / "job.json", job(step, inputs, out), curve, two(launcher)) == {}
     assert not (tmp_path / "job.json").exists()
     assert curve.values["loss"] == pytest.approx(alone.values["loss"], abs=1e-4)
+    held_out = "recovery/held_out_loss"  # of the documents each process scores its share
+    assert curve.values[held_out] == pytest.approx(alone.values[held_out], abs=1e-4)
+    if variant == "solar":  # before the first step nothing but the order of sums differs
+        assert curve.values[held_out][0] == pytest.approx(alone.values[held_out][0], rel=1e-6)
     found = load_file(out / "model.safetensors")
     assert {name: (w.shape, w.dtype) for name, w in found.items()} == {
         name: (w.shape, w.dtype) for name, w in weights.items()

@@ -4,14 +4,19 @@ import gzip
 import json
 
 import pytest
+from torch import distributed
 
+from solar_repro.checkpoint.load import load_for_scoring
 from solar_repro.contract import ContinuePretrainSettings, EvaluateSettings
 from solar_repro.errors import UserError
 from solar_repro.plan.step import Step
 from solar_repro.scales.load import load_scale
 from solar_repro.scales.settings import Corpus
 from solar_repro.stages import continue_pretrain, evaluate
+from solar_repro.training import held_out
+from solar_repro.training.held_out import held_out_losses, mean_loss, shared_mean_loss
 from tests.steps import run_step
+from tests.tiny_benchmarks import model  # noqa: F401
 
 
 @pytest.fixture
@@ -52,3 +57,30 @@ def test_compressed_texts_are_a_corpus(tmp_path):
         (tmp_path / f"{split}.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
     corpus = Corpus(id=str(tmp_path), held_out_documents=5)
     assert sorted(continue_pretrain.held_out_texts(corpus, None)) == ["text 0", "text 1", "text 2"]
+
+
+@pytest.mark.parametrize("processes", [2, 3, 8])
+def test_processes_share_the_documents_out_and_take_as_many_passes(model, monkeypatch, processes):  # noqa: F811
+    network, tokenizer = load_for_scoring(model)
+    texts = [" ".join(["sun moon river"] * words) for words in (1, 7, 2, 0, 5, 5, 3)]
+    monkeypatch.setattr(held_out, "BATCH_TOKENS", 24)
+    expected = mean_loss(held_out_losses(network, tokenizer, texts))
+    assert shared_mean_loss(network, tokenizer, texts) == pytest.approx(expected, rel=1e-6)
+
+    passes = []
+    network.register_forward_pre_hook(
+        lambda _, args, kwargs: passes.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: processes)
+    sums, sizes = [], []
+    monkeypatch.setattr(distributed, "all_reduce", lambda own: sums.append(own.clone()) or own.fill_(1))
+    for rank in range(processes):
+        passes.clear()
+        monkeypatch.setattr(distributed, "get_rank", lambda rank=rank: rank)
+        shared_mean_loss(network, tokenizer, texts)
+        sizes.append(list(passes))
+    assert len({len(each) for each in sizes}) == 1
+    log_prob, tokens = sum(sums).tolist()
+    assert -log_prob / tokens == pytest.approx(expected, rel=1e-6)
+    assert max(own[1] for own in sums) < tokens
