@@ -144,7 +144,8 @@ def training_memory(
     else:
         weights = state + parameters * ((2 if half else 0) + (4 if gpus > 1 else 0))
     tokens = settings.per_device_batch_size * settings.max_length * (2 if pairs else 1)
-    layers = tokens * layer_bytes(config, half, settings.activation_checkpointing)
+    rank = None if lora is None else lora.rank
+    layers = tokens * layer_bytes(config, half, settings.activation_checkpointing, rank)
     return weights + layers + head_bytes(config, settings, tokens)
 
 
@@ -157,19 +158,21 @@ def adapter_parameters(config: Mapping[str, Any], rank: int) -> int:
     return config["num_hidden_layers"] * rank * ends
 
 
-def layer_bytes(config: Mapping[str, Any], half: bool, checkpointing: bool) -> float:
+def layer_bytes(config: Mapping[str, Any], half: bool, checkpointing: bool, rank: int | None = None) -> float:
     """Bytes of activations per token: what Llama layers keep for the backward pass.
 
     A layer keeps 30·hidden + 4·keys + 8·inner under bfloat16 autocast, 32·hidden + 8·keys + 16·inner in
-    float32 (keys: key-value heads × their size), and 4·heads + 8 either way; with checkpointing its float32
-    input alone, and one layer is whole at a time.
+    float32 (keys: key-value heads × their size), and 4·heads + 8 either way; with checkpointing its input
+    alone, and one layer is whole at a time. With adapters of a `rank` it keeps 24·hidden instead, and what
+    each of the seven makes; their frozen weights, and so a layer's input, have the precision's own format.
     """
     hidden, layers, heads = config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]
     keys = (config.get("num_key_value_heads") or heads) * attention_width(config) // heads
-    inner = config["intermediate_size"]
-    layer = 30 * hidden + 4 * keys + 8 * inner if half else 32 * hidden + 8 * keys + 16 * inner
-    layer += 4 * heads + 8
-    return 4 * hidden * layers + layer if checkpointing else layer * layers
+    inner, size = config["intermediate_size"], 2 if half else 4
+    wide, given = (30 if half else 32, 4) if rank is None else (24, size)
+    layer = wide * hidden + 2 * size * keys + (8 if half else 16) * inner + 4 * heads + 8
+    layer += 7 * size * (rank or 0)
+    return given * hidden * layers + layer if checkpointing else layer * layers
 
 
 def head_bytes(config: Mapping[str, Any], settings: Training, tokens: int) -> float:

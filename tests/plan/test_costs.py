@@ -94,16 +94,20 @@ def test_memory_of_weights_gradients_and_optimizer_is_what_torch_holds(model, op
 
 @pytest.mark.parametrize("half", [True, False])
 @pytest.mark.parametrize("checkpointing", [True, False])
-def test_activations_are_those_that_autograd_keeps(half, checkpointing):
+@pytest.mark.parametrize("rank", [None, 4])
+def test_activations_are_those_that_autograd_keeps(half, checkpointing, rank):
     """What a longer text adds, so that weights and their casts do not count."""
-    assert _kept(half, checkpointing) == pytest.approx(_formula(half, checkpointing), rel=0.02)
+    if rank:
+        pytest.importorskip("peft")
+    expected = _formula(half, checkpointing, rank)
+    assert _kept(half, checkpointing, rank) == pytest.approx(expected, rel=0.02)
 
 
-def _formula(half, checkpointing):
+def _formula(half, checkpointing, rank):
     """Kept through the forward pass: of a checkpointed layer its input alone, of a logit 4 bytes."""
-    layer = costs.layer_bytes({**TINY, "num_hidden_layers": 1}, half, False)
-    kept = costs.layer_bytes(TINY, half, checkpointing) + 4 * TINY["vocab_size"]
-    return kept - layer * checkpointing + _outside_the_layers(half)
+    layer = costs.layer_bytes({**TINY, "num_hidden_layers": 1}, half, False, rank)
+    kept = costs.layer_bytes(TINY, half, checkpointing, rank) + 4 * TINY["vocab_size"]
+    return kept - layer * checkpointing + _outside_the_layers(half, rank)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
@@ -136,19 +140,24 @@ def test_a_tuning_computes_logits_in_the_tile_of_trl(precision, tokens):
     assert costs.head_bytes(TINY, pretrained, tokens) == tokens * logits
 
 
-def _outside_the_layers(half):
+def _outside_the_layers(half, rank):
     """The final norm and the head's input: a few numbers a token, which the formula leaves out."""
     hidden = TINY["hidden_size"]
-    return hidden * (4 + 4 + (2 if half else 4))
+    return hidden * (4 + 4 + (2 if half else 4) if rank is None else 4)
 
 
-def _kept(half, checkpointing):
+def _kept(half, checkpointing, rank):
     import torch
     import transformers
 
     torch.manual_seed(0)
     config = transformers.LlamaConfig(**TINY, use_cache=False)
     network = transformers.LlamaForCausalLM(config).train()
+    if rank:
+        import peft
+
+        adapters = peft.LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", r=rank)
+        network = peft.get_peft_model(network.to(torch.bfloat16 if half else torch.float32), adapters)
     if checkpointing:
         network.activation_checkpointing_enable()
 
