@@ -55,6 +55,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=turn)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU before any fixture is made."""
+    if item.get_closest_marker("gpu"):
+        from solar_repro.device import device
+
+        if device() != "cuda":
+            pytest.skip("no GPU")
+
+
 def pytest_collection_finish() -> None:
     """Trainers collect garbage often: what is imported by now is left out of it."""
     gc.collect()

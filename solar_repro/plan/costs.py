@@ -37,6 +37,9 @@ EMBEDDED_BYTES = 2
 _OPTIMIZER_BYTES = {"adamw_torch_fused": 8, "rmsprop": 4}
 """Bytes per parameter of the optimizer's state: two float32 moments, or one."""
 
+LOGITS_TILE = (4096, 32_768)
+"""Tokens and words of the tile in which TRL computes logits on a GPU, whatever the vocabulary's size."""
+
 QUANTISED_BYTES = 0.52
 """Bytes per parameter in NF4: 4 bits, and 0.127 bits of constants (QLoRA, Dettmers et al. 2023, Sec. 3)."""
 
@@ -128,13 +131,14 @@ def training_memory(
     A parameter: 4 of weight, 4 of gradient, the optimizer's state (AdamW 8), and under bfloat16 autocast 2 of
     the cast weight. `ddp` on several GPUs keeps 4 more in buckets of gradients. `fsdp2` divides the first
     three by the GPUs and gathers two units at a time, a layer or what lies outside the layers. Activations:
-    `activation_bytes`. With adapters (LoRA) that is so for them alone, beside the frozen weights, in half
-    precision or quantised.
+    `layer_bytes` and `head_bytes`. With adapters (LoRA) that is so for them alone, beside the frozen weights,
+    in half precision or quantised. Gradients count beside all activations, as from the second micro-batch of
+    an optimiser's step on.
     """
     parameters = parameters_of(config)
     half = settings.precision == "bfloat16"
     frozen = 0.0
-    lora = getattr(settings, "lora", None)
+    lora = settings.lora if isinstance(settings, Tuning) else None
     if lora is not None:
         frozen = parameters * (QUANTISED_BYTES if lora.quantised else 2 if half else 4)
         parameters = adapter_parameters(config, lora.rank)
@@ -146,7 +150,9 @@ def training_memory(
     else:
         weights = state + parameters * ((2 if half else 0) + (4 if gpus > 1 else 0))
     tokens = settings.per_device_batch_size * settings.max_length * (2 if pairs else 1)
-    return weights + tokens * activation_bytes(config, half, settings.activation_checkpointing)
+    rank = None if lora is None else lora.rank
+    layers = tokens * layer_bytes(config, half, settings.activation_checkpointing, rank)
+    return weights + layers + head_bytes(config, settings, tokens)
 
 
 def adapter_parameters(config: Mapping[str, Any], rank: int) -> int:
@@ -158,21 +164,36 @@ def adapter_parameters(config: Mapping[str, Any], rank: int) -> int:
     return config["num_hidden_layers"] * rank * ends
 
 
-def activation_bytes(config: Mapping[str, Any], half: bool, checkpointing: bool) -> float:
-    """Bytes of activations per token: what Llama layers keep for the backward pass, and the logits.
+def layer_bytes(config: Mapping[str, Any], half: bool, checkpointing: bool, rank: int | None = None) -> float:
+    """Bytes of activations per token: what Llama layers keep for the backward pass.
 
     A layer keeps 30·hidden + 4·keys + 8·inner under bfloat16 autocast, 32·hidden + 8·keys + 16·inner in
-    float32 (keys: key-value heads × their size), and 4·heads + 8 either way; with checkpointing its float32
-    input alone, and one layer is whole at a time. A logit takes 12 (itself, its log-probability and its
-    gradient in float32), and 2 more in bfloat16.
+    float32 (keys: key-value heads × their size), and 4·heads + 8 either way; with checkpointing its input
+    alone, and one layer is whole at a time. With adapters of a `rank` it keeps 24·hidden instead, and what
+    each of the seven makes; their frozen weights, and so a layer's input, have the precision's own format.
     """
     hidden, layers, heads = config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]
     keys = (config.get("num_key_value_heads") or heads) * attention_width(config) // heads
-    inner = config["intermediate_size"]
-    layer = 30 * hidden + 4 * keys + 8 * inner if half else 32 * hidden + 8 * keys + 16 * inner
-    layer += 4 * heads + 8
-    kept = 4 * hidden * layers + layer if checkpointing else layer * layers
-    return kept + config["vocab_size"] * (14 if half else 12)
+    inner, size = config["intermediate_size"], 2 if half else 4
+    wide, given = (30 if half else 32, 4) if rank is None else (24, size)
+    layer = wide * hidden + 2 * size * keys + (8 if half else 16) * inner + 4 * heads + 8
+    layer += 7 * size * (rank or 0)
+    return given * hidden * layers + layer if checkpointing else layer * layers
+
+
+def head_bytes(config: Mapping[str, Any], settings: Training, tokens: int) -> float:
+    """Bytes that the head takes for a micro-batch of so many tokens.
+
+    In continued pretraining a logit takes 12 (itself, its log-probability and its gradient in float32), and 2
+    more in bfloat16. In tuning TRL computes logits in one tile, and keeps 4·hidden of gradient per token; the
+    gradient of the head's weights, if they are trained, is summed up beside that of earlier micro-batches.
+    """
+    half, hidden, vocabulary = settings.precision == "bfloat16", config["hidden_size"], config["vocab_size"]
+    if not isinstance(settings, Tuning):
+        return tokens * vocabulary * (14 if half else 12)
+    rows, words = LOGITS_TILE
+    gradient = 4 * vocabulary * hidden if settings.lora is None else 0
+    return min(tokens, rows) * words * (2 if half else 4) + tokens * 4 * hidden + gradient
 
 
 def step_config(shape: Shape | None, step: Step) -> dict[str, Any] | None:

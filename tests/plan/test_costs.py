@@ -11,7 +11,7 @@ from solar_repro.plan import costs
 from solar_repro.plan.plan import Plan
 from solar_repro.scales.hardware import Hardware
 from solar_repro.scales.load import load_scale
-from solar_repro.scales.settings import InstructionTuning
+from solar_repro.scales.settings import InstructionTuning, Pretraining
 from solar_repro.training import flops
 from solar_repro.training.flops import forward_flops, training_flops
 
@@ -90,39 +90,76 @@ def test_memory_of_weights_gradients_and_optimizer_is_what_torch_holds(model, op
     held += [value for state in made.state.values() for value in state.values() if value.dim()]
     measured = sum(tensor.nbytes for tensor in held)
     empty = settings(optimizer=optimizer, max_length=1)
-    activations = costs.activation_bytes(TINY, False, False)
+    activations = costs.layer_bytes(TINY, False, False) + costs.head_bytes(TINY, empty, 1)
     assert costs.training_memory(TINY, empty, "ddp", 1, False) - activations == measured
 
 
 @pytest.mark.parametrize("half", [True, False])
 @pytest.mark.parametrize("checkpointing", [True, False])
-def test_activations_are_those_that_autograd_keeps(half, checkpointing):
+@pytest.mark.parametrize("rank", [None, 4])
+def test_activations_are_those_that_autograd_keeps(half, checkpointing, rank):
     """What a longer text adds, so that weights and their casts do not count."""
-    assert _kept(half, checkpointing) == pytest.approx(_formula(half, checkpointing), rel=0.02)
+    if rank:
+        pytest.importorskip("peft")
+    expected = _formula(half, checkpointing, rank)
+    assert _kept(half, checkpointing, rank) == pytest.approx(expected, rel=0.02)
 
 
-def _formula(half, checkpointing):
+def _formula(half, checkpointing, rank):
     """Kept through the forward pass: of a checkpointed layer its input alone, of a logit 4 bytes."""
-    transient = (10 if half else 8) * TINY["vocab_size"]
-    layer = costs.activation_bytes({**TINY, "num_hidden_layers": 2}, half, False)
-    layer -= costs.activation_bytes({**TINY, "num_hidden_layers": 1}, half, False)
-    kept = costs.activation_bytes(TINY, half, checkpointing) - transient
-    return kept - layer * checkpointing + _outside_the_layers(half)
+    layer = costs.layer_bytes({**TINY, "num_hidden_layers": 1}, half, False, rank)
+    kept = costs.layer_bytes(TINY, half, checkpointing, rank) + 4 * TINY["vocab_size"]
+    return kept - layer * checkpointing + _outside_the_layers(half, rank)
 
 
-def _outside_the_layers(half):
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+@pytest.mark.parametrize("tokens", [512, 8192])
+def test_a_tuning_computes_logits_in_the_tile_of_trl(precision, tokens):
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from trl.kernels.chunked_logprob import ChunkedLogProbFunction
+    from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE as WORDS
+
+    largest = []
+
+    class Allocations(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            found = function(*args, **(kwargs or {}))
+            if function is torch.ops.aten.empty.memory_format:
+                largest.append(found.nbytes)
+            return found
+
+    dtype = getattr(torch, precision)
+    hidden, weight = (torch.zeros(rows, 2, dtype=dtype) for rows in (tokens, 3))
+    targets = torch.zeros(tokens, dtype=torch.long)
+    with Allocations():
+        ChunkedLogProbFunction.apply(hidden, weight, None, targets, 1.0, WORDS, None, 1.0, ("entropy",))
+    tuned = settings(precision=precision)
+    beside = 4 * TINY["hidden_size"] * (tokens + TINY["vocab_size"])
+    assert costs.head_bytes(TINY, tuned, tokens) - beside == max(largest)
+    pretrained = Pretraining.model_validate(tuned.model_dump(exclude={"lora"}) | {"tokens": LENGTH})
+    logits = (14 if precision == "bfloat16" else 12) * TINY["vocab_size"]
+    assert costs.head_bytes(TINY, pretrained, tokens) == tokens * logits
+
+
+def _outside_the_layers(half, rank):
     """The final norm and the head's input: a few numbers a token, which the formula leaves out."""
     hidden = TINY["hidden_size"]
-    return hidden * (4 + 4 + (2 if half else 4))
+    return hidden * (4 + 4 + (2 if half else 4) if rank is None else 4)
 
 
-def _kept(half, checkpointing):
+def _kept(half, checkpointing, rank):
     import torch
     import transformers
 
     torch.manual_seed(0)
     config = transformers.LlamaConfig(**TINY, use_cache=False)
     network = transformers.LlamaForCausalLM(config).train()
+    if rank:
+        import peft
+
+        adapters = peft.LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", r=rank)
+        network = peft.get_peft_model(network.to(torch.bfloat16 if half else torch.float32), adapters)
     if checkpointing:
         network.activation_checkpointing_enable()
 

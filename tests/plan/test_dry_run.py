@@ -130,7 +130,7 @@ def test_the_hub_tells_the_size_of_the_download(tmp_path, monkeypatch):
 
 
 def test_adapters_are_named_where_whole_weights_do_not_fit(tmp_path):
-    plan, found = dry("one_gpu", tmp_path, hardware__gpu_memory_gib="10")
+    plan, found = dry("one_gpu", tmp_path, hardware__gpu_memory_gib="9")
     (tuned,) = [item for item in found if item.step.label == "sft_v1"]
     with pytest.raises(
         UserError, match=r"so would adapters in place of whole weights: -P sft\.lora\.rank=64$"
