@@ -95,7 +95,7 @@ def describe(plan: Plan, found: list[Forecast], store: Path) -> str:
             f"{_thousands(item.parameters):>14} {tokens:>16} {_size(item.disk):>12}"
         )
         if hardware:
-            hours = "?" if item.hours is None else f"{item.hours:,.1f}" if item.hours else "–"
+            hours = "?" if item.hours is None else _hours(item.hours) if item.hours else "–"
             line += f" {hours:>9}"
             line += "".join(f" {_gibibytes(item.memory.get(name)):>9}" for name in STRATEGIES)
         lines.append(line.rstrip())
@@ -112,6 +112,7 @@ def describe(plan: Plan, found: list[Forecast], store: Path) -> str:
     if hardware:
         lines.append(_gpu_lines(open_steps, hardware))
         lines.append(_schedule_line(plan, open_steps, hardware))
+        lines += _cpu_lines(open_steps, hardware)
         lines += micro_batch_lines(plan, [item.step for item in open_steps], hardware)
     lines += _download_lines(plan)
     return "\n".join(lines)
@@ -120,7 +121,7 @@ def describe(plan: Plan, found: list[Forecast], store: Path) -> str:
 def _gpu_lines(open_steps: list[Forecast], hardware: Hardware) -> str:
     hours = sum(item.hours or 0 for item in open_steps)
     return (
-        f"at most {hours:,.0f} GPU-hours, {hours / hardware.gpus / 24:,.1f} days on {hardware.gpus} GPUs of "
+        f"at most {_hours(hours)} GPU-hours, {_length(hours / hardware.gpus)} on {hardware.gpus} GPUs of "
         f"{hardware.gpu_tflops:g} TFLOP/s, of which {hardware.mfu:.0%} are reached (hardware.gpus, "
         ".gpu_tflops, .mfu)\n"
         f"ddp, fsdp2: peak memory of training in GiB per GPU; each GPU has {hardware.gpu_memory_gib:g} "
@@ -128,6 +129,16 @@ def _gpu_lines(open_steps: list[Forecast], hardware: Hardware) -> str:
         "tuning is computed with every row at full length, and generation as forward passes; contamination "
         "tests and the making of data are not counted"
     )
+
+
+def _cpu_lines(open_steps: list[Forecast], hardware: Hardware) -> list[str]:
+    if hardware.cpu_gflops is None:
+        return []
+    flops = sum(item.hours or 0 for item in open_steps) * hardware.gpu_tflops * 1e12 * hardware.mfu
+    return [
+        f"without a GPU: at most {_length(flops / hardware.cpu_gflops / 1e9)} on cores that reach "
+        f"{hardware.cpu_gflops:g} GFLOP/s (hardware.cpu_gflops)"
+    ]
 
 
 def _schedule_line(plan: Plan, open_steps: list[Forecast], hardware: Hardware) -> str:
@@ -138,10 +149,10 @@ def _schedule_line(plan: Plan, open_steps: list[Forecast], hardware: Hardware) -
         for item in open_steps
     }
     steps = [item.step for item in open_steps]
-    days = hours_of_plan(steps, hours, hardware.gpus, lambda step: launches and _is_launched(step)) / 24
+    length = hours_of_plan(steps, hours, hardware.gpus, lambda step: launches and _is_launched(step))
     shared = f"trainings on all GPUs by {plan.scale.execution.launcher}, " if launches else ""
     return (
-        f"schedule: {days:,.1f} days with -P jobs={hardware.gpus} ({shared}"
+        f"schedule: {_length(length)} with -P jobs={hardware.gpus} ({shared}"
         f"{'other steps' if launches else 'every step'} on one GPU each)"
     )
 
@@ -238,6 +249,18 @@ def _adapters_help(config: dict[str, Any], step: Step, settings: Training, hardw
 def _memory(config: dict[str, Any], step: Step, settings: Training, gpus: int) -> dict[str, float]:
     pairs = step.stage == "dpo"
     return {name: training_memory(config, settings, name, gpus, pairs) for name in STRATEGIES}
+
+
+def _hours(hours: float) -> str:
+    """Hours with two digits at least: `0.034`, `2.4`, `260`."""
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.1f}" if hours >= 1 else f"{hours:.2g}"
+
+
+def _length(hours: float) -> str:
+    """A time in minutes, hours or days."""
+    if hours < 1:
+        return f"{hours * 60:.0f} minutes"
+    return f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:,.1f} days"
 
 
 def _thousands(value: int | None) -> str:

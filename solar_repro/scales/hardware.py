@@ -23,10 +23,15 @@ class Shape(Section):
 
 
 class Hardware(Section):
-    """GPUs that a dry run computes with; no effect on results. Default: one H100 SXM, dense bfloat16."""
+    """GPUs and cores that a dry run computes with; no effect on results.
+
+    The default is one H100 SXM in dense bfloat16.
+    """
 
     gpus: Positive = 1
     gpu_memory_gib: Annotated[float, Field(gt=0)] = 80
     gpu_tflops: Annotated[float, Field(gt=0)] = 989.4
     mfu: Annotated[float, Field(gt=0, le=1)] = 0.4
     """Share of the peak FLOPs per second that training reaches."""
+    cpu_gflops: Annotated[float, Field(gt=0)] | None = None
+    """GFLOP/s that training reaches on the cores of a machine without a GPU. Without it only GPUs count."""
