@@ -110,7 +110,7 @@ def test_where_nothing_fits_one_line_says_so():
     changes = {"launcher": "fsdp2", "num_processes": "8", "hardware.gpu_memory_gib": "20"}
     (line,) = planned("paper", changes)[1]
     assert (
-        "none fits; the smallest, with recomputing, needs in GiB: repeat_continued 35.1, sft_v1 24.8" in line
+        "none fits; the smallest, with recomputing, needs in GiB: repeat_continued 35.1, sft_v1 24.5" in line
     )
 
 
