@@ -1,4 +1,4 @@
-"""What a start of a plan reads of a finished result: all of it the first time and when asked to, else nothing.
+"""What a start of a plan reads of a finished result: all of it the first time and when asked to, else none.
 
 python -m benchmarks.performance.second_start --folder DIR --gigabytes 2
 """
