@@ -21,7 +21,7 @@ from solar_repro.safety.paths import expand_home, require_writable
 from solar_repro.safety.redact import one_line, printable, redact
 from solar_repro.scales.load import as_yaml, load_scale, scale_names
 from solar_repro.scales.settings import Scale
-from solar_repro.store.fingerprint import default_cache_folder
+from solar_repro.store.fingerprint import default_cache_folder, forget_digests
 from solar_repro.terminal.stopping import handle_signals, interruptible
 from solar_repro.tracking.commands import Invocation
 from solar_repro.tracking.server import is_temporary, ui_command
@@ -121,7 +121,10 @@ def parse(doc: str | None, argv: Sequence[str] | None = None, **options: dict[st
     overrides = _overrides(rest)
     cache = "HF_DATASETS_CACHE" if os.environ.get("HF_DATASETS_CACHE") else "HF_HOME"
     require_writable(default_cache_folder(), "cache", cache)
-    return Arguments(load_scale(known.scale, overrides), Path(known.store), known, overrides)
+    scale = load_scale(known.scale, overrides)
+    if scale.execution.verify == "full":
+        forget_digests()
+    return Arguments(scale, Path(known.store), known, overrides)
 
 
 def _overrides(arguments: list[str]) -> dict[str, str]:

@@ -16,6 +16,8 @@ from solar_repro.errors import UserError
 from solar_repro.safety.json_files import read_json
 from solar_repro.safety.redact import one_line
 from solar_repro.stages.table import STAGES
+from solar_repro.store.fingerprint import remembered_digests
+from solar_repro.store.hashing import sha256_all
 from solar_repro.store.manifest import ManifestError, read_manifest, read_result_json, verify_manifest
 from solar_repro.store.result import NOTES
 from solar_repro.store.versions import version
@@ -78,12 +80,13 @@ def _said(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def verify_result(folder: Path, step: "Step") -> None:
+def verify_result(folder: Path, step: "Step", remembered: bool = False) -> None:
     """Check that a folder is whole and that it is this step's result.
 
+    With `remembered`, files that have not changed since they were last read are not read again.
     ManifestError says what is damaged; a plain UserError means that the folder cannot be read now.
     """
-    verify_manifest(folder)
+    verify_manifest(folder, remembered_digests if remembered else sha256_all)
     verify_key(folder, step.key)
 
 

@@ -332,7 +332,7 @@ def _is_here(folder: Path, step: Step) -> bool:
             "this project; move it elsewhere"
         )
     try:
-        verify_result(folder, step)
+        verify_result(folder, step, remembered=True)
     except ManifestError as error:
         aside = set_aside_damaged(folder)
         print(printable(f"{error}; the folder was renamed to {aside.name}"), file=sys.stderr, flush=True)

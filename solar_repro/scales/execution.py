@@ -56,6 +56,10 @@ class Execution(Section):
     of a training on a CPU, so results with different `jobs` are close but not equal."""
     num_proc: Positive = 1
     """Number of processes that tokenise rows and compare them with the benchmarks."""
+    verify: Literal["changed", "full"] = "changed"
+    """Which files of finished results, models and data are read to compare them with their digests.
+    `changed`: those whose size, times or inode are not what they were when they were last read. `full`: all,
+    once more, because a failing disk may lose bits and change none of these."""
     save: Save = Save()
     tracking: Tracking = Tracking()
 

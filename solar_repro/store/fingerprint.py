@@ -1,28 +1,36 @@
-"""Digests of data files and folders by content, the same on every machine.
+"""Digests of files and folders by content, the same on every machine.
 
-The SHA-256 of each file is remembered under its path, size, times and inode, so that each is read once.
+The SHA-256 of each file of data, models and results is remembered under its path, size, times and inode, so
+that each is read once.
 """
 
 import hashlib
 import json
 import os
+import re
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
 from solar_repro.errors import UserError
+from solar_repro.safety.json_files import read_json
 from solar_repro.safety.paths import expand_home
-from solar_repro.safety.regular_files import refuse_foreign_links
-from solar_repro.store.hashing import sha256
+from solar_repro.safety.regular_files import refuse_foreign_links, regular_descriptor
+from solar_repro.store.hashing import sha256_all
 from solar_repro.store.publish import write_atomically
 
 _MEMORY = "digests"
 """Subfolder of the cache that holds a file of known digests for each folder of data."""
-_SETTLED_NS = 100_000_000
-"""A file that changed less than this ago is read again next time: its next change may have the same times."""
+SETTLED_NS = 2_000_000_000
+"""A file that changed less than this ago is read again next time: its next change may have the same times.
+
+No file system that we know of counts times in larger steps (FAT: two seconds).
+"""
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+Known = dict[str, tuple[list[int], str]]
+"""Path → stamp and SHA-256."""
 
 
 def folder_fingerprint(
@@ -70,66 +78,87 @@ def default_cache_folder() -> Path:
     return Path(expand_home(os.environ.get("HF_DATASETS_CACHE") or str(home / "datasets")), "solar_repro")
 
 
-def file_digests(files: Sequence[Path], cache_dir: Path | None = None) -> dict[Path, str]:
+def file_digests(files: Iterable[Path], cache_dir: Path | None = None) -> dict[Path, str]:
+    """Return what `remembered_digests` does. Raises UserError for a file that cannot be read."""
+    try:
+        return remembered_digests(files, cache_dir)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename}: cannot be read ({error.strerror}); mend its permissions or fetch it again"
+        ) from None
+
+
+def remembered_digests(files: Iterable[Path], cache_dir: Path | None = None) -> dict[Path, str]:
     """Return the SHA-256 of each file, from `cache_dir` if the file was read before and has not changed.
 
-    `cache_dir` None means `default_cache_folder()`. Raises UserError for a file that cannot be read.
+    `cache_dir` None means `default_cache_folder()`. Raises OSError, with the name of the file, for one that
+    cannot be read.
     """
     paths = {file: str(file.resolve()) for file in files}
-    by_folder: dict[str, list[str]] = {}
-    for path in dict.fromkeys(paths.values()):
-        by_folder.setdefault(os.path.dirname(path), []).append(path)
-    digests: dict[str, str] = {}
-    for folder, members in by_folder.items():
-        name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]
-        memory = (cache_dir or default_cache_folder()) / _MEMORY / f"{name}.json"
-        digests |= _digests_in_folder(memory, members)
-    return {file: digests[path] for file, path in paths.items()}
+    memory = (cache_dir or default_cache_folder()) / _MEMORY
+    notes = {path: _note(memory, os.path.dirname(path)) for path in paths.values()}
+    known: Known = {}
+    for note in set(notes.values()):
+        known |= _known(note)
+    stamps = {path: _stamp(path) for path in notes}
+    unchanged = {path for path, stamp in stamps.items() if path in known and known[path][0] == stamp}
+    read = sha256_all(Path(path) for path in stamps if path not in unchanged)
+    fresh: dict[Path, Known] = {}
+    for path, digest in read.items():
+        # The stamp is older than the digest: a file that changed in between is read again.
+        if (stamp := stamps[str(path)]) is not None:
+            fresh.setdefault(notes[str(path)], {})[str(path)] = stamp, digest
+    for note, found in fresh.items():
+        _remember(note, found)
+    return {file: known[path][1] if path in unchanged else read[Path(path)] for file, path in paths.items()}
 
 
-def _digests_in_folder(memory: Path, paths: Sequence[str]) -> dict[str, str]:
-    """Return the SHA-256 of files of one folder, by path; the file `memory` holds those that are known."""
+def forget_digests(cache_dir: Path | None = None) -> None:
+    """Have every file read in full once more. Raises UserError if what is remembered cannot be removed."""
+    memory = (cache_dir or default_cache_folder()) / _MEMORY
+    for note in memory.glob("*.json"):
+        try:
+            note.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{note}: cannot be removed ({error.strerror}), so files that it names would not be read; "
+                "mend its permissions, or set HF_DATASETS_CACHE to a folder of yours"
+            ) from None
+
+
+def _note(memory: Path, folder: str) -> Path:
+    """Return the file that holds what is known of the files of a folder."""
+    return memory / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]}.json"
+
+
+def _known(note: Path) -> Known:
+    """Return what a note says, nothing where there is none or it is damaged."""
     try:
-        entries = json.loads(memory.read_text(encoding="utf-8")).items()
-        known = {path: {"stamp": entry["stamp"], "sha256": entry["sha256"]} for path, entry in entries}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # none yet, or damaged
-        known = {}
-    remembered = dict(known)
-    found = {path: _stamp(path) for path in paths}
-    stale = [path for path, stamp in found.items() if not stamp or known.get(path, {}).get("stamp") != stamp]
-    with ThreadPoolExecutor() as pool:
-        for path, digest in zip(stale, pool.map(_digest, stale), strict=True):
-            # The stamp is older than the digest: a file that changed in between is read again.
-            known[path] = {"stamp": found[path], "sha256": digest}
-    if known != remembered:
-        present = {path: entry for path, entry in known.items() if os.path.exists(path)}
-        with suppress(OSError, UserError):  # a digest that could not be remembered is computed again
-            memory.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(memory, json.dumps(present))
-    return {path: known[path]["sha256"] for path in paths}
+        entries = read_json(note)
+        known = {path: (entry["stamp"], entry["sha256"]) for path, entry in entries.items()}
+        return known if all(_DIGEST.fullmatch(digest) for _, digest in known.values()) else {}
+    except (UserError, TypeError, KeyError):
+        return {}
+
+
+def _remember(note: Path, found: Known) -> None:
+    """Add to a note what was found. Another process may have written to it since it was read."""
+    present = {path: entry for path, entry in (_known(note) | found).items() if os.path.exists(path)}
+    text = json.dumps({path: {"stamp": stamp, "sha256": digest} for path, (stamp, digest) in present.items()})
+    with suppress(OSError, UserError):  # a digest that could not be remembered is computed again
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(note, text)
 
 
 def _stamp(path: str) -> list[int] | None:
     """Return numbers that differ after every change, or None if the file changed only just now.
 
     Copies can keep size and time of modification (rsync -t, tar, cp -p), but nobody can set the time of
-    change (ctime).
+    change (ctime). The device is left out, since it has another number each time a network's disk is mounted.
+    The file is opened, because NFS asks its server then, and otherwise answers from a cache of seconds.
     """
-    try:
-        found = os.stat(path)
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    if time.time_ns() - found.st_ctime_ns < _SETTLED_NS:
+    with regular_descriptor(Path(path)) as descriptor:
+        found = os.fstat(descriptor)
+    if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) < SETTLED_NS:
         return None
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
-
-
-def _digest(path: str) -> str:
-    try:
-        return sha256(Path(path))
-    except OSError as error:
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: str, error: OSError) -> UserError:
-    return UserError(f"{path}: cannot be read ({error.strerror}); mend its permissions or fetch it again")

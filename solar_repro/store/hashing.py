@@ -2,6 +2,7 @@
 
 import hashlib
 import mmap
+import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -18,16 +19,20 @@ LONG_BYTES = 4 << 30  # hashing these takes a few seconds
 
 
 def sha256(file: Path) -> str:
-    """Return the SHA-256 of a regular file in hexadecimal."""
-    with open(file, "rb", opener=open_regular) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """Return the SHA-256 of a regular file in hexadecimal; an OSError has the name of the file."""
+    try:
+        with open(file, "rb", opener=open_regular) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        error.filename = error.filename or str(file)  # an error of reading has none
+        raise
 
 
 def sha256_all(files: Iterable[Path]) -> dict[Path, str]:
-    """Hash several files, `HASHERS` at a time; more than `LONG_BYTES` get a progress bar."""
+    """Hash several files, one on each core; more than `LONG_BYTES` get a progress bar."""
     sizes = {file: file.stat().st_size for file in files}
     total = sum(sizes.values())
-    with ThreadPoolExecutor(HASHERS) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         digests = zip(sizes, pool.map(sha256, sizes), strict=True)
         if total < LONG_BYTES:
             return dict(digests)

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -53,9 +53,10 @@ def write_manifest(folder: Path, digests: Mapping[str, str] | None = None) -> No
     write_json(folder / MANIFEST_FILE, {"files": entries})
 
 
-def verify_manifest(folder: Path) -> None:
+def verify_manifest(folder: Path, digests: Callable[[Iterable[Path]], dict[Path, str]] = sha256_all) -> None:
     """Check that a folder holds the files of its manifest; raises ManifestError naming the damaged one.
 
+    `digests` gives the SHA-256 of files; `remembered_digests` does not read again what has not changed.
     Additional files (`.DS_Store`, a note) are ignored, unless they would be read together with the result's
     own. Those, and a file that cannot be read now, raise a plain UserError.
     """
@@ -74,7 +75,7 @@ def verify_manifest(folder: Path) -> None:
                     f"{file}: has {file.stat().st_size} bytes, but {MANIFEST_FILE} says {size}; make or "
                     "download it again"
                 )
-        hashed = sha256_all(folder / name for name in entries)
+        hashed = digests(folder / name for name in entries)
     except OSError as error:
         raise _unreadable(error.filename or folder, error) from error
     for name, (_, digest) in entries.items():

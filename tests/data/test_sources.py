@@ -250,7 +250,7 @@ def test_prepared_once(numbered, cache):
     files = {file: file.stat().st_mtime_ns for file in cache.iterdir() if file.name != _MEMORY}
     again = load_instruction("alpaca_gpt4", numbered, cache_dir=cache)
     assert {file: file.stat().st_mtime_ns for file in files} == files
-    assert set(cache.iterdir()) == {*files, cache / _MEMORY}
+    assert set(cache.iterdir()) - {cache / _MEMORY} == set(files)
     assert (again.report, again.key) == (first.report, first.key)
     assert again.dataset["row_id"][:] == first.dataset["row_id"][:]
 
@@ -264,7 +264,7 @@ def test_kill_while_writing_leaves_nothing_that_passes_for_rows(numbered, cache)
             load_instruction(
                 "alpaca_gpt4", numbered, row_filters=[RowFilter("filter", "k", killed, {})], cache_dir=cache
             )
-    assert {file.name for file in cache.iterdir()} == {_MEMORY}
+    assert {file.name for file in cache.iterdir()} <= {_MEMORY}
 
 
 def test_changed_content_is_another_set(write_set, mirror, cache):

@@ -10,7 +10,9 @@ from solar_repro.data.locate import Location, fingerprint
 from solar_repro.data.split_files import data_files
 from solar_repro.errors import UserError
 from solar_repro.store import fingerprint as module
-from solar_repro.store.fingerprint import _MEMORY, folder_fingerprint
+from solar_repro.store import hashing
+from solar_repro.store.fingerprint import _MEMORY, file_digests, folder_fingerprint
+from solar_repro.store.hashing import sha256
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def test_names_count(folder, cache):
 
 @pytest.mark.parametrize("way", ["in place", "renamed"])
 def test_a_change_that_keeps_size_and_time_of_modification_counts(folder, cache, monkeypatch, way):
-    monkeypatch.setattr(module, "_SETTLED_NS", -(10**18))  # every file is taken for an old one
+    monkeypatch.setattr(module, "SETTLED_NS", -(10**18))  # every file is taken for an old one
     file = folder / "README.md"
     os.utime(file, ns=(1, 1))
     first = folder_fingerprint(folder, cache)
@@ -76,7 +78,7 @@ def test_a_change_that_keeps_size_and_time_of_modification_counts(folder, cache,
 
 
 def test_a_file_that_has_just_changed_is_read_again(folder, cache, monkeypatch):
-    monkeypatch.setattr(module, "_SETTLED_NS", 10**18)
+    monkeypatch.setattr(module, "SETTLED_NS", 10**18)
     first = folder_fingerprint(folder, cache)
     stamp = (folder / "README.md").stat()
     (folder / "README.md").write_text("other")
@@ -85,10 +87,9 @@ def test_a_file_that_has_just_changed_is_read_again(folder, cache, monkeypatch):
 
 
 def test_unchanged_files_are_read_once(folder, cache, monkeypatch):
-    monkeypatch.setattr(module, "_SETTLED_NS", -(10**18))
+    monkeypatch.setattr(module, "SETTLED_NS", -(10**18))
     read = []
-    digest = module._digest
-    monkeypatch.setattr(module, "_digest", lambda path: read.append(path) or digest(path))
+    monkeypatch.setattr(hashing, "sha256", lambda file: read.append(file) or sha256(file))
     folder_fingerprint(folder, cache)
     folder_fingerprint(folder, cache)
     assert len(read) == 2
@@ -97,11 +98,45 @@ def test_unchanged_files_are_read_once(folder, cache, monkeypatch):
     assert len(read) == 3
 
 
+@pytest.mark.parametrize("which", ["st_mtime_ns", "st_ctime_ns"])
+def test_what_changed_within_a_step_of_the_file_systems_clock_is_not_remembered(
+    folder, cache, monkeypatch, which
+):
+    """As git does: the next change could leave the same times."""
+    file = folder / "README.md"
+    now = file.stat().st_ctime_ns + 10**12
+    os.utime(file, ns=(now, now - (0 if which == "st_mtime_ns" else 10**12)))
+    changed = getattr(file.stat(), which)
+    monkeypatch.setattr(module.time, "time_ns", lambda: changed + module.SETTLED_NS - 1)
+    folder_fingerprint(folder / "data", cache)
+    file_digests([file], cache)
+    assert str(file) not in remembered(cache)
+    monkeypatch.setattr(module.time, "time_ns", lambda: changed + module.SETTLED_NS)
+    file_digests([file], cache)
+    assert str(file) in remembered(cache)
+
+
+def test_what_another_process_remembers_meanwhile_stays(folder, cache, monkeypatch):
+    monkeypatch.setattr(module, "SETTLED_NS", -(10**18))
+    (folder / "b.txt").write_text("b")
+    (folder / "c.txt").write_text("c")
+
+    def beside(file):
+        monkeypatch.setattr(hashing, "sha256", sha256)
+        file_digests([folder / "b.txt"], cache)
+        return sha256(file)
+
+    monkeypatch.setattr(hashing, "sha256", beside)
+    file_digests([folder / "c.txt"], cache)
+    assert remembered(cache) == {str(folder / "b.txt"), str(folder / "c.txt")}
+
+
 def remembered(cache):
     return {path for file in (cache / _MEMORY).iterdir() for path in json.loads(file.read_text())}
 
 
-def test_files_that_are_gone_are_forgotten(folder, cache):
+def test_files_that_are_gone_are_forgotten(folder, cache, monkeypatch):
+    monkeypatch.setattr(module, "SETTLED_NS", -(10**18))
     (folder / "data" / "b.parquet").write_bytes(b"b")
     folder_fingerprint(folder, cache)
     (folder / "data" / "a.parquet").unlink()
@@ -110,7 +145,10 @@ def test_files_that_are_gone_are_forgotten(folder, cache):
     assert remembered(cache) == {str(folder / "README.md"), str(folder / "data" / "b.parquet")}
 
 
-def test_what_is_remembered_of_a_folder_does_not_grow_with_other_folders(folder, cache, tmp_path):
+def test_what_is_remembered_of_a_folder_does_not_grow_with_other_folders(
+    folder, cache, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "SETTLED_NS", -(10**18))
     folder_fingerprint(folder, cache)
     files = {file: file.read_bytes() for file in (cache / _MEMORY).iterdir()}
     folder_fingerprint(shutil.copytree(folder, tmp_path / "other"), cache)
@@ -118,11 +156,37 @@ def test_what_is_remembered_of_a_folder_does_not_grow_with_other_folders(folder,
     assert len(list((cache / _MEMORY).iterdir())) == 2 * len(files)
 
 
-@pytest.mark.parametrize("content", ["{ not json", "[]", "null", '{"a": 1}', '{"a": {"stamp": [1]}}'])
-def test_damaged_memory_is_made_anew(folder, cache, content):
+BROKEN = [
+    "{ not json",
+    "[]",
+    "null",
+    '{"a": 1}',
+    '{"a": {"stamp": [1]}}',
+    '{"a": {"stamp": [1], "sha256": 1}}',
+    '{"a": {"stamp": [1], "sha256": "x"}}',
+    '{"a":' * 100_000,
+    '"\\ud800"',
+    "\0",
+]
+
+
+@pytest.mark.parametrize("content", BROKEN)
+def test_damaged_memory_is_made_anew(folder, cache, content, monkeypatch):
+    monkeypatch.setattr(module, "SETTLED_NS", -(10**18))
     first = folder_fingerprint(folder, cache)
-    for file in (cache / _MEMORY).iterdir():
+    good = {file: file.read_text() for file in (cache / _MEMORY).iterdir()}
+    for file in good:
         file.write_text(content)
+    assert folder_fingerprint(folder, cache) == first
+    assert {file: file.read_text() for file in good} == good
+
+
+def test_memory_that_is_no_file_is_not_waited_for(folder, cache, monkeypatch):
+    monkeypatch.setattr(module, "SETTLED_NS", -(10**18))
+    first = folder_fingerprint(folder, cache)
+    for file in list((cache / _MEMORY).iterdir()):
+        file.unlink()
+        os.mkfifo(file)
     assert folder_fingerprint(folder, cache) == first
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from solar_repro.errors import UserError
+from solar_repro.store.fingerprint import remembered_digests
+from solar_repro.store.hashing import sha256_all
 from solar_repro.store.manifest import (
     ManifestError,
     only_listed_files,
@@ -146,8 +148,9 @@ def test_a_stray_that_would_be_read_with_the_result_is_refused_and_damages_nothi
 
 @pytest.mark.parametrize("name", ["manifest.json", "a.txt", "sub/deep/ü x.json"])
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE])
+@pytest.mark.parametrize("digests", [sha256_all, remembered_digests])
 def test_what_cannot_be_read_is_not_damaged(
-    folder: Path, name: str, number: int, monkeypatch: pytest.MonkeyPatch
+    folder: Path, name: str, number: int, digests: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_manifest(folder)
     opened = os.open
@@ -159,7 +162,7 @@ def test_what_cannot_be_read_is_not_damaged(
 
     monkeypatch.setattr(os, "open", refusing)
     with pytest.raises(UserError, match="cannot be read") as refused:
-        verify_manifest(folder)
+        verify_manifest(folder, digests)
     assert str(folder / name) in str(refused.value)
     assert not isinstance(refused.value, ManifestError)
 
