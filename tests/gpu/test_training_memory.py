@@ -3,28 +3,16 @@
 Two micro-batches make a step, so that gradients of the first lie beside the activations of the second.
 """
 
+import functools
 import gc
 
 import pytest
 import torch
 
 from benchmarks.performance import gpu_training
-from benchmarks.performance.training import tuning_set
-from solar_repro.contract import (
-    ContinuePretrainSettings,
-    DpoInputs,
-    DpoSettings,
-    FrozenModel,
-    ReferenceSettings,
-    SftSettings,
-    TrainedInputs,
-    TuningInputs,
-)
-from solar_repro.microworld.write import write_mirror
 from solar_repro.plan import costs
-from solar_repro.scales.load import load_scale
 from solar_repro.scales.settings import Lora
-from solar_repro.stages import continue_pretrain, dpo, reference, sft
+from tests.gpu.trainings import prepared, write_inputs
 
 WITHIN = 0.1
 TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -40,18 +28,12 @@ STEPS = 2
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Makes, once for a place, a model, a mirror of long rows, and one of the embedded world."""
-    made = {}
+    """Makes the inputs of a place's trainings once."""
 
+    @functools.cache
     def make(place):
-        if place not in made:
-            rows, length = SIZES[place]
-            found = {name: tmp_path_factory.mktemp(name) for name in ("model", "rows", "world")}
-            gpu_training.write_random_llama(SHAPES[place], found["model"])
-            gpu_training.write_long_rows(found["rows"], STEPS * 2 * rows, length, length)
-            write_mirror(found["world"], load_scale("check").world)
-            made[place] = found
-        return made[place]
+        rows, length = SIZES[place]
+        return write_inputs(tmp_path_factory.mktemp(place), SHAPES[place], STEPS * 2 * rows, length)
 
     return make
 
@@ -62,28 +44,6 @@ def settings_of(stage, place, **changes):
     rows //= 2 if stage == "dpo" else 1
     sizes = {"per_device_batch_size": rows, "global_batch_size": 2 * rows, "max_length": length}
     return gpu_training.settings_of(stage, rows).model_copy(update={**sizes, "max_steps": STEPS, **changes})
-
-
-def trained(stage, tuning, folders, tmp_path, log):
-    """A call without arguments that runs the stage; of DPO the reference is computed now."""
-    out = tmp_path / "out"
-    out.mkdir()
-    if stage == "continue_pretrain":
-        corpus = load_scale("check").data.corpus
-        settings = ContinuePretrainSettings(seed=0, corpus=corpus, continue_pretrain=tuning)
-        inputs = TrainedInputs(model=folders["model"], mirror=folders["world"])
-        return lambda: continue_pretrain.run(out, log, settings, inputs)
-    inputs = TuningInputs(model=folders["model"], mirror=folders["rows"])
-    common = {"seed": 0, "datasets": (tuning_set(gpu_training.SETS[stage]),), "template": "solar"}
-    if stage == "sft":
-        return lambda: sft.run(out, log, SftSettings(**common, sft=tuning), inputs)
-    scored = tmp_path / "reference"
-    scored.mkdir()
-    how = FrozenModel.before(tuning)
-    asked = ReferenceSettings(**common, max_length=tuning.max_length, reference=how)
-    reference.run(scored, lambda metrics, step=0: None, asked, inputs)
-    of_dpo = DpoInputs(**dict(inputs), reference=scored)
-    return lambda: dpo.run(out, log, DpoSettings(**common, dpo=tuning), of_dpo)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +65,7 @@ def test_a_training_takes_the_memory_that_the_plan_reckons_with(place, folders, 
         changes = {**changes, "tokens": STEPS * 2 * rows * length, "held_out_evaluations": 1}
     tuning = settings_of(stage, place, **changes)
     losses = []
-    run = trained(
+    run = prepared(
         stage,
         tuning,
         folders(place),
