@@ -1,6 +1,7 @@
 """Losses under layer maps, beside those of checkpoints that were really written and loaded."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from benchmarks.untrained import untrained_study
 from solar_repro.checkpoint.layer_map import LayerMap, block_expansion, dus, interleave, ranges, repeat
+from solar_repro.checkpoint.load import load_training_tokenizer
 from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
 from solar_repro.contract import TrainedInputs, UntrainedSettings
 from solar_repro.errors import UserError
@@ -112,6 +114,18 @@ def test_the_stage_and_its_study(tmp_path):
     assert [row["map"] for row in study.rows][:3] == ["base", "m = 1", "m = 2"]
     assert "here m = 2: " in study.verdict
     assert "3 texts of texts" in study.verdict
+
+
+@pytest.mark.parametrize("kind", ["gpt_neox", "qwen2"])
+def test_the_study_of_other_architectures(kind, saved, tmp_path):
+    tokenizer = load_training_tokenizer(FOLDER)
+    model = tmp_path / "model"
+    shutil.copytree(saved(kind, vocab_size=len(tokenizer)), model)
+    tokenizer.save_pretrained(model)
+    run(tmp_path / "out", corpus(tmp_path / "texts", "Zoe has 4 books.", "Jack wants a kite."), model=model)
+    study = untrained_study(tmp_path / "out", "texts")
+    assert [row["map"] for row in study.rows][:3] == ["base", "m = 1", "repeat"]
+    assert "Claim C2" in study.verdict
 
 
 def write_maps(folder, losses: dict[str, list[float]]) -> None:
