@@ -124,16 +124,16 @@ def training_of(step: Step) -> Training | None:
 
 
 def training_memory(
-    config: Mapping[str, Any], settings: Training, strategy: str, gpus: int, pairs: bool
+    config: Mapping[str, Any], settings: Training, strategy: str, gpus: int, pairs: bool, replicas: int = 1
 ) -> float:
     """Peak bytes of one GPU in a training step. With `pairs` (DPO) a row has two sequences.
 
     A parameter: 4 of weight, 4 of gradient, the optimizer's state (AdamW 8), and under bfloat16 autocast 2 of
     the cast weight. `ddp` on several GPUs keeps 4 more in buckets of gradients. `fsdp2` divides the first
-    three by the GPUs and gathers two units at a time, a layer or what lies outside the layers. Activations:
-    `layer_bytes` and `head_bytes`. With adapters (LoRA) that is so for them alone, beside the frozen weights,
-    in half precision or quantised. Gradients count beside all activations, as from the second micro-batch of
-    an optimiser's step on.
+    three by the GPUs of one copy (of `replicas`) and gathers two units at a time, a layer or what lies
+    outside the layers. Activations: `layer_bytes` and `head_bytes`. With adapters (LoRA) that is so for them
+    alone, beside the frozen weights, in half precision or quantised. Gradients count beside all activations,
+    as from the second micro-batch of an optimiser's step on.
     """
     parameters = parameters_of(config)
     half = settings.precision == "bfloat16"
@@ -146,7 +146,7 @@ def training_memory(
     if strategy == "fsdp2":
         outside = parameters_of({**config, "num_hidden_layers": 0})
         unit = max(outside, parameters_of({**config, "num_hidden_layers": 1}) - outside)
-        weights = state / gpus + unit * (2 * (2 if half else 4) + 4)
+        weights = state / (gpus / replicas) + unit * (2 * (2 if half else 4) + 4)
     else:
         weights = state + parameters * ((2 if half else 0) + (4 if gpus > 1 else 0))
     tokens = settings.per_device_batch_size * settings.max_length * (2 if pairs else 1)

@@ -50,7 +50,7 @@ def forecast(plan: Plan, store: Path) -> list[Forecast]:
         config = step_config(plan.scale.base.shape, step)
         memory = {}
         if hardware and config and (training := training_of(step)) is not None:
-            memory = _memory(config, step, training, hardware.gpus)
+            memory = _memory(config, step, training, hardware.gpus, _replicas(plan))
         state = "finished" if (store / step.folder / "manifest.json").is_file() else "to do"
         found.append(
             Forecast(
@@ -216,39 +216,53 @@ def _what_helps(plan: Plan, step: Step, settings: Training, hardware: Hardware) 
     config = step_config(plan.scale.base.shape, step)
     small = {"per_device_batch_size": 1, "activation_checkpointing": True}
     more = [2**power for power in range(1, 11) if 2**power > hardware.gpus]
-    for changes, gpus in [
-        ({"per_device_batch_size": 1}, [hardware.gpus]),
-        ({"activation_checkpointing": True}, [hardware.gpus]),
-        ({}, more),
-        (small, [hardware.gpus, *more]),
+    replicas = _replicas(plan)
+    for changes, gpus, copies in [
+        ({"per_device_batch_size": 1}, [hardware.gpus], replicas),
+        ({"activation_checkpointing": True}, [hardware.gpus], replicas),
+        ({}, [hardware.gpus], 1),
+        ({}, more, replicas),
+        (small, [hardware.gpus, *more], 1),
     ]:
         changed = settings.model_copy(update=changes)
         for number in gpus:
-            if min(_memory(config, step, changed, number).values()) <= hardware.gpu_memory_gib * GIB:
+            needed = min(_memory(config, step, changed, number, copies).values())
+            if number % copies == 0 and needed <= hardware.gpu_memory_gib * GIB:
                 knobs = [f"-P {step.stage}.{name}={str(value).lower()}" for name, value in changes.items()]
                 knobs += [f"-P {_number_of_gpus(plan)}={number}"] if number != hardware.gpus else []
-                return f"{' '.join(knobs)} would fit{_adapters_help(config, step, settings, hardware)}"
-    return f"a smaller base or larger GPUs are needed{_adapters_help(config, step, settings, hardware)}"
+                knobs += [f"-P fsdp2_replicas={copies}"] if copies != replicas else []
+                return f"{' '.join(knobs)} would fit{_adapters_help(plan, config, step, settings, hardware)}"
+    return f"a smaller base or larger GPUs are needed{_adapters_help(plan, config, step, settings, hardware)}"
 
 
 def _number_of_gpus(plan: Plan) -> str:
     return "num_processes" if plan.scale.execution.launches else "hardware.gpus"
 
 
-def _adapters_help(config: dict[str, Any], step: Step, settings: Training, hardware: Hardware) -> str:
+def _replicas(plan: Plan) -> int:
+    """Copies of the model that `fsdp2` trains."""
+    return plan.scale.execution.fsdp2_replicas
+
+
+def _adapters_help(
+    plan: Plan, config: dict[str, Any], step: Step, settings: Training, hardware: Hardware
+) -> str:
     """For tuning: the way to train adapters that fits these GPUs, which is not what the paper does."""
     if not isinstance(settings, Tuning):
         return ""
     for lora, knob in ((Lora(), f"rank={Lora().rank}"), (Lora(quantised=True), "quantised=true")):
         changed = settings.model_copy(update={"lora": lora})
-        if min(_memory(config, step, changed, hardware.gpus).values()) <= hardware.gpu_memory_gib * GIB:
+        needed = min(_memory(config, step, changed, hardware.gpus, _replicas(plan)).values())
+        if needed <= hardware.gpu_memory_gib * GIB:
             return f"; so would adapters in place of whole weights: -P {step.stage}.lora.{knob}"
     return ""
 
 
-def _memory(config: dict[str, Any], step: Step, settings: Training, gpus: int) -> dict[str, float]:
+def _memory(
+    config: dict[str, Any], step: Step, settings: Training, gpus: int, replicas: int
+) -> dict[str, float]:
     pairs = step.stage == "dpo"
-    return {name: training_memory(config, settings, name, gpus, pairs) for name in STRATEGIES}
+    return {name: training_memory(config, settings, name, gpus, pairs, replicas) for name in STRATEGIES}
 
 
 def _hours(hours: float) -> str:

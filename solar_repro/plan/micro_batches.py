@@ -34,6 +34,7 @@ class Launch:
     launcher: str
     gpus: int
     options: str = ""
+    replicas: int = 1
 
     @property
     def strategy(self) -> str:
@@ -41,7 +42,10 @@ class Launch:
         return "fsdp2" if self.launcher in ("fsdp2", "deepspeed") else "ddp"
 
     def __str__(self) -> str:
-        return f"{self.gpus} GPU(s) by {self.launcher}" if self.launcher != "none" else "one GPU"
+        if self.launcher == "none":
+            return "one GPU"
+        copies = f" in {self.replicas} copies" if self.replicas > 1 else ""
+        return f"{self.gpus} GPU(s) by {self.launcher}{copies}"
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,9 @@ class Trainings:
     def bytes(self, launch: Launch, **changes: Any) -> float:
         """Peak bytes of one GPU, with settings that are changed."""
         settings = self.settings.model_copy(update=changes)
-        return training_memory(self.config, settings, launch.strategy, launch.gpus, self.pairs)
+        return training_memory(
+            self.config, settings, launch.strategy, launch.gpus, self.pairs, launch.replicas
+        )
 
     def sizes(self, gpus: int) -> list[int]:
         """Micro-batches that divide the global batch, the largest first."""
@@ -133,13 +139,18 @@ def _section(plan: Plan, step: Step, settings: Training) -> str:
 
 def _launches(plan: Plan, hardware: Hardware) -> list[Launch]:
     """The launch that is set, and after it the one that shards over all GPUs."""
-    launcher, gpus = plan.scale.execution.launcher, hardware.gpus
-    if launcher == "none":
-        options = f"-P launcher=fsdp2 -P num_processes={gpus}"
-        sharded = [Launch("fsdp2", gpus, options)] if gpus > 1 else []
-        return [Launch("none", 1), *sharded]
-    sharded = [Launch("fsdp2", gpus, "-P launcher=fsdp2")] if launcher == "ddp" else []
-    return [Launch(launcher, gpus), *sharded]
+    execution, gpus = plan.scale.execution, hardware.gpus
+    match execution.launcher:
+        case "none":
+            options = f"-P launcher=fsdp2 -P num_processes={gpus}"
+            return [Launch("none", 1), *([Launch("fsdp2", gpus, options)] if gpus > 1 else [])]
+        case "ddp":
+            return [Launch("ddp", gpus), Launch("fsdp2", gpus, "-P launcher=fsdp2")]
+        case "fsdp2" if execution.fsdp2_replicas > 1:
+            of_one = Launch("fsdp2", gpus, "-P fsdp2_replicas=1")
+            return [Launch("fsdp2", gpus, replicas=execution.fsdp2_replicas), of_one]
+        case launcher:
+            return [Launch(launcher, gpus)]
 
 
 def _proposal(name: str, trainings: Trainings, found: MicroBatch, launch: Launch, hardware: Hardware) -> str:

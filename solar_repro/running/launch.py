@@ -185,6 +185,10 @@ def _started(job: Path, how: Execution) -> Iterator[subprocess.Popen]:
     environment = with_all_gpus(os.environ)
     if not torch.cuda.is_available():
         environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // on_this_machine))
+    if how.fsdp2_replicas > 1:  # accelerate's ParallelismConfig reads them
+        environment["ACCELERATE_USE_PARALLELISM_CONFIG"] = "true"
+        environment["PARALLELISM_CONFIG_DP_REPLICATE_SIZE"] = str(how.fsdp2_replicas)
+        environment["PARALLELISM_CONFIG_DP_SHARD_SIZE"] = str(how.num_processes // how.fsdp2_replicas)
     port = how.main_process_port if how.num_machines > 1 else 0  # 0: one that is free
     command = [
         *(sys.executable, "-m", "accelerate.commands.launch"),

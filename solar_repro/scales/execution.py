@@ -49,6 +49,10 @@ class Execution(Section):
     main_process_ip: str = "127.0.0.1"
     """Address of machine 0, as the other machines see it."""
     main_process_port: Positive = 29500
+    fsdp2_replicas: Positive = 1
+    """With `fsdp2`: copies of the model, each sharded over `num_processes` / `fsdp2_replicas` GPUs. With as
+    many as `num_machines`, each machine holds a whole copy, and gradients alone are summed between machines
+    (HSDP). Default: one copy, sharded over all GPUs."""
 
     jobs: Positive = 1
     """Number of steps that run side by side, each on its share of the cores and, of several GPUs, on one of
@@ -71,6 +75,20 @@ class Execution(Section):
             raise ValueError(
                 f"num_processes: {self.num_processes} cannot be divided evenly among {self.num_machines} "
                 "machines"
+            )
+        if self.fsdp2_replicas > 1 and self.launcher != "fsdp2":
+            raise ValueError(
+                f"fsdp2_replicas: {self.fsdp2_replicas} copies of the model need launcher: fsdp2"
+            )
+        if self.num_processes % self.fsdp2_replicas:
+            raise ValueError(
+                f"fsdp2_replicas: {self.num_processes} processes cannot be divided evenly among "
+                f"{self.fsdp2_replicas} copies of the model"
+            )
+        if self.fsdp2_replicas == self.num_processes > 1:
+            raise ValueError(
+                f"fsdp2_replicas: with {self.fsdp2_replicas} copies on as many processes nothing is sharded; "
+                "use launcher: ddp"
             )
         if self.machine_rank >= self.num_machines:
             raise ValueError(

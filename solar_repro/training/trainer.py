@@ -82,6 +82,11 @@ def _is_sharded() -> bool:
     return os.environ.get("ACCELERATE_USE_FSDP") == "true"
 
 
+def _is_replicated() -> bool:
+    """Whether `launch.py` asks for several copies of the model that are sharded."""
+    return os.environ.get("ACCELERATE_USE_PARALLELISM_CONFIG") == "true"
+
+
 class PlainTrainer(Trainer):
     """The trainer of transformers, on one device per process; under FSDP2 with bfloat16 it sums in float32.
 
@@ -106,6 +111,13 @@ class PlainTrainer(Trainer):
             plugin.mixed_precision_policy = MixedPrecisionPolicy(
                 param_dtype=torch.bfloat16, reduce_dtype=torch.float32
             )
+
+    def training_step(self, model: Any, *arguments: Any, **settings: Any) -> "Tensor":
+        """Compute one micro-batch's gradients; between copies (HSDP) they are summed after the last alone."""
+        if _is_replicated():
+            model.set_requires_all_reduce(self.accelerator.sync_gradients)
+        loss: Tensor = super().training_step(model, *arguments, **settings)
+        return loss
 
 
 class ReportProgress(TrainerCallback):

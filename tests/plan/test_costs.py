@@ -195,6 +195,8 @@ def test_sharding_divides_what_every_gpu_would_hold():
     assert sizes == sorted(sizes, reverse=True)
     shares = [large - small for large, small in pairwise(sizes)]
     assert shares == pytest.approx([parameters_of(config) * 16 / gpus for gpus in (2, 4, 8)])
+    # Of two copies on 16 GPUs each GPU holds as much as of one on 8.
+    assert costs.training_memory(config, section, "fsdp2", 16, False, 2) == sizes[-1]
 
 
 def test_sizes_on_disk_are_those_of_the_checkpoints(finished):

@@ -151,6 +151,19 @@ def test_too_few_that_are_launched_are_refused_by_their_number(tmp_path):
         refuse_what_cannot_fit(plan, found)
 
 
+def test_a_copy_on_each_machine_takes_the_memory_of_one_machine(tmp_path):
+    plan, found = dry("paper", tmp_path, launcher="fsdp2", num_processes="16", fsdp2_replicas="2")
+    refuse_what_cannot_fit(plan, found)
+    one_machine = dry("paper", tmp_path, launcher="fsdp2", num_processes="8")[1]
+    assert [item.memory.get("fsdp2") for item in found] == [item.memory.get("fsdp2") for item in one_machine]
+
+
+def test_fewer_copies_are_named_where_they_would_fit(tmp_path):
+    plan, found = dry("paper", tmp_path, launcher="fsdp2", num_processes="16", fsdp2_replicas="8")
+    with pytest.raises(UserError, match=r"on each of 16 GPU\(s\) of 80 GiB; -P fsdp2_replicas=1 would fit"):
+        refuse_what_cannot_fit(plan, found)
+
+
 def test_the_controls_batch_is_looked_at_where_it_is_trained_alone(tmp_path):
     plan, _ = dry("paper", tmp_path, launcher="fsdp2", num_processes="16")
     assert "merge_v1_positive" not in [step.label for step in plan.main()]

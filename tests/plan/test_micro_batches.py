@@ -95,6 +95,11 @@ def test_what_is_proposed_fits_and_nothing_faster_does(scale, changes, expected)
             {"launcher": "ddp", "num_processes": "4", "hardware.gpu_memory_gib": "10"},
             {"launcher": "fsdp2"},
         ),
+        (
+            "paper",
+            {"launcher": "fsdp2", "num_processes": "16", "fsdp2_replicas": "8"},
+            {"fsdp2_replicas": "1"},
+        ),
     ],
 )
 def test_sharding_is_proposed_where_whole_weights_do_not_fit(tmp_path, scale, changes, expected):

@@ -75,6 +75,10 @@ def two(launcher: str) -> Execution:
     return Execution(launcher=launcher, num_processes=2)
 
 
+REPLICATED = Execution(launcher="fsdp2", num_processes=4, fsdp2_replicas=2)
+"""Two copies of the model, each sharded over two processes."""
+
+
 def job(step, inputs, out: Path, saving=None) -> Job:
     return Job(step.stage, out, step.settings, STAGES[step.stage].inputs(**inputs, **step.places), saving)
 
@@ -170,8 +174,34 @@ def test_in_bfloat16_sharded_sums_keep_their_digits(finished, tmp_path, launchab
 
 
 @pytest.mark.slow
-def test_two_processes_that_are_asked_to_end_save_their_state_and_go_on(finished, tmp_path, capfd):
-    step, inputs = training(finished, "solar")
+@pytest.mark.parametrize(("variant", "section"), [("solar", "continue_pretrain"), ("dpo_v1", "dpo")])
+def test_copies_that_are_sharded_end_as_one_process_does(finished, tmp_path, monkeypatch, variant, section):
+    shapes = tmp_path / "shapes"
+    shapes.mkdir()
+    monkeypatch.setenv("SHAPES_OF_MESHES", str(shapes))
+    step, inputs = training(finished, variant, **{f"{section}.per_device_batch_size": "1"})
+    alone = in_one_process(step, tmp_path / "one", inputs)
+    curve, out = Curve(), tmp_path / "replicated"
+    out.mkdir()
+    launch(tmp_path / "job.json", job(step, inputs, out), curve, REPLICATED)
+    assert [path.name for path in shapes.iterdir()] == ["2x2"]
+    for name in ("loss", "grad_norm", "recovery/held_out_loss"):
+        assert curve.values[name] == pytest.approx(alone.values[name], rel=1e-4), name
+    found, expected = (load_file(folder / "model.safetensors") for folder in (out, tmp_path / "one"))
+    assert {name: (w.shape, w.dtype) for name, w in found.items()} == {
+        name: (w.shape, w.dtype) for name, w in expected.items()
+    }
+    assert max(float((found[name] - expected[name]).abs().max()) for name in expected) < 5e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "changes"),
+    [(two("fsdp2"), {}), (REPLICATED, {"continue_pretrain.per_device_batch_size": "1"})],
+    ids=["two", "replicated"],
+)
+def test_processes_that_are_asked_to_end_save_their_state_and_go_on(finished, tmp_path, capfd, how, changes):
+    step, inputs = training(finished, "solar", **changes)
     alone = in_one_process(step, tmp_path / "one", inputs)
     resume = ResumeFolder(tmp_path / "saved", minutes=10)
     out = tmp_path / "out"
@@ -187,10 +217,10 @@ def test_two_processes_that_are_asked_to_end_save_their_state_and_go_on(finished
 
     curve = Asked()
     with pytest.raises(Stopped, match=r"stopped at step [23] of 4; its state is saved"):
-        launch(tmp_path / "job.json", job(step, inputs, out, resume), curve, two("fsdp2"))
+        launch(tmp_path / "job.json", job(step, inputs, out, resume), curve, how)
     assert list(resume.newest_checkpoint().glob("pytorch_model_fsdp*"))  # in shards
     assert "Traceback" not in capfd.readouterr().err
-    launch(tmp_path / "job.json", job(step, inputs, out, resume), curve, two("fsdp2"))
+    launch(tmp_path / "job.json", job(step, inputs, out, resume), curve, how)
     assert curve.values["loss"] == pytest.approx(alone.values["loss"], abs=1e-4)
     held_out = "recovery/held_out_loss"
     assert curve.values[held_out][-1] == pytest.approx(alone.values[held_out][-1], abs=1e-4)
@@ -240,6 +270,18 @@ def test_a_second_machine_joins_the_training_of_the_first(finished, tmp_path):
         (
             {"launcher": "ddp", "jobs": "1", "num_processes": "3"},
             "is not a multiple of per_device_batch_size",
+        ),
+        (
+            {"launcher": "ddp", "num_processes": "2", "fsdp2_replicas": "2"},
+            "fsdp2_replicas: 2 copies of the model need launcher: fsdp2",
+        ),
+        (
+            {"launcher": "fsdp2", "num_processes": "4", "fsdp2_replicas": "3"},
+            "fsdp2_replicas: 4 processes cannot be divided evenly among 3 copies",
+        ),
+        (
+            {"launcher": "fsdp2", "num_processes": "2", "fsdp2_replicas": "2"},
+            "fsdp2_replicas: with 2 copies on as many processes nothing is sharded; use launcher: ddp",
         ),
         ({"launcher": "mpi"}, "launcher = 'mpi'"),
     ],

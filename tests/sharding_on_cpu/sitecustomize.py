@@ -31,3 +31,17 @@ if folder := os.environ.get("READERS_OF_WEIGHTS"):
         return read(*arguments, **settings)
 
     AutoModelForCausalLM.from_pretrained = told
+
+if folder_of_meshes := os.environ.get("SHAPES_OF_MESHES"):
+    from pathlib import Path
+
+    from torch.distributed import fsdp
+
+    shard = fsdp.fully_shard
+
+    def noted(*arguments: Any, mesh: Any, **settings: Any) -> Any:
+        """Leave a note of the copies of a model and the processes of each, as in `2x2`."""
+        Path(folder_of_meshes, "x".join(map(str, mesh.shape))).touch()
+        return shard(*arguments, mesh=mesh, **settings)
+
+    fsdp.fully_shard = noted

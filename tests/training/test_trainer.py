@@ -1,7 +1,7 @@
 """What the trainers are told of devices and sharding."""
 
 import pytest
-from transformers import TrainerState, TrainingArguments
+from transformers import Trainer, TrainerState, TrainingArguments
 
 from solar_repro.scales.load import load_scale
 from solar_repro.training.flops import training_flops
@@ -29,6 +29,23 @@ def test_sharded_gradients_are_summed_after_each_micro_batch(sharded, monkeypatc
         monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     told = arguments(SETTINGS, rows=1000, seed=0)["accelerator_config"]
     assert told == {"gradient_accumulation_kwargs": {"sync_each_batch": sharded}}
+
+
+@pytest.mark.parametrize("replicated", [True, False])
+def test_copies_sum_their_gradients_after_the_last_micro_batch_alone(options, replicated, monkeypatch):
+    trainer = PlainTrainer(random_model("llama"), TrainingArguments(**options))
+    if replicated:
+        monkeypatch.setenv("ACCELERATE_USE_PARALLELISM_CONFIG", "true")
+    monkeypatch.setattr(Trainer, "training_step", lambda *given: given)
+    sums = []
+
+    class Replicated:
+        set_requires_all_reduce = sums.append
+
+    for last in (False, False, True):
+        trainer.accelerator.gradient_state._set_sync_gradients(last)
+        assert trainer.training_step(Replicated, {}, 8) == (trainer, Replicated, {}, 8)
+    assert sums == ([False, False, True] if replicated else [])
 
 
 @pytest.mark.parametrize("peak", [None, 1e12])
