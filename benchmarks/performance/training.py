@@ -22,12 +22,20 @@ from typing import Any
 from solar_repro.checkpoint.layer_map import dus
 from solar_repro.checkpoint.load import load_for_training
 from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
-from solar_repro.contract import ContinuePretrainSettings, SftSettings, TrainedInputs, TuningInputs, TuningSet
-from solar_repro.data.packing import PackedCollator, pack_instruction, pack_text
+from solar_repro.contract import (
+    ContinuePretrainSettings,
+    PackedInputs,
+    PackedSettings,
+    PretrainedInputs,
+    SftSettings,
+    TuningInputs,
+    TuningSet,
+)
+from solar_repro.data.packed_text import read_packed_text
+from solar_repro.data.packing import PackedCollator, pack_instruction
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction
 from solar_repro.device import device, own_precision
-from solar_repro.microworld.stored_corpus import CORPUS, stored_texts
 from solar_repro.microworld.trained_base import FOLDER
 from solar_repro.microworld.write import write_mirror
 from solar_repro.paper.data_sets import DATASETS
@@ -114,11 +122,11 @@ def _tokens(rows: list[dict[str, Any]]) -> int:
 
 def measure(scale: Scale, steps: int, rounds: int) -> dict[str, Any]:
     """Tokens a second of both contenders in both stages, and the share that ours reaches."""
-    from solar_repro.stages import continue_pretrain, sft
+    from solar_repro.stages import continue_pretrain, packed, sft
 
     found: dict[str, Rates] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        mirror, model = Path(temporary, "mirror"), Path(temporary, "model")
+        mirror, model, text = (Path(temporary, name) for name in ("mirror", "model", "text"))
         write_mirror(mirror, scale.world)
         model.mkdir()
         write_upscale(plan_upscale(FOLDER, dus(8, scale.upscale.m), scale.upscale.shard_bytes), model)
@@ -127,16 +135,28 @@ def measure(scale: Scale, steps: int, rounds: int) -> dict[str, Any]:
             update={"max_steps": steps, "held_out_evaluations": 1}
         )
         tuning = scale.sft.model_copy(update={"max_steps": steps})
-        texts = (row for row in _documents(mirror))
-        text_blocks, _ = pack_text(
-            texts, tokenizer, pretraining.max_length, key=temporary, max_tokens=pretraining.tokens
+        text.mkdir()
+        corpus = scale.data.corpus
+        packed.run(
+            text,
+            lambda metrics, step=0: None,
+            PackedSettings(
+                id=corpus.id,
+                split=corpus.split,
+                column=corpus.column,
+                tokens=pretraining.tokens,
+                max_length=pretraining.max_length,
+                seed=scale.seed,
+            ),
+            PackedInputs(model=model, mirror=mirror, held_out_split=corpus.held_out_split),
         )
+        text_blocks, _ = read_packed_text(text, tokenizer)
         set_chat_template(tokenizer, scale.data.template)
         inputs = TuningInputs(model=model, mirror=mirror)
         chosen = tuning_set("alpaca_gpt4")
         rows = instruction_rows(chosen, scale.seed, inputs)
         tokenised, _ = tokenise_instruction(rows, tokenizer, tuning.max_length)
-        chat_blocks, packed = pack_instruction(tokenised, tuning.max_length, temporary)
+        chat_blocks, chat_report = pack_instruction(tokenised, tuning.max_length, temporary)
         contenders = {
             "continue_pretrain": (
                 text_blocks,
@@ -148,13 +168,13 @@ def measure(scale: Scale, steps: int, rounds: int) -> dict[str, Any]:
                     ContinuePretrainSettings(
                         seed=scale.seed, corpus=scale.data.corpus, continue_pretrain=pretraining
                     ),
-                    TrainedInputs(model=model, mirror=mirror),
+                    PretrainedInputs(model=model, packed=text, mirror=mirror),
                 ),
             ),
             "sft": (
                 chat_blocks,
                 tuning,
-                tuning.global_batch_size * packed["tokens"] / packed["blocks"],
+                tuning.global_batch_size * chat_report["tokens"] / chat_report["blocks"],
                 lambda out, log: sft.run(
                     out,
                     log,
@@ -178,11 +198,6 @@ def tuning_set(name: str) -> TuningSet:
     """Return a set of Table 1 as a stage takes it, all of its rows."""
     source = DATASETS[name]
     return TuningSet(name=name, id=source.hub_id, maximum_samples=source.maximum_samples)
-
-
-def _documents(mirror: Path) -> Any:
-    for (text,) in stored_texts(mirror, CORPUS, "train", ["text"]):
-        yield text
 
 
 def summary(rates: Rates) -> dict[str, Any]:
