@@ -96,6 +96,18 @@ class UpscaleSettings(StageSettings):
     unproved: bool = False
 
 
+class PackedSettings(StageSettings):
+    """The text of continued pretraining: its split and column, and the blocks that it is cut into."""
+
+    id: str
+    split: str
+    column: str
+    tokens: Positive
+    max_length: Positive
+    """Number of tokens in a block."""
+    seed: Seed
+
+
 class ContinuePretrainSettings(TrainingSettings):
     corpus: Corpus
     continue_pretrain: Pretraining
@@ -109,6 +121,20 @@ class ContinuePretrainSettings(TrainingSettings):
 
 class TrainedInputs(MirrorInput):
     model: Path
+
+
+class PackedInputs(TrainedInputs):
+    """The model gives the tokenizer."""
+
+    held_out_split: str
+    """The split on which losses are measured later. It is looked for before the text is packed."""
+    num_proc: Positive = 1
+    """Processes that tokenise texts."""
+
+
+class PretrainedInputs(TrainedInputs):
+    packed: Path
+    """The result of stage `packed` for the same tokenizer, text and lengths."""
 
 
 class TuningSet(StageSettings):

@@ -26,11 +26,19 @@ from solar_repro.checkpoint.folder import open_checkpoint
 from solar_repro.checkpoint.layer_map import dus
 from solar_repro.checkpoint.load import load_for_training
 from solar_repro.checkpoint.upscale import plan_upscale, write_upscale
-from solar_repro.contract import ContinuePretrainSettings, SftSettings, TrainedInputs, TuningInputs, TuningSet
-from solar_repro.data.locate import locate, text_location
-from solar_repro.data.packing import PackedCollator, pack_instruction, pack_text
+from solar_repro.contract import (
+    ContinuePretrainSettings,
+    PackedInputs,
+    PackedSettings,
+    PretrainedInputs,
+    SftSettings,
+    TuningInputs,
+    TuningSet,
+)
+from solar_repro.data.locate import locate
+from solar_repro.data.packed_text import read_packed_text
+from solar_repro.data.packing import PackedCollator, pack_instruction
 from solar_repro.data.templates import set_chat_template
-from solar_repro.data.text_stream import load_text
 from solar_repro.data.tokens import tokenise_instruction
 from solar_repro.device import device, own_precision
 from solar_repro.microworld.trained_base import FOLDER
@@ -147,13 +155,13 @@ def measure(
 
     Without a mirror, the embedded world's is written.
     """
-    from solar_repro.stages import continue_pretrain, sft
+    from solar_repro.stages import continue_pretrain, packed, sft
 
     found: dict[str, Rates] = {}
     shares: dict[str, list[float]] = {}
     peaks: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        model = Path(temporary, "model")
+        model, text = Path(temporary, "model"), Path(temporary, "text")
         model.mkdir()
         if mirror is None:
             mirror = Path(temporary, "mirror")
@@ -166,12 +174,22 @@ def measure(
             update={"max_steps": steps, "held_out_evaluations": 1}
         )
         tuning = scale.sft.model_copy(update={"max_steps": steps})
+        text.mkdir()
         corpus = scale.data.corpus
-        location = text_location(corpus.id, mirror)
-        texts = load_text(location, corpus.split, corpus.column, seed=scale.seed, epochs=None)
-        text_blocks, _ = pack_text(
-            texts, tokenizer, pretraining.max_length, key=temporary, max_tokens=pretraining.tokens
+        packed.run(
+            text,
+            lambda metrics, step=0: None,
+            PackedSettings(
+                id=corpus.id,
+                split=corpus.split,
+                column=corpus.column,
+                tokens=pretraining.tokens,
+                max_length=pretraining.max_length,
+                seed=scale.seed,
+            ),
+            PackedInputs(model=model, mirror=mirror, held_out_split=corpus.held_out_split),
         )
+        text_blocks, _ = read_packed_text(text, tokenizer)
         set_chat_template(tokenizer, scale.data.template)
         inputs = TuningInputs(model=model, mirror=mirror)
         chosen = tuning_set("alpaca_gpt4")
@@ -179,7 +197,7 @@ def measure(
         chosen = chosen.model_copy(update={"id": locate(chosen.id, mirror, stand_in).used})
         rows = instruction_rows(chosen, scale.seed, inputs)
         tokenised, _ = tokenise_instruction(rows, tokenizer, tuning.max_length)
-        chat_blocks, packed = pack_instruction(tokenised, tuning.max_length, temporary)
+        chat_blocks, chat_report = pack_instruction(tokenised, tuning.max_length, temporary)
         contenders = {
             "continue_pretrain": (
                 text_blocks,
@@ -191,13 +209,13 @@ def measure(
                     ContinuePretrainSettings(
                         seed=scale.seed, corpus=scale.data.corpus, continue_pretrain=pretraining
                     ),
-                    TrainedInputs(model=model, mirror=mirror),
+                    PretrainedInputs(model=model, packed=text, mirror=mirror),
                 ),
             ),
             "sft": (
                 chat_blocks,
                 tuning,
-                tuning.global_batch_size * packed["tokens"] / packed["blocks"],
+                tuning.global_batch_size * chat_report["tokens"] / chat_report["blocks"],
                 lambda out, log: sft.run(
                     out,
                     log,

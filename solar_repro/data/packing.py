@@ -9,8 +9,10 @@ blocks in one sequence instead, which TRL's `padding_free=True` makes of these c
 
 import bisect
 import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,11 @@ from transformers import PreTrainedTokenizerBase
 
 from solar_repro.checkpoint.tokenizer import tokenizer_digest
 from solar_repro.data.cache import arrow_rows, arrow_shards, cache_key
+from solar_repro.data.parallel import in_order
 from solar_repro.data.report import RowReport
 from solar_repro.data.text_stream import TextStream
 from solar_repro.data.tokens import list_table
+from solar_repro.errors import UserError
 from solar_repro.terminal.progress import Progress
 
 VERSION = 1
@@ -36,7 +40,8 @@ TEXTS_AT_ONCE = 256
 """Texts that are tokenised at once."""
 SHARD_BLOCKS = 4096
 """Blocks of packed text in a file; a killed run loses no more than these."""
-TEXT_COLUMNS = {"input_ids": "int32", "seq_lengths": "int32"}
+Encoded = tuple[np.ndarray, np.ndarray, int]
+"""Token ids of documents end to end, the length of each, and how many special tokens were removed."""
 
 
 @dataclass(frozen=True)
@@ -137,85 +142,131 @@ def pack_text(
     *,
     key: str,
     max_tokens: int | None = None,
+    num_proc: int = 1,
     cache_dir: Path | None = None,
 ) -> tuple[Dataset, RowReport]:
     """Lay documents (BOS, text, EOS) end to end and cut them into full blocks: `input_ids`, `seq_lengths`.
 
     `key` names the content and order of `texts`, a `TextStream` or anything else that gives the same texts
     each time. Packing stops at `max_tokens` tokens, rounded up to a block (None packs all texts); the tokens
-    behind the last full block are left out. Blocks are written in shards, and the run after a killed one
-    resumes at the text behind the last whole shard. The report holds `documents`, `blocks`, `tokens`,
-    `tokens_left_out` and `special_tokens_removed`, for a `TextStream` also `dropped` and `examples` by
-    reason.
+    behind the last full block are left out. Token ids take two bytes if the vocabulary allows it, else four.
+    Blocks are written in shards, and the run after a killed one resumes at the text behind the last whole
+    shard. The report holds `documents`, `blocks`, `tokens`, `tokens_left_out` and `special_tokens_removed`,
+    for a `TextStream` also `dropped` and `examples` by reason.
     """
+    kind = _token_type(tokenizer)
     key = cache_key(
         texts=key,
         tokenizer=tokenizer_digest(tokenizer, chat_template=False),
         length=length,
         max_tokens=max_tokens,
         version=VERSION,
+        kind=kind.name,
     )
+    most = None if max_tokens is None else -(-max_tokens // length)
 
     def shards(state: dict[str, Any] | None) -> Iterator[tuple[pa.Table, dict[str, Any]]]:
         state = state or dict.fromkeys(("documents", "blocks", "tokens", "special_tokens_removed"), 0)
-        rest, stream = state.pop("rest", []), state.pop("stream", None)
+        rest, stream = state.pop("rest", ([], [])), state.pop("stream", None)
+        ids, lengths = np.array(rest[0], kind), np.array(rest[1], np.int64)
         if isinstance(texts, TextStream):
-            source = texts.after(stream) if stream else texts
+            source: Any = texts.after(stream) if stream else texts
         else:
             source = itertools.islice(texts, state["documents"], None)
-        most = None if max_tokens is None else -(-max_tokens // length)
-        blocks: list[tuple[list[int], list[int]]] = []
+        behind: deque[dict[str, Any] | None] = deque()
+        """Where the stream is behind each batch that is being tokenised."""
+        tables: list[pa.Table] = []
+
+        def parts() -> Iterator[list[str]]:
+            walk = iter(source)
+            while batch := list(itertools.islice(walk, TEXTS_AT_ONCE)):
+                behind.append(getattr(source, "state", None))
+                yield batch
+
+        def shard(done: bool, report: RowReport) -> tuple[pa.Table, dict[str, Any]]:
+            resume = {"rest": [ids.tolist(), lengths.tolist()], "stream": stream}
+            about = state | {"tokens_left_out": len(ids), "done": done} | report | ({} if done else resume)
+            table = pa.concat_tables(tables or [_block_table(ids[:0], lengths[:0], length)])
+            tables.clear()
+            return table.combine_chunks(), about
+
         with Progress("packing text", max_tokens or 0, "tokens") as progress:
             progress.advance(state["tokens"])
-            done, walk = False, iter(source)
-            while not done:
-                batch = list(itertools.islice(walk, TEXTS_AT_ONCE))
-                documents = _documents(batch, tokenizer, state)
-                full, rest = _cut_into_blocks(rest, documents, length)
-                done = not batch or (most is not None and state["blocks"] + len(full) >= most)
-                full = full[: most - state["blocks"]] if most is not None else full
-                blocks += full
-                state["documents"] += len(batch)
-                state["blocks"] += len(full)
-                state["tokens"] += len(full) * length
-                progress.advance(len(full) * length)
-                if done or len(blocks) >= SHARD_BLOCKS:
-                    left_out = {"tokens_left_out": sum(map(len, rest)), "done": done}
-                    left_out |= getattr(source, "report", {})
-                    resume = {"rest": rest, "stream": getattr(source, "state", None)}
-                    yield (
-                        list_table(TEXT_COLUMNS, list(zip(*blocks, strict=True)) or [[], []]),
-                        state | (left_out | ({} if done else resume)),
-                    )
-                    blocks = []
+            for more, sizes, removed in in_order(partial(_encoded, tokenizer, kind), parts(), num_proc):
+                stream = behind.popleft()
+                ids, lengths = np.concatenate([ids, more]), np.concatenate([lengths, sizes])
+                cut = len(ids) // length
+                full = cut if most is None else min(cut, most - state["blocks"])
+                tables.append(_block_table(ids[: full * length], lengths, length))
+                ids, lengths = ids[cut * length :], _lengths_behind(lengths, cut * length)
+                state["documents"] += len(sizes)
+                state["blocks"] += full
+                state["tokens"] += full * length
+                state["special_tokens_removed"] += removed
+                progress.advance(full * length)
+                report = dict(stream["report"]) if stream else {}
+                if most is not None and state["blocks"] >= most:
+                    yield shard(True, report)
+                    return
+                if sum(map(len, tables)) >= SHARD_BLOCKS:
+                    yield shard(False, report)
+        yield shard(True, getattr(source, "report", {}))
 
     rows, state = arrow_shards(key, shards, cache_dir)
     return rows, {name: value for name, value in state.items() if name != "done"}
 
 
-def _cut_into_blocks(
-    rest: list[list[int]], documents: Iterable[list[int]], length: int
-) -> tuple[list[tuple[list[int], list[int]]], list[list[int]]]:
-    """Full blocks (token ids, lengths of the pieces in them), and the pieces that do not fill a block yet."""
-    blocks: list[tuple[list[int], list[int]]] = []
-    pieces, room = list(rest), length - sum(map(len, rest))
-    for document in documents:
-        while document:
-            pieces.append(document[:room])
-            document = document[room:]
-            room -= len(pieces[-1])
-            if room == 0:
-                blocks.append(([token for piece in pieces for token in piece], [len(p) for p in pieces]))
-                pieces, room = [], length
-    return blocks, pieces
+def refuse_short_text(
+    texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, length: int, name: str
+) -> None:
+    """Raise UserError if the texts, each read once, hold fewer tokens than a block of `length` needs."""
+    found, walk, kind = 0, iter(texts), _token_type(tokenizer)
+    while batch := list(itertools.islice(walk, TEXTS_AT_ONCE)):
+        found += len(_encoded(tokenizer, kind, batch)[0])
+        if found >= length:
+            return
+    raise UserError(
+        f"text {name}: holds {found:,} tokens, but a block needs {length:,} (continue_pretrain.max_length); "
+        "give more text, or make blocks shorter"
+    )
 
 
-def _documents(
-    texts: list[str], tokenizer: PreTrainedTokenizerBase, counts: dict[str, Any]
-) -> Iterator[list[int]]:
-    """The token ids of each text between BOS and EOS, without the special tokens that a text spells out."""
-    special = {tokenizer.bos_token_id, tokenizer.eos_token_id}
-    for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []:
-        kept = [token for token in ids if token not in special]
-        counts["special_tokens_removed"] += len(ids) - len(kept)
-        yield [tokenizer.bos_token_id, *kept, tokenizer.eos_token_id]
+def _block_table(ids: np.ndarray, lengths: np.ndarray, length: int) -> pa.Table:
+    """Return the blocks of `ids`, whose number is a multiple of `length`, of documents of these lengths."""
+    blocks = len(ids) // length
+    ends = np.cumsum(lengths)
+    block_ends = np.arange(1, blocks + 1) * length
+    cuts = np.union1d(ends[ends <= len(ids)], block_ends).astype(np.int64)
+    pieces = np.diff(cuts, prepend=0).astype(np.int32)
+    offsets = np.concatenate([[0], np.searchsorted(cuts, block_ends, side="right")]).astype(np.int32)
+    starts = (np.arange(blocks + 1) * length).astype(np.int32)
+    return pa.table(
+        {
+            "input_ids": pa.ListArray.from_arrays(starts, pa.array(ids)),
+            "seq_lengths": pa.ListArray.from_arrays(offsets, pa.array(pieces)),
+        }
+    )
+
+
+def _lengths_behind(lengths: np.ndarray, start: int) -> np.ndarray:
+    """Return the lengths of what lies behind the first `start` tokens of documents, the first cut there."""
+    ends = np.cumsum(lengths)
+    return np.diff(ends[ends > start], prepend=start)
+
+
+def _token_type(tokenizer: PreTrainedTokenizerBase) -> np.dtype[Any]:
+    """Return the smallest unsigned integer type that holds every token id: two bytes, or four."""
+    return np.min_scalar_type(max(256, *tokenizer.get_vocab().values()))
+
+
+def _encoded(tokenizer: PreTrainedTokenizerBase, kind: np.dtype[Any], texts: list[str]) -> Encoded:
+    """Put each text's token ids, without special tokens that it spells out, between BOS and EOS."""
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    parts, lengths, removed = [], [], 0
+    for found in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]:
+        ids = np.array(found, kind)
+        kept = ids[(ids != bos) & (ids != eos)]
+        removed += len(ids) - len(kept)
+        parts += [[bos], kept, [eos]]
+        lengths.append(len(kept) + 2)
+    return np.concatenate(parts, dtype=kind, casting="unsafe"), np.array(lengths, np.int64), removed

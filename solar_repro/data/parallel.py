@@ -3,14 +3,16 @@
 import multiprocessing
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from solar_repro.errors import UserError
 from solar_repro.terminal.stopping import block_signals, unblock_sigterm
 
+AHEAD = 4
 _work: Callable[[Any], Any]
 """What this process does with each part; set once, when it starts."""
 
@@ -20,22 +22,31 @@ def in_order(work: Callable[[Any], Any], parts: Iterable[Any], num_proc: int) ->
 
     The processes are started afresh, not forked, for a fork beside other threads may hold their locks for
     ever. So `work` has to be picklable: a module's function, or a `partial` of one. Each process gets it
-    once. Raises UserError where a process is killed.
+    once. Parts are taken `AHEAD` for each process before their turn, so there may be parts without end.
+    Raises UserError where a process is killed.
     """
     if num_proc == 1:
         yield from map(work, parts)
         return
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_proc, fresh, initializer=_begin, initargs=(work,)) as pool:
-        with block_signals():
-            done = pool.map(_do, parts)
+        waiting: deque[Future[Any]] = deque()
         try:
-            yield from done
+            for part in parts:
+                with block_signals():
+                    waiting.append(pool.submit(_do, part))
+                if len(waiting) > AHEAD * num_proc:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
         except BrokenProcessPool:
             raise UserError(
                 f"num_proc: one of {num_proc} processes has ended; if no error is printed above, it was "
                 "killed, perhaps because memory ran out: set a smaller number"
             ) from None
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def batches(rows: int, size: int) -> list[slice]:

@@ -16,6 +16,7 @@ from solar_repro.contract import (
     DpoSettings,
     EvaluateSettings,
     FrozenModel,
+    PackedSettings,
     ReferenceSettings,
     SftSettings,
     TrainingSettings,
@@ -55,7 +56,7 @@ ANSWER_TOKENS = 150
 """Our estimate of the tokens that are generated per item. Each counts as a forward pass."""
 
 
-LIGHT_STAGES = ("microworld", "data", "synth_math", "upscale", "merge")
+LIGHT_STAGES = ("microworld", "data", "synth_math", "packed", "upscale", "merge")
 """Stages that neither train nor score a model."""
 
 
@@ -250,12 +251,31 @@ def _stored_bytes(shape: Shape | None, step: Step) -> int:
     return _stored_bytes(shape, next(parent for parent in step.inputs.values() if parent.makes_model))
 
 
-def bytes_to_write(step: Step, inputs: Mapping[str, Path]) -> int:
-    """The most bytes that a training step writes; 0 for stages that check the free space themselves.
+def result_bytes(shape: Shape | None, step: Step) -> int | None:
+    """Bytes of a checkpoint or of packed text, 0 for other results; None where the config is not known."""
+    if step.makes_model:
+        return checkpoint_bytes(shape, step)
+    if not isinstance(step.settings, PackedSettings):
+        return 0
+    config = step_config(shape, step)
+    return None if config is None else packed_bytes(step.settings, config["vocab_size"])
 
-    These are the checkpoint and two states to resume from: a new one is written before the old one goes.
-    `inputs` are the folders that the step gets.
+
+def packed_bytes(settings: PackedSettings, vocabulary: int) -> int:
+    """Bytes of the token ids of packed text: two each up to a vocabulary of 65,536, else four."""
+    blocks = -(-settings.tokens // settings.max_length)
+    return blocks * settings.max_length * (2 if vocabulary <= 1 << 16 else 4)
+
+
+def bytes_to_write(step: Step, inputs: Mapping[str, Path]) -> int:
+    """The most bytes that a training step, or the packing of its text, writes; 0 for stages that check the
+    free space themselves.
+
+    Of a training these are the checkpoint and two states to resume from: a new one is written before the old
+    one goes. `inputs` are the folders that the step gets.
     """
+    if isinstance(step.settings, PackedSettings):
+        return packed_bytes(step.settings, open_checkpoint(inputs["model"]).config["vocab_size"])
     if (training := training_of(step)) is None:
         return 0
     state = MASTER_BYTES + _OPTIMIZER_BYTES[training.optimizer]

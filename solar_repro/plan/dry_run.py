@@ -11,6 +11,7 @@ from solar_repro.plan.costs import (
     STRATEGIES,
     checkpoint_bytes,
     gpu_hours,
+    result_bytes,
     step_config,
     step_flops,
     training_memory,
@@ -58,7 +59,7 @@ def forecast(plan: Plan, store: Path) -> list[Forecast]:
                 state=state if step.is_known else "unknown",
                 parameters=_parameters(step, config),
                 tokens=training_tokens(step),
-                disk=checkpoint_bytes(plan.scale.base.shape, step) if step.makes_model else 0,
+                disk=result_bytes(plan.scale.base.shape, step),
                 hours=gpu_hours(step_flops(step, config), hardware) if hardware and config else None,
                 memory=memory,
             )
@@ -107,7 +108,7 @@ def describe(plan: Plan, found: list[Forecast], store: Path) -> str:
     )
     lines.append(
         f"{len(found)} steps; to do: at most {tokens:,} training tokens, "
-        f"{_size(disk)} of checkpoints in {store}{copies}"
+        f"{_size(disk)} of checkpoints and packed text in {store}{copies}"
     )
     if hardware:
         lines.append(_gpu_lines(open_steps, hardware))

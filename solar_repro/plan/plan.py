@@ -24,6 +24,7 @@ from solar_repro.contract import (
     FrozenModel,
     MergeSettings,
     MicroworldSettings,
+    PackedSettings,
     ReferenceSettings,
     SftSettings,
     StageSettings,
@@ -135,6 +136,10 @@ class Plan:
     def synth_math(self) -> Step:
         """Synth. Math-Instruct and Synth. Math-Alignment."""
         return self._once("synth_math", "synth_math", self._synth_math)
+
+    def packed(self) -> Step:
+        """The text of continued pretraining as blocks of tokens, which all models of this base share."""
+        return self._once("packed", "corpus", self._packed)
 
     def data(self, dataset: str) -> Step:
         """One set of Table 1 prepared and reported by itself, with the base's tokenizer."""
@@ -287,8 +292,26 @@ class Plan:
             checkpoint=self.scale.checkpoint,
             from_scratch=variant.from_scratch,
         )
-        inputs = {"model": self.model(variant.parents[0]), **self._world()}
+        inputs = {
+            "model": self.model(variant.parents[0]),
+            "packed": self.packed(),
+            **self._world(),
+        }
         return Step("continue_pretrain", variant.name, settings, inputs, self._corpus, self._places())
+
+    def _packed(self) -> Step:
+        corpus, training = self.scale.data.corpus, self.scale.continue_pretrain
+        settings = PackedSettings(
+            id=corpus.id,
+            split=corpus.split,
+            column=corpus.column,
+            tokens=training.tokens,
+            max_length=training.max_length,
+            seed=self.training_seed,
+        )
+        inputs = {"model": self.model("base"), **self._world()}
+        places = self._preparing_places() | {"held_out_split": corpus.held_out_split}
+        return Step("packed", "corpus", settings, inputs, self._corpus, places)
 
     def _synth_math(self) -> Step:
         section = self.scale.data
@@ -377,7 +400,7 @@ class Plan:
         )
         data |= self._benchmarks()  # the overlap with each is reported
         return Step(
-            "data", dataset, settings, {"model": self.model("base"), **inputs}, data, self._tuning_places()
+            "data", dataset, settings, {"model": self.model("base"), **inputs}, data, self._preparing_places()
         )
 
     def _sft(self, variant: variants.Variant) -> Step:
@@ -390,7 +413,7 @@ class Plan:
             checkpoint=self.scale.checkpoint,
         )
         parent = {"model": self.model(variant.parents[0])}
-        return Step("sft", variant.name, settings, {**parent, **inputs}, data, self._tuning_places())
+        return Step("sft", variant.name, settings, {**parent, **inputs}, data, self._preparing_places())
 
     def _dpo(self, variant: variants.Variant) -> Step:
         chosen, data, inputs = self._datasets(variant.datasets)
@@ -402,7 +425,7 @@ class Plan:
             checkpoint=self.scale.checkpoint,
         )
         parent = {"model": self.model(variant.parents[0]), "reference": self._reference(variant)}
-        return Step("dpo", variant.name, settings, {**parent, **inputs}, data, self._tuning_places())
+        return Step("dpo", variant.name, settings, {**parent, **inputs}, data, self._preparing_places())
 
     def _reference(self, variant: variants.Variant) -> Step:
         """What a DPO variant starts from, in numbers; named after the first variant that shares it."""
@@ -419,7 +442,7 @@ class Plan:
         return self._once(
             "reference",
             name,
-            lambda: Step("reference", name, asked, {**parent, **inputs}, data, self._tuning_places()),
+            lambda: Step("reference", name, asked, {**parent, **inputs}, data, self._preparing_places()),
         )
 
     def _reference_settings(self, variant: variants.Variant) -> ReferenceSettings:
@@ -432,7 +455,7 @@ class Plan:
             reference=FrozenModel.before(tuning),
         )
 
-    def _tuning_places(self) -> dict[str, Any]:
+    def _preparing_places(self) -> dict[str, Any]:
         return self._places() | {"num_proc": self.scale.execution.num_proc}
 
     def _merge(self, variant: variants.Variant) -> Step:

@@ -10,13 +10,19 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from solar_repro.contract import BaseModelSettings, ContaminateSettings, StageSettings, TrainingSettings
+from solar_repro.contract import (
+    BaseModelSettings,
+    ContaminateSettings,
+    PackedSettings,
+    StageSettings,
+    TrainingSettings,
+)
 from solar_repro.scales.section import Section, plain
 from solar_repro.stages.table import STAGES
 from solar_repro.store.versions import version
 
 MODEL_STAGES = tuple(name for name, stage in STAGES.items() if stage.makes_model)
-_OF_A_MODEL = ("reference", "untrained", "evaluate", "contamination")
+_NAMED_IN_LABEL = ("packed", "reference", "untrained", "evaluate", "contamination")
 UNKNOWN = "unknown"
 """Stands in a dry plan for a digest that the hub did not give."""
 _LONGEST_LABEL = 48
@@ -58,12 +64,15 @@ class Step:
 
     @cached_property
     def training_seed(self) -> int | None:
-        """Seed of the training behind the result; None where nothing above the base was trained.
+        """Seed of the training behind the result, or before it; None where nothing above the base is trained.
 
         The seed of `contaminate` draws texts and ignores `seed_offset`, so it does not count.
         """
-        if isinstance(self.settings, TrainingSettings) and not isinstance(self.settings, ContaminateSettings):
-            return self.settings.seed
+        settings = self.settings
+        if isinstance(settings, TrainingSettings | PackedSettings) and not isinstance(
+            settings, ContaminateSettings
+        ):
+            return settings.seed
         return next((seed for step in self.inputs.values() if (seed := step.training_seed) is not None), None)
 
     @property
@@ -73,8 +82,8 @@ class Step:
 
     @property
     def label(self) -> str:
-        """The run's name: the variant, and behind it the stage where that makes no model."""
-        return f"{self.variant}.{self.stage}" if self.stage in _OF_A_MODEL else self.variant
+        """The run's name: the variant, and behind it the stage where that is of a model, or of a text."""
+        return f"{self.variant}.{self.stage}" if self.stage in _NAMED_IN_LABEL else self.variant
 
     @property
     def folder(self) -> str:

@@ -33,7 +33,8 @@ class Tracking(Section):
     """Experiments whose results are accepted; the one that the command writes to must be in the list.
     Default: all."""
     system_metrics: bool = True
-    """Log what trainings and evaluations take of the machine: processor, memory, disk, network and GPUs."""
+    """Log what trainings, evaluations and packing take of the machine: processor, memory, disk, network and
+    GPUs."""
 
 
 class Execution(Section):
@@ -59,7 +60,7 @@ class Execution(Section):
     its own. A step that a launcher runs has the whole machine. The number of threads changes the last digits
     of a training on a CPU, so results with different `jobs` are close but not equal."""
     num_proc: Positive = 1
-    """Number of processes that tokenise rows and compare them with the benchmarks."""
+    """Number of processes that tokenise rows and texts, and compare rows with the benchmarks."""
     verify: Literal["changed", "full"] = "changed"
     """Which files of finished results, models and data are read to compare them with their digests.
     `changed`: those whose size, times or inode are not what they were when they were last read. `full`: all,

@@ -1,16 +1,15 @@
 """Continued pretraining of an up-scaled model (Sec. 2): packed causal language modelling."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, TrainerCallback, TrainingArguments, set_seed
 
-from solar_repro.contract import ContinuePretrainSettings, TrainedInputs
-from solar_repro.data.card import write_corpus_card
-from solar_repro.data.locate import fingerprint, text_location
-from solar_repro.data.packing import PackedCollator, pack_text
-from solar_repro.data.text_stream import load_text
+from solar_repro.contract import ContinuePretrainSettings, PretrainedInputs
+from solar_repro.data.packed_text import corpus_figures, read_packed_text
+from solar_repro.data.packing import PackedCollator
 from solar_repro.layers.training_attention import use_training_attention
 from solar_repro.store.result import CARDS, Log
 from solar_repro.store.resume import ResumeFolder
@@ -47,27 +46,21 @@ def run(
     out: Path,
     log: Log,
     settings: ContinuePretrainSettings,
-    inputs: TrainedInputs,
+    inputs: PretrainedInputs,
     resume: ResumeFolder | None = None,
 ) -> None:
-    """Train the model on `continue_pretrain.tokens` tokens of the corpus and write it to `out`."""
-    training, corpus, mirror, seed = settings.training, settings.corpus, inputs.mirror, settings.seed
-    # Before the corpus is packed: a split that is missing is found at once.
-    unseen = held_out_texts(corpus, mirror)
+    """Train the model on the packed text, `continue_pretrain.tokens` tokens, and write it to `out`."""
+    training, seed = settings.training, settings.seed
+    unseen = held_out_texts(settings.corpus, inputs.mirror)
     network, tokenizer = load_whole(inputs.model)
     if settings.from_scratch:
         set_seed(seed)
         network = AutoModelForCausalLM.from_config(
             network.config, dtype=torch.float32, trust_remote_code=False
         )
-    location = text_location(corpus.id, mirror)
-    texts = load_text(location, corpus.split, corpus.column, seed=seed, epochs=None)
-    about = {"used": location.used, "split": corpus.split, "fingerprint": fingerprint(location)}
-    name = f"{about['fingerprint']} {corpus.split} {corpus.column} {seed}"
-    blocks, report = pack_text(texts, tokenizer, training.max_length, key=name, max_tokens=training.tokens)
-    write_corpus_card(out / CARDS, about, report, blocks, tokenizer.bos_token_id)
-    log({f"data/corpus/{figure}": report[figure] for figure in ("documents", "tokens")})
-    log({"data/corpus/dropped": sum(report["dropped"].values())})
+    blocks, report = read_packed_text(inputs.packed, tokenizer)
+    shutil.copytree(inputs.packed / CARDS, out / CARDS, dirs_exist_ok=True)
+    log({f"data/corpus/{figure}": value for figure, value in corpus_figures(report).items()})
     length = training.max_length
     options = arguments(training, len(blocks), seed)
     use_training_attention(network, training.precision)

@@ -100,11 +100,23 @@ def _upscale(
     return run(out, log, settings, inputs)
 
 
+def _packed(
+    out: Path,
+    log: Log,
+    settings: contract.PackedSettings,
+    inputs: contract.PackedInputs,
+    resume: ResumeFolder | None,
+) -> None:
+    from solar_repro.stages.packed import run
+
+    run(out, log, settings, inputs, resume)
+
+
 def _continue_pretrain(
     out: Path,
     log: Log,
     settings: contract.ContinuePretrainSettings,
-    inputs: contract.TrainedInputs,
+    inputs: contract.PretrainedInputs,
     resume: ResumeFolder | None,
 ) -> None:
     from solar_repro.stages.continue_pretrain import run
@@ -232,9 +244,17 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             resumes=True,
         ),
         "upscale": Stage(contract.UpscaleSettings, contract.ModelInput, _upscale, 1, (), makes_model=True),
+        "packed": Stage(
+            contract.PackedSettings,
+            contract.PackedInputs,
+            _packed,
+            1,
+            tuple(sorted({*_ROWS, *_MODELS})),
+            resumes=True,
+        ),
         "continue_pretrain": Stage(
             contract.ContinuePretrainSettings,
-            contract.TrainedInputs,
+            contract.PretrainedInputs,
             _continue_pretrain,
             1,
             _TRAINING,

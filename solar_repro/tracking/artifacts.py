@@ -30,7 +30,7 @@ MAX_MANIFEST_BYTES = 4 << 20
 MAX_NOTE_BYTES = 16 << 20
 """Largest JSON file that is read directly from the artifacts."""
 _AT_ONCE = 4
-_DATA = {".json", ".jsonl", ".md", ".parquet", ".safetensors"}
+_DATA = {".arrow", ".json", ".jsonl", ".md", ".parquet", ".safetensors"}
 _NOTES = {".json", ".jsonl", ".md", ".png"}
 
 

@@ -10,7 +10,7 @@ from solar_repro.safety.redact import one_line
 
 EXTERNAL_MODEL_ROLE = {"evaluate": "model", "contamination": "target", "merge": "first"}
 """Stages that also take models from outside the plan → the input that they have for a model of the plan."""
-_WITHOUT_VARIANT = ("microworld", "synth_math", "base")
+_WITHOUT_VARIANT = ("microworld", "synth_math", "base", "packed")
 
 
 @dataclass(frozen=True)

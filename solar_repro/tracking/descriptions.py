@@ -27,6 +27,7 @@ _STAGES = {
     "synth_math": "The two sets of synthetic math data (Sec. 3).",
     "base": "The base model, whose layers are copied by depth up-scaling (Sec. 2).",
     "upscale": "Depthwise scaling (Sec. 2): two copies of the base are cut and stacked.",
+    "packed": "The text of continued pretraining (Sec. 2), tokenised and cut into blocks of one length.",
     "continue_pretrain": "Continued pretraining (Sec. 2).",
     "sft": "Instruction tuning (Sec. 3).",
     "reference": "The reference of DPO: how likely the model that it starts from finds both answers of "

@@ -9,8 +9,15 @@ from hypothesis import strategies as st
 
 from solar_repro.data import packing
 from solar_repro.data.locate import locate
-from solar_repro.data.packing import PackedCollator, best_fit, pack_instruction, pack_text
+from solar_repro.data.packing import (
+    PackedCollator,
+    best_fit,
+    pack_instruction,
+    pack_text,
+    refuse_short_text,
+)
 from solar_repro.data.text_stream import load_text
+from solar_repro.errors import UserError
 
 LENGTH = 64
 
@@ -209,15 +216,15 @@ def test_killed_packing_goes_on_at_the_same_row(write_set, mirror, llama_tokeniz
         return pack_text(stream, llama_tokenizer, LENGTH, key="k", cache_dir=tmp_path / folder)
 
     whole, report = pack("whole")
-    encode, calls, killed_at = packing._documents, [], 9
+    encode, calls, killed_at = packing._encoded, [], 9
 
-    def killed(texts, *more):
+    def killed(tokenizer, kind, texts):
         calls.append(texts)
         if len(calls) == killed_at:
             raise KeyboardInterrupt
-        return encode(texts, *more)
+        return encode(tokenizer, kind, texts)
 
-    monkeypatch.setattr(packing, "_documents", killed)
+    monkeypatch.setattr(packing, "_encoded", killed)
     with pytest.raises(KeyboardInterrupt):
         pack("killed")
     shards = len(list((tmp_path / "killed").glob("*.arrow")))
@@ -228,3 +235,90 @@ def test_killed_packing_goes_on_at_the_same_row(write_set, mirror, llama_tokeniz
     assert resumed_report == report
     # What lies in whole shards is not tokenised again.
     assert sum(len(texts) for texts in calls[killed_at:]) < 800
+
+
+def plain_blocks(texts, tokenizer, length, most):
+    """Blocks as lists, document by document, without any array."""
+    blocks, pieces, room = [], [], length
+    for text in texts:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        document = [1, *(token for token in ids if token not in (1, 2)), 2]
+        while document:
+            pieces.append(document[:room])
+            document = document[room:]
+            room -= len(pieces[-1])
+            if room == 0:
+                blocks.append(
+                    {
+                        "input_ids": [token for piece in pieces for token in piece],
+                        "seq_lengths": [len(piece) for piece in pieces],
+                    }
+                )
+                pieces, room = [], length
+    return blocks[:most], sum(map(len, pieces))
+
+
+@pytest.mark.parametrize("max_tokens", [None, 3000])
+def test_blocks_of_text_are_those_of_a_plain_loop(llama_tokenizer, cache, monkeypatch, max_tokens):
+    monkeypatch.setattr(packing, "TEXTS_AT_ONCE", 7)
+    monkeypatch.setattr(packing, "SHARD_BLOCKS", 5)
+    random = np.random.default_rng(0)
+    texts = [
+        "the sea " * int(number) + "</s>" * (number % 3 == 0)
+        for number in random.integers(1, 90, 60).tolist()
+    ]
+    blocks, report = pack_text(
+        texts, llama_tokenizer, LENGTH, key="k", max_tokens=max_tokens, cache_dir=cache
+    )
+    removed = sum(text.endswith("</s>") for text in texts)
+    expected, left = plain_blocks(texts, llama_tokenizer, LENGTH, max_tokens and -(-max_tokens // LENGTH))
+    assert blocks.to_list() == expected
+    assert report["blocks"] == len(expected)
+    if max_tokens is None:
+        assert report["tokens_left_out"] == left
+        assert (report["documents"], report["special_tokens_removed"]) == (60, removed)
+
+
+def test_token_ids_take_two_bytes_where_the_vocabulary_allows_it(llama_tokenizer, cache):
+    blocks, _ = pack_text(["the sea " * 100], llama_tokenizer, LENGTH, key="k", cache_dir=cache)
+    assert blocks.features["input_ids"].feature.dtype == "uint16"
+
+    class Large:
+        def get_vocab(self):
+            return {"last": 65_536}
+
+    assert packing._token_type(Large()) == np.uint32
+    assert packing._token_type(llama_tokenizer) == np.uint16
+
+
+@pytest.mark.slow
+def test_texts_without_end_are_packed_by_several_processes(write_set, mirror, llama_tokenizer, tmp_path):
+    write_set("org/text", [{"text": f"text number {number} " * 3} for number in range(40)] + [{"text": " "}])
+    location = locate("org/text", mirror)
+
+    def packed(num_proc):
+        stream = load_text(location, seed=3, epochs=None)
+        return pack_text(
+            stream,
+            llama_tokenizer,
+            LENGTH,
+            key="k",
+            max_tokens=20_000,
+            num_proc=num_proc,
+            cache_dir=tmp_path / str(num_proc),
+        )
+
+    alone, report = packed(1)
+    together, same_report = packed(2)
+    assert together.to_list() == alone.to_list()
+    assert same_report == report
+    assert report["dropped"]["empty text"] > 1  # read in more than one epoch
+
+
+def test_a_text_shorter_than_a_block_is_one_line(llama_tokenizer):
+    with pytest.raises(
+        UserError, match=r"^text org/text: holds \d+ tokens, but a block needs 64 "
+    ) as refused:
+        refuse_short_text(["the sea"], llama_tokenizer, LENGTH, "org/text")
+    assert "\n" not in str(refused.value)
+    refuse_short_text(["the sea " * 100], llama_tokenizer, LENGTH, "org/text")

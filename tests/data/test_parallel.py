@@ -1,5 +1,6 @@
 """Work in several processes: in order, beside other threads, and with one line where a process dies."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import time
 
 import pytest
 
-from solar_repro.data.parallel import batches, in_order
+from solar_repro.data.parallel import AHEAD, batches, in_order
 from solar_repro.errors import UserError
 from tests.conftest import ROOT
 
@@ -33,6 +34,14 @@ def test_results_are_in_the_parts_order_and_made_elsewhere():
     done = list(in_order(double, parts, 2))
     assert [result for result, _ in done] == [0, 20, 40, 60, 80, 100, 120]
     assert os.getpid() not in {process for _, process in done}
+
+
+def test_of_parts_without_end_few_are_taken_before_their_turn():
+    taken = itertools.count(1)
+    done = in_order(double, (slice(next(taken), None) for _ in itertools.repeat(None)), 2)
+    assert [next(done)[0] for _ in range(20)] == [2 * number for number in range(1, 21)]
+    done.close()
+    assert next(taken) <= 20 + 2 * AHEAD + 2
 
 
 def test_a_lock_that_another_thread_holds_is_not_held_in_the_processes():

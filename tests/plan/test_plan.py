@@ -114,7 +114,7 @@ def test_a_changed_slerp_position_reruns_merge_v4_alone():
 
 
 def test_a_repeat_moves_the_seed_of_every_training_and_nothing_else():
-    trained = descendants("solar", "repeat_continued", "scratch_continued")
+    trained = descendants("solar", "repeat_continued", "scratch_continued") | {"corpus.packed"}
     assert changed("seed_offset", "1") == trained
     steps = {step.label: step for step in Plan(load_scale("check", {"seed_offset": "1"})).main()}
     assert {label for label, step in steps.items() if step.training_seed == 43} == trained
@@ -212,7 +212,10 @@ def test_what_only_says_where_or_how_things_are_logged_changes_nothing():
 def test_dpo_v2_stands_on_exactly_its_lineage(plan):
     labels = [step.label for step in ordered([plan.model("dpo_v2")])]
     assert sorted(labels) == sorted(
-        ["microworld", "base", "upscaled", "solar", "synth_math", "sft_v3", "dpo_v2.reference", "dpo_v2"]
+        [
+            *("microworld", "base", "corpus.packed", "upscaled", "solar", "synth_math", "sft_v3"),
+            *("dpo_v2.reference", "dpo_v2"),
+        ]
     )
 
 

@@ -105,7 +105,7 @@ def test_every_stage_that_trains_or_evaluates_is_watched_unless_left_out(setting
     stages = {step.stage for step in Plan(scale).main()}
     for stage in stages:
         runner._watched(bare_step(stage, stage), stage, goes_on=False)
-    trained = {"base", "continue_pretrain", "sft", "dpo", "contaminate"}
+    trained = {"base", "packed", "continue_pretrain", "sft", "dpo", "contaminate"}
     assert set(seen) == ({*trained, "evaluate", "contamination"} if expected else set())
 
 

@@ -7,12 +7,12 @@ import pytest
 from torch import distributed
 
 from solar_repro.checkpoint.load import load_for_scoring
-from solar_repro.contract import ContinuePretrainSettings, EvaluateSettings
+from solar_repro.contract import ContinuePretrainSettings, EvaluateSettings, PackedSettings
 from solar_repro.errors import UserError
 from solar_repro.plan.step import Step
 from solar_repro.scales.load import load_scale
 from solar_repro.scales.settings import Corpus
-from solar_repro.stages import continue_pretrain, evaluate
+from solar_repro.stages import continue_pretrain, evaluate, packed
 from solar_repro.training import held_out
 from solar_repro.training.held_out import held_out_losses, mean_loss, shared_mean_loss
 from tests.steps import run_step
@@ -31,11 +31,17 @@ def no_model(*args, **settings):
     raise AssertionError("the model is loaded before the corpus is looked at")
 
 
+def folders(step, place):
+    roles = {"continue_pretrain": ("model", "packed")}
+    return {role: place / role for role in roles.get(step.stage, ("model",))}
+
+
 def test_a_missing_held_out_split_is_found_before_anything_is_computed(
     without_held_out, tmp_path, monkeypatch
 ):
     scale = load_scale("check")
     monkeypatch.setattr(continue_pretrain, "load_whole", no_model)
+    monkeypatch.setattr(packed, "load_training_tokenizer", no_model)
     monkeypatch.setattr(evaluate, "evaluate_h6", no_model)
     told = {"corpus": without_held_out, "seed": 0}
     steps = [
@@ -45,10 +51,18 @@ def test_a_missing_held_out_split_is_found_before_anything_is_computed(
             ContinuePretrainSettings(**told, continue_pretrain=scale.continue_pretrain),
         ),
         Step("evaluate", "x", EvaluateSettings(**told, evaluate=scale.evaluate)),
+        Step(
+            "packed",
+            "x",
+            PackedSettings(
+                id=without_held_out.id, split="train", column="text", tokens=8, max_length=8, seed=0
+            ),
+            places={"held_out_split": "validation"},
+        ),
     ]
     for step in steps:
         with pytest.raises(UserError, match="corpus has no split 'validation'; it has train"):
-            run_step(step, tmp_path / "out", lambda metrics, step=0: None, {"model": tmp_path / "model"})
+            run_step(step, tmp_path / "out", lambda metrics, step=0: None, folders(step, tmp_path))
 
 
 def test_compressed_texts_are_a_corpus(tmp_path):
