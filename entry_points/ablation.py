@@ -3,7 +3,7 @@
 Table 2 scores the released checkpoints instead, the cheapest reproduction that one GPU can do.
 """
 
-from entry_points.command import SEEDS, Arguments, names_in, parse, plans, run_main, running
+from entry_points.command import SEEDS, Arguments, check_overrides, names_in, parse, plans, run_main, running
 from solar_repro.errors import UserError
 
 
@@ -54,6 +54,7 @@ def table(arguments: Arguments, number: int) -> None:
     chosen = plans(arguments)
     names = [variant.name for variant in PAPER.values() if number in variant.rows]
     steps = [plan.evaluation(name) for plan in chosen for name in names]
+    check_overrides(arguments, steps)
     with running(arguments, f"ablation table {number}") as runner:
         make_all(runner, steps)
         print(table_text(number, of_plans(chosen, runner.tracker, names, runner.store)))

@@ -199,6 +199,35 @@ def plan_main(chosen: list["Plan"]) -> list["Step"]:
     return [step for plan in chosen for step in plan.main()]
 
 
+def check_overrides(arguments: Arguments, steps: list["Step"]) -> None:
+    """Say in a line on stderr where a setting of `dpo` that was given has no effect on a candidate.
+
+    Raises UserError where it has none on any of these steps and of those that they are made from.
+    """
+    from solar_repro.plan.step import ordered
+
+    tuned = {step.variant for step in ordered(steps) if step.stage == "dpo"}
+    for dotted, value in arguments.overrides.items():
+        section, _, name = dotted.partition(".")
+        if section != "dpo":
+            continue
+        name = name.partition(".")[0]
+        own = {
+            candidate: changed
+            for candidate in ("cand_1", "cand_2")
+            if candidate in tuned
+            and (changed := getattr(getattr(arguments.scale, candidate), name)) is not None
+        }
+        if not own:
+            continue
+        keys = [f"{candidate}.{name}" for candidate in own]
+        sets = " and ".join(f"{key}={changed}" for key, changed in zip(keys, own.values(), strict=True))
+        line = f"{dotted}={value} has no effect on {' and '.join(own)}: the scale sets {sets}; set that"
+        if own.keys() == tuned:
+            raise UserError(line)
+        print(line, file=sys.stderr, flush=True)
+
+
 def names_in(options: argparse.Namespace, name: str) -> list[str]:
     """Return the names that an option lists, separated by commas; an option that was left out lists none."""
     given = getattr(options, name)
@@ -223,6 +252,7 @@ def make_step(arguments: Arguments, stage: str, choose: Callable[["Plan"], "Step
     from solar_repro.plan.plan import Plan
 
     step = choose(Plan(arguments.scale))
+    check_overrides(arguments, [step])
     if step.stage != stage:
         raise UserError(
             f"variant {step.variant!r} is made by stage {step.stage!r}; run: "

@@ -6,8 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from entry_points.command import MODEL_OPTION, SEEDS, names_in, parse, run_main, variant_option
+from entry_points.command import (
+    MODEL_OPTION,
+    SEEDS,
+    check_overrides,
+    names_in,
+    parse,
+    run_main,
+    variant_option,
+)
 from solar_repro.errors import UserError
+from solar_repro.plan.plan import Plan
 from tests.conftest import ROOT
 
 OPTIONS = {
@@ -154,3 +163,34 @@ def test_a_cache_that_cannot_be_written_is_one_line(monkeypatch, tmp_path, name)
         UserError, match=rf"cache {tmp_path}/file/x.*: cannot be written \(.+\); set {name} to"
     ):
         parsed()
+
+
+@pytest.mark.parametrize("chosen", ["evaluation", "model"])
+def test_a_setting_that_the_candidate_has_of_its_own_is_refused(chosen):
+    arguments = parsed("--dpo.learning_rate", "1e-3", "--dpo.beta", "0.2")
+    step = getattr(Plan(arguments.scale), chosen)("cand_1")
+    with pytest.raises(UserError) as refused:
+        check_overrides(arguments, [step])
+    line = (
+        "dpo.learning_rate=1e-3 has no effect on cand_1: the scale sets cand_1.learning_rate=5e-05; set that"
+    )
+    assert str(refused.value) == line
+
+
+def test_where_it_has_an_effect_on_others_a_line_says_on_whom_it_has_none(capsys):
+    arguments = parsed("--dpo.learning_rate", "1e-3", "--sft.learning_rate", "1e-3")
+    plan = Plan(arguments.scale)
+    check_overrides(arguments, [plan.model("dpo_v2")])
+    assert capsys.readouterr().err == ""
+    check_overrides(arguments, [plan.model("dpo_v2"), plan.model("merge_v1")])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "dpo.learning_rate=1e-3 has no effect on cand_1 and cand_2: the scale sets "
+        "cand_1.learning_rate=5e-05 and cand_2.learning_rate=0.0002; set that"
+    )
+
+
+def test_a_candidates_own_setting_is_taken(capsys):
+    arguments = parsed("--cand_1.learning_rate", "1e-3", "--dpo.beta", "0.2")
+    check_overrides(arguments, [Plan(arguments.scale).model("cand_1")])
+    assert capsys.readouterr().err == ""

@@ -53,15 +53,17 @@ def totals(rows: list[BenchmarkRow]) -> BenchmarkRow:
 
 
 def table(rows: list[BenchmarkRow]) -> str:
-    """Write the rows as text."""
+    """Write the rows as text; `stock/s` and `ours/s` are items per second."""
     lines = [
-        f"{'':11}{'items':>6}{'stock s':>9}{'ours s':>8}{'times':>7}{'tokens':>8}{'limit':>7}"
+        f"{'':11}{'items':>6}{'stock s':>9}{'ours s':>8}{'stock/s':>9}{'ours/s':>8}"
+        f"{'times':>7}{'tokens':>8}{'limit':>7}"
         f"{'stock MiB':>11}{'ours MiB':>10}{'max diff':>10}{'argmax':>8}{'texts':>7}"
     ]
     for row in rows:
         peaks = [f"{side.peak_mib:.0f}" if side.peak_mib else "-" for side in (row.stock, row.ours)]
         lines.append(
             f"{row.column:11}{row.items:6}{row.stock.seconds:9.1f}{row.ours.seconds:8.1f}"
+            f"{row.items / row.stock.seconds:9.1f}{row.items / row.ours.seconds:8.1f}"
             f"{row.stock.seconds / row.ours.seconds:7.1f}{row.stock.tokens / row.ours.tokens:8.2f}"
             f"{row.stock.tokens / row.needed_tokens:7.2f}{peaks[0]:>11}{peaks[1]:>10}"
             f"{row.largest_relative_difference:10.1e}{row.different_argmax:8}{row.different_texts:7}"

@@ -1,4 +1,4 @@
-"""The most memory that this process held resident, since it was asked last."""
+"""The most memory that this process held since it was asked last: resident, or on its GPU."""
 
 import resource
 from pathlib import Path
@@ -19,3 +19,19 @@ def peak_mib() -> float:
         if line.startswith("VmHWM"):
             return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def reset_gpu_peak() -> None:
+    """Let the most that PyTorch held on the GPU start again from what it holds."""
+    import torch
+
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+
+
+def gpu_peak_mib() -> float:
+    """The most that PyTorch held on the GPU, in MiB."""
+    import torch
+
+    torch.cuda.synchronize()
+    return float(torch.cuda.max_memory_allocated()) / 2**20

@@ -18,7 +18,7 @@ PART = 1 << 24
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__)
     parser.add_argument("--folder", type=Path, help="where the result is written (default: TMPDIR)")
     parser.add_argument("--gigabytes", type=float, default=2, help="its size (default: %(default)s)")
     options = parser.parse_args(argv)

@@ -429,31 +429,33 @@ class Plan:
 
     def _reference(self, variant: variants.Variant) -> Step:
         """What a DPO variant starts from, in numbers; named after the first variant that shares it."""
-        asked = self._reference_settings(variant)
+        length, how = self._frozen(variant)
         name = next(
             other.name
             for other in variants.PAPER.values()
             if other.stage == "dpo"
             and (other.parents, other.datasets) == (variant.parents, variant.datasets)
-            and self._reference_settings(other) == asked
-        )
-        _, data, inputs = self._datasets(variant.datasets)
-        parent = {"model": self.model(variant.parents[0])}
-        return self._once(
-            "reference",
-            name,
-            lambda: Step("reference", name, asked, {**parent, **inputs}, data, self._preparing_places()),
+            and self._frozen(other) == (length, how)
         )
 
-    def _reference_settings(self, variant: variants.Variant) -> ReferenceSettings:
+        def make() -> Step:
+            chosen, data, inputs = self._datasets(variant.datasets)
+            settings = ReferenceSettings(
+                datasets=chosen,
+                template=self.scale.data.template,
+                seed=self.training_seed,
+                max_length=length,
+                reference=how,
+            )
+            parent = {"model": self.model(variant.parents[0])}
+            return Step("reference", name, settings, {**parent, **inputs}, data, self._preparing_places())
+
+        return self._once("reference", name, make)
+
+    def _frozen(self, variant: variants.Variant) -> tuple[int, FrozenModel]:
+        """The length of the pairs that a DPO variant reads, and how its reference computes."""
         tuning = self.scale.alignment(variant.candidate)
-        return ReferenceSettings(
-            datasets=self._datasets(variant.datasets)[0],
-            template=self.scale.data.template,
-            seed=self.training_seed,
-            max_length=tuning.max_length,
-            reference=FrozenModel.before(tuning),
-        )
+        return tuning.max_length, FrozenModel.before(tuning)
 
     def _preparing_places(self) -> dict[str, Any]:
         return self._places() | {"num_proc": self.scale.execution.num_proc}

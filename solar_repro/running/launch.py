@@ -39,7 +39,7 @@ from solar_repro.terminal.stopping import deferred_stop
 CONFIGS = Path(__file__).parent / "launchers"
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_TO_FOLLOW = 30.0
-"""Ranks that have not ended so long after rank 0 wait for it in vain, and are killed."""
+"""Ranks that have not ended so long after rank 0 has met an error wait for it in vain, and are killed."""
 ALL_GPUS = "SOLAR_ALL_GPUS"
 """Variable of a process that sees one GPU: the `CUDA_VISIBLE_DEVICES` of all, empty where it is not set."""
 _MAX_JOB_BYTES = 1_000_000
@@ -81,7 +81,9 @@ def launch(file: Path, job: Job, log: Log, how: Execution) -> Digests:
             with _started(file, how) as process, deferred_stop() as asked:
                 told, ended = False, float("inf")
                 while process.poll() is None and time.monotonic() < ended + SECONDS_TO_FOLLOW:
-                    if ended == float("inf") and found.keys() & {"stopped", "error"}:
+                    if "stopped" in found:
+                        break  # what is to be kept is saved; ranks that do not know yet would miss rank 0
+                    if ended == float("inf") and "error" in found:
                         ended = time.monotonic()
                     if asked.is_set() and "pid" in found and not told:
                         told = True
@@ -189,27 +191,35 @@ def _started(job: Path, how: Execution) -> Iterator[subprocess.Popen]:
         environment["ACCELERATE_USE_PARALLELISM_CONFIG"] = "true"
         environment["PARALLELISM_CONFIG_DP_REPLICATE_SIZE"] = str(how.fsdp2_replicas)
         environment["PARALLELISM_CONFIG_DP_SHARD_SIZE"] = str(how.num_processes // how.fsdp2_replicas)
-    port = how.main_process_port if how.num_machines > 1 else 0  # 0: one that is free
-    command = [
-        *(sys.executable, "-m", "accelerate.commands.launch"),
-        *("--config_file", str(CONFIGS / f"{how.launcher}.yaml")),
-        *("--num_processes", str(how.num_processes), "--num_machines", str(how.num_machines)),
-        *("--machine_rank", str(how.machine_rank), "--main_process_port", str(port)),
-        *(["--main_process_ip", how.main_process_ip] if how.num_machines > 1 else []),
-    ]
     with tempfile.TemporaryDirectory() as folder:
-        if how.launcher == "deepspeed":
-            command += ["--deepspeed_config_file", _zero3_config(job, Path(folder))]
-        command += ["-m", "solar_repro.running.launched", str(job)]
+        command = _command(job, how, Path(folder))
         # In a session of their own a terminal's Ctrl-C does not reach them: rank 0 is told.
         process = subprocess.Popen(command, env=environment, start_new_session=True)
         try:
             yield process
         finally:
             if process.poll() is None:
-                for one in [*psutil.Process(process.pid).children(recursive=True), process]:
-                    one.kill()
+                ranks = psutil.Process(process.pid).children(recursive=True)
+                # Who sees another one end complains: the launcher goes first, and rank 0 last.
+                for one in [process, *sorted(ranks, key=lambda rank: -rank.create_time())]:
+                    with suppress(psutil.NoSuchProcess):
+                        one.kill()
                 process.wait()
+
+
+def _command(job: Path, how: Execution, folder: Path) -> list[str]:
+    """The command line of the launcher on this machine; `folder` is for a configuration that it needs."""
+    port = how.main_process_port if how.num_machines > 1 else 0  # 0: one that is free
+    deepspeed = how.launcher == "deepspeed"
+    return [
+        *(sys.executable, "-m", "accelerate.commands.launch"),
+        *("--config_file", str(CONFIGS / f"{how.launcher}.yaml")),
+        *("--num_processes", str(how.num_processes), "--num_machines", str(how.num_machines)),
+        *("--machine_rank", str(how.machine_rank), "--main_process_port", str(port)),
+        *(["--main_process_ip", how.main_process_ip] if how.num_machines > 1 else []),
+        *(["--deepspeed_config_file", _zero3_config(job, folder)] if deepspeed else []),
+        *("-m", "solar_repro.running.launched", str(job)),
+    ]
 
 
 def _zero3_config(job: Path, folder: Path) -> str:

@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,9 @@ def main(job: Path) -> None:
             raise _quiet_end(2) from None
         except Stopped as stopped:
             _send(parent, {"stopped": str(stopped)})
+            # Ranks that wait for this one and do not know yet would complain of its end: the parent ends all.
+            with suppress(EOFError, OSError):
+                parent.recv_bytes()
             raise _quiet_end(143) from None
 
 

@@ -353,3 +353,11 @@ def test_what_is_not_proved_of_a_base_is_refused_before_anything_is_copied(tmp_p
     step = Plan(load_scale("check", {**override, "upscale.unproved": "true"})).model("upscaled")
     assert step.settings.unproved is True
     assert "unproved" not in plain(Plan(load_scale("check")).model("upscaled").settings)
+
+
+def test_the_sets_of_a_step_are_looked_at_once(monkeypatch):
+    looked = []
+    look = Plan._datasets
+    monkeypatch.setattr(Plan, "_datasets", lambda plan, names: looked.append(names) or look(plan, names))
+    steps = Plan(load_scale("check")).main()
+    assert len(looked) == sum(step.stage in ("sft", "reference", "dpo") for step in steps)

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -135,6 +136,36 @@ def test_two_processes_end_as_one_does(finished, tmp_path, launchable, variant, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["ddp", "fsdp2", "deepspeed"])
+@pytest.mark.parametrize("variant", ["sft_v1", "dpo_v1"])
+def test_adapters_of_two_processes_are_merged_as_those_of_one(
+    finished, tmp_path, launchable, variant, launcher
+):
+    pytest.importorskip("peft")
+    launchable(launcher)
+    section = variant.partition("_")[0]
+    adapters = {f"{section}.lora.rank": "4", f"{section}.learning_rate": "1e-3"}
+    step, inputs = training(finished, variant, **adapters)
+    alone = in_one_process(step, tmp_path / "one", inputs)
+    curve, out = Curve(), tmp_path / launcher
+    out.mkdir()
+    launch(tmp_path / "job.json", job(step, inputs, out), curve, two(launcher))
+    assert curve.values["loss"] == pytest.approx(alone.values["loss"], abs=1e-4)
+    before, one, both = (
+        load_file(folder / "model.safetensors") for folder in (inputs["model"], tmp_path / "one", out)
+    )
+    moved = {name for name in before if not before[name].equal(one[name])}
+    assert moved == {name for name in before if "_proj" in name}
+    assert {name for name in before if not before[name].equal(both[name])} == moved
+    # What the adapters add is small beside the weights: it is the updates that have to be equal.
+    difference, update = (
+        sum(float((a[name] - b[name]).square().sum()) for name in moved) ** 0.5
+        for a, b in ((both, one), (one, before))
+    )
+    assert difference < 0.02 * update
+
+
+@pytest.mark.slow
 def test_of_ranks_that_shard_one_reads_the_weights(finished, tmp_path, monkeypatch):
     readers, out = tmp_path / "readers", tmp_path / "out"
     readers.mkdir()
@@ -224,6 +255,52 @@ def test_processes_that_are_asked_to_end_save_their_state_and_go_on(finished, tm
     assert curve.values["loss"] == pytest.approx(alone.values["loss"], abs=1e-4)
     held_out = "recovery/held_out_loss"
     assert curve.values[held_out][-1] == pytest.approx(alone.values[held_out][-1], abs=1e-4)
+
+
+RANKS = """
+import os, subprocess, sys
+if len(sys.argv) == 2:  # the launcher: rank 1 hears of rank 0 by a pipe
+    read, write = os.pipe()
+    end = {0: write, 1: read}
+    ranks = []
+    for rank in (0, 1):
+        told = {**os.environ, "RANK": str(rank), "GROUP_WORLD_SIZE": "1"}
+        command = [sys.executable, __file__, sys.argv[1], str(end[rank])]
+        ranks.append(subprocess.Popen(command, env=told, pass_fds=[end[rank]]))
+        os.close(end[rank])
+    sys.exit(max(rank.wait() for rank in ranks))
+if os.environ["RANK"] == "1":
+    os.read(int(sys.argv[2]), 1)
+    raise RuntimeError("Connection closed by peer")
+import signal
+from dataclasses import replace
+from pathlib import Path
+from solar_repro.running import launched
+from solar_repro.stages.table import STAGES
+def tokenise(out, log, *rest):
+    log({"begun": 1.0})
+    signal.pause()
+launched.PartialState = lambda cpu: None
+launched.STAGES = {"sft": replace(STAGES["sft"], run=tokenise)}
+launched.main(Path(sys.argv[1]))
+"""
+
+
+def test_ranks_that_do_not_know_yet_that_it_ends_say_nothing(tmp_path, monkeypatch, capfd):
+    """As where rank 0 tokenises rows, and the others wait for it."""
+    step = Plan(load_scale("check", SMALLER)).model("sft_v1")
+    ranks = tmp_path / "ranks.py"
+    ranks.write_text(RANKS)
+    command = [sys.executable, str(ranks)]
+    monkeypatch.setattr("solar_repro.running.launch._command", lambda job, *rest: [*command, str(job)])
+    inputs = dict.fromkeys(step.inputs, tmp_path)
+
+    def ask(metrics, step=0):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped, match=r"\Astopped\Z"):
+        launch(tmp_path / "job.json", job(step, inputs, tmp_path), ask, two("ddp"))
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.slow
