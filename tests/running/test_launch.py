@@ -282,7 +282,10 @@ def tokenise(out, log, *rest):
     signal.pause()
 launched.PartialState = lambda cpu: None
 launched.STAGES = {"sft": replace(STAGES["sft"], run=tokenise)}
-launched.main(Path(sys.argv[1]))
+try:
+    launched.main(Path(sys.argv[1]))
+finally:
+    os.close(int(sys.argv[2]))
 """
 
 
@@ -291,6 +294,7 @@ def test_ranks_that_do_not_know_yet_that_it_ends_say_nothing(tmp_path, monkeypat
     step = Plan(load_scale("check", SMALLER)).model("sft_v1")
     ranks = tmp_path / "ranks.py"
     ranks.write_text(RANKS)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
     command = [sys.executable, str(ranks)]
     monkeypatch.setattr("solar_repro.running.launch._command", lambda job, *rest: [*command, str(job)])
     inputs = dict.fromkeys(step.inputs, tmp_path)
