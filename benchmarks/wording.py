@@ -134,8 +134,7 @@ def _undecided(results: Sequence[Result]) -> list[str]:
     if nearest:
         listed = ", ".join(f"{name} ({_factor(times[name])} times as many)" for name in nearest)
         sentences.append(
-            "If the differences and the spread stay as seen, the claims that more items decide first are "
-            f"{listed}."
+            f"If the differences and the spread stay as seen, more items would first decide {listed}."
         )
     if rest := [result.claim.name for result in results if result.claim.name not in times]:
         sentences.append(f"More items alone would not decide {', '.join(rest)}.")
