@@ -48,8 +48,8 @@ def test_summary_says_what_is_reproduced_contradicted_and_not_told():
         "2: C9, C5. The reason is that the benchmarks have few items: the smallest effect that they tell "
         "is 5.6 "
         "points on one benchmark and 2.8 points on H6, and the paper's differences there are 0.5 points "
-        "(medians). If the differences and the spread stay as seen, the claims that more items decide "
-        "first are C9 (32 times as many). More items alone would not decide C5."
+        "(medians). If the differences and the spread stay as seen, more items would first "
+        "decide C9 (32 times as many). More items alone would not decide C5."
     )
 
 
