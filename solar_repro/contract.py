@@ -107,6 +107,18 @@ class PackedSettings(StageSettings):
     """Number of tokens in a block."""
     seed: Seed
 
+    @classmethod
+    def before(cls, corpus: Corpus, training: Pretraining, seed: int) -> "PackedSettings":
+        """The text that a continued pretraining with these settings is trained on."""
+        return cls(
+            id=corpus.id,
+            split=corpus.split,
+            column=corpus.column,
+            tokens=training.tokens,
+            max_length=training.max_length,
+            seed=seed,
+        )
+
 
 class ContinuePretrainSettings(TrainingSettings):
     corpus: Corpus

@@ -111,6 +111,7 @@ def test_dpo_v2_alone_makes_its_lineage_the_same_bytes_and_nothing_else(finished
     made = sorted(path.name.rpartition("-")[0] for path in place.store.iterdir())
     assert made == [
         "base",
+        "corpus.packed",
         "dpo_v2",
         "dpo_v2.reference",
         "microworld",

@@ -179,14 +179,7 @@ def measure(
         packed.run(
             text,
             lambda metrics, step=0: None,
-            PackedSettings(
-                id=corpus.id,
-                split=corpus.split,
-                column=corpus.column,
-                tokens=pretraining.tokens,
-                max_length=pretraining.max_length,
-                seed=scale.seed,
-            ),
+            PackedSettings.before(corpus, pretraining, scale.seed),
             PackedInputs(model=model, mirror=mirror, held_out_split=corpus.held_out_split),
         )
         text_blocks, _ = read_packed_text(text, tokenizer)

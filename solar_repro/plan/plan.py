@@ -300,15 +300,8 @@ class Plan:
         return Step("continue_pretrain", variant.name, settings, inputs, self._corpus, self._places())
 
     def _packed(self) -> Step:
-        corpus, training = self.scale.data.corpus, self.scale.continue_pretrain
-        settings = PackedSettings(
-            id=corpus.id,
-            split=corpus.split,
-            column=corpus.column,
-            tokens=training.tokens,
-            max_length=training.max_length,
-            seed=self.training_seed,
-        )
+        corpus = self.scale.data.corpus
+        settings = PackedSettings.before(corpus, self.scale.continue_pretrain, self.training_seed)
         inputs = {"model": self.model("base"), **self._world()}
         places = self._preparing_places() | {"held_out_split": corpus.held_out_split}
         return Step("packed", "corpus", settings, inputs, self._corpus, places)

@@ -11,15 +11,17 @@ from solar_repro.contract import (
     DpoInputs,
     DpoSettings,
     FrozenModel,
+    PackedInputs,
+    PackedSettings,
+    PretrainedInputs,
     ReferenceSettings,
     SftSettings,
-    TrainedInputs,
     TuningInputs,
 )
 from solar_repro.microworld.write import write_mirror
 from solar_repro.scales.load import load_scale
 from solar_repro.scales.settings import Training
-from solar_repro.stages import continue_pretrain, dpo, reference, sft
+from solar_repro.stages import continue_pretrain, dpo, packed, reference, sft
 from solar_repro.store.result import Log
 
 
@@ -41,7 +43,13 @@ def prepared(
     if stage == "continue_pretrain":
         corpus = load_scale("check").data.corpus
         settings = ContinuePretrainSettings(seed=0, corpus=corpus, continue_pretrain=tuning)
-        inputs = TrainedInputs(model=folders["model"], mirror=folders["world"])
+        text = work / "packed"
+        text.mkdir()
+        where = PackedInputs(
+            model=folders["model"], mirror=folders["world"], held_out_split=corpus.held_out_split
+        )
+        packed.run(text, lambda metrics, step=0: None, PackedSettings.before(corpus, tuning, 0), where)
+        inputs = PretrainedInputs(model=folders["model"], packed=text, mirror=folders["world"])
         return lambda: continue_pretrain.run(out, log, settings, inputs)
     inputs = TuningInputs(model=folders["model"], mirror=folders["rows"])
     common = {"seed": 0, "datasets": (tuning_set(gpu_training.SETS[stage]),), "template": "solar"}
