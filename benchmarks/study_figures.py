@@ -68,6 +68,17 @@ def layer_maps(rows: Sequence[Mapping[str, Any]]) -> Figure:
     above = axes.secondary_xaxis(
         "top", functions=(lambda m: 2 * (layers - m), lambda deep: layers - deep / 2)
     )
-    above.set_xlabel("layers of the deeper model")
+    places = [2 * (layers - m) for m in ms[:: 1 + len(ms) // 9]]
+    above.set_xticks(places, [_size(deep, base, swept[-1][1]) for deep in places])
+    above.set_xlabel("layers and parameters of the deeper model")
     axes.legend(frameon=False, fontsize="small")
     return figure
+
+
+def _size(layers: float, base: Mapping[str, Any], deeper: Mapping[str, Any]) -> str:
+    """A tick of the axis above: layers, and below them the parameters, of which each layer has as many."""
+    known = [(row["layers"], int(row["parameters"].replace(",", ""))) for row in (base, deeper)]
+    (few, least), (many, most) = known
+    parameters = least + (layers - few) * (most - least) / (many - few)
+    scaled = f"{parameters / 1e9:.1f}B" if parameters >= 1e9 else f"{parameters / 1e6:,.0f}M"
+    return f"{layers:.0f}\n{scaled}"
