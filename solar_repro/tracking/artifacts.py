@@ -30,7 +30,8 @@ MAX_MANIFEST_BYTES = 4 << 20
 MAX_NOTE_BYTES = 16 << 20
 """Largest JSON file that is read directly from the artifacts."""
 _AT_ONCE = 4
-_DATA = {".arrow", ".json", ".jsonl", ".md", ".parquet", ".safetensors"}
+_DATA = {".json", ".jsonl", ".md", ".parquet", ".safetensors"}
+_PACKED = {".arrow", ".json"}
 _NOTES = {".json", ".jsonl", ".md", ".png"}
 
 
@@ -150,7 +151,7 @@ def is_file_of_stage(stage: str, name: str) -> bool:
     if path.parts[0] == NOTES:
         return path.suffix in _NOTES
     if stage not in MODEL_STAGES:
-        return path.suffix in _DATA
+        return path.suffix in (_PACKED if stage == "packed" else _DATA)
     wanted = [one for one in DOWNLOAD_PATTERNS if len(PurePosixPath(one).parts) == len(path.parts)]
     return any(fnmatchcase(name, one) for one in wanted)
 

@@ -87,6 +87,7 @@ def test_a_result_is_fetched_by_its_manifest_alone(client, tracker, tmp_path, ca
         ("sft", "solar/run.py"),
         ("evaluate", "samples/run.py"),
         ("synth_math", "train.arrow"),
+        ("packed", "rows.parquet.sh"),
         ("synth_math", "run.sh"),
     ],
 )
