@@ -162,7 +162,8 @@ def test_results_go_to_a_server_and_come_back(finished, server, tmp_path, here):
     assert re.search(r"upscaled +downloaded", done.stderr)
     assert (place.folder("upscaled") / "model.safetensors").read_bytes() == weights
     made = sorted(path.name.rpartition("-")[0] for path in place.store.iterdir())
-    assert made == ["microworld", "solar", "upscaled"]  # the base was not needed
+    # The base gives its tokenizer to the packing of the text.
+    assert made == ["base", "corpus.packed", "microworld", "solar", "upscaled"]
     (solar,) = place.runs("tags.`solar.variant` = 'solar'")
     assert solar.info.status == "FINISHED"
     assert solar.data.metrics["recovery/held_out_loss"] > 0

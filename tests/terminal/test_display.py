@@ -280,13 +280,13 @@ def test_the_plan_in_a_terminal_with_steps_side_by_side(own_place):
         forget(own_place, name)
     command = ["-m", "entry_points.main", *at_check(()), "--jobs", "2"]
     with watched(command, 110, 40, **own_place.variables()) as terminal:
-        training = r"\S \[49/50\] sft_v1 +sft  [━─]{14} +\d+%  loss \d.*tokens/s.*\n(.*\n)?"
-        plan = r"\S main check  [━─]{24}  48 of 50 steps, .* left( .*)?"
+        training = r"\S \[50/51\] sft_v1 +sft  [━─]{14} +\d+%  loss \d.*tokens/s.*\n(.*\n)?"
+        plan = r"\S main check  [━─]{24}  49 of 51 steps, .* left( .*)?"
         terminal.until(lambda lines: re.search(training + plan, "\n".join(lines)))
-        assert terminal.screen.shown()[0] == "✓ [1–48/50] 48 steps were finished before"
+        assert terminal.screen.shown()[0] == "✓ [1–49/51] 49 steps were finished before"
         lines = terminal.end()
         assert terminal.process.returncode == 0, "\n".join(lines)
-        assert [line[:9] for line in lines[:3]] == ["✓ [1–48/5", "✓ [49/50]", "✓ [50/50]"]
+        assert [line[:9] for line in lines[:3]] == ["✓ [1–49/5", "✓ [50/51]", "✓ [51/51]"]
         assert any(line.split()[:3] == ["sft_v1", "SFT", "v1"] for line in lines)
         closing = "".join(lines[-10:])  # the terminal breaks lines that are longer than it is wide
         assert "/report/check/compare.html" in closing

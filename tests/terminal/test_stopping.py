@@ -23,8 +23,8 @@ from tests.conftest import ROOT
 from tests.runs import Workplace, at_check
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
-LONG = ("--continue_pretrain.tokens", "2000000")
-"""Makes `solar` and `repeat_continued` anew, and takes minutes."""
+LONG = ("--continue_pretrain.epochs", "100")
+"""Makes `solar` and `repeat_continued` anew, from text that is packed already, and takes minutes."""
 
 
 @pytest.fixture(autouse=True)
