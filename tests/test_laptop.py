@@ -12,7 +12,9 @@ SMALL = {
     "data.math_seed_split": "test",
     "data.maximum_samples": "{alpaca_gpt4: 60, openorca: 60, synth_math_instruct: 40, ultrafeedback: 60, "
     "orca_dpo_pairs: 8, synth_math_alignment: 20}",
+    "data.corpus.held_out_documents": "6",
     "continue_pretrain.tokens": "40000",
+    "continue_pretrain.held_out_evaluations": "1",
     "evaluate.limits": "{ARC: 3, HellaSwag: 3, MMLU: 1, TruthfulQA: 3, Winogrande: 3, GSM8K: 2}",
     "evaluate.subjects": "[anatomy, virology]",
     "contamination.examples": "4",

@@ -136,8 +136,10 @@ def test_two_processes_end_as_one_does(finished, tmp_path, launchable, variant, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["ddp", "fsdp2", "deepspeed"])
-@pytest.mark.parametrize("variant", ["sft_v1", "dpo_v1"])
+@pytest.mark.parametrize(
+    ("variant", "launcher"),
+    [("sft_v1", "fsdp2"), ("dpo_v1", "ddp"), ("sft_v1", "deepspeed"), ("dpo_v1", "deepspeed")],
+)
 def test_adapters_of_two_processes_are_merged_as_those_of_one(
     finished, tmp_path, launchable, variant, launcher
 ):
