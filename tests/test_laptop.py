@@ -28,8 +28,8 @@ def test_every_stage_of_laptop(shared, tmp_path):
     place = workplace(tmp_path)
     given = SMALL | {"base.model": str(shared / "models" / "stories260K"), "data.mirror": str(shared / "hub")}
     options = ["--scale", "laptop", *(word for name, value in given.items() for word in (f"--{name}", value))]
-    # The instruct model's lineage has every stage that makes something.
-    for entry, variant in (("evaluate", "merge_v1"), ("contamination", "solar")):
+    # The lineage of this merge has every stage that makes something.
+    for entry, variant in (("evaluate", "dpo_v1_v2"), ("contamination", "solar")):
         done = place.entry_point(entry, "--variant", variant, *options)
         assert done.returncode == 0, done.stderr[-3000:]
     made = {run.data.tags["solar.stage"] for run in place.runs("tags.`solar.stage` != ''")}

@@ -6,7 +6,10 @@ from solar_repro.device import device
 
 
 @pytest.fixture(
-    params=[pytest.param("cuda", marks=pytest.mark.gpu), pytest.param("cpu", marks=pytest.mark.slow)]
+    params=[
+        pytest.param("cuda", marks=pytest.mark.gpu),
+        pytest.param("cpu", marks=[pytest.mark.slow, pytest.mark.rare]),
+    ]
 )
 def place(request: pytest.FixtureRequest) -> str:
     """The device of a test. On `cpu` it is a rehearsal, with shapes that are much too small to tell much."""

@@ -99,15 +99,17 @@ def in_one_process(step, out: Path, inputs) -> Curve:
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in [
-                ("sft_v1", "ddp"),
                 ("sft_v1", "deepspeed"),
                 ("solar", "fsdp2"),
-                ("solar", "ddp"),
                 ("solar", "deepspeed"),
                 ("dpo_v1", "fsdp2"),
                 ("dpo_v1", "ddp"),
                 ("dpo_v1", "deepspeed"),
             ]
+        ),
+        *(
+            pytest.param(variant, "ddp", marks=[pytest.mark.slow, pytest.mark.rare])
+            for variant in ("sft_v1", "solar")
         ),
     ],
 )
@@ -138,7 +140,19 @@ def test_two_processes_end_as_one_does(finished, tmp_path, launchable, variant, 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("variant", "launcher"),
-    [("sft_v1", "fsdp2"), ("dpo_v1", "ddp"), ("sft_v1", "deepspeed"), ("dpo_v1", "deepspeed")],
+    [
+        ("sft_v1", "fsdp2"),
+        *(
+            pytest.param(variant, launcher, marks=pytest.mark.rare)
+            for variant, launcher in (
+                ("sft_v1", "ddp"),
+                ("sft_v1", "deepspeed"),
+                ("dpo_v1", "ddp"),
+                ("dpo_v1", "fsdp2"),
+                ("dpo_v1", "deepspeed"),
+            )
+        ),
+    ],
 )
 def test_adapters_of_two_processes_are_merged_as_those_of_one(
     finished, tmp_path, launchable, variant, launcher
@@ -180,7 +194,7 @@ def test_of_ranks_that_shard_one_reads_the_weights(finished, tmp_path, monkeypat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["fsdp2", "deepspeed"])
-@pytest.mark.parametrize("variant", ["sft_v1", "dpo_v1"])
+@pytest.mark.parametrize("variant", [pytest.param("sft_v1", marks=pytest.mark.rare), "dpo_v1"])
 def test_in_bfloat16_sharded_sums_keep_their_digits(finished, tmp_path, launchable, variant, launcher):
     launchable(launcher)
     section = variant.partition("_")[0]
@@ -207,7 +221,10 @@ def test_in_bfloat16_sharded_sums_keep_their_digits(finished, tmp_path, launchab
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("variant", "section"), [("solar", "continue_pretrain"), ("dpo_v1", "dpo")])
+@pytest.mark.parametrize(
+    ("variant", "section"),
+    [("solar", "continue_pretrain"), pytest.param("dpo_v1", "dpo", marks=pytest.mark.rare)],
+)
 def test_copies_that_are_sharded_end_as_one_process_does(finished, tmp_path, monkeypatch, variant, section):
     shapes = tmp_path / "shapes"
     shapes.mkdir()
@@ -230,7 +247,10 @@ def test_copies_that_are_sharded_end_as_one_process_does(finished, tmp_path, mon
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "changes"),
-    [(two("fsdp2"), {}), (REPLICATED, {"continue_pretrain.per_device_batch_size": "1"})],
+    [
+        pytest.param(two("fsdp2"), {}, marks=pytest.mark.rare),
+        (REPLICATED, {"continue_pretrain.per_device_batch_size": "1"}),
+    ],
     ids=["two", "replicated"],
 )
 def test_processes_that_are_asked_to_end_save_their_state_and_go_on(finished, tmp_path, capfd, how, changes):

@@ -68,7 +68,7 @@ def new_runs(place: Workplace, known: set[str]) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(TERM, 143), (INT, 130)])
+@pytest.mark.parametrize(("number", "code"), [pytest.param(TERM, 143, marks=pytest.mark.rare), (INT, 130)])
 def test_steps_side_by_side_save_their_state_and_are_named(own_place, number, code):
     known = {run.info.run_id for run in own_place.runs()}
     process = started(own_place, "main", "--jobs", "2", *LONG)
