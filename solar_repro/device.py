@@ -31,9 +31,8 @@ CONTAINER = Path("/sys/fs/cgroup")
 def device() -> str:
     """`cuda` or `mps` where PyTorch can compute on a GPU, NVIDIA's or Apple's, else `cpu`.
 
-    A GPU that this PyTorch cannot use: UserError.
-
-    A GPU whose driver PyTorch does not find is named in a line on stderr, and the CPU computes.
+    A GPU that this PyTorch cannot use: UserError. One whose driver PyTorch does not find is named in a line
+    on stderr, and the CPU computes.
     """
     import torch
 

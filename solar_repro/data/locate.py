@@ -7,6 +7,8 @@ it.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from glob import escape
 from pathlib import Path
 
 from solar_repro.errors import UserError
@@ -27,14 +29,15 @@ class Location:
     revision: str | None = None
     """Commit of the hub's repository; None for a folder of the mirror."""
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """The folder with its files; those of the hub that are read are downloaded into its cache."""
         if self.path is not None:
             return self.path
         message = _not_found(self.hub_id, None)
         files = dataset_files(self.hub_id, self.revision, message)
-        return hub_snapshot(self.hub_id, "dataset", message, self.revision, files)
+        patterns = [escape(name) for name in files]
+        return hub_snapshot(self.hub_id, "dataset", message, self.revision, patterns)
 
 
 def mirror_folder(hub_id: str, mirror: Path | None) -> Path | None:

@@ -54,8 +54,9 @@ def wanted_files(names: Sequence[str]) -> list[str]:
 
     Many sets have the same rows a second time, as text or in an archive.
     """
-    parquet = [name for name in names if name.endswith(".parquet")]
-    return [name for name in names if name in (*parquet, "README.md")] if parquet else list(names)
+    if not any(name.endswith(".parquet") for name in names):
+        return list(names)
+    return [name for name in names if name.endswith(".parquet") or name == "README.md"]
 
 
 @contextmanager
