@@ -5,15 +5,21 @@ it.
 """
 
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from glob import escape
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
+from solar_repro.data.split_files import data_files, require_readable
 from solar_repro.errors import UserError
+from solar_repro.safety.regular_files import refuse_foreign_links
 from solar_repro.store.fingerprint import folder_fingerprint
 from solar_repro.store.hub import REVISION, dataset_files, hub_commit, hub_snapshot
+
+CARD = "README.md"
 
 
 @dataclass(frozen=True)
@@ -32,11 +38,39 @@ class Location:
     @cached_property
     def folder(self) -> Path:
         """The folder with its files; those of the hub that are read are downloaded into its cache."""
+        return self.path or self._downloaded(self._names)
+
+    def files(self, split: str, config: str | None = None) -> list[Path]:
+        """Files of a split, as `data_files`; of a set of the hub they and its card alone are downloaded."""
         if self.path is not None:
-            return self.path
+            return data_files(self.path, split, config)
+        with TemporaryDirectory() as temporary:
+            listed = Path(temporary, self.hub_id)
+            for name in self._names:
+                (listed / name).parent.mkdir(parents=True, exist_ok=True)
+                (listed / name).touch()
+            if CARD in self._names:
+                shutil.copyfile(self._downloaded([CARD]) / CARD, listed / CARD)
+            try:
+                names = [str(file.relative_to(listed)) for file in data_files(listed, split, config)]
+            except UserError as error:
+                raise UserError(str(error).replace(f"{temporary}/", "")) from None
+        folder = self._downloaded([*names, CARD])
+        refuse_foreign_links(folder)
+        for name in names:
+            require_readable(folder / name)
+        return [folder / name for name in names]
+
+    @cached_property
+    def _names(self) -> list[str]:
+        """Names of the files that the hub has and that are read."""
+        names = dataset_files(self.hub_id, self.revision, _not_found(self.hub_id, None))
+        return [name for name in names if ".." not in PurePosixPath(name).parts and not name.startswith("/")]
+
+    def _downloaded(self, names: list[str]) -> Path:
+        """The folder in the hub's cache, with at least these files."""
+        patterns = [escape(name) for name in names]
         message = _not_found(self.hub_id, None)
-        files = dataset_files(self.hub_id, self.revision, message)
-        patterns = [escape(name) for name in files]
         return hub_snapshot(self.hub_id, "dataset", message, self.revision, patterns)
 
 

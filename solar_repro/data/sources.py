@@ -20,7 +20,6 @@ from solar_repro.data.canonical import FlatRows, canonical_table, flatten
 from solar_repro.data.locate import Location, fingerprint
 from solar_repro.data.report import RowReport, drop
 from solar_repro.data.row_batches import read_batches, rows_of
-from solar_repro.data.split_files import data_files
 from solar_repro.errors import UserError
 from solar_repro.paper.data_sets import DATASETS
 from solar_repro.terminal.progress import Progress
@@ -123,13 +122,13 @@ def _load(
     }
 
     def tables(report: RowReport) -> Iterator[pa.Table]:
-        files = data_files(location.folder, split)
+        files = location.files(split)
         yield from _canonical_tables(files, name, max_samples, seed, row_filters, report)
 
     dataset, report = arrow_rows(key, tables, cache_dir)
     if not len(dataset):
         raise UserError(
-            f"data set {location.used} ({location.folder}): no usable row is left (dropped: "
+            f"data set {location.used} ({location.path or 'on the hub'}): no usable row is left (dropped: "
             f"{report['dropped']})"
         )
     return Rows(dataset, key, about | report)

@@ -48,7 +48,7 @@ def data_files(folder: Path, split: str, config: str | None = None) -> list[Path
             f"data set {folder}: its README names {missing[0]}, which does not exist; copy the file there"
         )
     for file in found:
-        _require_readable(file)
+        require_readable(file)
     return found
 
 
@@ -74,7 +74,8 @@ def kind_of(file: Path) -> str | None:
     return None if inner == "parquet" else inner
 
 
-def _require_readable(file: Path) -> None:
+def require_readable(file: Path) -> None:
+    """UserError for a file of a kind that cannot be read here, and for text in UTF-16 or UTF-32."""
     kind = kind_of(file)
     if kind is None:
         suffixes = "".join(file.suffixes[-2:] if file.suffix in COMPRESSIONS else file.suffixes[-1:])

@@ -23,7 +23,6 @@ from solar_repro.data.rephrase_by_model import Complete, generate
 from solar_repro.data.rephrase_by_rule import in_steps, rephrase
 from solar_repro.data.report import RowReport, drop
 from solar_repro.data.row_batches import read_batches
-from solar_repro.data.split_files import data_files
 from solar_repro.errors import UserError
 from solar_repro.paper.data_sets import TEXT
 
@@ -39,7 +38,7 @@ def math_problems(location: Location, split: str = "train", report: RowReport | 
     Rows without a problem are dropped, counted and named in the report.
     """
     rows: list[TextRow] = []
-    for file in data_files(location.folder, split):
+    for file in location.files(split):
         first = 0
         for batch in read_batches(file, {"problem": TEXT, "solution": TEXT}, {"answer": TEXT}):
             for number, row in enumerate(batch.table.to_pylist()):
@@ -105,7 +104,7 @@ def synthesise(
 
 def _metamath_rows(location: Location, report: RowReport) -> Iterator[TextRow]:
     """The rows of MetaMathQA that come from MATH."""
-    for file in data_files(location.folder, "train"):
+    for file in location.files("train"):
         first = 0
         for batch in read_batches(file, dict.fromkeys(METAMATH_COLUMNS, TEXT)):
             for number, row in enumerate(batch.table.to_pylist(), first):

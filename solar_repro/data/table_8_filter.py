@@ -24,7 +24,6 @@ from solar_repro.data.ngrams import N, hash_texts
 from solar_repro.data.report import RowReport
 from solar_repro.data.row_batches import read_batches
 from solar_repro.data.sources import RowFilter
-from solar_repro.data.split_files import data_files
 from solar_repro.errors import UserError
 from solar_repro.paper.benchmarks import BENCHMARKS, TABLE_8_BENCHMARKS
 from solar_repro.paper.data_sets import TEXT
@@ -50,7 +49,7 @@ def table_8_filter(
 
     Where only some rows have a task name, the others are filtered in the next way.
     """
-    named, unnamed = _rows_with_task_name(data_files(location.folder, "train"))
+    named, unnamed = _rows_with_task_name(location.files("train"))
     if named and not unnamed:
         return by_task_name(task_names)
     if flan is not None:
@@ -113,7 +112,7 @@ def by_flan_join(
     """
     names = sorted(task_names)
     hashes: dict[str, list[np.ndarray]] = {}
-    for file in data_files(flan.folder, split):
+    for file in flan.files(split):
         for batch in read_batches(file, {text_column: TEXT, name_column: TEXT}):
             found = np.array(batch.table.column(name_column).to_pylist(), object)
             of_interest = np.array([name in names or _is_missed(name) for name in found])

@@ -10,7 +10,6 @@ import numpy as np
 from solar_repro.data.locate import Location
 from solar_repro.data.report import RowReport, drop
 from solar_repro.data.row_batches import read_batches, require_columns
-from solar_repro.data.split_files import data_files
 from solar_repro.errors import UserError
 from solar_repro.paper.data_sets import TEXT
 
@@ -86,7 +85,7 @@ def load_text(
 
     Raises UserError for a split, a configuration or a column that is not there.
     """
-    files = data_files(location.folder, split, config)
+    files = location.files(split, config)
     for file in files:
         require_columns(file, [column], "name the text column")
     return TextStream(files, column, seed, epochs, state)

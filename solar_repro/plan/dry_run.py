@@ -171,7 +171,7 @@ def _download_lines(plan: Plan) -> list[str]:
     if sizes:
         unknown = [name for name, size in sizes.items() if size is None]
         beside = f" and, of a size not known here, {', '.join(unknown)}" if unknown else ""
-        lines.append(f"download: {_size(sum(size or 0 for size in sizes.values()))}{beside}")
+        lines.append(f"download: at most {_size(sum(size or 0 for size in sizes.values()))}{beside}")
     for name, reason in list(plan.unreachable.items())[:1]:
         lines.append(f"states are unknown, because the hub did not tell the revision of {name} ({reason})")
     return lines

@@ -35,7 +35,6 @@ from solar_repro.contract import (
 )
 from solar_repro.data.benchmark_sets import table_8_fingerprints
 from solar_repro.data.locate import fingerprint, locate, text_location
-from solar_repro.data.split_files import data_files
 from solar_repro.device import own_precision
 from solar_repro.errors import UserError, did_you_mean
 from solar_repro.microworld.trained_base import shipped_base
@@ -240,7 +239,7 @@ class Plan:
 
         location = text_location(corpus.id, self._mirror)
         for split in (corpus.split, corpus.held_out_split):
-            first, *_ = data_files(location.folder, split)
+            first, *_ = location.files(split)
             require_columns(first, [corpus.column], "name the text column")
         return {location.used: fingerprint(location)}
 

@@ -1,3 +1,7 @@
+import shutil
+from fnmatch import fnmatch
+
+import pyarrow.parquet as pq
 import pytest
 
 from solar_repro.data.locate import folder_location, locate, text_location
@@ -45,6 +49,46 @@ def test_hub_set_is_fetched_when_its_files_are_wanted(monkeypatch, tmp_path):
     assert found.folder == tmp_path
     wanted = ["README.md", "data/train-0.parquet"]  # the text file has the same rows again
     assert asked == [(("org/name",), {"repo_type": "dataset", "revision": "abc", "allow_patterns": wanted})]
+
+
+@pytest.fixture
+def hub(monkeypatch, write_set, tmp_path):
+    """A hub that serves a set of two splits; the names that were fetched from it."""
+    import huggingface_hub
+
+    write_set("org/name", [{"text": "a"}])
+    folder = write_set("org/name", [{"text": "b"}], "validation")
+    fetched = set()
+
+    def snapshot(repo_id, *, repo_type, revision, allow_patterns):
+        for file in folder.rglob("*"):
+            name = file.relative_to(folder).as_posix()
+            if any(fnmatch(name, pattern) for pattern in allow_patterns):
+                fetched.add(name)
+                (tmp_path / "cache" / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, tmp_path / "cache" / name)
+        return tmp_path / "cache"
+
+    listed = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+    listed.append("../outside.parquet")
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_: type("Info", (), {"sha": "abc"}))
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *_, **__: listed)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    return fetched
+
+
+def test_of_a_hub_set_the_files_of_a_split_alone_are_fetched(hub):
+    found = locate("org/name", None)
+    (file,) = found.files("validation")
+    assert pq.read_table(file).column("text").to_pylist() == ["b"]
+    assert hub == {"README.md", file.name}
+    assert len(found.files("train")) == 1
+
+
+def test_a_split_that_the_hub_lacks_is_named_with_those_it_has(hub):
+    with pytest.raises(UserError, match=r"^data set org/name has no split 'test'; it has train, validation$"):
+        locate("org/name", None).files("test")
+    assert hub == {"README.md"}
 
 
 def test_missing_folder(tmp_path):
