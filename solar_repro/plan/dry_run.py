@@ -163,7 +163,10 @@ def _is_launched(step: Step) -> bool:
 
 
 def _download_lines(plan: Plan) -> list[str]:
-    sizes = {name: None if plan.unreachable else _hub_bytes(name) for name in sorted(plan.hub_sets)}
+    sizes = {
+        name: None if plan.locations.unreachable else _hub_bytes(name)
+        for name in sorted(plan.locations.hub_sets)
+    }
     base = plan.model("base")
     if (model := base.places.get("model")) and not Path(model).is_dir():
         sizes[model] = checkpoint_bytes(plan.scale.base.shape, base)
@@ -172,7 +175,7 @@ def _download_lines(plan: Plan) -> list[str]:
         unknown = [name for name, size in sizes.items() if size is None]
         beside = f" and, of a size not known here, {', '.join(unknown)}" if unknown else ""
         lines.append(f"download: at most {_size(sum(size or 0 for size in sizes.values()))}{beside}")
-    for name, reason in list(plan.unreachable.items())[:1]:
+    for name, reason in list(plan.locations.unreachable.items())[:1]:
         lines.append(f"states are unknown, because the hub did not tell the revision of {name} ({reason})")
     return lines
 

@@ -1,7 +1,6 @@
 """Variants and a scale make a graph of steps, each with a key made of what decides its result."""
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -34,14 +33,13 @@ from solar_repro.contract import (
     UpscaleSettings,
 )
 from solar_repro.data.benchmark_sets import table_8_fingerprints
-from solar_repro.data.locate import fingerprint, locate, text_location
 from solar_repro.device import own_precision
 from solar_repro.errors import UserError, did_you_mean
 from solar_repro.microworld.trained_base import shipped_base
 from solar_repro.paper import variants
-from solar_repro.paper.benchmarks import H6_BENCHMARKS, H6_NAMES
 from solar_repro.paper.data_sets import DATASETS, MATH_SEEDS
-from solar_repro.plan.step import UNKNOWN, Step, ordered
+from solar_repro.plan.locations import Locations
+from solar_repro.plan.step import Step, ordered
 from solar_repro.safety.paths import expand_home
 from solar_repro.scales.settings import EMBEDDED, Evaluate, Scale
 
@@ -64,20 +62,15 @@ class Plan:
     """
 
     def __init__(self, scale: Scale, *, dry: bool = False) -> None:
-        """With `dry`, `unreachable` notes what the hub did not answer; keys that depend on it are void."""
+        """With `dry`, keys that depend on what the hub did not answer are void (`Locations.unreachable`)."""
         # A dry run for GPUs that are elsewhere reckons with what those compute in.
         own = "bfloat16" if dry and scale.hardware else own_precision()
         self.scale = scale.in_precision(own)
         self.training_seed = scale.seed + scale.seed_offset
-        self.hub_sets: set[str] = set()
-        """Data sets that come from the hub."""
-        self.unreachable: dict[str, str] = {}
-        """Hub id → why its revision is not known; of a dry plan alone."""
-        self._dry = dry
         self._steps: dict[tuple[str, str], Step] = {}
-        self._located: dict[tuple[str, str | None], tuple[str, dict[str, str]]] = {}
         self._embedded = scale.data.mirror == EMBEDDED
         self._mirror = scale.data.mirror_folder
+        self.locations = Locations(scale.data, self.microworld if self._embedded else None, dry=dry)
 
     def model(self, name: str) -> Step:
         """The step that makes the variant's checkpoint."""
@@ -120,7 +113,7 @@ class Plan:
             unproved=self.scale.upscale.unproved,
         )
         inputs = {"model": self.model("base"), **self._world()}
-        return Step("untrained", "base", settings, inputs, self._corpus, self._places())
+        return Step("untrained", "base", settings, inputs, self.locations.corpus, self._places())
 
     def contamination(self, name: str, *, positive: bool = False) -> Step:
         """Table 9's test of the variant; `positive`: of a copy of it that was trained on the tested texts."""
@@ -207,50 +200,6 @@ class Plan:
     def _places(self) -> dict[str, Any]:
         return {} if self._embedded else {"mirror": self._mirror}
 
-    def _locate(self, hub_id: str, stand_in: str | None = None) -> tuple[str, dict[str, str]]:
-        """The id that is used, and its fingerprint by id (the embedded world's key speaks for its sets)."""
-        if self._embedded:
-            return hub_id, {hub_id: f"microworld:{self.microworld().key}"}
-        if (hub_id, stand_in) not in self._located:  # most steps ask for the same sets
-            self._located[hub_id, stand_in] = self._look_for(hub_id, stand_in)
-        return self._located[hub_id, stand_in]
-
-    def _look_for(self, hub_id: str, stand_in: str | None) -> tuple[str, dict[str, str]]:
-        try:
-            location = locate(hub_id, self._mirror, stand_in)
-        except UserError as error:
-            self.hub_sets.add(hub_id)
-            return hub_id, self._unknown(hub_id, hub_id, error)
-        if location.revision is not None:
-            self.hub_sets.add(location.used)
-        return location.used, {location.used: fingerprint(location)}
-
-    @cached_property
-    def _corpus(self) -> dict[str, str]:
-        """Fingerprint of the text of continued pretraining, a set or a folder.
-
-        Of one that lies here, a split, a kind of file or a column that cannot be read is refused: UserError.
-        """
-        corpus = self.scale.data.corpus
-        is_folder = corpus.id.startswith(("/", "."))
-        if not is_folder and not (self._mirror and (self._mirror / corpus.id).is_dir()):
-            return self._locate(corpus.id)[1]
-        from solar_repro.data.row_batches import require_columns  # plans of other texts do without PyArrow
-
-        location = text_location(corpus.id, self._mirror)
-        for split in (corpus.split, corpus.held_out_split):
-            first, *_ = location.files(split)
-            require_columns(first, [corpus.column], "name the text column")
-        return {location.used: fingerprint(location)}
-
-    def _unknown(self, name: str, hub_id: str, error: UserError) -> dict[str, str]:
-        """A dry plan's stand-in for a digest that the hub did not tell."""
-        if not self._dry or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", hub_id):
-            raise error
-        found = re.search(r"fetched from the hub \((.*)\);", str(error))
-        self.unreachable[hub_id] = found[1] if found else str(error)
-        return {name: UNKNOWN}
-
     def _base(self, variant: variants.Variant) -> Step:
         if self.scale.base.model == EMBEDDED:
             settings = BaseModelSettings(base=self.scale.base.training)
@@ -262,7 +211,7 @@ class Plan:
         try:
             data = {"model": fingerprint_model(model, "base.model")}
         except UserError as error:
-            data = self._unknown("model", str(model), error)
+            data = self.locations.unknown("model", str(model), error)
         places = {"model": model, "digest": data["model"]}
         return Step("base", variant.name, BaseModelSettings(), data=data, places=places)
 
@@ -296,14 +245,16 @@ class Plan:
             "packed": self.packed(),
             **self._world(),
         }
-        return Step("continue_pretrain", variant.name, settings, inputs, self._corpus, self._places())
+        return Step(
+            "continue_pretrain", variant.name, settings, inputs, self.locations.corpus, self._places()
+        )
 
     def _packed(self) -> Step:
         corpus = self.scale.data.corpus
         settings = PackedSettings.before(corpus, self.scale.continue_pretrain, self.training_seed)
         inputs = {"model": self.model("base"), **self._world()}
         places = self._preparing_places() | {"held_out_split": corpus.held_out_split}
-        return Step("packed", "corpus", settings, inputs, self._corpus, places)
+        return Step("packed", "corpus", settings, inputs, self.locations.corpus, places)
 
     def _synth_math(self) -> Step:
         section = self.scale.data
@@ -312,8 +263,8 @@ class Plan:
             ids.append(DATASETS["synth_math_instruct"].hub_id)
         data: dict[str, str] = {}
         for hub_id in ids:
-            data |= self._locate(hub_id)[1]
-        data |= self._benchmarks()
+            data |= self.locations.data_set(hub_id)[1]
+        data |= self.locations.benchmarks()
         places, generation = self._places(), None
         if section.math == "generate" and section.math_generation is not None:
             model, server = section.math_generation.model, section.math_generation.server
@@ -335,14 +286,6 @@ class Plan:
         )
         return Step("synth_math", "synth_math", settings, self._world(), data, places)
 
-    def _benchmarks(self, tasks: Iterable[str] = H6_NAMES) -> dict[str, str]:
-        """Fingerprints of the benchmarks of H6, or of some."""
-        found: dict[str, str] = {}
-        for column in H6_BENCHMARKS:
-            if column.name in tasks:
-                found |= self._locate(column.hub_id)[1]
-        return found
-
     def _datasets(
         self, names: tuple[str, ...]
     ) -> tuple[tuple[TuningSet, ...], dict[str, str], dict[str, Step]]:
@@ -357,18 +300,18 @@ class Plan:
                 inputs["synth_math"] = self.synth_math()
                 chosen.append(TuningSet(name=name, id="synth_math", maximum_samples=most))
                 continue
-            hub_id, found = self._locate(source.hub_id, section.stand_ins.get(name))
+            hub_id, found = self.locations.data_set(source.hub_id, section.stand_ins.get(name))
             data |= found
             flan = None
             if source.filtered_tasks:
                 if section.flan:
-                    flan, found = self._locate(section.flan)
+                    flan, found = self.locations.data_set(section.flan)
                     data |= found
                 elif hub_id == source.hub_id and not self._embedded:
                     data |= table_8_fingerprints(self._mirror)  # it has no task names: n-grams tell
             decontaminate = name in section.decontaminate
             if decontaminate:
-                data |= self._benchmarks()
+                data |= self.locations.benchmarks()
             chosen.append(
                 TuningSet(
                     name=name,
@@ -390,7 +333,7 @@ class Plan:
             max_length=(self.scale.sft if is_instruction else self.scale.dpo).max_length,
             seed=self.scale.seed,
         )
-        data |= self._benchmarks()  # the overlap with each is reported
+        data |= self.locations.benchmarks()  # the overlap with each is reported
         return Step(
             "data", dataset, settings, {"model": self.model("base"), **inputs}, data, self._preparing_places()
         )
@@ -472,7 +415,7 @@ class Plan:
         return Subject(name, place=place, digest=fingerprint_model(place, setting))
 
     def _evaluate(self, subject: Subject, evaluate: Evaluate) -> Step:
-        data = self._benchmarks()
+        data = self.locations.benchmarks()
         settings = EvaluateSettings(
             evaluate=evaluate.model_copy(update={"server": None}),
             generates="server" if evaluate.server else "here",
@@ -480,14 +423,14 @@ class Plan:
         )
         if subject.step:  # the loss that Sec. 2 is about
             settings = settings.model_copy(update={"corpus": self.scale.data.corpus})
-            data |= self._corpus
+            data |= self.locations.corpus
         step = self._scoring("evaluate", subject.name, settings, {"model": subject}, data)
         return replace(step, places={**step.places, "server": evaluate.server}) if evaluate.server else step
 
     def _contamination(self, subject: Subject, positive: bool) -> Step:
         section, evaluate = self.scale.contamination, self.scale.evaluate
         tasks, seed = tuple(section.tasks), self.scale.seed
-        data = self._benchmarks(section.tasks)
+        data = self.locations.benchmarks(section.tasks)
         if positive:
             try:
                 section.control.accumulation(self.scale.execution.num_processes)

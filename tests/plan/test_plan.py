@@ -68,7 +68,7 @@ def asked(monkeypatch):
             raise UserError(f"data set {hub_id}: the hub did not give it")
         return Location(hub_id, hub_id, None, "1")
 
-    monkeypatch.setattr("solar_repro.plan.plan.locate", found)
+    monkeypatch.setattr("solar_repro.plan.locations.locate", found)
     monkeypatch.setattr("solar_repro.plan.plan.fingerprint_model", lambda model, setting: "revision:1")
     return sets
 
@@ -171,7 +171,7 @@ def test_a_corpus_of_the_mirror_is_looked_at_too(tmp_path):
     (tmp_path / "org" / "name" / "train.txt").write_text("a text\n")
     override = {"data.mirror": str(tmp_path), "data.corpus.id": "org/name"}
     with pytest.raises(UserError, match="org/name has no split 'validation'"):
-        _ = Plan(load_scale("laptop", override))._corpus
+        _ = Plan(load_scale("laptop", override)).locations.corpus
 
 
 def test_decontamination_reruns_what_is_tuned_on_the_set():
