@@ -89,10 +89,10 @@ def test_of_several_gpus_each_process_sees_one_and_a_launcher_all(monkeypatch):
     shares = jobs._shares_of_gpus(3)
     assert [shares.get() for _ in range(3)] == ["3", "5", "3"]
     assert with_all_gpus(os.environ)["CUDA_VISIBLE_DEVICES"] == "3,5"
+    monkeypatch.setenv(jobs.ALL_GPUS, "")  # so that what is set here is gone after the test
     jobs._see_one_gpu("5")
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
     assert with_all_gpus(os.environ)["CUDA_VISIBLE_DEVICES"] == "3,5"
-    monkeypatch.delenv(jobs.ALL_GPUS)
 
 
 def test_gpus_that_nobody_has_chosen_are_counted(monkeypatch):
