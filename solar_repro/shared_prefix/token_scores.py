@@ -11,8 +11,8 @@ from solar_repro.checkpoint.tokenizer import first_token_id
 from solar_repro.errors import UserError
 from solar_repro.shared_prefix.shared_forward import padded
 
-LOGITS = 2**28
-"""Logits of one forward pass at most: they take 1 GiB in float32, half of it in bfloat16."""
+LOGITS = 2**26
+"""Logits of one forward pass at most: they take 256 MiB in float32, half of it in bfloat16."""
 SLICE = 512
 """Positions whose log-probabilities, as many as the vocabulary has entries, are computed at once."""
 
