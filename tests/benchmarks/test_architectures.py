@@ -27,6 +27,7 @@ def test_the_walk_sees_what_is_wrong(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_no_decoder_of_transformers_is_up_scaled_wrongly():
     """Every twelfth type: all of them take half an hour and are `python -m benchmarks.architectures`."""
     kinds = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)[::12]

@@ -103,13 +103,12 @@ def in_one_process(step, out: Path, inputs) -> Curve:
                 ("solar", "fsdp2"),
                 ("solar", "deepspeed"),
                 ("dpo_v1", "fsdp2"),
-                ("dpo_v1", "ddp"),
                 ("dpo_v1", "deepspeed"),
             ]
         ),
         *(
             pytest.param(variant, "ddp", marks=[pytest.mark.slow, pytest.mark.rare])
-            for variant in ("sft_v1", "solar")
+            for variant in ("sft_v1", "solar", "dpo_v1")
         ),
     ],
 )
@@ -193,8 +192,9 @@ def test_of_ranks_that_shard_one_reads_the_weights(finished, tmp_path, monkeypat
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 @pytest.mark.parametrize("launcher", ["fsdp2", "deepspeed"])
-@pytest.mark.parametrize("variant", [pytest.param("sft_v1", marks=pytest.mark.rare), "dpo_v1"])
+@pytest.mark.parametrize("variant", ["sft_v1", "dpo_v1"])
 def test_in_bfloat16_sharded_sums_keep_their_digits(finished, tmp_path, launchable, variant, launcher):
     launchable(launcher)
     section = variant.partition("_")[0]
@@ -248,8 +248,8 @@ def test_copies_that_are_sharded_end_as_one_process_does(finished, tmp_path, mon
 @pytest.mark.parametrize(
     ("how", "changes"),
     [
-        pytest.param(two("fsdp2"), {}, marks=pytest.mark.rare),
-        (REPLICATED, {"continue_pretrain.per_device_batch_size": "1"}),
+        (two("fsdp2"), {}),
+        pytest.param(REPLICATED, {"continue_pretrain.per_device_batch_size": "1"}, marks=pytest.mark.rare),
     ],
     ids=["two", "replicated"],
 )
