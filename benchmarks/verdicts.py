@@ -1,8 +1,9 @@
 """Judges claims: on our runs by paired tests over items and seeds, on the paper's tables by points alone.
 
-A claim is reproduced if the 95 % interval of every part lies where the claim says, and not reproduced if that
-of any part lies wholly elsewhere (there the intervals are widened for the number of parts, after Bonferroni).
-It is undecided otherwise: the runs are too few or too small to tell.
+A claim is reproduced if the 95 % interval of every part lies where the claim says, a small margin included
+for "not less", "not more" and "same". It is not reproduced if the interval of any part lies wholly on the
+wrong side of zero, or of the margin for "same" (there the intervals are widened for the number of parts,
+after Bonferroni). It is undecided otherwise: the runs are too few or too small to tell.
 """
 
 import sys
@@ -117,7 +118,7 @@ def _supports(expected: Expected, low: float, high: float, small: float) -> bool
 
 
 def _contradicts(expected: Expected, low: float, high: float, small: float) -> bool:
-    """Tell whether the whole interval lies where the claim says it does not."""
+    """Tell whether the whole interval lies on the wrong side: a small loss that is certain is a loss."""
     return {
         "more": high <= 0,
         "less": low >= 0,

@@ -63,11 +63,12 @@ def method() -> str:
     """Explain how verdicts are reached and what the smallest effect is."""
     points, nats = margin("H6"), margin("loss")
     return (
-        f"A claim is reproduced when the {CONFIDENCE:.0%} interval of every part lies where the claim says. "
-        "It is not reproduced when the interval of any part lies wholly elsewhere, and undecided otherwise. "
-        "Differences are paired by item and, where there are several, by seed of training. A difference "
-        f"within a margin of {points:g} point (losses: {nats:g} nats per token) counts as none where a part "
-        "allows for it. The smallest effect told is the distance from the boundary at which "
+        f"A claim is reproduced when the {CONFIDENCE:.0%} interval of every part lies where the claim says, "
+        f"for which a margin of {points:g} point (losses: {nats:g} nats per token) is added where a part "
+        'says "not less", "not more" or "the same". It is not reproduced when the interval of any part lies '
+        'wholly on the wrong side of zero (of the margin, if it says "the same"): a small loss that is '
+        "certain is a loss. It is undecided otherwise. Differences are paired by item and, where there are "
+        "several, by seed of training. The smallest effect told is the distance from the boundary at which "
         f"{POWER:.0%} of such runs reach a verdict: about 1.4 times the half-width of the interval. What "
         "would decide a part is computed for the difference and the spread that were seen. It counts all "
         "items of the part: multiply each of evaluate.limits by the factor."
