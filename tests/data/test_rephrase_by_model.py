@@ -48,7 +48,7 @@ def ask(served: ModelServer, folder, **changes) -> ChatClient:
     defaults = {
         "concurrency": 4,
         "attempts": 5,
-        "timeout": 0.5,
+        "timeout": 2.0,
         "first_wait": 0.01,
         "prompt_price": 1.0,
         "completion_price": 10.0,
@@ -86,6 +86,8 @@ def test_rephrase_answer_and_keep(served, tmp_path, monkeypatch):
 
 
 def test_every_kind_of_failure_is_tried_again(served, tmp_path):
+    ended = threading.Event()
+
     def fault(handler, prompt, count):
         if count > 1:
             return False
@@ -93,7 +95,7 @@ def test_every_kind_of_failure_is_tried_again(served, tmp_path):
             lambda: handler.reply(429, "slow down", Retry_After="0"),
             lambda: handler.reply(500, "oops"),
             lambda: handler.reply(503, ""),
-            lambda: time.sleep(1.0),
+            lambda: ended.wait(60),
             lambda: handler.connection.close(),
             lambda: handler.reply(200, "no json"),
             lambda: handler.reply(200, "[]"),
@@ -111,6 +113,7 @@ def test_every_kind_of_failure_is_tried_again(served, tmp_path):
     served.fault = fault
     client = ask(served, tmp_path)
     rows, report = run(client)
+    ended.set()
     check(rows)
     assert report["dropped"] == {}
     assert client.counts.failed == 0

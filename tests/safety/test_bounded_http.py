@@ -48,8 +48,9 @@ def served(monkeypatch):
 
 
 @pytest.fixture
-def hasty(monkeypatch):
-    """MLflow's timeouts are whole seconds; here every clock is faster."""
+def hasty(served, monkeypatch):
+    """MLflow's timeouts are whole seconds; here, after a first connection, every clock is faster."""
+    connect()
 
     class Fast(bounded_http.Clock):
         def __init__(self, seconds):
@@ -68,7 +69,6 @@ def test_a_server_that_drips_is_given_up(served, hasty, part):
 def test_a_download_that_drips_is_given_up(served, hasty, tmp_path, monkeypatch):
     from solar_repro.tracking.artifacts import fetch
 
-    connect()
     served.answer = lambda handler: drip(handler, *DRIPS["body"])
     with pytest.raises(requests.Timeout, match="no whole answer"):
         fetch(f"{served.uri}/artifacts", "model.safetensors", tmp_path / "file", 10**9)
