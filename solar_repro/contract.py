@@ -15,12 +15,10 @@ from solar_repro.scales.inference_server import InferenceServer
 from solar_repro.scales.math_generation import Generation
 from solar_repro.scales.microworld import BaseTraining, WorldSettings
 from solar_repro.scales.section import Positive, Section, Seed, TrainingPrecision
-from solar_repro.scales.settings import (
+from solar_repro.scales.settings import Checkpoint, Corpus, Evaluate
+from solar_repro.scales.training import (
     AlignmentTuning,
-    Checkpoint,
     Control,
-    Corpus,
-    Evaluate,
     InstructionTuning,
     Pretraining,
     Training,

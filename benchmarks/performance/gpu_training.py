@@ -51,7 +51,7 @@ from solar_repro.paper.data_sets import DATASETS
 from solar_repro.plan import costs
 from solar_repro.scales.hardware import Hardware
 from solar_repro.scales.load import load_scale
-from solar_repro.scales.settings import Training
+from solar_repro.scales.training import Training
 from solar_repro.store.publish import write_atomically
 from solar_repro.training.flops import training_flops
 from solar_repro.training.tuning_data import instruction_rows, preference_rows

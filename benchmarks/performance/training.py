@@ -45,7 +45,8 @@ from solar_repro.microworld.trained_base import FOLDER
 from solar_repro.microworld.write import write_mirror
 from solar_repro.paper.data_sets import DATASETS
 from solar_repro.scales.load import load_scale
-from solar_repro.scales.settings import Scale, Training
+from solar_repro.scales.settings import Scale
+from solar_repro.scales.training import Training
 from solar_repro.store.publish import write_atomically
 from solar_repro.training.flops import training_flops
 from solar_repro.training.tuning_data import instruction_rows

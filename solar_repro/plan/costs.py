@@ -26,8 +26,10 @@ from solar_repro.contract import (
 from solar_repro.errors import UserError
 from solar_repro.paper.benchmarks import H6_BENCHMARKS
 from solar_repro.plan.step import Step
+from solar_repro.scales.hardware import Hardware, Shape
 from solar_repro.scales.microworld import BaseTraining
-from solar_repro.scales.settings import Evaluate, Hardware, Shape, Training, Tuning
+from solar_repro.scales.settings import Evaluate
+from solar_repro.scales.training import Training, Tuning
 from solar_repro.training.flops import attention_width, forward_flops, training_flops
 
 GIB = 1 << 30

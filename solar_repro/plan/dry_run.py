@@ -22,7 +22,8 @@ from solar_repro.plan.micro_batches import micro_batch_lines
 from solar_repro.plan.plan import Plan
 from solar_repro.plan.schedule import hours_of_plan
 from solar_repro.plan.step import Step
-from solar_repro.scales.settings import Hardware, Lora, Training, Tuning
+from solar_repro.scales.hardware import Hardware
+from solar_repro.scales.training import Lora, Training, Tuning
 from solar_repro.stages.table import STAGES
 
 

@@ -10,7 +10,7 @@ from solar_repro.plan.costs import GIB, step_config, training_memory, training_o
 from solar_repro.plan.plan import Plan
 from solar_repro.plan.step import Step
 from solar_repro.scales.hardware import Hardware
-from solar_repro.scales.settings import Training
+from solar_repro.scales.training import Training
 
 FREE_SHARE = 0.1
 """Share of a GPU's memory that a proposal leaves free. No formula counts the CUDA context, the workspaces of

@@ -28,7 +28,7 @@ from solar_repro.running.launch import Job, is_launched, launch
 from solar_repro.safety.paths import require_memory, require_space, require_writable
 from solar_repro.safety.redact import one_line, printable
 from solar_repro.scales.execution import Execution
-from solar_repro.scales.settings import Shape
+from solar_repro.scales.hardware import Shape
 from solar_repro.stages.table import STAGES
 from solar_repro.store.leftovers import is_empty, set_aside_damaged
 from solar_repro.store.lock import locked

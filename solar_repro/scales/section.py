@@ -19,6 +19,7 @@ from solar_repro.safety.paths import expand_home
 FLAT_SECTION = "execution"
 """The section whose settings stand beside the other sections, without its name: `-P jobs=2`."""
 Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 31)]
 """NumPy takes none that is negative or has more than 32 bits; one bit is left for `seed_offset`."""
 

@@ -14,7 +14,7 @@ from solar_repro.data.packing import PackedCollator, pack_instruction
 from solar_repro.data.templates import set_chat_template
 from solar_repro.data.tokens import tokenise_instruction
 from solar_repro.layers.training_attention import use_training_attention
-from solar_repro.scales.settings import InstructionTuning
+from solar_repro.scales.training import InstructionTuning
 from solar_repro.store.result import Log
 from solar_repro.store.resume import ResumeFolder
 from solar_repro.training.adapters import load_for_tuning

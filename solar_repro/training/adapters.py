@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from solar_repro.checkpoint.load import load_for_training, load_training_tokenizer, pretrained_config
 from solar_repro.contract import FrozenModel
 from solar_repro.errors import UserError
-from solar_repro.scales.settings import Tuning
+from solar_repro.scales.training import Tuning
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from solar_repro.contract import TrainingSettings
-    from solar_repro.scales.settings import Training
+    from solar_repro.scales.training import Training
 
 SKIPPED_METRICS = ("epoch", "num_tokens")
 """Metrics of the trainers that only repeat the step, or that count tokens of padding-free batches wrongly."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.performance import gpu_training
-from solar_repro.scales.settings import Lora
+from solar_repro.scales.training import Lora
 from solar_repro.training.adapters import load_for_tuning
 from tests.gpu.trainings import prepared, write_inputs
 

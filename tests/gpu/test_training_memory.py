@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.performance import gpu_training
 from solar_repro.plan import costs
-from solar_repro.scales.settings import Lora
+from solar_repro.scales.training import Lora
 from tests.gpu.trainings import prepared, write_inputs
 
 WITHIN = 0.1

@@ -20,7 +20,7 @@ from solar_repro.contract import (
 )
 from solar_repro.microworld.write import write_mirror
 from solar_repro.scales.load import load_scale
-from solar_repro.scales.settings import Training
+from solar_repro.scales.training import Training
 from solar_repro.stages import continue_pretrain, dpo, packed, reference, sft
 from solar_repro.store.result import Log
 

@@ -11,7 +11,7 @@ from solar_repro.plan import costs
 from solar_repro.plan.plan import Plan
 from solar_repro.scales.hardware import Hardware
 from solar_repro.scales.load import load_scale
-from solar_repro.scales.settings import InstructionTuning, Pretraining
+from solar_repro.scales.training import InstructionTuning, Pretraining
 from solar_repro.training import flops
 from solar_repro.training.flops import forward_flops, training_flops
 

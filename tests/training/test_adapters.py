@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from solar_repro.plan.costs import adapter_parameters, training_memory
 from solar_repro.plan.plan import Plan
 from solar_repro.scales.load import load_scale
-from solar_repro.scales.settings import AlignmentTuning, Lora
+from solar_repro.scales.training import AlignmentTuning, Lora
 from tests.steps import run_step
 
 SHORT = {"sft.max_steps": "3", "dpo.max_steps": "3"}
