@@ -102,8 +102,8 @@ def claims_markdown(results: Sequence[Result]) -> str:
         claim = result.claim
         name, verdict = f"{claim.name} ({claim.section})", f"**{result.verdict}**"
         printed = f"{paper_says(result)} {claim.contradicted}".strip()
-        rows.append((name, claim.statement, verdict, claim.decided_at, printed))
-    head = ("claim", "", "verdict", "decided at scale", "the paper's own tables")
+        rows.append((name, claim.statement, verdict, claim.judged_at, printed))
+    head = ("claim", "", "verdict", "to be judged at scale", "the paper's own tables")
     return text_table(head, rows).markdown()
 
 

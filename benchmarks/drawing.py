@@ -1,7 +1,8 @@
 """Draws a picture and writes it as PNG and SVG; the SVG takes the page's text colour, light or dark."""
 
 import io
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,14 @@ def write(path: Path, draw: Callable[..., Figure | None], *arguments: Any) -> st
     drawn = svg.getvalue()
     path.with_suffix(".svg").write_text(drawn, encoding="utf-8")
     return drawn[drawn.index("<svg") :].replace(INK, "currentColor")
+
+
+def variant_colours(names: Iterable[str]) -> dict[str, str]:
+    """Return a colour for each name: of those in TITLES always the same, of the others one that is left."""
+    known = dict(zip(TITLES, COLOURS, strict=False))
+    names = list(names)
+    left = itertools.cycle([colour for colour in COLOURS if colour not in map(known.get, names)])
+    return {name: known.get(name) or next(left) for name in names}
 
 
 def colours(number: int) -> list[str]:

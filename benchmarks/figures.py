@@ -9,9 +9,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.bad_runs import passing_over, text
-from benchmarks.drawing import COLOURS, INK, TITLES, colours, figure_of, write
+from benchmarks.drawing import COLOURS, INK, TITLES, colours, figure_of, variant_colours, write
 from benchmarks.runs import CONTAMINATION, EVALUATE, MODEL, Runs
-from benchmarks.tables import score
+from benchmarks.tables import interval, score
 from solar_repro.paper import variants
 from solar_repro.paper.benchmarks import H6_NAMES
 from solar_repro.safety.escapes import escape_plot_text
@@ -45,7 +45,8 @@ def recovery(runs: Runs) -> Figure | None:
         return None
     apart = "scratch_continued" in curves and len(curves) > 1
     figure, panels = figure_of(7.5, 4.8, 2, heights=[1, 3]) if apart else figure_of(7.5, 4)
-    for colour, (name, points) in zip(colours(len(curves)), curves.items(), strict=True):
+    chosen = variant_colours(curves)
+    for name, points in curves.items():
         axes = panels[0] if name == "scratch_continued" else panels[-1]
         tokens, losses = zip(*points, strict=True)
         thousands = [token / 1000 for token in tokens]
@@ -54,7 +55,7 @@ def recovery(runs: Runs) -> Figure | None:
             losses,
             marker="o",
             markersize=4,
-            color=colour,
+            color=chosen[name],
             label=escape_plot_text(TITLES.get(name, name)),
         )
     base = runs.mean(EVALUATE, "base", "held_out_loss")
@@ -62,10 +63,11 @@ def recovery(runs: Runs) -> Figure | None:
         panels[-1].axhline(base, linestyle="--", linewidth=1, color=INK, label="base, before")
     for axes in panels:
         axes.legend(frameon=False)
-    panels[0].set_title("Recovery after up-scaling (Sec. 2)")
-    panels[-1].set(
-        xlabel="tokens of continued pretraining (thousands)", ylabel="held-out loss (nats per token)"
-    )
+    first = ", first seed" if len(runs.seeds) > 1 else ""
+    scale = escape_plot_text(runs.scale)
+    panels[0].set_title(f"Recovery after up-scaling (Sec. 2) at scale {scale}{first}")
+    panels[-1].set_xlabel("tokens of continued pretraining (thousands)")
+    figure.supylabel("held-out loss (nats per token)", fontsize="medium")
     return figure
 
 
@@ -91,10 +93,15 @@ def h6(runs: Runs) -> Figure | None:
     if not names:
         return None
     figure, (axes,) = figure_of(7.5, 0.27 * len(names) + 1.1)
+    values = [found[name][0] for name in names]
+    ends = [interval(runs, name, "H6") or (math.nan, math.nan) for name in names]
     axes.barh(
         [escape_plot_text(name) for name in names],
-        [found[name][0] for name in names],
-        xerr=[1.96 * (found[name][1] or math.nan) for name in names],
+        values,
+        xerr=[
+            [value - low for value, (low, _) in zip(values, ends, strict=True)],
+            [high - value for value, (_, high) in zip(values, ends, strict=True)],
+        ],
         color=COLOURS[0],
         alpha=0.75,
         ecolor=INK,

@@ -142,7 +142,7 @@ def scores_table(baseline: Mapping[str, Any]) -> str:
     rows = [
         [
             name,
-            f"{figures['H6']:.1f} ± {figures['H6_stderr']:.1f}",
+            f"{figures['H6']:.1f} ± {math.nan if figures['H6_stderr'] is None else figures['H6_stderr']:.1f}",
             *(f"{figures[column]:.1f}" for column in SCORE_COLUMNS[1:]),
             f"{figures['held_out_loss']:.3f}",
         ]
@@ -188,7 +188,7 @@ def _moved_scores(variant: str, before: Mapping[str, Any], after: Mapping[str, A
         if column not in before or column not in after:
             continue
         spread = math.hypot(
-            *(found.get(f"{column}_stderr", 0.0) for found in (before, after)),
+            *(found.get(f"{column}_stderr") or 0.0 for found in (before, after)),  # None with one item
             before.get(f"{column}_deviation", 0.0),
         )
         was, now = value(before, column), value(after, column)

@@ -35,7 +35,9 @@ class Runs:
     scale: str
     found: Mapping[str, Mapping[str, Mapping[str, "Run"]]]
     tracker: Tracker
-    scratch: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="solar-runs-")))
+    scratch: "tempfile.TemporaryDirectory[str]" = field(
+        default_factory=lambda: tempfile.TemporaryDirectory(prefix="solar-runs-")
+    )
     """The folder for results that have to be fetched because no store of this machine has them."""
     _read: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -75,7 +77,7 @@ class Runs:
 
         Raises ArtifactMissing or ManifestError.
         """
-        return self.once(("folder", run.info.run_id), lambda: result_of(run, self.scratch))
+        return self.once(("folder", run.info.run_id), lambda: result_of(run, Path(self.scratch.name)))
 
     def items(self, variant: str, column: str, seeds: Sequence[str]) -> Items | None:
         """Return the scores by item of a column, or None where a seed has no run.

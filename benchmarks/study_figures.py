@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.drawing import COLOURS, INK, TITLES, figure_of
+from benchmarks.drawing import COLOURS, INK, TITLES, figure_of, variant_colours
 from solar_repro.safety.escapes import escape_plot_text
 
 
@@ -50,20 +50,24 @@ def layer_maps(rows: Sequence[Mapping[str, Any]]) -> Figure:
         yerr=errors,
         marker="o",
         markersize=4,
-        color=COLOURS[0],
+        color=variant_colours(["solar"])["solar"],
         ecolor=INK,
         capsize=2,
         label=label,
     )
     axes.axhline(base["loss"], linestyle="--", linewidth=1, color=INK, label=f"base, {base['layers']} layers")
-    others = [
-        row for row in rows if row["map"] not in ("base", "repeat") and not row["map"].startswith("m = ")
-    ]
-    for colour, row in zip(COLOURS[1:], others, strict=False):
-        name = escape_plot_text(TITLES.get(f"{row['map']}_continued", row["map"]))
-        axes.axhline(row["loss"], linestyle=":", color=colour, label=f"{name}, {row['layers']} layers")
+    others = {
+        f"{row['map']}_continued": row
+        for row in rows
+        if row["map"] not in ("base", "repeat") and not row["map"].startswith("m = ")
+    }
+    chosen = variant_colours(["solar", *others])
+    for name, row in others.items():
+        text = f"{escape_plot_text(TITLES.get(name, row['map']))}, {row['layers']} layers"
+        axes.axhline(row["loss"], linestyle=":", linewidth=2, color=chosen[name], label=text)
+    axes.margins(y=0.08)
     axes.set(xlabel="m: layers cut from each copy", ylabel="held-out loss (nats per token)")
-    axes.set_title("Right after scaling, before any training (Sec. 2)")
+    axes.set_title("Right after scaling, before any training (Sec. 2)", pad=14)
     layers = base["layers"]
     above = axes.secondary_xaxis(
         "top", functions=(lambda m: 2 * (layers - m), lambda deep: layers - deep / 2)

@@ -76,10 +76,10 @@ def method() -> str:
 
 
 def decider(claim: Claim, scale: str) -> str:
-    """Say which scale decides a claim that the embedded world, at this scale, cannot; else nothing."""
-    if scale not in ("check", "smoke") or claim.decided_at == "smoke":
+    """Say at which scale to judge a claim that the embedded world, at this scale, cannot show, or nothing."""
+    if scale not in ("check", "smoke") or claim.judged_at == "smoke":
         return ""
-    return f"decided at scale {claim.decided_at}, on real weights"
+    return f"the embedded base is too small for this claim: judge it at scale {claim.judged_at}"
 
 
 def summary(results: Sequence[Result]) -> str:

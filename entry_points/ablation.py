@@ -3,7 +3,17 @@
 Table 2 scores the released checkpoints instead, the cheapest reproduction that one GPU can do.
 """
 
-from entry_points.command import SEEDS, Arguments, check_overrides, names_in, parse, plans, run_main, running
+from entry_points.command import (
+    SEEDS,
+    Arguments,
+    check_overrides,
+    joined,
+    names_in,
+    parse,
+    plans,
+    run_main,
+    running,
+)
 from solar_repro.errors import UserError
 
 
@@ -55,6 +65,8 @@ def table(arguments: Arguments, number: int) -> None:
     names = [variant.name for variant in PAPER.values() if number in variant.rows]
     steps = [plan.evaluation(name) for plan in chosen for name in names]
     check_overrides(arguments, steps)
+    if joined(arguments, steps):
+        return
     with running(arguments, f"ablation table {number}") as runner:
         make_all(runner, steps)
         print(table_text(number, of_plans(chosen, runner.tracker, names, runner.store)))
@@ -89,6 +101,8 @@ def table_2(arguments: Arguments) -> None:
         candidate.released.row: plan.evaluation_of(candidate.released.hub_id, candidate.released.dtype)
         for candidate in scored
     }
+    if joined(arguments, list(steps.values())):
+        return
     with running(arguments, "ablation table 2") as runner:
         make_all(runner, list(steps.values()))
         runs = of_steps(scale.name, steps.values(), runner.tracker, runner.store)
@@ -106,6 +120,8 @@ def untrained(arguments: Arguments) -> None:
         if given.stage != "upscale":
             raise UserError(f"--variants {given.name}: study untrained takes up-scaled models alone")
     step = plan.untrained(given.layer_map for given in further if given.layer_map != "dus")
+    if joined(arguments, [step]):
+        return
     with running(arguments, "study untrained") as runner:
         folder = runner.get(step).output
         out = runner.store / "report" / f"{arguments.scale.name}-untrained"
@@ -132,6 +148,13 @@ def study(arguments: Arguments) -> None:
         if name == "seam" and other:
             raise UserError(f"--variants {other[0]}: study seam takes models of continued pretraining alone")
     steps = [plan.evaluation(variant) for plan in chosen for variant in names]
+    if arguments.scale.execution.machine_rank and not names:
+        raise UserError(
+            "base.model: how many layers it has is known once it is fetched; start this study on several "
+            "machines after: mlflow run . -e base"
+        )
+    if joined(arguments, steps):
+        return
     with running(arguments, f"study {name}") as runner:
         if not names:  # how many layers a hub id has is known once it is fetched
             base = open_checkpoint(runner.get(chosen[0].model("base")).output)

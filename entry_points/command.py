@@ -20,7 +20,7 @@ from solar_repro.running.launch import follow
 from solar_repro.safety.paths import expand_home, require_writable
 from solar_repro.safety.redact import one_line, printable, redact
 from solar_repro.scales.load import as_yaml, load_scale, scale_names
-from solar_repro.scales.settings import Scale
+from solar_repro.scales.settings import EMBEDDED, Scale
 from solar_repro.store.fingerprint import default_cache_folder, forget_digests
 from solar_repro.terminal.stopping import handle_signals, interruptible
 from solar_repro.tracking.commands import Invocation
@@ -40,6 +40,7 @@ _LIMITS = {
 OVERRIDES = (
     "Any setting of the scale can be changed by its dotted path, such as --sft.learning_rate 1e-5.\n"
     "With MLflow that is: mlflow run . -P sft.learning_rate=1e-5\n"
+    "solar_repro/scales/settings.py and the files beside it say what each setting means.\n"
     "Finished results are taken from every experiment of the tracking server, whoever made them, unless\n"
     "--tracking.experiments NAME,NAME names the experiments that are accepted."
 )
@@ -247,6 +248,25 @@ MODEL_OPTION = {
 }
 
 
+def warn_of_embedded_benchmarks(arguments: Arguments) -> None:
+    """Say in a line on stderr where a given checkpoint would be scored on benchmarks that are invented."""
+    if arguments.options.model and arguments.scale.data.mirror == EMBEDDED:
+        print(
+            f"the benchmarks of scale {arguments.scale.name} are those of the embedded world; -P scale=paper "
+            "has the real ones, with all items",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def joined(arguments: Arguments, steps: list["Step"]) -> bool:
+    """On a machine that is not the first, take part in the trainings of these steps; return whether it is."""
+    if not arguments.scale.execution.machine_rank:
+        return False
+    follow(arguments.store, steps, arguments.scale.execution)
+    return True
+
+
 def make_step(arguments: Arguments, stage: str, choose: Callable[["Plan"], "Step"]) -> Path:
     """Make the chosen step as this command's own run. Prints and returns the folder of its result."""
     from solar_repro.plan.plan import Plan
@@ -258,8 +278,7 @@ def make_step(arguments: Arguments, stage: str, choose: Callable[["Plan"], "Step
             f"variant {step.variant!r} is made by stage {step.stage!r}; run: "
             f"mlflow run . -e {step.stage} -P variant={step.variant}"
         )
-    if arguments.scale.execution.machine_rank:
-        follow(arguments.store, [step], arguments.scale.execution)
+    if joined(arguments, [step]):
         return arguments.store / step.folder
     from solar_repro.running.whole_plan import show_plan
 

@@ -1,6 +1,13 @@
 """Run the contamination test of Table 9, and Min-K % Prob, for one variant or for any checkpoint."""
 
-from entry_points.command import MODEL_OPTION, make_step, parse, run_main, variant_option
+from entry_points.command import (
+    MODEL_OPTION,
+    make_step,
+    parse,
+    run_main,
+    variant_option,
+    warn_of_embedded_benchmarks,
+)
 
 
 def main() -> None:
@@ -14,6 +21,7 @@ def main() -> None:
             "help": "positive: first train a copy of the model on the tested texts (default: %(default)s)",
         },
     )
+    warn_of_embedded_benchmarks(arguments)
     options = arguments.options
     positive = options.control == "positive"
     folder = make_step(

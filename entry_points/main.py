@@ -1,7 +1,6 @@
 """Make the whole paper at one scale: every variant, its scores, the comparison, the registered model."""
 
-from entry_points.command import SEEDS, check_overrides, parse, plan_main, plans, run_main, running
-from solar_repro.running.launch import follow
+from entry_points.command import SEEDS, check_overrides, joined, parse, plan_main, plans, run_main, running
 
 
 def main() -> None:
@@ -17,8 +16,7 @@ def main() -> None:
     chosen = plans(arguments)
     steps = plan_main(chosen)
     check_overrides(arguments, steps)
-    if arguments.scale.execution.machine_rank:
-        follow(arguments.store, steps, arguments.scale.execution)
+    if joined(arguments, steps):
         return
     with running(arguments, f"main {arguments.scale.name}") as runner:
         make_all(runner, steps)

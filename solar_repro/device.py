@@ -4,6 +4,7 @@ import ctypes
 import functools
 import gc
 import os
+import re
 import sys
 import time
 from contextlib import suppress
@@ -19,10 +20,10 @@ BFLOAT16_ABILITIES = ("avx512_bf16", "amx_bf16", "bf16")
 """Names that PyTorch has for instructions that multiply bfloat16: of x86 the first two, of Arm the last."""
 PEAK_TFLOPS = {
     "A100": 312.0, "A10": 125.0, "A30": 165.0, "A40": 149.7, "B200": 2250.0, "H100 PCIe": 756.0,
-    "H100": 989.4, "H200": 989.4, "L40S": 362.0, "L4": 121.0, "RTX 3090": 71.0, "RTX 4090": 165.2,
-    "RTX A6000": 154.8,
+    "H100 NVL": 835.5, "H100": 989.4, "H200": 989.4, "L40S": 362.0, "L4": 121.0, "RTX 3090": 71.0,
+    "RTX 4090": 165.2, "RTX A6000": 154.8,
 }  # fmt: skip
-"""TFLOP/s of dense bfloat16 with float32 sums, from NVIDIA's data sheets, by a part of the GPU's name."""
+"""TFLOP/s of dense bfloat16 with float32 sums, from NVIDIA's data sheets, by words of the GPU's name."""
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/gpus")
 CONTAINER = Path("/sys/fs/cgroup")
 
@@ -64,7 +65,9 @@ def peak_flops() -> float | None:
     if device() != "cuda":
         return None
     name = torch.cuda.get_device_name()
-    found = [part for part in PEAK_TFLOPS if part in name]
+    if {"Laptop", "Max-Q", "D"} & set(name.split()):  # slower than the GPU whose name they bear
+        return None
+    found = [part for part in PEAK_TFLOPS if re.search(rf"\b{part}\b", name)]
     return PEAK_TFLOPS[max(found, key=len)] * 1e12 if found else None
 
 

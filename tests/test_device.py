@@ -188,7 +188,10 @@ def test_the_peak_of_a_gpu_is_that_of_the_longest_name_that_fits(on_a_gpu, monke
         "NVIDIA A100-SXM4-80GB": 312e12,
         "NVIDIA A10": 125e12,
         "NVIDIA GeForce RTX 4090": 165.2e12,
-        "Tesla K80": None,
+        "NVIDIA GeForce RTX 4090 Laptop GPU": None,
+        "NVIDIA H100 NVL": 835.5e12,
+        "NVIDIA L40S": 362e12,
+        **dict.fromkeys(["Tesla K80", "NVIDIA L40", "NVIDIA RTX A4000", "NVIDIA RTX A1000", "NVIDIA A10G"]),
     }.items():
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda name=name: name)
         assert device.peak_flops() == peak

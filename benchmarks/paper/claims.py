@@ -49,7 +49,7 @@ class Claim:
     """Where the paper's own figures do not bear it out: which they are."""
     title: str = ""
     """The statement in a few words, for a sentence that lists claims."""
-    decided_at: Literal["smoke", "laptop"] = "smoke"
+    judged_at: Literal["smoke", "laptop"] = "smoke"
     """The smallest scale whose base can show it. The embedded base has too little to lose by up-scaling."""
 
     @property
@@ -85,7 +85,7 @@ CLAIMS = (
             *_scores("solar", "not less", "base", "H6"),
         ),
         title="continued pretraining recovers the base's level after up-scaling",
-        decided_at="laptop",
+        judged_at="laptop",
     ),
     Claim(
         "C2",
@@ -94,7 +94,7 @@ CLAIMS = (
         "after repeating all layers.",
         _scores("upscaled", "less", "upscaled_repeat", "loss"),
         title="depth up-scaling loses less than repeating all layers",
-        decided_at="laptop",
+        judged_at="laptop",
     ),
     Claim(
         "C3",

@@ -14,6 +14,8 @@ from benchmarks.wording import digits, says, unit
 
 ROOM = 0.04
 """The share of the axis that is left free at either end."""
+ONE_AXIS = 10
+"""Parts whose figures are this many times smaller than the claim's largest have an axis of their own."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Forest:
-    """The parts of a claim that share a unit, on one axis."""
+    """The parts of a claim that share a unit and an order of magnitude, on one axis."""
 
     unit: str
     lines: tuple[Line, ...]
@@ -44,19 +46,24 @@ class Forest:
 
 
 def forests(result: Result) -> list[Forest]:
-    """Return one plot for each unit among a claim's parts, and none where no part has runs."""
-    groups: dict[str, list[PartResult]] = {}
+    """Return a plot for each unit and order of magnitude of a claim's parts, none where no part has runs."""
+    largest: dict[str, float] = {}
     for found in result.parts:
-        groups.setdefault(unit(found.part.figure.column), []).append(found)
-    return [_forest(name, parts) for name, parts in groups.items() if any(part.difference for part in parts)]
+        name = unit(found.part.figure.column)
+        largest[name] = max(largest.get(name, 0.0), *map(abs, _figures(found)))
+    groups: dict[tuple[str, bool], list[PartResult]] = {}
+    for found in result.parts:
+        name = unit(found.part.figure.column)
+        is_small = ONE_AXIS * max(map(abs, _figures(found))) < largest[name]
+        groups.setdefault((name, is_small), []).append(found)
+    return [
+        _forest(name, parts) for (name, _), parts in groups.items() if any(part.difference for part in parts)
+    ]
 
 
 def _forest(name: str, parts: Sequence[PartResult]) -> Forest:
     small = margin(parts[0].part.figure.column)
-    values = [-small, small]
-    for found in parts:
-        values += found.difference.interval(CONFIDENCE) if found.difference else ()
-        values += [found.paper] if found.paper is not None else []
+    values = [figure for found in parts for figure in _figures(found)]
     low, high = min(values), max(values)
     low, high = low - ROOM * (high - low), high + ROOM * (high - low)
 
@@ -85,6 +92,13 @@ def _forest(name: str, parts: Sequence[PartResult]) -> Forest:
         margins=(place(-small), place(small)),
         ticks=tuple((place(step), f"{step:+g}".replace("-", "−") if step else "0") for step in steps),
     )
+
+
+def _figures(found: PartResult) -> list[float]:
+    """The ends of the margin and of our interval, and the paper's difference: what an axis must show."""
+    small = margin(found.part.figure.column)
+    ends = found.difference.interval(CONFIDENCE) if found.difference else ()
+    return [-small, small, *ends, *([] if found.paper is None else [found.paper])]
 
 
 def _claimed(part: Part, low: float, high: float) -> tuple[float, float]:

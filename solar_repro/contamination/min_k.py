@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from solar_repro.checkpoint.load import Loaded
-from solar_repro.contamination.neighbours import context_length, refuse_nan
+from solar_repro.contamination.neighbours import refuse_nan
 from solar_repro.errors import UserError
 from solar_repro.h6.statistics import auroc, auroc_interval
-from solar_repro.shared_prefix.token_scores import encode_with_bos, token_scores
+from solar_repro.shared_prefix.token_scores import context_length, encode_with_bos, token_scores
 
 METHODS = {"min_k": "Min-K% Prob", "min_k_pp": "Min-K%++"}
 

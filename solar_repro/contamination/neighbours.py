@@ -5,17 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
 from solar_repro.errors import UserError
 from solar_repro.shared_prefix.decode import decode
-from solar_repro.shared_prefix.shared_forward import CACHE_BUDGETS, SharedPrefixScorer
-from solar_repro.shared_prefix.token_scores import encode_with_bos
-
-
-def context_length(model: PreTrainedModel) -> int:
-    """Tokens of the longest sequence that a model takes."""
-    return int(model.config.max_position_embeddings)
+from solar_repro.shared_prefix.shared_forward import CACHE_BUDGETS, SharedPrefixScorer, shares_prefixes
+from solar_repro.shared_prefix.token_scores import context_length, encode_with_bos, token_scores
 
 
 class TopKSampler:
@@ -51,9 +46,9 @@ def write_neighbours(
 ) -> list[list[str]]:
     """`copies` neighbours of each text: its first ceil(ratio · w) of w words, then what the model writes.
 
-    The model writes at most as many tokens as words are missing, and computes the prompt once for all copies.
-    A prompt that is too long for the context is cut on the left. `seeds` fix each text's random numbers.
-    Raises UserError where the context has no room for a prompt.
+    The model writes at most as many tokens as words are missing, and computes the prompt once for all copies
+    where it can (`shares_prefixes`). A prompt that is too long for the context is cut on the left. `seeds`
+    fix each text's random numbers. Raises UserError where the context has no room for a prompt.
     """
     prompts, limits = [], []
     for text in texts:
@@ -72,6 +67,7 @@ def write_neighbours(
     ]
     ends = model.generation_config.eos_token_id
     end_tokens = set(ends) if isinstance(ends, list) else {ends}
+    shares = shares_prefixes(model, longest_new + max(map(len, sequences)))
     results: list[list[str]] = [[] for _ in texts]
     order = sorted(range(len(texts)), key=lambda index: -limits[index])
     while order:
@@ -84,15 +80,23 @@ def write_neighbours(
             rows = slice(number * copies, (number + 1) * copies)
             drawn = np.random.default_rng(seeds[index]).random((copies, limits[index]))
             uniforms[rows, : limits[index]] = drawn
-        new, _ = decode(
-            model,
-            [sequences[index] for index in batch],
-            [limits[index] for index in batch for _ in range(copies)],
-            pick=TopKSampler(uniforms, top_k, temperature),
-            finished=lambda row, tokens: tokens[-1] in end_tokens,
-            batch_tokens=batch_tokens,
-            copies=copies,
-        )
+        if shares:
+            new, _ = decode(
+                model,
+                [sequences[index] for index in batch],
+                [limits[index] for index in batch for _ in range(copies)],
+                pick=TopKSampler(uniforms, top_k, temperature),
+                finished=lambda row, tokens: tokens[-1] in end_tokens,
+                batch_tokens=batch_tokens,
+                copies=copies,
+            )
+        else:
+            new = []
+            for number, index in enumerate(batch):
+                own = uniforms[number * copies : (number + 1) * copies]
+                new += _generate(
+                    model, sequences[index], limits[index], TopKSampler(own, top_k, temperature), end_tokens
+                )
         for number, index in enumerate(batch):
             whole = [
                 [*sequences[index].tolist(), *tokens]
@@ -102,10 +106,43 @@ def write_neighbours(
     return results
 
 
+class _Draw(LogitsProcessor):
+    """Leaves to greedy decoding the tokens that a sampler has drawn."""
+
+    def __init__(self, sampler: TopKSampler) -> None:
+        self._sampler = sampler
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        drawn = self._sampler(scores, list(range(len(scores))))
+        return torch.full_like(scores, -math.inf).scatter_(1, drawn[:, None], 0.0)
+
+
+def _generate(
+    model: PreTrainedModel, prompt: np.ndarray, most: int, sampler: TopKSampler, ends: set[int | None]
+) -> list[list[int]]:
+    """Continue copies of one prompt, as many as the sampler has rows, by the model's own `generate`."""
+    inputs = torch.from_numpy(prompt.astype(np.int64)).to(model.device).expand(len(sampler.uniforms), -1)
+    written = model.generate(
+        input_ids=inputs,
+        attention_mask=torch.ones_like(inputs),
+        max_new_tokens=most,
+        do_sample=False,
+        pad_token_id=max(end or 0 for end in ends),
+        logits_processor=LogitsProcessorList([_Draw(sampler)]),
+    )
+    rows = []
+    for row in written[:, len(prompt) :].tolist():
+        end = next((place + 1 for place, token in enumerate(row) if token in ends), len(row))
+        rows.append(row[:end])
+    return rows
+
+
 def sequence_losses(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, batch_tokens: int
 ) -> list[float]:
-    """The loss of each text behind a BOS, in nats per token; shared prefixes are computed once.
+    """The loss of each text behind a BOS, in nats per token.
+
+    Shared prefixes are computed once where the model allows it (`shares_prefixes`).
 
     Raises UserError for a text without a token to predict, and for a loss that is NaN.
     """
@@ -119,8 +156,12 @@ def sequence_losses(
         for index, value in zip(finished, sums.tolist(), strict=True):
             losses[index] = -value / (len(sequences[index]) - 1)
 
-    scorer = SharedPrefixScorer(model, batch_tokens, None)
-    scorer.score([tokens[:-1] for tokens in sequences], [tokens[1:] for tokens in sequences], done)
+    if shares_prefixes(model, max(map(len, sequences))):
+        scorer = SharedPrefixScorer(model, batch_tokens, None)
+        scorer.score([tokens[:-1] for tokens in sequences], [tokens[1:] for tokens in sequences], done)
+    else:
+        scores = token_scores(model, sequences, batch_tokens=batch_tokens)
+        losses = [-float(score.log_probs.mean()) for score in scores]
     refuse_nan(losses, texts)
     return losses
 

@@ -24,13 +24,11 @@ from lm_eval.models.utils import (
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from solar_repro.errors import UserError
-from solar_repro.layers.cpu_attention import SCORING, use_scoring_attention
+from solar_repro.layers.cpu_attention import use_scoring_attention
 from solar_repro.layers.fused_scoring import fuse_for_scoring
 from solar_repro.shared_prefix.decode import StopStrings, decode
-from solar_repro.shared_prefix.shared_forward import CACHE_BUDGETS, SharedPrefixScorer
+from solar_repro.shared_prefix.shared_forward import CACHE_BUDGETS, SharedPrefixScorer, shares_prefixes
 
-FULL_ATTENTION_FAMILIES = {"gpt_neox", "gpt2", "llama", "mistral", "qwen2", "qwen3"}
-"""Families of decoders that are tested against the stock adapter, whose own code scores all others."""
 TEXTS_AT_ONCE = 512
 """Texts that are tokenised at once."""
 HARMLESS_GENERATION_KEYS = {
@@ -72,15 +70,8 @@ class SharedPrefixLM(HFLM):
 
     @property
     def fast(self) -> bool:
-        """Whether prefixes are shared: for tested families with full attention through SDPA."""
-        config = self.model.config
-        window = getattr(config, "sliding_window", None)
-        windowed = window is not None and getattr(config, "use_sliding_window", True)
-        return (
-            config.model_type in FULL_ATTENTION_FAMILIES
-            and config._attn_implementation in ("sdpa", SCORING)
-            and not (windowed and window < self.max_length)
-        )
+        """Whether prefixes are shared. Where they are not, the stock adapter's own code scores."""
+        return shares_prefixes(self.model, self.max_length)
 
     @property
     def tokens_computed(self) -> int:

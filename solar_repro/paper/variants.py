@@ -220,13 +220,15 @@ def lineage(*names: str) -> tuple[Variant, ...]:
 
 
 def describe() -> str:
-    """The graph of all variants, a line each: name, stage, parents, data, tables."""
+    """The graph of all variants, a line each: name, stage, parents, data, tables, other names."""
     lines = []
     for found in (*PAPER.values(), *CONTROLS.values()):
         made_from = " + ".join(found.parents) or "hub id, folder or the embedded world"
         on = f" on {', '.join(DATASETS[name].title for name in found.datasets)}" if found.datasets else ""
         tables = f"  [{', '.join(f'Table {number}' for number in sorted(found.rows))}]" if found.rows else ""
-        lines.append(f"{found.name:<25} {found.stage:<18} {made_from}{on}{tables}")
+        names = [f"also {alias}" for alias, name in ALIASES.items() if name == found.name]
+        also = f"  ({', '.join(names)})" if names else ""
+        lines.append(f"{found.name:<25} {found.stage:<18} {made_from}{on}{tables}{also}")
     return "\n".join(lines)
 
 

@@ -76,18 +76,22 @@ def make_side_by_side(runner: Runner, steps: list[Step], jobs: int, total: int) 
         ) as pool,
         _killed_in_haste(runner, running),
     ):
-        while running or (waiting and not (told or stopped or error)):
+        while running or (waiting and not (told or stopped or error or broken)):
             if asked.is_set() and not told:
                 told = True
                 for worker in multiprocessing.active_children():
                     worker.terminate()
-            if not (told or stopped or error):
+            if not (told or stopped or error or broken):
                 unmade = waiting.keys() | {step.key for step in running.values()}
                 ready = ready_steps(waiting.values(), unmade, urgent)
                 for step in startable(ready, list(running.values()), jobs, takes_all):
                     number = first + len(made) + len(running)
-                    with block_signals():
-                        running[pool.submit(_make, waiting.pop(step.key), (number, total))] = step
+                    try:
+                        with block_signals():
+                            running[pool.submit(_make, waiting.pop(step.key), (number, total))] = step
+                    except BrokenProcessPool:  # another process was killed just now
+                        broken.append(step)
+                        break
             finished, _ = wait(running, SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED)
             _pass_on(heard)
             for future in finished:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from solar_repro.layers.cpu_attention import SCORING
 from solar_repro.layers.fused_scoring import logits_at
 from solar_repro.shared_prefix.kv_cache import empty_cache, select_rows
 from solar_repro.shared_prefix.prefix_tree import (
@@ -17,10 +18,27 @@ from solar_repro.shared_prefix.prefix_tree import (
     plan_prefixes,
 )
 
+FULL_ATTENTION_FAMILIES = {"gpt_neox", "gpt2", "llama", "mistral", "qwen2", "qwen3"}
+"""Families of decoders whose scores are tested against plain forward passes."""
 CACHE_BUDGETS = 4
 """Cached positions of one forward pass at most, as a multiple of its token budget."""
 PADDING = 0.15
 """A sequence that would be padded by more than this share of the longest one goes into the next batch."""
+
+
+def shares_prefixes(model: PreTrainedModel, longest: int) -> bool:
+    """Whether prefixes of sequences of up to `longest` tokens can be shared: a tested family, through SDPA.
+
+    Other attention may read the masks otherwise, have a window, or keep its cache in another shape.
+    """
+    config = model.config
+    window = getattr(config, "sliding_window", None)
+    windowed = window is not None and getattr(config, "use_sliding_window", True)
+    return (
+        config.model_type in FULL_ATTENTION_FAMILIES
+        and config._attn_implementation in ("sdpa", SCORING)
+        and not (windowed and window < longest)
+    )
 
 
 @dataclass
@@ -42,7 +60,7 @@ class TargetReads:
 
 
 class SharedPrefixScorer:
-    """Scores continuations with a decoder-only transformer of full causal attention.
+    """Scores continuations with a decoder-only transformer for which `shares_prefixes` is true.
 
     `batch_tokens` bounds the positions of one forward pass, padding included. `tokens_computed` counts all
     positions; `distinct_tokens` counts those that any method has to compute. None for `softmax_dtype` keeps

@@ -13,6 +13,8 @@ from solar_repro.shared_prefix.shared_forward import padded
 
 LOGITS = 2**26
 """Logits of one forward pass at most: they take 256 MiB in float32, half of it in bfloat16."""
+_CONTEXT_LENGTHS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
+_UNKNOWN_CONTEXT = 2048
 SLICE = 512
 """Positions whose log-probabilities, as many as the vocabulary has entries, are computed at once."""
 
@@ -26,6 +28,13 @@ class TokenScores:
     z_scores: np.ndarray | None
     """(log p - μ) / σ, with mean and deviation of log p under the model's distribution at the position
     (Min-K%++); None where they were not asked for."""
+
+
+def context_length(model: PreTrainedModel) -> int:
+    """Tokens of the longest sequence that a model takes; lm-eval's 2,048 where its config says nothing."""
+    config = model.config.get_text_config()
+    named = (getattr(config, name, None) for name in _CONTEXT_LENGTHS)
+    return next((int(length) for length in named if length), _UNKNOWN_CONTEXT)
 
 
 def encode_with_bos(

@@ -13,6 +13,7 @@ from solar_repro.layers.fused_scoring import fuse_for_scoring
 from solar_repro.paper.benchmarks import LEADERBOARD_GSM8K_STOP
 from solar_repro.store.result import Log
 from solar_repro.store.resume import ResumeFolder
+from solar_repro.training.adapters import round_linear_layers
 from solar_repro.training.held_out import held_out_losses, held_out_texts, mean_loss, write_losses
 
 
@@ -50,10 +51,13 @@ def run(
     log(scores.metrics())
     if texts is not None:
         network, tokenizer = load_for_training(inputs.model)
-        fuse_for_scoring(network)
         half = torch.float16 if evaluate.precision == "float16" else torch.bfloat16
         on_gpu = device() == "cuda" and evaluate.precision != "float32"
+        if on_gpu:
+            round_linear_layers(network, half)
+        network.to(device())
+        fuse_for_scoring(network)
         with torch.autocast(device(), half, enabled=on_gpu):
-            losses = held_out_losses(network.to(device()), tokenizer, texts)
+            losses = held_out_losses(network, tokenizer, texts)
         write_losses(losses, out)
         log({"held_out_loss": mean_loss(losses)})

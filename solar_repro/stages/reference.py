@@ -12,7 +12,6 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
-from torch import nn
 from transformers import PreTrainedModel
 
 from solar_repro.contract import FrozenModel, ReferenceSettings, TuningInputs
@@ -24,7 +23,7 @@ from solar_repro.shared_prefix.token_scores import token_scores
 from solar_repro.store.result import Log
 from solar_repro.terminal.progress import Progress
 from solar_repro.terminal.stopping import deferred_stop
-from solar_repro.training.adapters import load_frozen
+from solar_repro.training.adapters import load_frozen, round_linear_layers
 from solar_repro.training.reference import write_reference
 from solar_repro.training.trainer import as_rank_0
 from solar_repro.training.tuning_data import preference_pairs
@@ -71,7 +70,7 @@ def log_probabilities(model: PreTrainedModel, pairs: Dataset, how: FrozenModel, 
     use_training_attention(model, how.precision)
     half = how.precision == "bfloat16"
     if half and how.weights == "float32":
-        _round_once(model)
+        round_linear_layers(model, torch.bfloat16)
     found = np.empty((len(pairs), 2), dtype=np.float32)
     with (
         Progress("reference", len(pairs), "pairs") as progress,
@@ -82,21 +81,12 @@ def log_probabilities(model: PreTrainedModel, pairs: Dataset, how: FrozenModel, 
             if as_rank_0(asked.is_set(), model.device):
                 raise Stopped(f"stopped after {start:,} pairs, of which nothing is kept")
             part = pairs[start : start + PAIRS_AT_ONCE]
+            if not part["prompt_ids"]:  # another process has one pair more
+                continue
             for column, answers in enumerate((part["chosen_ids"], part["rejected_ids"])):
                 found[start : start + len(answers), column] = _sums(model, part["prompt_ids"], answers)
             progress.advance(len(part["prompt_ids"]))
     return found
-
-
-def _round_once(model: PreTrainedModel) -> None:
-    """Round the weights of linear layers to bfloat16, as autocast would before each product of matrices.
-
-    Embeddings and norms stay in float32, and with them the states that pass from layer to layer.
-    """
-    embedding = model.get_input_embeddings().weight
-    for module in model.modules():
-        if isinstance(module, nn.Linear) and module.weight is not embedding:
-            module.to(torch.bfloat16)
 
 
 def _sums(model: PreTrainedModel, prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> list[float]:

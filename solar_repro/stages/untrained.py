@@ -14,7 +14,7 @@ from solar_repro.device import device
 from solar_repro.errors import UserError
 from solar_repro.safety.json_files import write_json
 from solar_repro.shared_prefix.layer_maps import TextScore, UntrainedScorer
-from solar_repro.shared_prefix.token_scores import encode_with_bos
+from solar_repro.shared_prefix.token_scores import context_length, encode_with_bos
 from solar_repro.store.result import Log
 from solar_repro.terminal.progress import Progress
 from solar_repro.training.held_out import held_out_texts
@@ -63,9 +63,7 @@ def run(out: Path, log: Log, settings: UntrainedSettings, inputs: TrainedInputs)
             refused[kind] = str(error)
             print(f"{kind} is left out: {error}")
     network, tokenizer = load_for_training(inputs.model, settings.precision)
-    most = settings.max_length
-    length = min(most, getattr(network.config.get_text_config(), "max_position_embeddings", most))
-    sequences = encode_with_bos(tokenizer, texts, length)
+    sequences = encode_with_bos(tokenizer, texts, min(settings.max_length, context_length(network)))
     if not any(len(tokens) > 1 for tokens in sequences):
         raise UserError(f"data.corpus: {corpus.id} has no held-out text of a token or more")
     scorer = UntrainedScorer(network.eval().to(device()), checkpoint.layers)

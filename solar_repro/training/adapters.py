@@ -14,6 +14,7 @@ from solar_repro.errors import UserError
 from solar_repro.scales.training import Tuning
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -87,6 +88,20 @@ def load_frozen(folder: Path, how: FrozenModel) -> "tuple[PreTrainedModel, PreTr
     if how.weights == "nf4":
         return load_for_training(folder, how.precision, **_quantisation(), **place)
     return load_for_training(folder, how.weights, **place)
+
+
+def round_linear_layers(model: "PreTrainedModel", dtype: "torch.dtype") -> None:
+    """Round the weights of linear layers, as autocast does before each product of matrices, to save memory.
+
+    Autocast would keep its rounded copies beside them. Embeddings and norms stay in float32, and with them
+    the states that pass from layer to layer.
+    """
+    from torch import nn
+
+    embedding = model.get_input_embeddings().weight
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module.weight is not embedding:
+            module.to(dtype)
 
 
 def _quantisation() -> dict[str, Any]:

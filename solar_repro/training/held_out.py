@@ -9,7 +9,7 @@ from solar_repro.data.locate import text_location
 from solar_repro.data.text_stream import load_text
 from solar_repro.h6.samples import LOSSES_FILE
 from solar_repro.scales.settings import Corpus
-from solar_repro.shared_prefix.token_scores import batches_of, encode_with_bos, token_scores
+from solar_repro.shared_prefix.token_scores import batches_of, context_length, encode_with_bos, token_scores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -34,7 +34,7 @@ def held_out_losses(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: list[str]
 ) -> list[TextLoss]:
     """Each text's next-token losses in nats behind a BOS, the text cut at the model's context."""
-    sequences = encode_with_bos(tokenizer, texts, model.config.max_position_embeddings)
+    sequences = encode_with_bos(tokenizer, texts, context_length(model))
     model.eval()
     scores = token_scores(model, sequences, batch_tokens=BATCH_TOKENS)
     return [TextLoss(len(score.log_probs), -float(score.log_probs.sum())) for score in scores]
@@ -52,7 +52,7 @@ def shared_mean_loss(
 
     launched = distributed.is_initialized()
     rank, processes = (distributed.get_rank(), distributed.get_world_size()) if launched else (0, 1)
-    sequences = encode_with_bos(tokenizer, texts, model.config.max_position_embeddings)
+    sequences = encode_with_bos(tokenizer, texts, context_length(model))
     # Dealt out by length, the shares are of like size, and so are the batches that are scored at one time.
     sequences.sort(key=len, reverse=True)
     shares = [sequences[first::processes] for first in range(processes)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import is_peft_model
+from torch.utils.data import RandomSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from solar_repro.device import device, peak_flops
@@ -90,11 +91,21 @@ def _is_replicated() -> bool:
 class PlainTrainer(Trainer):
     """The trainer of transformers, on one device per process; under FSDP2 with bfloat16 it sums in float32.
 
+    Every step has a whole global batch, and the passes over the rows follow each other without a gap.
     Trainers of other libraries take this class as their first base.
     """
 
     def _send_telemetry(self) -> None:
         """Tell nobody of this training, as TRL's trainers would."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> RandomSampler:
+        """Draw the rows of all steps, in one epoch of the Trainer.
+
+        With several epochs it would end each with a smaller step, of the rows that are left, and count it as
+        one of `max_steps`. Resumed from the state of the last step, it would take a further one.
+        """
+        rows = self.args.max_steps * self.get_total_train_batch_size(self.args)
+        return RandomSampler(train_dataset or self.train_dataset, num_samples=rows)
 
     def create_accelerator_and_postprocess(self) -> None:
         """Make the trainer's accelerator, before the model is wrapped and the reference model is made."""

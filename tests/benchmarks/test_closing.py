@@ -40,9 +40,9 @@ def test_every_claim_stands_under_its_verdict(width):
             assert all(f"{claim.name} {claim.statement}" in words for claim in of_kind)
 
 
-def test_a_claim_about_real_weights_says_which_scale_decides_it():
+def test_a_claim_about_real_weights_says_at_which_scale_to_judge_it():
     first = [Result(claim, (), "reproduced", 1) for claim in CLAIMS if claim.name in ("C2", "C3")]
-    says = "(decided at scale laptop, on real weights)"
+    says = "(the embedded base is too small for this claim: judge it at scale laptop)"
     assert " ".join(verdicts_text(first, "smoke", 80).split()).count(says) == 1
     assert says not in " ".join(verdicts_text(first, "paper", 80).split())
 

@@ -54,6 +54,14 @@ def test_a_score_may_fall_by_two_standard_errors_of_the_difference():
     assert line.worse
 
 
+def test_scores_of_one_item_have_no_standard_error():
+    alone = json.loads(json.dumps(BEFORE))
+    alone["variants"]["solar"]["H6_stderr"] = None
+    assert not list(moved(alone, after(H6_stderr=None)))
+    (line,) = moved(alone, after(H6=49.0, H6_stderr=None))
+    assert line.worse
+
+
 def test_the_spread_over_seeds_is_allowed_for():
     wide = json.loads(json.dumps(BEFORE))
     wide["variants"]["solar"]["H6_deviation"] = 5.0

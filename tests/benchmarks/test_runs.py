@@ -1,15 +1,37 @@
 """Which runs a comparison is made of, where several would do."""
 
+import gc
 import json
+from pathlib import Path
 
 import pytest
+from matplotlib.container import ErrorbarContainer
 from mlflow.exceptions import MlflowException
 
+from benchmarks import figures
 from benchmarks.find_runs import of_server
 from benchmarks.runs import EVALUATE, MODEL
 from solar_repro.errors import UserError
 from solar_repro.tracking.tracker import Tracker
+from tests.benchmarks.fakes import fake_runs
 from tests.fake_mlflow import FakeClient
+
+
+def test_fetched_results_go_with_the_runs():
+    runs = fake_runs({})
+    folder = Path(runs.scratch.name)
+    assert folder.is_dir()
+    del runs
+    gc.collect()
+    assert not folder.exists()
+
+
+def test_the_picture_of_h6_has_the_interval_of_the_tables(monkeypatch):
+    monkeypatch.setattr(figures, "interval", lambda runs, name, column: (40.0, 70.0))
+    (axes,) = figures.h6(fake_runs({"base": 50.0})).axes
+    (errors,) = (found for found in axes.containers if isinstance(found, ErrorbarContainer))
+    (segment,) = errors.lines[2][0].get_segments()
+    assert segment[:, 0].tolist() == [40.0, 70.0]
 
 
 @pytest.fixture

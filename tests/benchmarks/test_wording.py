@@ -125,6 +125,16 @@ def test_losses_have_an_axis_of_their_own():
     assert [one.unit for one in found] == ["points", "nats per token"]
 
 
+def test_a_part_that_is_ten_times_larger_does_not_share_the_axis_of_the_small_ones():
+    small, smaller, large = (part(column="loss", other=other) for other in ("base", "solar", "sft_v1"))
+    found = forests(result((small, 0.03, 0.01, None), (large, -4.0, 0.1, None), (smaller, 0.01, 0.001, None)))
+    assert [[line.text for line in one.lines] for one in found] == [
+        [says(small), says(smaller)],
+        [says(large)],
+    ]
+    assert found[0].lines[1].span[1] > 5  # percent of the axis
+
+
 def test_page_draws_a_forest_for_each_claim_and_says_what_is_missing():
     text = page(fake_runs({}), [REPRODUCED, UNDECIDED], {}, "a caveat", {})
     assert text.count('<div class="forest">') == 2

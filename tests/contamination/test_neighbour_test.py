@@ -16,7 +16,9 @@ from solar_repro.contamination.neighbours import TopKSampler, sequence_losses, w
 from solar_repro.contamination.texts import contamination_texts
 from solar_repro.errors import UserError
 from solar_repro.scales.settings import Contamination
+from solar_repro.shared_prefix.shared_forward import shares_prefixes
 from tests.tiny_benchmarks import WORDS, make_model
+from tests.tiny_decoders import random_model
 
 
 def _texts(seed, count, words=14):
@@ -154,6 +156,31 @@ def test_losses_share_prefixes_without_changing(clean):
     together = sequence_losses(model, tokenizer, texts, batch_tokens=128)
     alone = [sequence_losses(model, tokenizer, [text], batch_tokens=128)[0] for text in texts]
     assert together == pytest.approx(alone, rel=1e-4)
+
+
+def test_a_model_that_cannot_share_prefixes_writes_the_same_neighbours_and_has_the_same_losses(
+    clean, monkeypatch
+):
+    model, tokenizer = clean
+    settings = {"copies": 4, "ratio": 0.4, "top_k": 50, "temperature": 1.0, **BATCH}
+    seeds = [(0, number) for number in range(3)]
+    shared = write_neighbours(model, tokenizer, MEMBERS[:3], seeds=seeds, **settings)
+    losses = sequence_losses(model, tokenizer, MEMBERS, **BATCH)
+    monkeypatch.setattr("solar_repro.contamination.neighbours.shares_prefixes", lambda model, longest: False)
+    assert write_neighbours(model, tokenizer, MEMBERS[:3], seeds=seeds, **settings) == shared
+    assert sequence_losses(model, tokenizer, MEMBERS, **BATCH) == pytest.approx(losses, rel=1e-5)
+
+
+def test_models_of_other_attention_do_not_share_prefixes():
+    for kind, longest, shares in (
+        ("llama", 100, True),
+        ("qwen2", 100, True),
+        ("gemma2", 3, False),  # adds masks to its scores
+        ("bloom", 3, False),
+    ):
+        assert shares_prefixes(random_model(kind), longest) is shares
+    windowed = random_model("mistral", sliding_window=8)
+    assert [shares_prefixes(windowed, longest) for longest in (8, 9)] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from tokenizers.processors import TemplateProcessing
 
 from solar_repro.checkpoint.load import load_for_scoring
 from solar_repro.errors import UserError
-from solar_repro.h6.adapter import FULL_ATTENTION_FAMILIES, SharedPrefixLM
+from solar_repro.h6.adapter import SharedPrefixLM
+from solar_repro.shared_prefix.shared_forward import FULL_ATTENTION_FAMILIES
 from tests.tiny_benchmarks import WORDS, make_model
 
 RELATIVE = 1e-4

@@ -62,7 +62,8 @@ def test_an_error_in_one_process_reaches_the_caller_and_the_other_step_is_kept(o
 @pytest.mark.slow
 def test_a_process_that_is_killed_is_one_line_and_leaves_nothing_open(own_place):
     plan = Plan(load_scale("check", {"sft.learning_rate": "1.1e-5"}))
-    targets = [plan.model("sft_v1"), plan.model("sft_v2")]
+    # What waits for the one that is killed is not begun.
+    targets = [plan.model("sft_v1"), plan.model("sft_v2"), plan.evaluation("sft_v1")]
 
     def kill():
         while True:

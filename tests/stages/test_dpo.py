@@ -8,18 +8,21 @@ from datasets import Dataset
 from safetensors.numpy import load_file
 from trl.trainer import dpo_trainer
 
+from solar_repro.contract import FrozenModel
 from solar_repro.errors import Stopped, UserError
 from solar_repro.plan.plan import Plan
 from solar_repro.running.launch import Job, launch
 from solar_repro.scales.execution import Execution
 from solar_repro.scales.load import load_scale
 from solar_repro.stages import dpo
+from solar_repro.stages.reference import log_probabilities
 from solar_repro.stages.table import STAGES
 from solar_repro.terminal.stopping import StopRequest
 from solar_repro.training import reference
 from solar_repro.training.reference import COLUMNS, with_reference
 from solar_repro.training.trainer import PlainTrainer
 from tests.steps import run_step
+from tests.tiny_decoders import random_model
 
 ONE_STEP = {"dpo.max_steps": "1"}
 
@@ -114,6 +117,14 @@ def test_processes_share_the_pairs_out(finished, tmp_path):
     alone, found = (load_file(folder / reference.FILE) for folder in (finished.folder(step.label), out))
     for name in COLUMNS:
         assert found[name] == pytest.approx(alone[name], rel=1e-6)
+
+
+def test_a_process_without_pairs_in_the_last_round_leaves_it_to_the_others():
+    pairs = Dataset.from_dict({"prompt_ids": [[1, 2]], "chosen_ids": [[3, 4]], "rejected_ids": [[5]]})
+    how = FrozenModel(weights="float32", precision="float32")
+    model = random_model("llama")
+    alone = log_probabilities(model, pairs, how, rounds=1)
+    assert (log_probabilities(model, pairs, how, rounds=2) == alone).all()
 
 
 def test_asked_to_end_it_stops_between_batches(finished, tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
 """What the trainers are told of devices and sharding."""
 
 import pytest
-from transformers import Trainer, TrainerState, TrainingArguments
+import torch
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from solar_repro.scales.load import load_scale
 from solar_repro.training.flops import training_flops
@@ -46,6 +47,58 @@ def test_copies_sum_their_gradients_after_the_last_micro_batch_alone(options, re
         trainer.accelerator.gradient_state._set_sync_gradients(last)
         assert trainer.training_step(Replicated, {}, 8) == (trainer, Replicated, {}, 8)
     assert sums == ([False, False, True] if replicated else [])
+
+
+class Counting(torch.nn.Module):
+    """A model that notes the rows of each micro-batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.rows = []
+
+    def forward(self, row, labels=None):
+        self.rows.append(row.tolist())
+        return {"loss": self.weight.square().sum()}
+
+
+class AtEnd(TrainerCallback):
+    """Saves the state after the last step."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_save = state.global_step == state.max_steps
+
+
+def count_rows(folder, micro_batch, resume=None, **changes):
+    settings = SETTINGS.model_copy(
+        update={"global_batch_size": 16, "per_device_batch_size": micro_batch, **changes}
+    )
+    rows = [{"row": number, "labels": 0} for number in range(40)]
+    options = arguments(settings, len(rows), seed=0) | {"output_dir": str(folder)}
+    trainer = PlainTrainer(Counting(), TrainingArguments(**options), train_dataset=rows, callbacks=[AtEnd()])
+    trainer.train(resume_from_checkpoint=resume)
+    seen = [row for batch in trainer.model.rows for row in batch]
+    return trainer, [seen[start : start + 16] for start in range(0, len(seen), 16)]
+
+
+@pytest.mark.parametrize("epochs", [1, 2.5, 3])
+def test_every_step_has_a_whole_batch_and_passes_follow_each_other_without_a_gap(tmp_path, epochs):
+    trainer, steps = count_rows(tmp_path, 8, epochs=epochs)
+    assert trainer.state.global_step == len(steps) == int(2 * epochs)
+    assert {len(step) for step in steps} == {16}
+    seen = [row for step in steps for row in step]
+    for start in range(0, len(seen), 40):
+        assert len(set(seen[start : start + 40])) == len(seen[start : start + 40])
+    # As two processes of 8 do it.
+    assert count_rows(tmp_path, 16, epochs=epochs)[1] == steps
+
+
+def test_a_training_that_had_made_its_last_step_makes_no_other(tmp_path):
+    first, _ = count_rows(tmp_path, 8, max_steps=1, schedule="constant")
+    weight = first.model.weight.item()
+    resumed, steps = count_rows(tmp_path, 8, str(tmp_path / "checkpoint-1"), max_steps=1, schedule="constant")
+    assert (steps, resumed.state.global_step) == ([], 1)
+    assert resumed.model.weight.item() == weight != 1.0
 
 
 @pytest.mark.parametrize("peak", [None, 1e12])
