@@ -19,8 +19,8 @@ from solar_repro.paper.variants import MAIN
 from solar_repro.plan.plan import Plan
 from solar_repro.plan.provenance import code_version, result_digest, verify_key, versions
 from solar_repro.plan.step import Step, ordered
-from solar_repro.store.manifest import MANIFEST_FILE
 from solar_repro.store.publish import write_atomically
+from solar_repro.tracking.artifacts import lies_here
 from solar_repro.tracking.tracker import Tracker
 
 FOLDER = Path(__file__).parent / "baselines"
@@ -94,7 +94,7 @@ def _digest(step: Step, run: Any) -> dict[str, Any] | None:
     if run is None or not (step.makes_model or step.stage in EXACT):
         return None
     folder = Path(run.data.tags.get("solar.output", ""))
-    if not (folder / MANIFEST_FILE).is_file():
+    if not lies_here(folder):
         return None
     with passing_over(run, "result"):
         verify_key(folder, step.key)

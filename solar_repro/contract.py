@@ -269,6 +269,11 @@ class MergeSettings(StageSettings):
     seed: Seed = 0
     """Seed of the random choice that DARE makes."""
 
+    @property
+    def patterns(self) -> dict[str, list[str]]:
+        """The patterns of tensor names that settings have, in their order."""
+        return {name: list(value) for name, value in self if isinstance(value, dict)}
+
 
 class MergeInputs(Inputs):
     """The models to merge: `first` and `second` of a plan, or those of a recipe."""

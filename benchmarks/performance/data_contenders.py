@@ -9,6 +9,7 @@ time, as their documentation shows. Prints seconds (imports apart), rows in and 
 import json
 import os
 import re
+import shutil
 import sys
 import time
 import unicodedata
@@ -48,6 +49,8 @@ def ours_filter(work: Path) -> Callable[[], dict[str, Any]]:
 
     from solar_repro.data.table_8_filter import by_task_name
 
+    shutil.rmtree(work / "ours", ignore_errors=True)  # what an earlier run kept would be read instead
+
     def step() -> dict[str, Any]:
         rows = _rows(work, row_filters=[by_task_name(FILTERED_TASKS)])
         return {"rows_in": rows.report["rows_in"], "rows_out": len(rows.dataset)}
@@ -65,9 +68,10 @@ def ours_tokenise(work: Path) -> Callable[[], dict[str, Any]]:
     from solar_repro.data.tokens import tokenise_instruction
 
     rows, tokenizer = _ours_filtered(work), _tokenizer(work)
+    shutil.rmtree(work / "ours_tokens", ignore_errors=True)
 
     def step() -> dict[str, Any]:
-        done, report = tokenise_instruction(rows, tokenizer, LENGTH, cache_dir=work / "ours")
+        done, report = tokenise_instruction(rows, tokenizer, LENGTH, cache_dir=work / "ours_tokens")
         return {"rows_in": len(rows.dataset), "rows_out": len(done), "tokens": report["tokens"]}
 
     return step
@@ -78,10 +82,11 @@ def ours_pack(work: Path) -> Callable[[], dict[str, Any]]:
     from solar_repro.data.tokens import tokenise_instruction
 
     rows, tokenizer = _ours_filtered(work), _tokenizer(work)
-    done, _ = tokenise_instruction(rows, tokenizer, LENGTH, cache_dir=work / "ours")
+    done, _ = tokenise_instruction(rows, tokenizer, LENGTH, cache_dir=work / "ours_tokens")
+    shutil.rmtree(work / "ours_blocks", ignore_errors=True)
 
     def step() -> dict[str, Any]:
-        _, report = pack_instruction(done, LENGTH, rows.key, work / "ours")
+        _, report = pack_instruction(done, LENGTH, rows.key, work / "ours_blocks")
         return {"rows_in": report["rows"], "rows_out": report["blocks"], "padding": report["padding_share"]}
 
     return step

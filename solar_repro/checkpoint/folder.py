@@ -113,7 +113,7 @@ def carry_files(source: Path, out: Path) -> dict[str, str]:
     for file in filter(Path.is_file, files):
         target = out / file.relative_to(source)
         target.parent.mkdir(exist_ok=True)
-        digests[file.relative_to(source).as_posix()] = copy_file(file, target)
+        digests[file.relative_to(source).as_posix()] = copy_file(file, target, source)
     return digests
 
 

@@ -93,6 +93,18 @@ def load_for_scoring(model: Path | str, *, device: str = "cpu", dtype: str = "fl
     return loaded.eval().to(device), tokenizer
 
 
+def round_linear_layers(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Round the weights of linear layers, as autocast does before each product of matrices, to save memory.
+
+    Autocast would keep its rounded copies beside them. Embeddings and norms stay in float32, and with them
+    the states that pass from layer to layer.
+    """
+    embedding = model.get_input_embeddings().weight
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear) and module.weight is not embedding:
+            module.to(dtype)
+
+
 def drop_trailing_tokens(tokenizer: PreTrainedTokenizerBase, model: Path | str) -> None:
     """Stop a tokenizer from adding special tokens, such as EOS, after every text, and print that it does.
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from solar_repro.data.hub_card import read_card
-from solar_repro.data.locate import mirror_folder
+from solar_repro.data.locate import mirror_folder, pinned_commit, refuse_changed
 from solar_repro.errors import UserError
-from solar_repro.safety.regular_files import refuse_foreign_links
+from solar_repro.safety.regular_files import refuse_foreign_links, refuse_hidden
 from solar_repro.store.fingerprint import folder_fingerprint
 
 
@@ -25,7 +25,9 @@ def benchmark_source(hub_id: str, config: str | None, mirror: Path | None) -> di
     """
     folder = mirror_folder(hub_id, mirror)
     if folder is None:
-        return {"path": hub_id, "name": config}
+        commit = pinned_commit(hub_id)
+        return {"path": hub_id, "name": config} | ({"revision": commit} if commit else {})
+    refuse_changed(hub_id, folder)
     configs = mirror_configs(folder)
     name = config if config is not None else next(iter(configs), None)
     if name not in configs:
@@ -67,6 +69,8 @@ def _read_configs(readme: Path, _content: str) -> Mapping[str, dict[str, list[st
                     root = os.path.abspath(readme.parent)
                     if not all(Path(os.path.abspath(file)).is_relative_to(root) for file in found):
                         raise UserError(f"{readme}: {pattern!r} lies outside its folder; correct `configs`")
+                    for file in found:
+                        refuse_hidden(Path(file), readme.parent)
                     files.setdefault(part["split"], []).extend(found)
             configs[entry["config_name"]] = files
     except (TypeError, KeyError, ValueError) as error:

@@ -20,8 +20,8 @@ def read_card(folder: Path) -> dict[str, Any]:
     """The card's metadata; empty where there is no card.
 
     Raises UserError for metadata that is no YAML, or too large as it is or once its aliases are unfolded; for
-    files that are named by an address or lie outside the folder, which `datasets` would fetch; and for a
-    hidden card, which no fingerprint sees.
+    files that are named by an address or lie outside the folder, which `datasets` would fetch; and for hidden
+    files and a hidden card, which no fingerprint sees.
     """
     if (folder / _HIDDEN).exists():
         raise UserError(f"{folder / _HIDDEN}: would be read in place of README.md; move its content there")
@@ -45,6 +45,8 @@ def read_card(folder: Path) -> dict[str, Any]:
     if not isinstance(metadata, dict):
         raise UserError(f"{card}: its metadata must be keys and values, such as 'configs:'")
     for name in _named_files(metadata.get("configs")):
+        if any(part.startswith(".") and part not in (".", "..") for part in re.split(r"[/\\]", name)):
+            raise UserError(f"{card}: `configs` names {name[:200]!r}, which is hidden; rename the file")
         if "://" in name or "::" in name or name.startswith(("/", "~")) or ".." in re.split(r"[/\\]", name):
             raise UserError(
                 f"{card}: `configs` names {name[:200]!r}, outside the folder; copy the file there"

@@ -6,7 +6,8 @@ it.
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from glob import escape
@@ -16,10 +17,12 @@ from tempfile import TemporaryDirectory
 from solar_repro.data.split_files import data_files, require_readable
 from solar_repro.errors import UserError
 from solar_repro.safety.regular_files import refuse_foreign_links
-from solar_repro.store.fingerprint import folder_fingerprint
+from solar_repro.store.fingerprint import CONTENT, folder_fingerprint
 from solar_repro.store.hub import REVISION, dataset_files, hub_commit, hub_snapshot
 
 CARD = "README.md"
+_pins: Mapping[str, str] | None = None
+"""Digest by id of the sets that may be read, while `pinned` holds; else None."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,41 @@ class Location:
         return hub_snapshot(self.hub_id, "dataset", message, self.revision, patterns)
 
 
+@contextmanager
+def pinned(digests: Mapping[str, str]) -> Iterator[None]:
+    """Inside the block, sets are read as their digests say: of the hub that commit, of a folder that content.
+
+    So what a step reads is what its key names, however long ago the plan was made. A folder that has changed
+    since is a UserError. Other digests than `fingerprint`'s (the embedded world's) pin nothing.
+    """
+    global _pins
+    before, _pins = _pins, digests
+    try:
+        yield
+    finally:
+        _pins = before
+
+
+def is_left_out(hub_id: str) -> bool:
+    """Whether the sets that may be read are known, and a hub id is not among them."""
+    return _pins is not None and hub_id not in _pins
+
+
+def pinned_commit(hub_id: str) -> str | None:
+    """The commit that is read of a set of the hub; None where none is pinned."""
+    pin = (_pins or {}).get(hub_id, "")
+    return pin.removeprefix(REVISION) if pin.startswith(REVISION) else None
+
+
+def refuse_changed(name: str, folder: Path, cache_dir: Path | None = None) -> None:
+    """Raise UserError for a folder whose content is not the one that is pinned for its name."""
+    pin = (_pins or {}).get(name, "")
+    if pin.startswith((CONTENT, REVISION)) and folder_fingerprint(folder, cache_dir) != pin:
+        raise UserError(
+            f"data set {name}: {folder} has changed since this plan was made; start the same command again"
+        )
+
+
 def mirror_folder(hub_id: str, mirror: Path | None) -> Path | None:
     """The folder `<org>/<name>` in which a mirror holds a data set; None where it does not, or is None."""
     folder = mirror and Path(mirror, hub_id)
@@ -89,8 +127,10 @@ def locate(hub_id: str, mirror: Path | None, stand_in: str | None = None) -> Loc
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", candidate) or ".." in candidate:
             raise UserError(f"data set {candidate!r} is not a hub id; write it as <org>/<name>")
         if folder := mirror_folder(candidate, mirror):
+            refuse_changed(candidate, folder)
             return Location(hub_id, candidate, folder)
-    return Location(hub_id, hub_id, None, hub_commit(hub_id, "dataset", _not_found(hub_id, mirror)))
+    commit = pinned_commit(hub_id) or hub_commit(hub_id, "dataset", _not_found(hub_id, mirror))
+    return Location(hub_id, hub_id, None, commit)
 
 
 def _not_found(hub_id: str, mirror: Path | None) -> Callable[[str], str]:
@@ -106,6 +146,7 @@ def folder_location(folder: Path) -> Location:
     if not folder.is_dir():
         raise UserError(f"data folder {folder} does not exist; give a folder of parquet, jsonl or txt files")
     name = f"local/{folder.name}"
+    refuse_changed(name, folder)
     return Location(name, name, folder)
 
 

@@ -158,7 +158,9 @@ def _canonical_tables(
                 keep[number] = False
                 drop(report, reason, flat.columns["row_id"][number].as_py())
         usable.append(keep)
-    chosen = _sample(np.concatenate(usable) if usable else np.zeros(0, bool), max_samples, seed)
+    if not usable:
+        raise UserError(f"data set {name}: no row is in {', '.join(map(str, files))}; fetch it again")
+    chosen = _sample(np.concatenate(usable), max_samples, seed)
     report |= {
         "rows_in": len(chosen),
         "usable": int(sum(keep.sum() for keep in usable)),

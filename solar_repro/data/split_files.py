@@ -12,7 +12,7 @@ from solar_repro.data.hub_card import read_card
 from solar_repro.data.text_rows import COMPRESSIONS, open_bytes
 from solar_repro.errors import UserError
 from solar_repro.safety.redact import one_line
-from solar_repro.safety.regular_files import refuse_foreign_links
+from solar_repro.safety.regular_files import refuse_foreign_links, refuse_hidden
 
 KINDS = {".parquet": "parquet", ".txt": "txt", **dict.fromkeys([".jsonl", ".json", ".ndjson"], "json")}
 
@@ -21,7 +21,7 @@ def data_files(folder: Path, split: str, config: str | None = None) -> list[Path
     """Files of a split in a folder of hub layout; those of all configurations, in order, if `config` is None.
 
     Raises UserError for a configuration or split that is not there (it names the ones that are), for a file
-    of a kind that cannot be read here, and for a link that leaves the folder.
+    of a kind that cannot be read here, for a hidden one, and for a link that leaves the folder.
     """
     import datasets
 
@@ -48,6 +48,7 @@ def data_files(folder: Path, split: str, config: str | None = None) -> list[Path
             f"data set {folder}: its README names {missing[0]}, which does not exist; copy the file there"
         )
     for file in found:
+        refuse_hidden(file, folder)
         require_readable(file)
     return found
 

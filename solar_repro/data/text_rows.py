@@ -25,6 +25,7 @@ LONG = f"longer than {LONGEST_ROW:,} bytes"
 DEEP = "nested too deeply"
 BOM = b"\xef\xbb\xbf"
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+_BETWEEN = re.compile(r"[ \t\r\n,]*")
 _BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}"]', re.DOTALL)
 
 
@@ -126,31 +127,32 @@ def _array_rows(file: Path, source: BinaryIO) -> Iterator[Any]:
     # Bytes that are no UTF-8 become lone surrogates, which the row is dropped for.
     with io.TextIOWrapper(source, encoding="utf-8-sig", errors="surrogateescape") as source:
         text = source.read(ARRAY_CHARACTERS).lstrip().removeprefix("[")
+        start = 0  # nothing is cut off for each row: that would copy the rest of a long text every time
         while True:
-            text = text.lstrip(" \t\r\n,")
-            if text.startswith("]"):
+            start = _BETWEEN.match(text, start).end()
+            if text.startswith("]", start):
                 return
             try:
-                row, used = decoder.raw_decode(text)
+                row, used = decoder.raw_decode(text, start)
             except RecursionError:
-                row, used, error = Fault(DEEP), _end(text), "it ends within a row"
+                row, used, error = Fault(DEEP), _end(text, start), "it ends within a row"
             except ValueError as said:
                 used, error = 0, str(said)
             if used:
                 yield row
-                text = text[used:]
+                start = used
                 continue
-            if end or len(text) > LONGEST_ROW:
+            if end or len(text) - start > LONGEST_ROW:
                 error = error if end else f"a row {LONG}"
                 raise UserError(f"data file {file} is not valid JSON ({error}); fetch it again")
-            more = source.read(max(ARRAY_CHARACTERS, len(text)))
-            text, end = text + more, not more
+            more = source.read(max(ARRAY_CHARACTERS, len(text) - start))
+            text, start, end = text[start:] + more, 0, not more
 
 
-def _end(text: str) -> int:
-    """Where the JSON array or object that a text begins with ends; 0 where it does not end in this text."""
+def _end(text: str, start: int) -> int:
+    """Where the JSON array or object that begins at `start` ends; 0 where it does not end in this text."""
     depth = 0
-    for found in _BRACKET.finditer(text):
+    for found in _BRACKET.finditer(text, start):
         if found[0] == '"':  # a string that does not end here
             return 0
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)

@@ -24,7 +24,7 @@ from solar_repro.errors import UserError
 from solar_repro.terminal.progress import Progress
 
 Batch = dict[str, list[Any]]
-VERSION = 1
+VERSION = 2
 """Raise it by one when rows come out otherwise than before: cached ones are then made again."""
 BATCH_ROWS = 1024
 """Rows that are tokenised at once."""
@@ -228,6 +228,6 @@ def _fit(
         prompt = prompt[:1] + prompt[len(prompt) - (max_length - longest) + 1 :]
     answer_tokens = sum(map(len, answers))
     report["answer_tokens"] += answer_tokens
-    report["tokens"] += len(prompt) + answer_tokens
+    report["tokens"] += len(prompt) * len(answers) + answer_tokens  # each answer stands behind the prompt
     report["longest"] = max(report["longest"], len(prompt) + longest)
     return prompt, answers

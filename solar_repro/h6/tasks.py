@@ -18,7 +18,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import env
 
 from solar_repro.data.benchmark_sources import benchmark_source
-from solar_repro.data.locate import mirror_folder
+from solar_repro.data.locate import mirror_folder, pinned_commit
 from solar_repro.errors import UserError
 from solar_repro.paper.benchmarks import FEWSHOT_SEED, H6_BENCHMARKS, H6_NAMES, H6Benchmark, h6_benchmark
 from solar_repro.store.fingerprint import folder_fingerprint
@@ -102,9 +102,12 @@ def build_tasks(
 
 
 def _mirror_state(mirror: Path | None, columns: Sequence[str]) -> tuple[str, ...]:
-    """Digests of the benchmarks that come from the mirror, so that a changed mirror gives new tasks."""
-    folders = [mirror_folder(h6_benchmark(name).hub_id, mirror) for name in columns]
-    return tuple(folder_fingerprint(folder) for folder in folders if folder)
+    """Digests or commits of the benchmarks, so that a changed mirror or another commit gives new tasks."""
+    state = []
+    for hub_id in (h6_benchmark(name).hub_id for name in columns):
+        folder = mirror_folder(hub_id, mirror)
+        state.append(folder_fingerprint(folder) if folder else pinned_commit(hub_id) or "")
+    return tuple(state)
 
 
 @functools.lru_cache(maxsize=4)
@@ -178,8 +181,9 @@ def _load(
         config = name.removeprefix("mmlu_") if column.name == "MMLU" else column.config
         source = benchmark_source(column.hub_id, config, mirror)
         entry = {"task": name, "dataset_path": source["path"], "dataset_name": source["name"], **overrides}
-        if "data_files" in source:
-            entry["dataset_kwargs"] = {"data_files": source["data_files"]}
+        given = {name: source[name] for name in ("data_files", "revision") if name in source}
+        if given:
+            entry["dataset_kwargs"] = given
         entries.append(entry)
     group = {"group": "h6", "task": entries}
     try:

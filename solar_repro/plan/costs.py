@@ -135,18 +135,23 @@ def training_memory(
     the cast weight. `ddp` on several GPUs keeps 4 more in buckets of gradients. `fsdp2` divides the first
     three by the GPUs of one copy (of `replicas`) and gathers two units at a time, a layer or what lies
     outside the layers. Activations: `layer_bytes` and `head_bytes`. With adapters (LoRA) that is so for them
-    alone, beside the frozen weights, in half precision or quantised. Gradients count beside all activations,
-    as from the second micro-batch of an optimiser's step on.
+    alone, beside the frozen weights, in half precision or quantised; what lies outside the layers is then in
+    float32, and so are the states that pass from layer to layer. Gradients count beside all activations, as
+    from the second micro-batch of an optimiser's step on. `deepspeed` shards as `fsdp2` does, but each GPU
+    takes the whole model in float32 before it is sharded.
     """
     parameters = parameters_of(config)
     half = settings.precision == "bfloat16"
     frozen = 0.0
     lora = settings.lora if isinstance(settings, Tuning) else None
     if lora is not None:
-        frozen = parameters * (QUANTISED_BYTES if lora.quantised else 2 if half else 4)
+        frozen = parameters * (2 if half else 4)
+        if lora.quantised:
+            outside = parameters_of({**config, "num_hidden_layers": 0})
+            frozen = (parameters - outside) * QUANTISED_BYTES + outside * 4
         parameters = adapter_parameters(config, lora.rank)
     state = frozen + parameters * (8 + _OPTIMIZER_BYTES[settings.optimizer])
-    if strategy == "fsdp2":
+    if strategy in ("fsdp2", "deepspeed"):
         outside = parameters_of({**config, "num_hidden_layers": 0})
         unit = max(outside, parameters_of({**config, "num_hidden_layers": 1}) - outside)
         weights = state / (gpus / replicas) + unit * (2 * (2 if half else 4) + 4)
@@ -155,7 +160,10 @@ def training_memory(
     tokens = settings.per_device_batch_size * settings.max_length * (2 if pairs else 1)
     rank = None if lora is None else lora.rank
     layers = tokens * layer_bytes(config, half, settings.activation_checkpointing, rank)
-    return weights + layers + head_bytes(config, settings, tokens)
+    if lora is not None and lora.quantised and half:
+        layers += tokens * 2 * config["hidden_size"] * config["num_hidden_layers"]
+    training = weights + layers + head_bytes(config, settings, tokens)
+    return max(training, MASTER_BYTES * parameters_of(config)) if strategy == "deepspeed" else training
 
 
 def adapter_parameters(config: Mapping[str, Any], rank: int) -> int:
@@ -280,8 +288,12 @@ def bytes_to_write(step: Step, inputs: Mapping[str, Path]) -> int:
         return packed_bytes(step.settings, open_checkpoint(inputs["model"]).config["vocab_size"])
     if (training := training_of(step)) is None:
         return 0
+    checkpoint = open_checkpoint(inputs["model"])
+    saved = checkpoint.parameters
+    if isinstance(training, Tuning) and training.lora is not None:
+        saved = adapter_parameters(checkpoint.config, training.lora.rank)
     state = MASTER_BYTES + _OPTIMIZER_BYTES[training.optimizer]
-    return open_checkpoint(inputs["model"]).parameters * (_trained_bytes(step) + 2 * state)
+    return checkpoint.parameters * _trained_bytes(step) + 2 * saved * state
 
 
 def bytes_to_hold(step: Step, models: Mapping[str, Path]) -> int:

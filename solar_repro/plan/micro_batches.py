@@ -39,7 +39,7 @@ class Launch:
     @property
     def strategy(self) -> str:
         """What `training_memory` calls it."""
-        return "fsdp2" if self.launcher in ("fsdp2", "deepspeed") else "ddp"
+        return self.launcher if self.launcher in ("fsdp2", "deepspeed") else "ddp"
 
     def __str__(self) -> str:
         if self.launcher == "none":

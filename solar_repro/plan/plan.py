@@ -32,7 +32,6 @@ from solar_repro.contract import (
     UntrainedSettings,
     UpscaleSettings,
 )
-from solar_repro.data.benchmark_sets import table_8_fingerprints
 from solar_repro.device import own_precision
 from solar_repro.errors import UserError, did_you_mean
 from solar_repro.microworld.trained_base import shipped_base
@@ -308,7 +307,7 @@ class Plan:
                     flan, found = self.locations.data_set(section.flan)
                     data |= found
                 elif hub_id == source.hub_id and not self._embedded:
-                    data |= table_8_fingerprints(self._mirror)  # it has no task names: n-grams tell
+                    data |= self.locations.table_8  # it has no task names: n-grams tell
             decontaminate = name in section.decontaminate
             if decontaminate:
                 data |= self.locations.benchmarks()

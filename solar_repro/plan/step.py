@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from solar_repro.contract import (
     BaseModelSettings,
     ContaminateSettings,
+    MergeSettings,
     PackedSettings,
     StageSettings,
     TrainingSettings,
@@ -55,6 +56,8 @@ class Step:
             "data": dict(self.data),
             "libraries": {name: version(name) for name in (*stage.libraries, *self._optional_libraries())},
         }
+        if isinstance(self.settings, MergeSettings) and self.settings.patterns:
+            parts["order"] = self.settings.patterns  # sorted below, but the first match counts
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def _optional_libraries(self) -> tuple[str, ...]:

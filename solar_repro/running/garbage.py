@@ -6,6 +6,7 @@ import stat
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn, Protocol
 
@@ -76,7 +77,7 @@ def _results(store: Path) -> dict[Path, str]:
 
 
 def unneeded(store: Path, planned: set[str], server: Server, beside: Iterable[Path] = ()) -> list[Unneeded]:
-    """Results that the plan does not name and no run refers to, and what unfinished work left.
+    """Results, and the state of unfinished ones, that the plan does not name and no run refers to.
 
     `planned`: folder names of the plan's results; `beside`: further folders where files are written. What is
     `ELSEWHERE` may be needed by another server's runs, what is `DAMAGED` is perhaps all that is left of weeks
@@ -97,9 +98,13 @@ def _in_store(store: Path, planned: set[str], server: Server) -> list[Unneeded]:
             found.append(_unneeded(path, why, path, lambda key=key: not server.knows(key)))
     for path in sorted(store.iterdir()):
         result = result_of_resume_folder(path) or result_of_job_file(path)
-        if result and (result.name not in planned or result.exists()):
+        # A training goes on from its state as long as its run is there; a job alone is of no use.
+        asked = server if result_of_resume_folder(path) else None
+        if result and _is_unawaited(result, planned, asked):
             kept = any(original_of_damaged(state) for state in path.glob("*"))
-            found.append(_unneeded(path, DAMAGED if kept else "unfinished work", result, lambda: True))
+            why = DAMAGED if kept else "unfinished work"
+            still = partial(_is_unawaited, result, planned, asked)
+            found.append(_unneeded(path, why, result, still))
         elif result_of_resume_folder(path):
             found += [
                 _unneeded(state, DAMAGED, result, lambda: True)
@@ -109,6 +114,13 @@ def _in_store(store: Path, planned: set[str], server: Server) -> list[Unneeded]:
         elif result := original_of_damaged(path):
             found.append(_unneeded(path, DAMAGED, result, lambda: True))
     return found
+
+
+def _is_unawaited(result: Path, planned: set[str], server: Server | None) -> bool:
+    """Whether unfinished work on a result is of no use: it is there, or neither planned nor known."""
+    key = _RESULT.fullmatch(result.name)
+    known = server is not None and key is not None and server.knows(key[1])
+    return result.exists() or not (result.name in planned or known)
 
 
 def _left_by_others(folder: Path) -> list[Unneeded]:

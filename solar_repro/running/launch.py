@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Listener
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ class Job:
     settings: StageSettings
     inputs: Inputs
     resume: ResumeFolder | None
+    data: Mapping[str, str] = field(default_factory=dict)
+    """Digests that pin the sets that are read."""
 
 
 def is_launched(step: Step, how: Execution) -> bool:
@@ -140,7 +142,8 @@ def read_job(file: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: cannot be read as a training's job ({error}); remove it") from None
-    shape = {"id": str, "stage": str, "out": str, "settings": dict, "inputs": dict, "address": str}
+    shape = {"id": str, "stage": str, "out": str, "address": str}
+    shape |= dict.fromkeys(["settings", "inputs", "data"], dict)
     if not isinstance(told, dict) or not all(isinstance(told.get(key), kind) for key, kind in shape.items()):
         raise UserError(f"{file}: is no training's job; remove it")
     if told["stage"] not in STAGES or not STAGES[told["stage"]].launched:

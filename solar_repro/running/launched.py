@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import timedelta
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from typing import Any
 from accelerate import PartialState
 from pydantic import TypeAdapter
 
+from solar_repro.contract import Inputs, StageSettings
+from solar_repro.data.locate import pinned
 from solar_repro.device import device
 from solar_repro.errors import Stopped, UserError
 from solar_repro.running.launch import read_job
-from solar_repro.stages.table import STAGES
+from solar_repro.stages.table import STAGES, Stage
 from solar_repro.store.resume import ResumeFolder
 from solar_repro.terminal import events
 from solar_repro.terminal.stopping import handle_signals, interruptible
@@ -32,10 +35,23 @@ def main(job: Path) -> None:
     inputs = stage.inputs.model_validate(told["inputs"])
     resume = TypeAdapter(ResumeFolder | None).validate_python(told["resume"])
     # Ranks that know each other do not all read the weights that FSDP shards: one on each machine does.
-    PartialState(cpu=device() == "cpu")
+    # While rank 0 writes and hashes a state of 129 GB, the others wait longer than NCCL's ten minutes.
+    PartialState(cpu=device() == "cpu", timeout=timedelta(hours=2))
+    with pinned(told["data"]):
+        _run(told, stage, settings, inputs, resume)
+
+
+def _run(
+    told: dict[str, Any],
+    stage: Stage[Any, Any],
+    settings: StageSettings,
+    inputs: Inputs,
+    resume: ResumeFolder | None,
+) -> None:
+    """Run the stage as this rank; what rank 0 writes is the result."""
     if int(os.environ["RANK"]):
         events.silent = True
-        with tempfile.TemporaryDirectory() as scratch:  # what rank 0 writes is the result
+        with tempfile.TemporaryDirectory() as scratch:
             _end_quietly(lambda: stage.run(Path(scratch), _no_log, settings, inputs, resume))
         return
     with handle_signals(ends_on_second=False), Client(told["address"], "AF_UNIX") as parent:

@@ -17,6 +17,7 @@ from solar_repro.checkpoint.model_source import (
     with_model_folders,
 )
 from solar_repro.contract import Digests
+from solar_repro.data.locate import pinned
 from solar_repro.device import free_memory, give_memory_back
 from solar_repro.errors import Stopped, UserError
 from solar_repro.paper.benchmarks import H6_BENCHMARKS
@@ -233,9 +234,10 @@ class Runner:
         stage = STAGES[step.stage]
         inputs = stage.inputs.model_validate(given)
         if is_launched(step, self.execution):
-            job = Job(step.stage, work, step.settings, inputs, resume)
+            job = Job(step.stage, work, step.settings, inputs, resume, step.data)
             return launch(job_file(self.store / step.folder), job, log, self.execution)
-        return stage.run(work, log, step.settings, inputs, resume) or {}
+        with pinned(step.data):
+            return stage.run(work, log, step.settings, inputs, resume) or {}
 
     def _watched(self, step: Step, run_id: str, goes_on: bool) -> AbstractContextManager[None]:
         stage = STAGES[step.stage]

@@ -101,13 +101,20 @@ def refuse_foreign_links(folder: Path) -> None:
                 )
 
 
-def copy_file(source: Path, target: Path) -> str:
+def refuse_hidden(file: Path, folder: Path) -> None:
+    """Raise UserError for a hidden file of a folder: neither fingerprints nor checks of links see it."""
+    between = Path(os.path.relpath(file.parent.resolve(), folder.resolve())).parts
+    if any(part.startswith(".") for part in (*between, file.name)):
+        raise UserError(f"{file}: is hidden, so that nobody would see that it changed; rename it")
+
+
+def copy_file(source: Path, target: Path, folder: Path | None = None) -> str:
     """Copy a file to a new one, and return the SHA-256 of what was written.
 
-    Raises UserError if `source` is a link that leads out of its folder.
+    Raises UserError if `source` is a link that leads out of `folder`, which is its own unless given.
     """
     digest = hashlib.sha256()
-    with open(source, "rb", opener=opener_within(source.parent)) as file, target.open("xb") as out:
+    with open(source, "rb", opener=opener_within(folder or source.parent)) as file, target.open("xb") as out:
         while block := file.read(BLOCK):
             digest.update(block)
             out.write(block)

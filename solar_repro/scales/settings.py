@@ -254,6 +254,11 @@ class Scale(Section):
     def _consistent(self) -> Self:
         for section in (self.continue_pretrain, self.sft, self.dpo):
             section.accumulation(self.execution.num_processes)
+        if self.execution.launcher == "deepspeed" and (self.sft.lora or self.dpo.lora):
+            raise ValueError(
+                "launcher: deepspeed cannot train adapters (lora), whose weights it would not give back; use "
+                "ddp or fsdp2"
+            )
         if EMBEDDED in (self.base.model, self.data.mirror) and self.world is None:
             raise ValueError("world: is missing, though base.model or data.mirror is 'embedded'")
         if self.base.model == EMBEDDED and self.data.mirror != EMBEDDED:

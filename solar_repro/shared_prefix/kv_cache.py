@@ -64,6 +64,9 @@ def copy_rows(source: Cache, rows: torch.Tensor, target: Cache, first: int) -> N
         for states, buffer in ((old.keys, layer.key_buffer), (old.values, layer.value_buffer)):
             length = min(states.shape[2], layer.length)
             lines = buffer[first : first + len(rows)]
-            torch.index_select(states[:, :, :length], 0, rows, out=lines[:, :, :length])
+            if buffer.device.type == "mps":  # whose index_select writes as if `out` had no gaps
+                lines[:, :, :length] = states[:, :, :length].index_select(0, rows)
+            else:
+                torch.index_select(states[:, :, :length], 0, rows, out=lines[:, :, :length])
             # Attention does not see these, but NaN in uninitialised memory would pass through its products.
             lines[:, :, length : layer.length] = 0

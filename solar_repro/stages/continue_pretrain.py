@@ -24,9 +24,9 @@ class HeldOut(TrainerCallback):
     All processes take part.
     """
 
-    def __init__(self, log: Log, tokenizer: Any, texts: list[str], evaluations: int) -> None:
+    def __init__(self, log: Log, tokenizer: Any, texts: list[str], evaluations: int, *, half: bool) -> None:
         self._log, self._tokenizer, self._texts = log, tokenizer, texts
-        self._evaluations = evaluations
+        self._evaluations, self._half = evaluations, half
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
         self._measure(model, 0)
@@ -37,7 +37,9 @@ class HeldOut(TrainerCallback):
             self._measure(model, state.global_step)
 
     def _measure(self, model: Any, step: int) -> None:
-        loss = shared_mean_loss(model, self._tokenizer, self._texts)
+        # DeepSpeed hands over the bare model, which no autocast surrounds; elsewhere one does already.
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=self._half):
+            loss = shared_mean_loss(model, self._tokenizer, self._texts)
         self._log({"recovery/held_out_loss": loss}, step)
         model.train()
 
@@ -77,7 +79,13 @@ def run(
                 training.global_batch_size * length,
                 length,
             ),
-            HeldOut(log, tokenizer, unseen, training.held_out_evaluations),
+            HeldOut(
+                log,
+                tokenizer,
+                unseen,
+                training.held_out_evaluations,
+                half=training.precision == "bfloat16",
+            ),
         ],
     )
     train(trainer, tokenizer, out, resume, settings)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import is_peft_model
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
@@ -69,4 +70,6 @@ def run(
         ],
     )
     del network.state_dict
+    if is_peft_model(network):  # TRL copies the adapters for the reference, which is computed already
+        network.delete_adapter("ref")
     train(trainer, tokenizer, out, resume, settings)

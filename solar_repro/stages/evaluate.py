@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from solar_repro.checkpoint.load import load_for_training
+from solar_repro.checkpoint.load import load_for_training, round_linear_layers
 from solar_repro.contract import EvaluateInputs, EvaluateSettings
 from solar_repro.device import device
 from solar_repro.h6.evaluation import evaluate_h6
@@ -13,7 +13,6 @@ from solar_repro.layers.fused_scoring import fuse_for_scoring
 from solar_repro.paper.benchmarks import LEADERBOARD_GSM8K_STOP
 from solar_repro.store.result import Log
 from solar_repro.store.resume import ResumeFolder
-from solar_repro.training.adapters import round_linear_layers
 from solar_repro.training.held_out import held_out_losses, held_out_texts, mean_loss, write_losses
 
 

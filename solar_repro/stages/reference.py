@@ -14,6 +14,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PreTrainedModel
 
+from solar_repro.checkpoint.load import round_linear_layers
 from solar_repro.contract import FrozenModel, ReferenceSettings, TuningInputs
 from solar_repro.data.templates import set_chat_template
 from solar_repro.device import device
@@ -23,7 +24,7 @@ from solar_repro.shared_prefix.token_scores import token_scores
 from solar_repro.store.result import Log
 from solar_repro.terminal.progress import Progress
 from solar_repro.terminal.stopping import deferred_stop
-from solar_repro.training.adapters import load_frozen, round_linear_layers
+from solar_repro.training.adapters import load_frozen
 from solar_repro.training.reference import write_reference
 from solar_repro.training.trainer import as_rank_0
 from solar_repro.training.tuning_data import preference_pairs

@@ -273,7 +273,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             resumes=True,
         ),
         "reference": Stage(
-            contract.ReferenceSettings, contract.TuningInputs, _reference, 1, _TRAINING, launched=True
+            contract.ReferenceSettings, contract.TuningInputs, _reference, 2, _TRAINING, launched=True
         ),
         "dpo": Stage(
             contract.DpoSettings,

@@ -29,6 +29,8 @@ SETTLED_NS = 2_000_000_000
 No file system that we know of counts times in larger steps (FAT: two seconds).
 """
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+CONTENT = "sha256:"
+"""Precedes the digest of what a folder holds."""
 Known = dict[str, tuple[list[int], str]]
 """Path → stamp and SHA-256."""
 
@@ -69,7 +71,7 @@ def fingerprint_of(digests: Mapping[str, str]) -> str:
     total = hashlib.sha256()
     for name in sorted(digests):
         total.update(f"{digests[name]}  {name}\n".encode())
-    return f"sha256:{total.hexdigest()}"
+    return f"{CONTENT}{total.hexdigest()}"
 
 
 def default_cache_folder() -> Path:

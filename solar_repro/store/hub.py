@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import huggingface_hub
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 from solar_repro.errors import UserError
 
@@ -59,10 +60,16 @@ def wanted_files(names: Sequence[str]) -> list[str]:
     return [name for name in names if name.endswith(".parquet") or name == "README.md"]
 
 
+class NotOnHub(UserError):
+    """The hub answers that it has no such model or data set."""
+
+
 @contextmanager
 def _hub_errors(message: Callable[[str], str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the hub's client raises OSError, ValueError or its HTTP library's own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(message(reason)) from None
+        # A gated repository is there; the hub says so in an error of its own.
+        missing = isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError)
+        raise (NotOnHub if missing else UserError)(message(reason)) from None

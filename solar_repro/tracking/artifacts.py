@@ -115,6 +115,14 @@ def offered_digest(uri: str, key: str) -> str | None:
             return None
 
 
+def lies_here(folder: Path) -> bool:
+    """Whether a published result lies in a folder that a run names; not where it cannot be looked into."""
+    try:
+        return (folder / MANIFEST_FILE).is_file()
+    except OSError:  # another user's folder, or no name of a file
+        return False
+
+
 def result_of(run: Run, scratch: Path) -> Path:
     """Return the verified folder of a finished run's result: in its store, else fetched below `scratch`.
 
@@ -122,7 +130,7 @@ def result_of(run: Run, scratch: Path) -> Path:
     """
     key = run.data.tags.get("solar.key", "")
     folder = Path(run.data.tags.get("solar.output", ""))
-    if not (folder / MANIFEST_FILE).is_file():
+    if not lies_here(folder):
         folder = scratch / run.info.run_id
         folder.mkdir(parents=True, exist_ok=True)
         with artifact_errors(run.info.artifact_uri, "read"):
@@ -135,7 +143,7 @@ def result_of(run: Run, scratch: Path) -> Path:
 def note_of(run: Run, name: str) -> Any:
     """Return the content of a JSON file among the notes of a run; raises ArtifactMissing."""
     folder = Path(run.data.tags.get("solar.output", ""))
-    if (folder / MANIFEST_FILE).is_file():
+    if lies_here(folder):
         verify_key(folder, run.data.tags.get("solar.key", ""))
         listed = read_manifest(folder).get(f"{NOTES}/{name}")
         if listed is None or sha256(folder / NOTES / name) != listed[1]:

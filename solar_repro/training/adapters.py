@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from solar_repro.checkpoint.load import load_for_training, load_training_tokenizer, pretrained_config
 from solar_repro.contract import FrozenModel
+from solar_repro.device import device
 from solar_repro.errors import UserError
 from solar_repro.scales.training import Tuning
 
 if TYPE_CHECKING:
-    import torch
     from peft import PeftModel
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -32,14 +32,12 @@ def load_for_tuning(
     if lora is None:
         return load_whole(folder)
     try:
-        from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+        from peft import LoraConfig, get_peft_model
     except ImportError:
         raise UserError("lora: needs peft; pip install 'solar-repro[lora]'") from None
     from transformers import set_seed
 
     model, tokenizer = load_frozen(folder, FrozenModel.before(settings))
-    if lora.quantised:
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     set_seed(seed)  # the adapters begin at random
     config = LoraConfig(
         task_type="CAUSAL_LM", target_modules="all-linear", r=lora.rank, lora_alpha=lora.alpha,
@@ -79,29 +77,21 @@ def _without_weights(folder: Path) -> "PreTrainedModel":
 
 
 def load_frozen(folder: Path, how: FrozenModel) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """Load a checkpoint's model, on a GPU straight to that of this process, and its tokenizer."""
-    import torch
+    """Load a checkpoint's model, on a GPU straight to that of this process, and its tokenizer.
 
-    place: dict[str, Any] = {}
-    if torch.cuda.is_available():
-        place = {"device_map": {"": int(os.environ.get("LOCAL_RANK", 0))}}
-    if how.weights == "nf4":
-        return load_for_training(folder, how.precision, **_quantisation(), **place)
-    return load_for_training(folder, how.weights, **place)
-
-
-def round_linear_layers(model: "PreTrainedModel", dtype: "torch.dtype") -> None:
-    """Round the weights of linear layers, as autocast does before each product of matrices, to save memory.
-
-    Autocast would keep its rounded copies beside them. Embeddings and norms stay in float32, and with them
-    the states that pass from layer to layer.
+    Of a quantised model embeddings, norms and head are in float32, as in training.
     """
-    from torch import nn
+    place: dict[str, Any] = {}
+    if device() == "cuda":
+        place = {"device_map": {"": int(os.environ.get("LOCAL_RANK", 0))}}
+    elif device() == "mps":
+        place = {"device_map": {"": "mps"}}
+    if how.weights != "nf4":
+        return load_for_training(folder, how.weights, **place)
+    from peft import prepare_model_for_kbit_training
 
-    embedding = model.get_input_embeddings().weight
-    for module in model.modules():
-        if isinstance(module, nn.Linear) and module.weight is not embedding:
-            module.to(dtype)
+    model, tokenizer = load_for_training(folder, how.precision, **_quantisation(), **place)
+    return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False), tokenizer
 
 
 def _quantisation() -> dict[str, Any]:

@@ -230,6 +230,10 @@ def train(
     Raises Stopped where the process was asked to end, with the state saved.
     """
     trainer.remove_callback(PrinterCallback)
+    # TRL rounds adapters over quantised weights to bfloat16, in which most of their updates would vanish.
+    for weight in trainer.model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
     if resume is None:
         trainer.train()
     else:

@@ -1,6 +1,7 @@
 """What the gate lets through, and that it catches a damaged model."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from solar_repro.plan.plan import Plan
 from solar_repro.running.runner import Runner
 from solar_repro.scales.load import load_scale
 from solar_repro.store.manifest import write_manifest
+from solar_repro.tracking.artifacts import lies_here
 from tests.runs import forget
 
 BEFORE = {
@@ -52,6 +54,11 @@ def test_a_score_may_fall_by_two_standard_errors_of_the_difference():
     (line,) = moved(BEFORE, after(H6=50.0 - 2.9))
     assert line.text == "solar H6: 50.00 → 47.10, beyond 2 × 1.41"
     assert line.worse
+
+
+@pytest.mark.parametrize("named", ["/" + "x" * 300, "/proc/1/root/nowhere"])
+def test_a_folder_that_cannot_be_looked_into_is_not_here(named):
+    assert not lies_here(Path(named))
 
 
 def test_scores_of_one_item_have_no_standard_error():

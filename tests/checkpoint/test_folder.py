@@ -98,6 +98,17 @@ def test_every_file_of_a_tokenizer_is_carried(tmp_path: Path) -> None:
     assert sorted(str(file.relative_to(out)) for file in out.rglob("*.*")) == sorted(carried)
 
 
+def test_templates_of_the_hubs_cache_are_carried(tmp_path: Path) -> None:
+    repository, out = tmp_path / "models--org--name", tmp_path / "out"
+    source = repository / "snapshots" / "abc"
+    (source / "additional_chat_templates").mkdir(parents=True)
+    (repository / "blobs").mkdir()
+    out.mkdir()
+    (repository / "blobs" / "t").write_text("x")
+    (source / "additional_chat_templates" / "tool_use.jinja").symlink_to("../../../blobs/t")
+    assert list(carry_files(source, out)) == ["additional_chat_templates/tool_use.jinja"]
+
+
 def test_a_folder_without_weights(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         open_checkpoint(tmp_path / "none")

@@ -27,4 +27,11 @@ def test_a_card_that_names_files_elsewhere_is_refused(path: str, tmp_path: Path)
     with pytest.raises(UserError, match="outside the folder"):
         mirror_configs(tmp_path / "set")
     (tmp_path / "set" / "README.md").write_text(CARD.format(path="t*.parquet"))
+    for hidden in (".h/test.parquet", ".test.parquet"):
+        (tmp_path / "set" / ".h").mkdir(exist_ok=True)
+        (tmp_path / "set" / hidden).write_bytes(b"")
+        (tmp_path / "set" / "README.md").write_text(CARD.format(path=hidden))
+        with pytest.raises(UserError, match="which is hidden; rename the file"):
+            mirror_configs(tmp_path / "set")
+    (tmp_path / "set" / "README.md").write_text(CARD.format(path="t*.parquet"))
     assert mirror_configs(tmp_path / "set") == {"default": {"test": [str(tmp_path / "set" / "test.parquet")]}}

@@ -4,7 +4,8 @@ from fnmatch import fnmatch
 import pyarrow.parquet as pq
 import pytest
 
-from solar_repro.data.locate import folder_location, locate, text_location
+from solar_repro.data.benchmark_sources import benchmark_source
+from solar_repro.data.locate import fingerprint, folder_location, locate, pinned, text_location
 from solar_repro.errors import UserError
 
 
@@ -89,6 +90,36 @@ def test_a_split_that_the_hub_lacks_is_named_with_those_it_has(hub):
     with pytest.raises(UserError, match=r"^data set org/name has no split 'test'; it has train, validation$"):
         locate("org/name", None).files("test")
     assert hub == {"README.md"}
+
+
+def test_a_pinned_folder_that_has_changed_since_is_refused(write_set, mirror):
+    folder = write_set("org/name", [{"text": "a"}])
+    local = f"local/{folder.name}"
+    pins = {"org/name": fingerprint(locate("org/name", mirror)), "other/set": "microworld:1", local: ""}
+    pins[local] = pins["org/name"]
+    write_set("other/set", [{"text": "a"}])
+    with pinned(pins):
+        assert locate("org/name", mirror).folder == text_location(str(folder), None).folder == folder
+        write_set("org/name", [{"text": "b"}])
+        write_set("other/set", [{"text": "b"}])
+        locate("other/set", mirror)
+        for read in (lambda: locate("org/name", mirror), lambda: text_location(str(folder), None)):
+            with pytest.raises(UserError, match="has changed since this plan was made; start the same"):
+                read()
+        with pytest.raises(UserError, match="has changed since"):
+            benchmark_source("org/name", None, mirror)
+    locate("org/name", mirror)
+
+
+def test_of_a_pinned_hub_set_the_commit_of_the_key_is_read(monkeypatch):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_: type("Info", (), {"sha": "new"}))
+    with pinned({"org/name": "revision:old"}):
+        assert locate("org/name", None).revision == "old"
+        assert benchmark_source("org/name", "main", None)["revision"] == "old"
+        assert locate("org/other", None).revision == "new"
+    assert locate("org/name", None).revision == "new"
 
 
 def test_missing_folder(tmp_path):

@@ -32,6 +32,12 @@ def preferences(name, write_set, mirror, cache, rows, **settings):
     return load_preferences(name, locate("org/name", mirror), cache_dir=cache, **settings)
 
 
+def test_a_file_without_rows_is_one_line(write_set, mirror, cache):
+    empty = pa.table({"instruction": pa.array([], pa.string()), "output": pa.array([], pa.string())})
+    with pytest.raises(UserError, match=r"data set alpaca_gpt4: no row is in .*; fetch it again"):
+        instruction("alpaca_gpt4", write_set, mirror, cache, empty)
+
+
 def test_alpaca(write_set, mirror, cache):
     rows = [
         {"instruction": "Add.", "input": "1 and 2", "output": "3", "text": "…"},

@@ -1,7 +1,10 @@
+from types import SimpleNamespace
+
 import pytest
 
+from solar_repro.data.benchmark_sets import table_8_fingerprints
 from solar_repro.data.decontamination import decontamination
-from solar_repro.data.locate import locate
+from solar_repro.data.locate import locate, pinned
 from solar_repro.data.sources import load_instruction, load_preferences
 from solar_repro.data.table_8_filter import by_flan_join, by_ngrams, by_task_name, table_8_filter
 from solar_repro.errors import UserError
@@ -173,6 +176,34 @@ def test_decontamination_of_any_set(write_set, mirror, cache):
     )
     assert found.dataset["row_id"][:] == ["0"]
     assert found.report["decontamination"]["removed"] == {"MMLU": 1, "Winogrande": 1}
+
+
+def test_a_benchmark_is_left_out_where_it_is_nowhere_and_not_where_nobody_could_tell(
+    write_set, mirror, monkeypatch, capsys
+):
+    import huggingface_hub
+
+    response = SimpleNamespace(headers={}, request=None)
+
+    def answer(_, hub_id):
+        if hub_id == "ucinlp/drop":
+            raise huggingface_hub.errors.RepositoryNotFoundError("404 not found", response=response)
+        if hub_id == "openai/gsm8k" and busy:
+            raise OSError("429 too many requests")
+        return type("Info", (), {"sha": "abc"})
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", answer)
+    busy = False
+    assert len(table_8_fingerprints(None)) == 4
+    assert "does without DROP: data set ucinlp/drop" in capsys.readouterr().err
+    busy = True
+    with pytest.raises(UserError, match="429 too many requests"):
+        table_8_fingerprints(None)
+    write_set("allenai/winogrande", [{"sentence": "a"}], "validation", config="winogrande_xl")
+    assert "openai/gsm8k" not in table_8_fingerprints(mirror)  # with a mirror nobody has to be online
+    assert "does without GSM8K" in capsys.readouterr().err
+    with pinned({"allenai/ai2_arc": "revision:abc"}):
+        assert table_8_fingerprints(None) == {"allenai/ai2_arc": "revision:abc"}
 
 
 def test_by_ngrams_without_any_benchmark(mirror):

@@ -1,5 +1,6 @@
 """The formulas against published measurements, torch's own counters, and real checkpoints."""
 
+import json
 from itertools import pairwise
 
 import pytest
@@ -211,6 +212,19 @@ def test_sizes_on_disk_are_those_of_the_checkpoints(finished):
     result = costs.checkpoint_bytes(plan.scale.base.shape, plan.model("sft_v1"))
     state = 3 * result  # the weights and AdamW's two moments
     assert costs.bytes_to_write(plan.model("sft_v1"), inputs) == result + 2 * state
+    adapted = Plan(load_scale("check", {"sft.lora.rank": "4"})).model("sft_v1")
+    config = json.loads((inputs["model"] / "config.json").read_text())
+    state = 12 * costs.adapter_parameters(config, 4)  # of the adapters alone
+    assert costs.bytes_to_write(adapted, inputs) == result + 2 * state
+
+
+def test_deepspeed_shards_the_model_after_each_gpu_has_had_it_whole():
+    config = {**load_scale("paper").base.shape.model_dump(), "num_hidden_layers": 48}
+    section = load_scale("paper").in_precision("bfloat16").continue_pretrain
+    sharded, whole_first = (
+        costs.training_memory(config, section, strategy, 64, False) for strategy in ("fsdp2", "deepspeed")
+    )
+    assert sharded < whole_first == 4 * parameters_of(config)
 
 
 def test_at_the_papers_size_saving_takes_little_of_the_time():

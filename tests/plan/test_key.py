@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from solar_repro.contract import MergeSettings
 from solar_repro.plan.plan import Plan
 from solar_repro.plan.provenance import OPTIONAL, versions
+from solar_repro.plan.step import Step
 from solar_repro.scales.load import load_scale
 from solar_repro.stages.table import STAGES
 from solar_repro.store.versions import version
@@ -105,3 +107,10 @@ def test_versions_are_those_that_keys_hold_as_far_as_they_are_installed(monkeypa
     monkeypatch.setattr("solar_repro.plan.provenance.version", lambda name: None if name == "peft" else "1")
     expected = {"mlflow", *OPTIONAL}.union(*(stage.libraries for stage in STAGES.values()))
     assert versions().keys() == expected - {"peft"}
+
+
+def test_the_order_of_a_recipes_patterns_counts():
+    patterns = {"*layers.1*": 0.1, "*mlp*": 0.9, "*": 0.5}
+    swapped = {name: patterns[name] for name in ("*mlp*", "*layers.1*", "*")}
+    keys = {Step("merge", "one", MergeSettings(method="slerp", t=t)).key for t in (patterns, swapped, 0.5)}
+    assert len(keys) == 3

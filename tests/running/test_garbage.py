@@ -99,14 +99,19 @@ def test_what_dead_processes_left_is_found_and_that_of_living_ones_is_not(store)
 def test_unfinished_work_is_found_unless_it_is_planned_or_under_way(store):
     for name in ("sft_v1-22222222", "base.evaluate-55555555", "other.evaluate-66666666"):
         (store / f".{name}.saved").mkdir()
-    listed = unneeded(store, {"sft_v1-22222222", "base.evaluate-55555555"}, EVERYTHING)
-    # What the first was for is finished; the second goes on with it.
+    for name in ("solar-77777777", "sft_v2-88888888"):
+        (store / f".{name}.saved").mkdir()
+    server = Server([f"{digit}" * 8 for digit in (1, 2, 3, 7, 8)])
+    listed = unneeded(store, {"sft_v1-22222222", "base.evaluate-55555555"}, server)
+    # What the first was for is finished. The second is planned; of the last two, which are of another scale,
+    # the runs are there, so that they may go on.
     assert [item.path.name for item in listed] == [".other.evaluate-66666666.saved", ".sft_v1-22222222.saved"]
     assert {item.why for item in listed} == {"unfinished work"}
     with locked(store / "other.evaluate-66666666", None):
         assert listed[0].remove() == "in use"
     assert [item.remove() for item in listed] == [None, None]
-    assert [path.name for path in store.glob(".*")] == [".base.evaluate-55555555.saved"]
+    left = {".base.evaluate-55555555.saved", ".solar-77777777.saved", ".sft_v2-88888888.saved"}
+    assert {path.name for path in store.glob(".*")} == left
 
 
 def test_results_that_another_server_registered_are_told_apart(store):

@@ -145,10 +145,8 @@ def test_two_processes_end_as_one_does(finished, tmp_path, launchable, variant, 
             pytest.param(variant, launcher, marks=pytest.mark.rare)
             for variant, launcher in (
                 ("sft_v1", "ddp"),
-                ("sft_v1", "deepspeed"),
                 ("dpo_v1", "ddp"),
                 ("dpo_v1", "fsdp2"),
-                ("dpo_v1", "deepspeed"),
             )
         ),
     ],
@@ -387,6 +385,10 @@ def test_a_second_machine_joins_the_training_of_the_first(finished, tmp_path):
             "fsdp2_replicas: with 2 copies on as many processes nothing is sharded; use launcher: ddp",
         ),
         ({"launcher": "mpi"}, "launcher = 'mpi'"),
+        (
+            {"launcher": "deepspeed", "num_processes": "2", "sft.lora.rank": "4"},
+            "launcher: deepspeed cannot train adapters",
+        ),
     ],
 )
 def test_a_launch_that_cannot_be_is_refused(settings, message):
