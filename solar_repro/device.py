@@ -44,8 +44,8 @@ def device() -> str:
             why = "its driver does not answer" if torch.version.cuda else "it is built for CPUs alone"
             _say(f"a GPU is there, but PyTorch {torch.__version__} cannot use it ({why}): the CPU computes")
         return "cpu"
-    # Of several processes each computes on a GPU of its own, also here.
-    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+    if "LOCAL_RANK" in os.environ:  # of launched processes each opens its own GPU alone
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     try:
         torch.ones(8, 8, device="cuda").matmul(torch.ones(8, 8, device="cuda")).cpu()
     except RuntimeError as error:

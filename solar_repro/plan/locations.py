@@ -7,7 +7,7 @@ from functools import cached_property
 from solar_repro.data.benchmark_sets import table_8_fingerprints
 from solar_repro.data.locate import fingerprint, locate, text_location
 from solar_repro.errors import UserError
-from solar_repro.paper.benchmarks import BENCHMARKS, H6_BENCHMARKS, H6_NAMES, TABLE_8_BENCHMARKS
+from solar_repro.paper.benchmarks import H6_BENCHMARKS, H6_NAMES
 from solar_repro.plan.step import UNKNOWN, Step
 from solar_repro.scales.settings import Data
 
@@ -61,10 +61,9 @@ class Locations:
     @cached_property
     def table_8(self) -> Digests:
         """Digests of those benchmarks of Table 8 that can be had (`table_8_fingerprints`)."""
-        try:
-            return table_8_fingerprints(self._section.mirror_folder)
-        except UserError as error:
-            return self.unknown("benchmarks of Table 8", BENCHMARKS[TABLE_8_BENCHMARKS[0]].hub_id, error)
+        return table_8_fingerprints(
+            self._section.mirror_folder, find=lambda hub_id: self.data_set(hub_id)[1][hub_id]
+        )
 
     @cached_property
     def corpus(self) -> Digests:

@@ -300,7 +300,7 @@ from solar_repro.stages.table import STAGES
 def tokenise(out, log, *rest):
     log({"begun": 1.0})
     signal.pause()
-launched.PartialState = lambda cpu: None
+launched.PartialState = lambda **_: None
 launched.STAGES = {"sft": replace(STAGES["sft"], run=tokenise)}
 try:
     launched.main(Path(sys.argv[1]))
@@ -407,7 +407,15 @@ def test_the_slurm_script_is_a_shell_script():
     subprocess.run(["bash", "-n", str(CONFIGS / "slurm.sh")], check=True)
 
 
-JOB = {"id": "1", "stage": "dpo", "out": "/out", "settings": {}, "inputs": {}, "address": "/socket"}
+JOB = {
+    "id": "1",
+    "stage": "dpo",
+    "out": "/out",
+    "settings": {},
+    "inputs": {},
+    "data": {},
+    "address": "/socket",
+}
 
 
 def put(file, content):

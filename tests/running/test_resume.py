@@ -103,9 +103,11 @@ def test_a_killed_evaluation_goes_on_though_another_of_its_model_has_ended(own_p
         with pytest.raises(Killed):
             make(first)
     make(second)
-    (listed,) = unneeded(own_place.store, {second.folder}, SimpleNamespace(knows=lambda key: True))
+    forgotten = SimpleNamespace(knows=lambda key: not first.key.startswith(key))
+    (listed,) = unneeded(own_place.store, {second.folder}, forgotten)
     assert (listed.why, first.folder in listed.path.name) == ("unfinished work", True)
-    assert not unneeded(own_place.store, {first.folder}, SimpleNamespace(knows=lambda key: True))
+    assert not unneeded(own_place.store, {first.folder}, forgotten)
+    assert not unneeded(own_place.store, {second.folder}, SimpleNamespace(knows=lambda key: True))
     known = []
     split = Journal.split
 

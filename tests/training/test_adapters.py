@@ -1,8 +1,11 @@
 """Tuning by low-rank adapters ends in a whole checkpoint."""
 
 import pytest
+import torch
 from safetensors.torch import load_file
+from transformers import Trainer
 
+from solar_repro.errors import Stopped
 from solar_repro.plan.costs import adapter_parameters, training_memory
 from solar_repro.plan.plan import Plan
 from solar_repro.scales.load import load_scale
@@ -44,22 +47,25 @@ def test_adapters_are_trained_and_merged(finished, tmp_path, variant, quantised)
 def test_adapters_over_quantised_weights_are_trained_in_float32(finished, tmp_path, monkeypatch):
     """TRL rounds them to bfloat16 where a model says that it is quantised."""
     pytest.importorskip("peft")
-    lora = {"sft.lora.rank": "4", "sft.max_steps": "2", "sft.precision": "float32"}
-    step = Plan(load_scale("check", lora)).model("sft_v1")
+    step = Plan(load_scale("check", {"sft.lora.rank": "4", "sft.max_steps": "2"})).model("sft_v1")
     inputs = {role: finished.folder(parent.label) for role, parent in step.inputs.items()}
-    load = sft.load_for_tuning
+    load, dtypes = sft.load_for_tuning, []
 
     def quantised(*arguments):
         model, tokenizer = load(*arguments)
-        model.get_base_model().is_loaded_in_4bit = True
+        model.is_loaded_in_4bit = True
         return model, tokenizer
 
-    for name, loader in (("plain", load), ("quantised", quantised)):
-        monkeypatch.setattr(sft, "load_for_tuning", loader)
-        (tmp_path / name).mkdir()
-        run_step(step, tmp_path / name, lambda metrics, step=0: None, inputs)
-    plain, marked = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "quantised"))
-    assert all(plain[name].equal(marked[name]) for name in plain)
+    def begun(trainer, **_):
+        dtypes.extend(weight.dtype for weight in trainer.model.parameters() if weight.requires_grad)
+        raise Stopped("far enough")
+
+    monkeypatch.setattr(sft, "load_for_tuning", quantised)
+    monkeypatch.setattr(Trainer, "train", begun)
+    with pytest.raises(Stopped):
+        run_step(step, tmp_path, lambda metrics, step=0: None, inputs)
+    assert len(dtypes) > 10
+    assert set(dtypes) == {torch.float32}
 
 
 def test_adapters_take_less_memory_and_are_counted_as_peft_counts_them():
