@@ -11,7 +11,7 @@ from solar_repro.data.hub_card import read_card
 from solar_repro.data.locate import mirror_folder, pinned_commit, refuse_changed
 from solar_repro.errors import UserError
 from solar_repro.safety.regular_files import refuse_foreign_links, refuse_hidden
-from solar_repro.store.fingerprint import folder_fingerprint
+from solar_repro.store.fingerprint import CONTENT, folder_fingerprint
 
 
 def benchmark_source(hub_id: str, config: str | None, mirror: Path | None) -> dict[str, Any]:
@@ -27,12 +27,13 @@ def benchmark_source(hub_id: str, config: str | None, mirror: Path | None) -> di
     if folder is None:
         commit = pinned_commit(hub_id)
         return {"path": hub_id, "name": config} | ({"revision": commit} if commit else {})
-    refuse_changed(hub_id, folder)
     configs = mirror_configs(folder)
     name = config if config is not None else next(iter(configs), None)
     if name not in configs:
         raise UserError(f"{folder / 'README.md'}: no configuration {name!r}; list its files under `configs`")
-    digest = folder_fingerprint(folder).removeprefix("sha256:")[:16]
+    content = folder_fingerprint(folder)
+    refuse_changed(hub_id, folder, content)
+    digest = content.removeprefix(CONTENT)[:16]
     return {"path": "parquet", "name": digest, "data_files": configs[name]}
 
 

@@ -103,10 +103,13 @@ def pinned_commit(hub_id: str) -> str | None:
     return pin.removeprefix(REVISION) if pin.startswith(REVISION) else None
 
 
-def refuse_changed(name: str, folder: Path, cache_dir: Path | None = None) -> None:
-    """Raise UserError for a folder whose content is not the one that is pinned for its name."""
+def refuse_changed(name: str, folder: Path, content: str | None = None) -> None:
+    """Raise UserError for a folder whose content is not the one that is pinned for its name.
+
+    `content` is the folder's fingerprint, where it is known already.
+    """
     pin = (_pins or {}).get(name, "")
-    if pin.startswith((CONTENT, REVISION)) and folder_fingerprint(folder, cache_dir) != pin:
+    if pin.startswith((CONTENT, REVISION)) and (content or folder_fingerprint(folder)) != pin:
         raise UserError(
             f"data set {name}: {folder} has changed since this plan was made; start the same command again"
         )
